@@ -1,0 +1,182 @@
+/* dispatch.c - argument checks, then the kernel of the instruction set that fvlrp_select() chose. */
+#include "common.h"
+
+static const fvlrp_table *kernels;
+static const char *chosen = "none";
+
+#ifdef FVLRP_HAVE_V2
+static int has_v2(void) { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
+static int has_v3(void) {
+    return has_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+static int has_v4(void) {
+    return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+#endif
+#ifdef FVLRP_HAVE_GENERIC
+static int has_generic(void) { return 1; }
+#endif
+
+/* Best first. */
+static const struct {
+    const char *name;
+    const fvlrp_table *table;
+    int (*here)(void);
+} builds[] = {
+#ifdef FVLRP_HAVE_V2
+    {"v4", &fvlrp_table_v4, has_v4},
+    {"v3", &fvlrp_table_v3, has_v3},
+    {"v2", &fvlrp_table_v2, has_v2},
+#endif
+#ifdef FVLRP_HAVE_GENERIC
+    {"generic", &fvlrp_table_generic, has_generic},
+#endif
+};
+enum { BUILDS = sizeof builds / sizeof builds[0] };
+
+int fvlrp_select(const char *isa) {
+    for (int i = 0; i < BUILDS; i++) {
+        if (isa && *isa && strcmp(isa, builds[i].name)) continue;
+        if (!builds[i].here()) continue;
+        kernels = builds[i].table;
+        chosen = builds[i].name;
+        return FVLRP_OK;
+    }
+    return FVLRP_E_ISA;
+}
+
+const char *fvlrp_isa(void) { return chosen; }
+
+const char *fvlrp_isa_available(int i) {
+    for (int j = 0; j < BUILDS; j++)
+        if (builds[j].here() && i-- == 0) return builds[j].name;
+    return NULL;
+}
+
+static int bad_real(int real) { return real != FVLRP_F32 && real != FVLRP_F64; }
+static int bad_type(int type) { return type != FVLRP_U8 && bad_real(type); }
+
+/* Bin centres inside the image, sizes that cannot overflow. */
+static int bad_scale(const fvlrp_scale *s) {
+    if (!s || s->height < 1 || s->width < 1 || s->rows < 0 || s->cols < 0 || s->step < 1 || s->bin_size < 1) return 1;
+    if (s->first < 0 || s->bin_size > 1 << 20 || !checked(s->height, s->width) || !checked(s->rows, s->cols)) return 1;
+    if (!checked(s->rows * s->cols, 128 * sizeof(double)) || !checked(s->height * s->width, 8 * sizeof(double))) return 1;
+    if (s->rows && s->first + s->step * (s->rows - 1) + 3 * s->bin_size > s->height - 1) return 1;
+    if (s->cols && s->first + s->step * (s->cols - 1) + 3 * s->bin_size > s->width - 1) return 1;
+    if (s->window != FVLRP_WINDOW_FLAT && s->window != FVLRP_WINDOW_GAUSSIAN) return 1;
+    if (s->angles != FVLRP_ANGLES_VLFEAT && s->angles != FVLRP_ANGLES_EXACT) return 1;
+    return !(s->sigma >= 0) || !(s->window_size > 0) || !(s->contrast_threshold >= 0);
+}
+
+int fvlrp_sift(const fvlrp_scale *scale, const float *image, ptrdiff_t begin, ptrdiff_t end, void *values,
+               uint8_t *zeroed) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_scale(scale) || (scale->type != FVLRP_U8 && scale->type != FVLRP_F32)) return FVLRP_E_ARGUMENT;
+    if (begin < 0 || end > scale->rows || begin > end) return FVLRP_E_ARGUMENT;
+    if (begin == end || scale->cols == 0) return FVLRP_OK;
+    return kernels->sift(scale, image, begin, end, values, zeroed);
+}
+
+int fvlrp_sift_planes(const fvlrp_scale *scale, const float *image, float *planes) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_scale(scale)) return FVLRP_E_ARGUMENT;
+    return kernels->sift_planes(scale, image, planes);
+}
+
+int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, const void *relevance, double *pixels,
+                      double *zero_bin) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_scale(scale) || bad_real(real)) return FVLRP_E_ARGUMENT;
+    if (scale->rows == 0 || scale->cols == 0) return FVLRP_OK;
+    return kernels->sift_pixels(scale, image, real, relevance, pixels, zero_bin);
+}
+
+int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components,
+                     const double *basis, const double *mean, const double *priors, const double *means,
+                     const double *variances, double gate, void *block) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (!model || !block || !fvlrp_model_bytes(real, inputs, dims, components)) return FVLRP_E_ARGUMENT;
+    if ((inputs && !basis) || (components && (!priors || !means || !variances)) || !(gate >= 0)) return FVLRP_E_ARGUMENT;
+    memset(model, 0, sizeof *model);
+    model->real = real;
+    model->inputs = inputs;
+    model->dims = dims;
+    model->stride = (dims + 15) / 16 * 16;
+    model->components = components;
+    model->gate = gate;
+    char *at = (char *)(((uintptr_t)block + 63) & ~(uintptr_t)63);
+    const ptrdiff_t s = model->stride, k = (components + 63) / 64 * 64, in = (inputs + 63) / 64 * 64;
+#define TAKE(field, count, size) (model->field = (void *)at, at += ((count) * (size) + 63) / 64 * 64)
+    TAKE(forward, inputs * (s + 64), real);
+    TAKE(backward, s * in, real);
+    TAKE(mean, in, real);
+    TAKE(basis, dims * inputs, (ptrdiff_t)sizeof(double));
+    TAKE(logits, 2 * s * k, real);
+    TAKE(offset, k, real);
+    TAKE(scale, components * s, real);
+    TAKE(shift, components * s, real);
+    TAKE(centre, 2 * s + 1, (ptrdiff_t)sizeof(double));
+#undef TAKE
+    return kernels->model_pack(model, basis, mean, priors, means, variances);
+}
+
+size_t fvlrp_model_bytes(int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components) {
+    if (bad_real(real) || inputs < 0 || dims < 1 || components < 0) return 0;
+    if (inputs > 1 << 16 || dims > 1 << 16 || components > 1 << 16) return 0;
+    const size_t s = ((size_t)dims + 15) / 16 * 16, k = ((size_t)components + 63) / 64 * 64;
+    const size_t in = ((size_t)inputs + 63) / 64 * 64;
+    const size_t reals = in * (s + 64) + s * in + in + 2 * s * k + k + 2 * (size_t)components * s;
+    const size_t doubles = (size_t)dims * (size_t)inputs + 2 * s + 1;
+    return reals * (size_t)real + doubles * sizeof(double) + 10 * 64;
+}
+
+int fvlrp_project(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (!model || !model->inputs || bad_type(type) || n < 0) return FVLRP_E_ARGUMENT;
+    return kernels->project(model, type, x, rows, n, y);
+}
+
+int fvlrp_posteriors(const fvlrp_model *model, const void *y, ptrdiff_t n, ptrdiff_t capacity, int64_t *indptr,
+                     uint16_t *index, void *gamma, double *loglik, ptrdiff_t *done) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (!model || !model->components || n < 0 || capacity < 0) return FVLRP_E_ARGUMENT;
+    *done = 0;
+    return kernels->posteriors(model, y, n, capacity, indptr, index, gamma, loglik, done);
+}
+
+int fvlrp_pool(const fvlrp_model *model, const void *y, ptrdiff_t n, const int64_t *indptr, const uint16_t *index,
+               const void *gamma, double *s0, double *s1, double *s2) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (!model || !model->components || n < 0) return FVLRP_E_ARGUMENT;
+    return kernels->pool(model, y, n, indptr, index, gamma, s0, s1, s2);
+}
+
+int fvlrp_encode(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
+                 ptrdiff_t capacity, void *y, int64_t *indptr, uint16_t *index, void *gamma, double *s0, double *s1,
+                 double *s2, ptrdiff_t *done) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (!model || !model->components || !model->inputs || bad_type(type) || n < 0 || capacity < 0)
+        return FVLRP_E_ARGUMENT;
+    *done = 0;
+    return kernels->encode(model, type, x, rows, n, capacity, y, indptr, index, gamma, s0, s1, s2, done);
+}
+
+int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, const void *y,
+                    const int64_t *indptr, const uint16_t *index, const void *gamma, ptrdiff_t targets,
+                    const void *tables, double epsilon, int mean, const fvlrp_relevances *out) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (!model || !model->components || bad_type(type) || n < 0 || targets < 0 || !(epsilon >= 0) || !out)
+        return FVLRP_E_ARGUMENT;
+    if (mean < FVLRP_MEAN_NONE || mean > FVLRP_MEAN_BIAS) return FVLRP_E_ARGUMENT;
+    if ((out->bins || out->sift) && (model->inputs != 128 || !x)) return FVLRP_E_ARGUMENT;
+    return kernels->relevance(model, type, x, rows, n, y, indptr, index, gamma, targets, tables, epsilon, mean, out);
+}
+
+int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares, const uint8_t *member,
+                 const double *priors, const double *means, const double *deviations, void *tables) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (!model || !model->components || cells < 0) return FVLRP_E_ARGUMENT;
+    return kernels->tables(model, cells, shares, member, priors, means, deviations, tables);
+}

@@ -1,0 +1,196 @@
+/* fvlrp.h - the kernels of fvlrp: what they compute, on which arrays, and what they return.
+ *
+ * This header is the manual. The kernels are C11 and libm only: single-threaded, re-entrant, with no state but the
+ * dispatch table that fvlrp_select() fills, no printing, no abort. They may run on bands of rows from several
+ * threads at once. Every kernel has a slow NumPy twin of the same name in fvlrp/reference.py.
+ *
+ * Conventions
+ *   - Arrays are C-contiguous; rows (y) before columns (x). Sizes are ptrdiff_t and counted in elements.
+ *   - "real" arrays are float or double as a `real` argument or field says (FVLRP_F32 or FVLRP_F64).
+ *   - Sums over descriptors are double, whatever the real type: they are the ill-conditioned part.
+ *   - Every function returns FVLRP_OK or a negative status; fvlrp_words() puts it into words. On an error the outputs
+ *     hold nothing of use.
+ *   - Results do not depend on how rows are cut into bands.
+ *
+ * Symbols: K components, D dimensions of a projected descriptor, x a SIFT descriptor of 128 values = 4 x 4 spatial
+ * bins (y outer) x 8 orientations, value 32 iy + 8 ix + o; y = P (x - m) its projection; pi, mu, sigma of the mixture.
+ */
+#ifndef FVLRP_H
+#define FVLRP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- status and build ------------------------------------------------------------------------------------------ */
+
+enum {
+    FVLRP_OK = 0,
+    FVLRP_E_ARGUMENT = -1, /* a size, type or option outside its range */
+    FVLRP_E_MEMORY = -2,   /* scratch memory could not be had */
+    FVLRP_E_FULL = -3,     /* an output of given capacity is full; the call says how far it came */
+    FVLRP_E_ISA = -4       /* the instruction set is unknown here, or this processor lacks it */
+};
+
+enum { FVLRP_U8 = 1, FVLRP_F32 = 4, FVLRP_F64 = 8 }; /* element types; the value is the size in bytes */
+
+/* One sentence for a status. Never NULL. */
+const char *fvlrp_words(int status);
+
+/* Fill the dispatch table. `isa` is "v2", "v3", "v4" (x86-64 levels) or "generic"; NULL or "" takes the best that this
+ * processor has. Call it once, before any kernel, and not while one runs. */
+int fvlrp_select(const char *isa);
+
+/* The instruction set in use ("none" before fvlrp_select), and the i-th that the build and this processor both have
+ * (NULL past the last). */
+const char *fvlrp_isa(void);
+const char *fvlrp_isa_available(int i);
+
+/* ---- dense SIFT (VLFeat's geometry) ---------------------------------------------------------------------------- */
+
+enum { FVLRP_WINDOW_FLAT = 0, FVLRP_WINDOW_GAUSSIAN = 1 };
+enum { FVLRP_ANGLES_VLFEAT = 0, FVLRP_ANGLES_EXACT = 1 };
+
+/* One scale: a regular grid of rows x cols descriptors, top-left bin centre at first + step * k on either axis. All bin
+ * centres lie inside the height x width image. */
+typedef struct fvlrp_scale {
+    ptrdiff_t height, width;
+    ptrdiff_t first, step, rows, cols;
+    ptrdiff_t bin_size;
+    int window;                /* FVLRP_WINDOW_* */
+    int angles;                /* FVLRP_ANGLES_* : VLFeat's atan2 polynomial (cubic), or atan2f */
+    int type;                  /* of the descriptors: FVLRP_U8 (truncated) or FVLRP_F32, both on 0..255 */
+    double sigma;              /* standard deviation in pixels of the Gaussian that smooths the image; bin_size / 6 */
+    double window_size;        /* of the Gaussian window, in bin sizes; 1.5 */
+    double contrast_threshold; /* mean gradient magnitude below which a descriptor is zeroed; 0.005 */
+} fvlrp_scale;
+
+/* Descriptors of the frame rows [begin, end) of one scale.
+ *   image   float (height, width), grey in 0..1, not smoothed
+ *   values  scale->type (rows, cols, 128): only rows begin..end-1 are written
+ *   zeroed  uint8 (rows, cols): 1 where the contrast threshold zeroed the descriptor, else 0; may be NULL
+ * Per pixel p: gradient magnitude spread linearly over 8 orientation planes G_o(p) >= 0. Per bin centre c:
+ * h_o(c) = w_iy w_ix sum_p tri(p_y - c_y) tri(p_x - c_x) G_o(p), tri(t) = 1 - |t| / s, borders replicated. Then
+ * L2-normalise, clip at 0.2, L2-normalise, times 512, clip at 255. */
+int fvlrp_sift(const fvlrp_scale *scale, const float *image, ptrdiff_t begin, ptrdiff_t end, void *values,
+               uint8_t *zeroed);
+
+/* The orientation planes themselves: float (height, width, 8), smoothed with scale->sigma. */
+int fvlrp_sift_planes(const fvlrp_scale *scale, const float *image, float *planes);
+
+/* Depth "gradient": relevance of the descriptors' 128 values down to pixels, through the same planes.
+ *   relevance  real (rows, cols, 128)
+ *   pixels     double (height, width): ADDED to
+ *   zero_bin   double: ADDED to: relevance of values whose bin holds no gradient at all (h = 0), which has no pixels
+ * With q_lbo = R_lbo / h_lbo, R_p = sum_o G_o(p) sum_{l,b} tri(p - c_lb) q_lbo; replicated borders fold back onto the
+ * pixel they were copied from. sum(pixels) + zero_bin = sum(relevance). */
+int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, const void *relevance, double *pixels,
+                      double *zero_bin);
+
+/* ---- projection and diagonal Gaussian mixture ------------------------------------------------------------------ */
+
+/* A model packed once for the instruction set in use; every pointer lies in one block that the caller owns. */
+typedef struct fvlrp_model {
+    int real;             /* FVLRP_F32 or FVLRP_F64: type of the packed tables and of the arithmetic */
+    ptrdiff_t inputs;     /* values of a descriptor (128), or 0 for a mixture alone */
+    ptrdiff_t dims;       /* D */
+    ptrdiff_t stride;     /* D rounded up to a multiple of 16: row length of y, relevance and tables; padding is 0 */
+    ptrdiff_t components; /* K */
+    double gate;          /* posteriors below it count as 0, in encoding and in relevance alike */
+    /* private */
+    void *forward, *backward, *mean, *basis;       /* projection */
+    void *logits, *offset, *scale, *shift;         /* mixture */
+    double *centre;
+} fvlrp_model;
+
+/* Bytes of the block of a model of these sizes (for any alignment of the block). */
+size_t fvlrp_model_bytes(int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components);
+
+/* Pack a model.
+ *   basis      double (D, inputs), rows of the projection, or NULL where inputs = 0
+ *   mean       double (inputs), subtracted before projecting, or NULL
+ *   priors, means, variances   double (K), (K, D), (K, D), or NULL where components = 0 */
+int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components,
+                     const double *basis, const double *mean, const double *priors, const double *means,
+                     const double *variances, double gate, void *block);
+
+/* y = P (x - m) for the descriptors x[rows[0]], ..., x[rows[n-1]] (x[0..n-1] where rows is NULL).
+ *   x  type (any, inputs): FVLRP_U8, FVLRP_F32 or FVLRP_F64;   y  real (n, stride) */
+int fvlrp_project(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y);
+
+/* Gated posteriors of n projected descriptors, in CSR form, and the sums of the Fisher vector's statistics.
+ *   gamma_k = pi_k N(y; mu_k, diag sigma_k^2) / sum_j ...;  gamma < gate -> 0, no renormalisation
+ *   y        real (n, stride)
+ *   indptr   int64 (n + 1): row i's entries are indptr[i] .. indptr[i+1]-1; indptr[0] is read (the caller's start)
+ *   index    uint16 (capacity), component of each entry, ascending in a row
+ *   gamma    real (capacity)
+ *   loglik   double (n): log sum_k pi_k N(y; ...), or NULL
+ *   done     how many rows were finished; with FVLRP_E_FULL the caller makes room and goes on there */
+int fvlrp_posteriors(const fvlrp_model *model, const void *y, ptrdiff_t n, ptrdiff_t capacity, int64_t *indptr,
+                     uint16_t *index, void *gamma, double *loglik, ptrdiff_t *done);
+
+/* ADD to the sums over n rows, with z = (y - mu_k) / sigma_k:
+ *   s0  double (K): sum gamma;   s1  double (K, D): sum gamma z;   s2  double (K, D): sum gamma z^2
+ * Float sums run over at most 256 rows before they are merged in double. */
+int fvlrp_pool(const fvlrp_model *model, const void *y, ptrdiff_t n, const int64_t *indptr, const uint16_t *index,
+               const void *gamma, double *s0, double *s1, double *s2);
+
+/* The three above in one pass over tiles of rows that stay in cache: descriptors in, sums out. y, indptr, index and
+ * gamma are kept for fvlrp_relevance. Arguments as above; `done` and FVLRP_E_FULL as in fvlrp_posteriors. */
+int fvlrp_encode(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
+                 ptrdiff_t capacity, void *y, int64_t *indptr, uint16_t *index, void *gamma, double *s0, double *s1,
+                 double *s2, ptrdiff_t *done);
+
+/* ---- relevance (Eqs. 5-6, then Eq. 1 through the projection) --------------------------------------------------- */
+
+enum { FVLRP_MEAN_NONE = 0, FVLRP_MEAN_CENTERED = 1, FVLRP_MEAN_BIAS = 2 };
+
+/* What fvlrp_relevance is to write; any pointer may be NULL. Row i of the call goes to row rows[i] (i where rows is
+ * NULL) of every array; `targets` arrays of each kind follow one another, `pitch` rows apart. */
+typedef struct fvlrp_relevances {
+    double *total; /* (targets, pitch): sum over dimensions */
+    void *pca;     /* real (targets, pitch, D): per projected dimension */
+    void *bins;    /* real (targets, pitch, 16): per spatial bin */
+    void *sift;    /* real (targets, pitch, 128): per descriptor value */
+    double *absorbed; /* (targets): ADDED to: what the stabiliser of the projection absorbs */
+    double *undone;   /* (targets): ADDED to: relevance of dimensions of which no value holds a share (all z_ij = 0) */
+    double *bias;     /* (targets): ADDED to: what the mean absorbs under FVLRP_MEAN_BIAS */
+    ptrdiff_t pitch;
+} fvlrp_relevances;
+
+/* Relevance of n encoded descriptors of one finest pyramid cell, for several targets at once.
+ *   R_li = sum_k gamma_k (a_ki z + b_ki (z^2 - 1)),  z = (y_li - mu_ki) / sigma_ki               (Eqs. 5-6)
+ *   R_l,in = sum_i basis_i,in xhat_in R_li / (z_i + epsilon sgn z_i),  z_i = sum_in basis_i,in xhat_in   (Eq. 1)
+ * where xhat = x, or x - m for FVLRP_MEAN_CENTERED; FVLRP_MEAN_BIAS divides by y instead of z. sgn(0) = +1; with
+ * epsilon = 0, 0/0 = 0.
+ *   tables  real (targets, 3, K, stride): the polynomial c0 + c1 y + c2 y^2 of each (k, i): fvlrp_tables makes them */
+int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, const void *y,
+                    const int64_t *indptr, const uint16_t *index, const void *gamma, ptrdiff_t targets,
+                    const void *tables, double epsilon, int mean, const fvlrp_relevances *out);
+
+/* Coefficient tables of one finest cell from the shares G = R / (S + epsilon sgn S) of the pyramid cells it lies in.
+ *   shares  double (cells, 2, K, D): first-order block, then second-order block
+ *   member  uint8 (cells): 1 for the cells that this finest cell belongs to
+ *   priors  double (K);  means, deviations  double (K, D)
+ *   tables  real (3, K, stride) */
+int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares, const uint8_t *member,
+                 const double *priors, const double *means, const double *deviations, void *tables);
+
+/* ---- splats ---------------------------------------------------------------------------------------------------- */
+
+/* Spread `values` at regularly spaced points over pixels: pixels[y, x] += sum_p values[p] ky[y - y_p] kx[x - x_p].
+ *   values   real (rows, cols), at y_p = y0 + step * row, x_p = x0 + step * col
+ *   weights  double (rows) and (cols), multiplied into the values first: a clipped support's normalisation
+ *   taps     double (length): the kernel of either axis, its first tap at offset `lead` from the point
+ *   pixels   double (height, width): ADDED to; what falls outside is dropped */
+int fvlrp_splat(int real, const void *values, ptrdiff_t value_stride, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t y0,
+                ptrdiff_t x0, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
+                ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width, double *pixels);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,70 @@
+/* isa.c - the hot kernels of one instruction set, compiled once for each with -DFVLRP_ISA=v2|v3|v4|generic.
+ *
+ * Everything included here is static: the table is all that leaves this translation unit. The kernels of the Fisher
+ * vector are compiled twice, for float and for double. */
+#include "common.h"
+
+#include "sift.c"
+
+#define REAL_BITS 32
+#include "real.h"
+#include "project.c"
+#include "gmm.c"
+#include "fisher.c"
+#undef REAL_BITS
+
+#define REAL_BITS 64
+#include "real.h"
+#include "project.c"
+#include "gmm.c"
+#include "fisher.c"
+#undef REAL_BITS
+
+#define TABLE_NAME_(isa) fvlrp_table_##isa
+#define TABLE_NAME(isa) TABLE_NAME_(isa)
+
+/* One entry for both reals: the model says which. */
+#define BY_REAL(name, model, ...) ((model)->real == FVLRP_F32 ? name##_f32(model, __VA_ARGS__) : name##_f64(model, __VA_ARGS__))
+
+static int model_pack(fvlrp_model *m, const double *basis, const double *mean, const double *priors,
+                      const double *means, const double *variances) {
+    return BY_REAL(model_pack, m, basis, mean, priors, means, variances);
+}
+static int project(const fvlrp_model *m, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y) {
+    return BY_REAL(project, m, type, x, rows, n, y);
+}
+static int posteriors(const fvlrp_model *m, const void *y, ptrdiff_t n, ptrdiff_t capacity, int64_t *indptr,
+                      uint16_t *index, void *gamma, double *loglik, ptrdiff_t *done) {
+    return BY_REAL(posteriors, m, y, n, capacity, indptr, index, gamma, loglik, done);
+}
+static int pool(const fvlrp_model *m, const void *y, ptrdiff_t n, const int64_t *indptr, const uint16_t *index,
+                const void *gamma, double *s0, double *s1, double *s2) {
+    return BY_REAL(pool, m, y, n, indptr, index, gamma, s0, s1, s2);
+}
+static int encode(const fvlrp_model *m, int type, const void *x, const int64_t *rows, ptrdiff_t n, ptrdiff_t capacity,
+                  void *y, int64_t *indptr, uint16_t *index, void *gamma, double *s0, double *s1, double *s2,
+                  ptrdiff_t *done) {
+    return BY_REAL(encode, m, type, x, rows, n, capacity, y, indptr, index, gamma, s0, s1, s2, done);
+}
+static int relevance(const fvlrp_model *m, int type, const void *x, const int64_t *rows, ptrdiff_t n, const void *y,
+                     const int64_t *indptr, const uint16_t *index, const void *gamma, ptrdiff_t targets,
+                     const void *tables, double epsilon, int mean, const fvlrp_relevances *out) {
+    return BY_REAL(relevance, m, type, x, rows, n, y, indptr, index, gamma, targets, tables, epsilon, mean, out);
+}
+static int tables(const fvlrp_model *m, ptrdiff_t cells, const double *shares, const uint8_t *member,
+                  const double *priors, const double *means, const double *deviations, void *out) {
+    return BY_REAL(tables, m, cells, shares, member, priors, means, deviations, out);
+}
+
+const fvlrp_table TABLE_NAME(FVLRP_ISA) = {
+    .sift = sift,
+    .sift_planes = sift_planes,
+    .sift_pixels = sift_pixels,
+    .model_pack = model_pack,
+    .project = project,
+    .posteriors = posteriors,
+    .pool = pool,
+    .encode = encode,
+    .relevance = relevance,
+    .tables = tables,
+};

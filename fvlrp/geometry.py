@@ -1,0 +1,144 @@
+"""Where everything lies: frames, bin centres, clipped supports and pyramid cells of one image size and grid.
+
+Every half-pixel bug is made of these numbers, so they exist once, here; SIFT, pooling, splats and pictures all ask.
+Rows (y) come before columns (x) everywhere. All coordinates are 0-based pixel centres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+BINS = 4  # spatial bins per axis of a SIFT descriptor
+ORIENTATIONS = 8
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The regular grid of descriptors of one bin size.
+
+    A descriptor's top-left bin centre is at ``first + step * k`` on either axis, its other bin centres `bin_size`
+    apart, its frame centre at 1.5 bin sizes (VLFeat's geometry).
+    """
+
+    bin_size: int
+    step: int
+    first: int
+    rows: int
+    cols: int
+    start: int  # index of this scale's first descriptor
+
+    @property
+    def count(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.start + self.count)
+
+    def corners(self, axis: int) -> np.ndarray:
+        """Top-left bin centre of every frame along `axis` (0 = y, 1 = x): int64 (rows,) or (cols,)."""
+        return self.first + self.step * np.arange((self.rows, self.cols)[axis])
+
+    def centres(self, axis: int) -> np.ndarray:
+        """Frame centres along `axis`: float64 (rows,) or (cols,)."""
+        return self.corners(axis) + 1.5 * self.bin_size
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Frames, supports and pyramid cells of dense SIFT on a `height` x `width` image.
+
+    Rows of every per-descriptor array follow `bin_sizes`, then y, then x. A scale that does not fit has no frames.
+
+    Parameters
+    ----------
+    height, width : int
+        Image size in pixels.
+    bin_sizes : tuple of int
+        Bin sizes in pixels, one scale each.
+    step : int
+        Distance of neighbouring descriptors in pixels.
+    """
+
+    height: int
+    width: int
+    bin_sizes: tuple[int, ...] = (4, 6, 8, 10)
+    step: int = 3
+
+    @cached_property
+    def scales(self) -> tuple[Scale, ...]:
+        scales, start = [], 0
+        for size in self.bin_sizes:
+            # All scales share frame centres; floor(1.5 (s_max - s)) is VLFeat's offset with 0-based pixels.
+            first = (3 * (max(self.bin_sizes) - size)) // 2
+            rows, cols = (
+                max((length - 1 - first - 3 * size) // self.step + 1, 0) for length in (self.height, self.width)
+            )
+            if rows == 0 or cols == 0:
+                rows = cols = 0
+            scales.append(Scale(size, self.step, first, rows, cols, start))
+            start += rows * cols
+        return tuple(scales)
+
+    @property
+    def n(self) -> int:
+        """Number of descriptors."""
+        return sum(scale.count for scale in self.scales)
+
+    @staticmethod
+    def smallest_side(bin_sizes: tuple[int, ...]) -> int:
+        """Length in pixels below which no scale fits."""
+        return min((3 * (max(bin_sizes) - size)) // 2 + 3 * size + 1 for size in bin_sizes)
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """float32 (n, 3): centre y, centre x, bin size."""
+        parts = [
+            np.stack(
+                np.broadcast_arrays(scale.centres(0)[:, None], scale.centres(1)[None, :], float(scale.bin_size)), -1
+            ).reshape(-1, 3)
+            for scale in self.scales
+        ]
+        return np.concatenate(parts).astype(np.float32) if parts else np.empty((0, 3), np.float32)
+
+    def cell_of(self, rows: int, cols: int) -> np.ndarray:
+        """Cell index ``x-major`` (x0y0, x0y1, x1y0, ...) of every descriptor in a rows x cols grid of cells: (n,) int64.
+
+        Membership is by frame centre c: min(n - 1, ceil((c + 1) n / length) - 1), as the enceval toolkit counts
+        from 1: never floor(c n / length).
+        """
+        parts = []
+        for scale in self.scales:
+            y = axis_cell(scale.centres(0), rows, self.height)
+            x = axis_cell(scale.centres(1), cols, self.width)
+            parts.append((x[None, :] * rows + y[:, None]).ravel())
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def cells(self, pyramid: tuple[tuple[int, int], ...]) -> np.ndarray:
+        """Index of the pyramid cell each descriptor belongs to, per pyramid level: int64 (n, levels).
+
+        Indices run over all levels: level 0's cells first. `pyramid` lists (rows, columns) of each level.
+        """
+        columns, offset = [], 0
+        for rows, cols in pyramid:
+            columns.append(self.cell_of(rows, cols) + offset)
+            offset += rows * cols
+        return np.stack(columns, axis=1)
+
+
+def axis_cell(centre: np.ndarray, n: int, length: int) -> np.ndarray:
+    """Which of `n` cells along an axis of `length` pixels a frame centre lies in: int64, the shape of `centre`."""
+    return np.minimum(n - 1, np.ceil((np.asarray(centre) + 1) * n / length).astype(np.int64) - 1)
+
+
+def box(bin_size: int) -> tuple[int, int]:
+    """Nominal s x s box of a bin at centre p: rows [p + lo, p + hi). The boxes of neighbouring bins tile."""
+    return -(bin_size // 2), bin_size - bin_size // 2
+
+
+def clipped_length(start: np.ndarray, stop: np.ndarray, length: int) -> np.ndarray:
+    """Number of pixels of the half-open intervals [start, stop) that lie inside [0, length)."""
+    return np.maximum(np.minimum(stop, length) - np.maximum(start, 0), 0)
