@@ -13,6 +13,10 @@
 
 #include "fvlrp.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 #define VBYTES 64
 #elif defined(__AVX2__)

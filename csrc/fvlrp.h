@@ -101,8 +101,9 @@ typedef struct fvlrp_model {
     ptrdiff_t components; /* K */
     double gate;          /* posteriors below it count as 0, in encoding and in relevance alike */
     /* private */
-    void *forward, *backward, *mean, *basis;       /* projection */
-    void *logits, *offset, *scale, *shift;         /* mixture */
+    void *forward, *backward, *mean;           /* projection */
+    double *basis;
+    void *logits, *offset, *scale, *shift;     /* mixture */
     double *centre;
 } fvlrp_model;
 
@@ -155,8 +156,7 @@ typedef struct fvlrp_relevances {
     void *pca;     /* real (targets, pitch, D): per projected dimension */
     void *bins;    /* real (targets, pitch, 16): per spatial bin */
     void *sift;    /* real (targets, pitch, 128): per descriptor value */
-    double *absorbed; /* (targets): ADDED to: what the stabiliser of the projection absorbs */
-    double *undone;   /* (targets): ADDED to: relevance of dimensions of which no value holds a share (all z_ij = 0) */
+    double *absorbed; /* (targets): ADDED to: what the stabiliser absorbs; with epsilon = 0, what 0/0 = 0 drops */
     double *bias;     /* (targets): ADDED to: what the mean absorbs under FVLRP_MEAN_BIAS */
     ptrdiff_t pitch;
 } fvlrp_relevances;
@@ -166,7 +166,7 @@ typedef struct fvlrp_relevances {
  *   R_l,in = sum_i basis_i,in xhat_in R_li / (z_i + epsilon sgn z_i),  z_i = sum_in basis_i,in xhat_in   (Eq. 1)
  * where xhat = x, or x - m for FVLRP_MEAN_CENTERED; FVLRP_MEAN_BIAS divides by y instead of z. sgn(0) = +1; with
  * epsilon = 0, 0/0 = 0.
- *   tables  real (targets, 3, K, stride): the polynomial c0 + c1 y + c2 y^2 of each (k, i): fvlrp_tables makes them */
+ *   tables  real (targets, K, 3, stride): the polynomial c0 + c1 y + c2 y^2 of each (k, i): fvlrp_tables makes them */
 int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, const void *y,
                     const int64_t *indptr, const uint16_t *index, const void *gamma, ptrdiff_t targets,
                     const void *tables, double epsilon, int mean, const fvlrp_relevances *out);
@@ -175,19 +175,21 @@ int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int
  *   shares  double (cells, 2, K, D): first-order block, then second-order block
  *   member  uint8 (cells): 1 for the cells that this finest cell belongs to
  *   priors  double (K);  means, deviations  double (K, D)
- *   tables  real (3, K, stride) */
+ *   tables  real (K, 3, stride) */
 int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares, const uint8_t *member,
                  const double *priors, const double *means, const double *deviations, void *tables);
 
 /* ---- splats ---------------------------------------------------------------------------------------------------- */
 
-/* Spread `values` at regularly spaced points over pixels: pixels[y, x] += sum_p values[p] ky[y - y_p] kx[x - x_p].
- *   values   real (rows, cols), at y_p = y0 + step * row, x_p = x0 + step * col
- *   weights  double (rows) and (cols), multiplied into the values first: a clipped support's normalisation
+/* Spread the values of one scale over pixels, each over a separable kernel around its own point:
+ * pixels[y, x] += sum_p values[p] weight_y[p] weight_x[p] k[y - y_p] k[x - x_p].
+ *   values   real (rows, cols, bins, bins): bins = 4 for spatial bins, 1 for whole descriptors; value (r, c, iy, ix) lies
+ *            at y = first + step r + spacing iy, x = first + step c + spacing ix, inside the image
+ *   weight_y double (rows, bins), weight_x double (cols, bins): the normalisation of a clipped support
  *   taps     double (length): the kernel of either axis, its first tap at offset `lead` from the point
  *   pixels   double (height, width): ADDED to; what falls outside is dropped */
-int fvlrp_splat(int real, const void *values, ptrdiff_t value_stride, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t y0,
-                ptrdiff_t x0, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
+int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
+                ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
                 ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width, double *pixels);
 
 #ifdef __cplusplus

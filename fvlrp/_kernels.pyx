@@ -91,6 +91,360 @@ select(os.environ.get("FVLRP_ISA"))
 
 # ---- projection, mixture, Fisher vector, relevance -------------------------------------------------------------------
 
+cdef extern from "fvlrp.h" nogil:
+    enum:
+        FVLRP_MEAN_NONE
+        FVLRP_MEAN_CENTERED
+        FVLRP_MEAN_BIAS
+
+    ctypedef struct fvlrp_model:
+        int real
+        ptrdiff_t inputs, dims, stride, components
+        double gate
+
+    ctypedef struct fvlrp_relevances:
+        double *total
+        void *pca
+        void *bins
+        void *sift
+        double *absorbed
+        double *bias
+        ptrdiff_t pitch
+
+    size_t fvlrp_model_bytes(int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components)
+    int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components,
+                         const double *basis, const double *mean, const double *priors, const double *means,
+                         const double *variances, double gate, void *block)
+    int fvlrp_project(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y)
+    int fvlrp_posteriors(const fvlrp_model *model, const void *y, ptrdiff_t n, ptrdiff_t capacity, int64_t *indptr,
+                         uint16_t *index, void *gamma, double *loglik, ptrdiff_t *done)
+    int fvlrp_pool(const fvlrp_model *model, const void *y, ptrdiff_t n, const int64_t *indptr, const uint16_t *index,
+                   const void *gamma, double *s0, double *s1, double *s2)
+    int fvlrp_encode(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
+                     ptrdiff_t capacity, void *y, int64_t *indptr, uint16_t *index, void *gamma, double *s0,
+                     double *s1, double *s2, ptrdiff_t *done)
+    int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares, const uint8_t *member,
+                     const double *priors, const double *means, const double *deviations, void *tables)
+    int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
+                        const void *y, const int64_t *indptr, const uint16_t *index, const void *gamma,
+                        ptrdiff_t targets, const void *tables, double epsilon, int mean, const fvlrp_relevances *out)
+    int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
+                    ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x,
+                    const double *taps, ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width,
+                    double *pixels)
+
+MEANS = {"none": FVLRP_MEAN_NONE, "centered": FVLRP_MEAN_CENTERED, "bias": FVLRP_MEAN_BIAS}
+
+
+class Encoded:
+    """What a forward pass over some descriptors leaves: projections and gated posteriors in CSR form.
+
+    Attributes
+    ----------
+    y : real (n, stride)
+        Projected descriptors, padded with zeros to whole vectors.
+    indptr, index, gamma : int64 (n + 1,), uint16 (nnz,), real (nnz,)
+        Row i's components and posteriors are ``index[indptr[i]:indptr[i + 1]]`` and ``gamma[...]``.
+    """
+
+    __slots__ = ("gamma", "indptr", "index", "y")
+
+    def __init__(self, y, indptr, index, gamma):
+        self.y, self.indptr, self.index, self.gamma = y, indptr, index, gamma
+
+
+cdef class Model:
+    """A projection and a mixture, packed for the instruction set in use.
+
+    Parameters
+    ----------
+    basis : float64 (D, inputs) or None
+        Rows of the projection; None for a mixture alone (its data are then already projected).
+    mean : float64 (inputs,) or None
+        Subtracted before projecting.
+    priors, means, variances : float64 (K,), (K, D), (K, D) or None
+        The mixture; None for a projection alone.
+    gate : float
+        Posteriors below it count as 0.
+    dtype : float32 or float64
+        Type of the arithmetic.
+    """
+
+    cdef fvlrp_model model
+    cdef readonly object dtype
+    cdef object block, priors, means, deviations
+
+    def __init__(self, basis, mean, priors, means, variances, double gate=1e-6, dtype=np.float32):
+        self.dtype = np.dtype(dtype)
+        cdef ptrdiff_t inputs = 0, dims = 0, components = 0
+        if basis is not None:
+            basis = np.ascontiguousarray(basis, np.float64)
+            dims, inputs = basis.shape
+        if mean is not None:
+            mean = take(np.ascontiguousarray(mean, np.float64), "mean", (inputs,), [np.float64])
+        if priors is not None:
+            means = np.ascontiguousarray(means, np.float64)
+            components, dims = means.shape
+            if basis is not None:
+                take(basis, "basis", (dims, None), [np.float64])
+            priors = take(np.ascontiguousarray(priors, np.float64), "priors", (components,), [np.float64])
+            variances = take(
+                np.ascontiguousarray(variances, np.float64), "variances", (components, dims), [np.float64]
+            )
+            self.deviations = np.sqrt(variances)
+        self.priors, self.means = priors, means
+        cdef int real = element(np.empty(0, self.dtype))
+        cdef size_t size = fvlrp_model_bytes(real, inputs, dims, components)
+        if size == 0:
+            raise ValueError(f"a model of {inputs} inputs, {dims} dimensions and {components} components is too large")
+        self.block = np.empty(size + 64, np.uint8)
+        check(
+            fvlrp_model_pack(
+                &self.model, real, inputs, dims, components, <double *>address(basis), <double *>address(mean),
+                <double *>address(priors), <double *>address(means), <double *>address(variances), gate,
+                address(self.block),
+            )
+        )
+
+    @property
+    def dims(self):
+        return self.model.dims
+
+    @property
+    def stride(self):
+        return self.model.stride
+
+    @property
+    def components(self):
+        return self.model.components
+
+    def _descriptors(self, x, rows):
+        """Checked descriptors and row numbers, and how many rows the call is about."""
+        take(x, "x", (None, self.model.inputs), [np.uint8, np.float32, np.float64])
+        if rows is None:
+            return x.shape[0]
+        take(rows, "rows", (None,), [np.int64])
+        if rows.size and (rows.min() < 0 or rows.max() >= x.shape[0]):
+            raise IndexError(f"rows must lie in 0..{x.shape[0] - 1}, got {rows.min()}..{rows.max()}")
+        return rows.shape[0]
+
+    def pad(self, y):
+        """Copy (n, D) into (n, stride) of the model's type, as `posteriors` and `pool` take it."""
+        padded = np.zeros((len(y), self.model.stride), self.dtype)
+        padded[:, : self.model.dims] = y
+        return padded
+
+    def project(self, x, rows=None):
+        """Projected descriptors, real (n, stride): columns past D are 0."""
+        cdef ptrdiff_t n = self._descriptors(x, rows)
+        y = np.empty((n, self.model.stride), self.dtype)
+        cdef int type = element(x)
+        cdef void *px = address(x)
+        cdef void *py = address(y)
+        cdef const int64_t *pr = <const int64_t *>address(rows)
+        cdef int status
+        with nogil:
+            status = fvlrp_project(&self.model, type, px, pr, n, py)
+        check(status)
+        return y
+
+    def posteriors(self, y, bint loglik=False):
+        """Gated posteriors of projected descriptors: (Encoded, log-likelihoods float64 (n,) or None)."""
+        take(y, "y", (None, self.model.stride), [self.dtype])
+        encoded, logs, _ = self._assign(None, None, y, loglik)
+        return encoded, logs
+
+    def encode(self, x, rows=None):
+        """Project, assign and pool descriptors in one pass: (Encoded, (s0 (K,), s1 (K, D), s2 (K, D)) float64)."""
+        self._descriptors(x, rows)
+        encoded, _, sums = self._assign(x, rows, None, False)
+        return encoded, sums
+
+    def _assign(self, x, rows, y, bint want_loglik):
+        """The two calls that fill CSR arrays of unknown length; where the guess was short, go on in longer ones."""
+        cdef bint fused = y is None
+        cdef ptrdiff_t n = (len(x) if rows is None else len(rows)) if fused else len(y)
+        cdef ptrdiff_t K = self.model.components, done = 0, step = 0, capacity = n * min(K, 40) + K
+        cdef int type = element(x) if fused else 0
+        if fused:
+            y = np.empty((n, self.model.stride), self.dtype)
+        sums = tuple(np.zeros((K, self.model.dims)[:d]) for d in (1, 2, 2)) if fused else (None, None, None)
+        loglik = np.empty(n) if want_loglik else None
+        indptr = np.zeros(n + 1, np.int64)
+        index, gamma = np.empty(capacity, np.uint16), np.empty(capacity, self.dtype)
+        cdef const int64_t *pr = <const int64_t *>address(rows)
+        cdef int64_t *pi = <int64_t *>address(indptr)
+        cdef double *pl = <double *>address(loglik)
+        cdef double *p0 = <double *>address(sums[0])
+        cdef double *p1 = <double *>address(sums[1])
+        cdef double *p2 = <double *>address(sums[2])
+        cdef char *px = <char *>address(x)
+        cdef char *py = <char *>address(y)
+        cdef ptrdiff_t x_row = self.model.inputs * type, y_row = self.model.stride * self.model.real
+        cdef uint16_t *pk
+        cdef void *pg
+        cdef int status
+        while True:
+            pk, pg = <uint16_t *>address(index), address(gamma)
+            with nogil:
+                if fused:
+                    status = fvlrp_encode(
+                        &self.model, type, px + (0 if pr != NULL else done * x_row), pr + done if pr != NULL else NULL,
+                        n - done, capacity, py + done * y_row, pi + done, pk, pg, p0, p1, p2, &step,
+                    )
+                else:
+                    status = fvlrp_posteriors(
+                        &self.model, py + done * y_row, n - done, capacity, pi + done, pk, pg,
+                        pl + done if pl != NULL else NULL, &step,
+                    )
+            done += step
+            if status != FVLRP_E_FULL:
+                break
+            capacity = 2 * capacity
+            index, gamma = (np.concatenate([a[: pi[done]], np.empty(capacity - pi[done], a.dtype)]) for a in (index, gamma))
+        check(status)
+        return Encoded(y, indptr, index[: indptr[n]], gamma[: indptr[n]]), loglik, sums
+
+    def _encoded(self, encoded):
+        """Refuse CSR arrays that do not belong together: the kernels trust them."""
+        y = take(encoded.y, "encoded.y", (None, self.model.stride), [self.dtype])
+        indptr = take(encoded.indptr, "encoded.indptr", (len(y) + 1,), [np.int64])
+        index = take(encoded.index, "encoded.index", (None,), [np.uint16])
+        take(encoded.gamma, "encoded.gamma", index.shape, [self.dtype])
+        if indptr[0] != 0 or indptr[len(y)] != len(index) or np.any(np.diff(indptr) < 0):
+            raise ValueError("encoded.indptr must rise from 0 to the number of entries")
+        if index.size and index.max() >= self.model.components:
+            raise ValueError(f"encoded.index must lie below {self.model.components}, got {index.max()}")
+        return len(y)
+
+    def pool(self, encoded):
+        """Sums over the rows with z = (y - mean) / deviation: (sum g (K,), sum g z (K, D), sum g z^2 (K, D))."""
+        cdef ptrdiff_t n = self._encoded(encoded)
+        sums = tuple(np.zeros((self.model.components, self.model.dims)[:d]) for d in (1, 2, 2))
+        cdef void *py = address(encoded.y)
+        cdef const int64_t *pi = <const int64_t *>address(encoded.indptr)
+        cdef const uint16_t *pk = <const uint16_t *>address(encoded.index)
+        cdef void *pg = address(encoded.gamma)
+        cdef double *p0 = <double *>address(sums[0])
+        cdef double *p1 = <double *>address(sums[1])
+        cdef double *p2 = <double *>address(sums[2])
+        cdef int status
+        with nogil:
+            status = fvlrp_pool(&self.model, py, n, pi, pk, pg, p0, p1, p2)
+        check(status)
+        return sums
+
+    def tables(self, shares, member, out):
+        """Coefficients of one finest cell from shares R / (S + epsilon sgn S), float64 (cells, 2, K, D), into `out`.
+
+        `member` uint8 (cells,) marks the pyramid cells that the finest cell lies in; `out` real (K, 3, stride).
+        """
+        cdef ptrdiff_t K = self.model.components
+        take(shares, "shares", (None, 2, K, self.model.dims), [np.float64])
+        take(member, "member", shares.shape[:1], [np.uint8])
+        take(out, "out", (K, 3, self.model.stride), [self.dtype])
+        cdef ptrdiff_t cells = shares.shape[0]
+        cdef const double *ps = <const double *>address(shares)
+        cdef const uint8_t *pm = <const uint8_t *>address(member)
+        cdef const double *pp = <const double *>address(self.priors)
+        cdef const double *pu = <const double *>address(self.means)
+        cdef const double *pd = <const double *>address(self.deviations)
+        cdef void *po = address(out)
+        cdef int status
+        with nogil:
+            status = fvlrp_tables(&self.model, cells, ps, pm, pp, pu, pd, po)
+        check(status)
+
+    def relevance(self, x, rows, encoded, tables, double epsilon, mean="none", total=None, pca=None, bins=None,
+                  sift=None, absorbed=None, bias=None):
+        """Relevance of encoded descriptors for several targets, into the arrays given (None: not wanted).
+
+        Row i of `encoded` is descriptor ``rows[i]`` of `x`; results go to that row of every array.
+
+        Parameters
+        ----------
+        tables : real (targets, K, 3, stride)
+            From `tables`.
+        epsilon : float
+            Stabiliser of the projection's denominators.
+        mean : {"none", "centered", "bias"}
+            Treatment of the projection's mean.
+        total : float64 (targets, n)
+        pca : real (targets, n, D)
+        bins : real (targets, n, 16)
+        sift : real (targets, n, 128)
+        absorbed, bias : float64 (targets,)
+            Added to: what the stabiliser absorbs, and what the mean absorbs under "bias".
+        """
+        cdef ptrdiff_t n = self._encoded(encoded)
+        if self._descriptors(x, rows) != n:
+            raise ValueError(f"encoded holds {n} rows, but rows selects {len(x) if rows is None else len(rows)}")
+        K = self.model.components
+        take(tables, "tables", (None, K, 3, self.model.stride), [self.dtype])
+        cdef ptrdiff_t targets = tables.shape[0]
+        pitch = len(x)
+        for name, array, shape, dtype in (
+            ("total", total, (targets, pitch), np.float64),
+            ("pca", pca, (targets, pitch, self.model.dims), self.dtype),
+            ("bins", bins, (targets, pitch, 16), self.dtype),
+            ("sift", sift, (targets, pitch, self.model.inputs), self.dtype),
+            ("absorbed", absorbed, (targets,), np.float64),
+            ("bias", bias, (targets,), np.float64),
+        ):
+            if array is not None:
+                take(array, name, shape, [dtype])
+        cdef fvlrp_relevances out
+        out.total, out.pca = <double *>address(total), address(pca)
+        out.bins, out.sift = address(bins), address(sift)
+        out.absorbed, out.bias = <double *>address(absorbed), <double *>address(bias)
+        out.pitch = pitch
+        cdef int type = element(x), how = MEANS[mean]
+        cdef void *px = address(x)
+        cdef const int64_t *pr = <const int64_t *>address(rows)
+        cdef void *py = address(encoded.y)
+        cdef const int64_t *pi = <const int64_t *>address(encoded.indptr)
+        cdef const uint16_t *pk = <const uint16_t *>address(encoded.index)
+        cdef void *pg = address(encoded.gamma)
+        cdef void *pt = address(tables)
+        cdef int status
+        with nogil:
+            status = fvlrp_relevance(
+                &self.model, type, px, pr, n, py, pi, pk, pg, targets, pt, epsilon, how, &out
+            )
+        check(status)
+
 
 # ---- splats ----------------------------------------------------------------------------------------------------------
 
+
+def splat(values, ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, weight_y, weight_x, taps, ptrdiff_t lead, pixels):
+    """Add the values of one scale to `pixels` float64 (H, W), each spread over a separable kernel around its point.
+
+    Parameters
+    ----------
+    values : float32 or float64 (rows, cols, bins, bins)
+        Value (r, c, iy, ix) lies at ``first + step * r + spacing * iy``, ``first + step * c + spacing * ix``.
+    weight_y, weight_x : float64 (rows, bins), (cols, bins)
+        Multiplied into the values first.
+    taps : float64 (length,)
+        Kernel of either axis; its first tap is `lead` pixels from the point. What falls outside is dropped.
+    """
+    take(values, "values", (None, None, None, None), [np.float32, np.float64])
+    cdef ptrdiff_t rows = values.shape[0], cols = values.shape[1], bins = values.shape[2]
+    take(values, "values", (rows, cols, bins, bins), [values.dtype])
+    take(weight_y, "weight_y", (rows, bins), [np.float64])
+    take(weight_x, "weight_x", (cols, bins), [np.float64])
+    take(taps, "taps", (None,), [np.float64])
+    take(pixels, "pixels", (None, None), [np.float64])
+    cdef ptrdiff_t length = taps.shape[0], height = pixels.shape[0], width = pixels.shape[1]
+    cdef int real = element(values), status
+    cdef void *pv = address(values)
+    cdef const double *wy = <const double *>address(weight_y)
+    cdef const double *wx = <const double *>address(weight_x)
+    cdef const double *pt = <const double *>address(taps)
+    cdef double *pp = <double *>address(pixels)
+    with nogil:
+        status = fvlrp_splat(
+            real, pv, rows, cols, bins, spacing, first, step, wy, wx, pt, length, lead, height, width, pp
+        )
+    check(status)

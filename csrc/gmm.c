@@ -1,0 +1,222 @@
+/* gmm.c - soft assignment to a diagonal Gaussian mixture, and the packing of a model.
+ *
+ * log pi_k N(y; mu_k, sigma_k^2) = offset_k + sum_i (quadratic_ki y_i^2 + linear_ki y_i): one product of [y^2, y] with
+ * a packed table. Less the mean over k of both coefficients (a constant per row, which posteriors do not see), the
+ * terms are small enough for float. Included by isa.c once per real type. */
+
+static int R(model_pack)(fvlrp_model *model, const double *basis, const double *mean, const double *priors,
+                         const double *means, const double *variances) {
+    const ptrdiff_t inputs = model->inputs, dims = model->dims, stride = model->stride, K = model->components;
+    int status = FVLRP_E_MEMORY;
+    double *table = NULL, *transposed = NULL;
+
+    if (inputs) {
+        transposed = calloc((size_t)(inputs * stride), sizeof(double));
+        if (!transposed) goto out;
+        for (ptrdiff_t d = 0; d < dims; d++)
+            for (ptrdiff_t j = 0; j < inputs; j++) transposed[j * stride + d] = basis[d * inputs + j];
+        R(pack)(transposed, stride, inputs, stride, model->forward);
+        memset(transposed, 0, (size_t)(inputs * stride) * sizeof(double));
+        memcpy(transposed, basis, (size_t)(dims * inputs) * sizeof(double));
+        R(pack)(transposed, inputs, stride, inputs, model->backward);
+        for (ptrdiff_t j = 0; j < inputs; j++) ((REAL *)model->mean)[j] = mean ? (REAL)mean[j] : (REAL)0;
+        memcpy(model->basis, basis, (size_t)(dims * inputs) * sizeof(double));
+    }
+    if (K) {
+        /* (2 stride, K): quadratic rows, then linear rows; rows of the padding are 0. */
+        table = calloc((size_t)(2 * stride * K + K), sizeof(double));
+        if (!table) goto out;
+        double *offsets = table + 2 * stride * K;
+        double *centre = model->centre;
+        memset(centre, 0, (size_t)(2 * stride + 1) * sizeof(double));
+        for (ptrdiff_t k = 0; k < K; k++) {
+            double offset = log(priors[k]);
+            for (ptrdiff_t d = 0; d < stride; d++) {
+                const double mu = d < dims ? means[k * dims + d] : 0, var = d < dims ? variances[k * dims + d] : 1;
+                table[d * K + k] = d < dims ? -0.5 / var : 0;
+                table[(stride + d) * K + k] = mu / var;
+                offset -= d < dims ? 0.5 * (log(6.283185307179586 * var) + mu * mu / var) : 0;
+                ((REAL *)model->scale)[k * stride + d] = d < dims ? (REAL)(1 / sqrt(var)) : 0;
+                ((REAL *)model->shift)[k * stride + d] = (REAL)(-mu / sqrt(var));
+            }
+            offsets[k] = offset;
+            centre[2 * stride] += offset / (double)K;
+        }
+        for (ptrdiff_t k = 0; k < (K + 63) / 64 * 64; k++)
+            ((REAL *)model->offset)[k] = k < K ? (REAL)(offsets[k] - centre[2 * stride]) : -(REAL)INFINITY;
+        for (ptrdiff_t row = 0; row < 2 * stride; row++) {
+            for (ptrdiff_t k = 0; k < K; k++) centre[row] += table[row * K + k] / (double)K;
+            for (ptrdiff_t k = 0; k < K; k++) table[row * K + k] -= centre[row];
+        }
+        R(pack)(table, K, 2 * stride, K, model->logits);
+    }
+    status = FVLRP_OK;
+out:
+    free(table);
+    free(transposed);
+    return status;
+}
+
+/* exp of x <= 0, in place. Float: 2^n times a polynomial of degree 6 on |r| <= ln 2 / 2, 2 ulp; double: libm. */
+static void R(exponentials)(REAL *x, ptrdiff_t n) {
+#if REAL_BITS == 32
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        const VREAL lowest = R(fill)(-87.0f), magic = R(fill)(12582912.0f);
+        VREAL v = R(load)(x + i);
+        const vint low = v < lowest;
+        v = (VREAL)(((vint)lowest & low) | ((vint)v & ~low));
+        const VREAL shifted = v * 1.44269504f + magic;
+        const VREAL whole = shifted - magic;
+        VREAL r = v - whole * 0.693359375f;
+        r = r + whole * 2.12194440e-4f;
+        VREAL p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+        p = p * r + 8.3334519073e-3f;
+        p = p * r + 4.1665795894e-2f;
+        p = p * r + 1.6666665459e-1f;
+        p = p * r + 5.0000001201e-1f;
+        p = p * (r * r) + r + 1.0f;
+        const vint exponent = ((vint)shifted - (vint)magic) << 23;
+        R(store)(x + i, (VREAL)((vint)p + exponent));
+    }
+#else
+    for (ptrdiff_t i = 0; i < n; i++) x[i] = exp(x[i]);
+#endif
+}
+
+/* Entries of `l` (padded to whole vectors) above `threshold`, less `shift`, with their indices: how many. Both outputs
+ * have a vector of slack. */
+INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, REAL shift, REAL *values, int32_t *index) {
+    ptrdiff_t found = 0;
+#if REAL_BITS == 32 && defined(__AVX512F__)
+    __m512i at = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512 limit = _mm512_set1_ps(threshold), less = _mm512_set1_ps(shift);
+    for (ptrdiff_t k = 0; k < padded; k += 16, at = _mm512_add_epi32(at, _mm512_set1_epi32(16))) {
+        const __m512 v = _mm512_loadu_ps(l + k);
+        const __mmask16 keep = _mm512_cmp_ps_mask(v, limit, _CMP_GT_OQ);
+        /* Compress in the register and store whole vectors: the form that compresses into memory is slow. */
+        _mm512_storeu_ps(values + found, _mm512_maskz_compress_ps(keep, _mm512_sub_ps(v, less)));
+        _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi32(keep, at));
+        found += __builtin_popcount(keep);
+    }
+#elif REAL_BITS == 32 && defined(__AVX2__)
+    const __m256 limit = _mm256_set1_ps(threshold);
+    for (ptrdiff_t k = 0; k < padded; k += 8) {
+        unsigned keep = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(l + k), limit, _CMP_GT_OQ));
+        for (; keep; keep &= keep - 1, found++) {
+            const int j = __builtin_ctz(keep);
+            values[found] = l[k + j] - shift;
+            index[found] = (int32_t)k + j;
+        }
+    }
+#else
+    for (ptrdiff_t k = 0; k < padded; k++) {
+        values[found] = l[k] - shift;
+        index[found] = (int32_t)k;
+        found += l[k] > threshold;
+    }
+#endif
+    return found;
+}
+
+typedef struct {
+    const fvlrp_model *model;
+    REAL *features; /* (tile + slack, 2 stride): [y^2, y] */
+    REAL *logits;   /* (tile + slack, padded K) */
+    REAL *values;   /* padded K and a vector of slack */
+    int32_t *index; /* the same */
+    ptrdiff_t padded;
+    REAL cut;       /* log of the smallest posterior, relative to the largest, that is worth an exponential */
+} R(assigner);
+
+static int R(assigner_open)(R(assigner) *a, const fvlrp_model *model) {
+    const ptrdiff_t rows = R(TILE) + R(SLACK);
+    a->model = model;
+    a->padded = (model->components + LANES - 1) / LANES * LANES;
+    a->features = scratch(rows * 2 * model->stride, sizeof(REAL));
+    a->logits = scratch(rows * a->padded, sizeof(REAL));
+    a->values = scratch(a->padded + LANES, sizeof(REAL));
+    a->index = scratch(a->padded + LANES, sizeof(int32_t));
+    /* What is left out of the sum is below exp(-margin) of the gate for each component. */
+    const double margin = REAL_BITS == 32 ? 5 : 35;
+    a->cut = model->gate > 0 ? (REAL)(log(model->gate) - margin) : -(REAL)INFINITY;
+    if (!a->features || !a->logits || !a->values || !a->index) return FVLRP_E_MEMORY;
+    memset(a->features, 0, (size_t)(rows * 2 * model->stride) * sizeof(REAL));
+    return FVLRP_OK;
+}
+
+static void R(assigner_close)(R(assigner) *a) {
+    free(a->features);
+    free(a->logits);
+    free(a->values);
+    free(a->index);
+}
+
+/* Posteriors of a tile of m <= TILE rows. Entries go to index[at...], gamma[at...]; returns how many rows fitted. */
+static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t capacity, int64_t *indptr,
+                           uint16_t *index, REAL *gamma, double *loglik) {
+    const fvlrp_model *model = a->model;
+    const ptrdiff_t stride = model->stride, padded = a->padded;
+    const REAL *offset = model->offset;
+    for (ptrdiff_t i = 0; i < m; i++) {
+        REAL *f = a->features + i * 2 * stride;
+        for (ptrdiff_t d = 0; d < stride; d += LANES) {
+            const VREAL v = R(load)(y + i * stride + d);
+            R(store)(f + d, v * v);
+            R(store)(f + stride + d, v);
+        }
+    }
+    R(gemm)(a->features, 2 * stride, m, 2 * stride, model->logits, model->components, a->logits, padded);
+
+    int64_t at = indptr[0];
+    for (ptrdiff_t i = 0; i < m; i++) {
+        REAL *l = a->logits + i * padded;
+        VREAL best = R(fill)(-(REAL)INFINITY);
+        for (ptrdiff_t k = 0; k < padded; k += LANES) {
+            const VREAL v = R(load)(l + k) + R(load)(offset + k);
+            R(store)(l + k, v);
+            const __typeof__(v > best) more = v > best;
+            best = (VREAL)(((__typeof__(more))v & more) | ((__typeof__(more))best & ~more));
+        }
+        REAL largest = best[0];
+        for (int j = 1; j < LANES; j++) largest = best[j] > largest ? best[j] : largest;
+
+        const ptrdiff_t found = R(compress)(l, padded, largest + a->cut, largest, a->values, a->index);
+        for (ptrdiff_t j = found; j < found + LANES; j++) a->values[j] = 0;
+        R(exponentials)(a->values, found);
+        REAL sum = 0;
+        for (ptrdiff_t j = 0; j < found; j++) sum += a->values[j];
+        if (at + found > capacity) return i;
+        const REAL inverse = 1 / sum, gate = (REAL)model->gate * sum;
+        for (ptrdiff_t j = 0; j < found; j++) {
+            index[at] = (uint16_t)a->index[j];
+            gamma[at] = a->values[j] * inverse;
+            at += a->values[j] > 0 && a->values[j] >= gate;
+        }
+        indptr[i + 1] = at;
+        if (loglik) {
+            const double *centre = model->centre;
+            double constant = centre[2 * stride];
+            for (ptrdiff_t d = 0; d < model->dims; d++) {
+                const double v = y[i * stride + d];
+                constant += (centre[d] * v + centre[stride + d]) * v;
+            }
+            loglik[i] = constant + (double)largest + log((double)sum);
+        }
+    }
+    return m;
+}
+
+static int R(posteriors)(const fvlrp_model *model, const void *y, ptrdiff_t n, ptrdiff_t capacity, int64_t *indptr,
+                         uint16_t *index, void *gamma, double *loglik, ptrdiff_t *done) {
+    R(assigner) a = {0};
+    int status = R(assigner_open)(&a, model);
+    while (status == FVLRP_OK && *done < n) {
+        const ptrdiff_t m = n - *done < R(TILE) ? n - *done : R(TILE);
+        const ptrdiff_t fitted = R(assign)(&a, (const REAL *)y + *done * model->stride, m, capacity, indptr + *done,
+                                           index, gamma, loglik ? loglik + *done : NULL);
+        *done += fitted;
+        if (fitted < m) status = FVLRP_E_FULL;
+    }
+    R(assigner_close)(&a);
+    return status;
+}
