@@ -413,6 +413,20 @@ def test_dimension_without_inputs_is_undone_and_a_descriptor_without_any_is_zero
     np.testing.assert_allclose(back.sift.sum(axis=1) + back.absorbed, [3, 4, 0])
 
 
+def test_dimension_whose_inputs_cancel_is_undone_without_stabiliser_and_absorbed_with_one():
+    basis = np.zeros((1, 128))
+    basis[0, :2] = 1, -1
+    x = np.zeros((1, 128))
+    x[0, :2] = 3
+    relevance = np.full((1, 1), 5.0)
+    exact = ref.back_project(relevance, x, basis, None, 0.0)
+    assert not exact.sift.any()
+    assert exact.undone[0] + exact.zero[0] == 5
+    stable = ref.back_project(relevance, x, basis, None, 100.0)
+    np.testing.assert_allclose(stable.sift[0, :3], [0.15, -0.15, 0])
+    assert (stable.absorbed[0], stable.undone[0], stable.zero[0]) == (5, 0, 0)
+
+
 def test_zeroed_descriptors_take_relevance_only_under_uniform(problem):
     x, model, zeroed = problem
     drop, uniform = (ref.explain(x, GEOMETRY, model, zero_desc=policy) for policy in ("drop", "uniform"))
@@ -492,6 +506,14 @@ def test_box_that_leaves_the_image_is_renormalised_or_dropped():
     lossy, clipped = ref.splat_bins(one_bin(0, 0), box, 20, 20, clip="drop")
     np.testing.assert_allclose(lossy[:2, :3], 1 / 16)
     assert clipped == pytest.approx(10 / 16)
+
+
+@pytest.mark.parametrize("clip", ["renormalise", "drop"])
+@pytest.mark.parametrize("corner", [(-4, 3), (3, -4), (20, 3), (3, 20), (-9, 40)])
+def test_support_outside_the_image_loses_all_it_has(clip, corner):
+    pixels = np.zeros((20, 20))
+    assert ref.splat_one(pixels, 3.0, *corner, np.ones(4), clip) == 3.0
+    assert not pixels.any()
 
 
 def test_relevance_of_descriptors_reaches_the_pixels_but_for_what_is_clipped(problem):
