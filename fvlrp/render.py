@@ -650,15 +650,22 @@ def _room(lengths: Iterable[int], air: int) -> int:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def _indexed(image: Image.Image) -> Image.Image:
-    """`image` with a palette where 256 colours suffice without loss (a coloured heatmap's always do)."""
-    pixels = np.asarray(image.convert("RGB")).astype(np.uint32)
-    colours, index = np.unique(pixels @ np.array([65536, 256, 1], dtype=np.uint32), return_inverse=True)
-    if colours.size > 256:
-        return image.convert("RGB")
-    indexed = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8)).convert("P")
+def _indexed(image: Image.Image) -> Image.Image | None:
+    """An RGB `image` with a palette, where 256 colours suffice without loss (a coloured heatmap's always do)."""
+    if image.getcolors(256) is None:
+        return None
+    # One number a pixel: red, green and blue as its bytes. Sorted, they make the palette the same every time.
+    packed = np.asarray(image).astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
+    colours, index = np.unique(packed, return_inverse=True)
+    indexed = Image.fromarray(index.reshape(packed.shape).astype(np.uint8)).convert("P")
     indexed.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8).tobytes())
     return indexed
+
+
+def _encoded(image: Image.Image, info: PngInfo) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True, pnginfo=info)
+    return buffer.getvalue()
 
 
 def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None) -> bytes:
@@ -668,7 +675,7 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None) -> byt
     ----------
     image : path, Pillow image or array
         As `fvlrp.images.load` reads it: (H, W, 3) or (H, W), uint8 or floats in 0..1. Up to 256
-        colours are stored as a palette, at a third of the size.
+        colours may be stored as a palette: whichever is smaller, and nothing is lost.
     text : mapping, optional
         Keywords of 1 to 79 printable ASCII characters and values (made `str`), stored in the file in their order:
         target, depth, score.
@@ -687,9 +694,9 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None) -> byt
         if not 1 <= len(key) <= 79 or not key.isprintable() or not key.isascii():
             raise ValueError(f"text has the keyword {key!r}; PNG takes 1 to 79 printable characters, plain ASCII here")
         info.add_text(key, str(value))
-    buffer = io.BytesIO()
-    _indexed(Image.fromarray(_photograph(image))).save(buffer, format="PNG", optimize=True, pnginfo=info)
-    return buffer.getvalue()
+    picture = Image.fromarray(_photograph(image))
+    # A palette may halve a map; a smooth one can be smaller without, as Pillow predicts neighbours only in RGB.
+    return min((_encoded(form, info) for form in (picture, _indexed(picture)) if form is not None), key=len)
 
 
 def write_png(path: str | os.PathLike[str], image: ImageLike, text: Mapping[str, object] | None = None) -> None:
