@@ -372,16 +372,14 @@ def _elided(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """Lines no wider than `width` pixels: two at most for a paragraph, one each where `text` has line breaks."""
-    paragraphs = [_printable(paragraph, font) for paragraph in text.split("\n")] if text else []
-    if len(paragraphs) > 1:
+    paragraphs = [_printable(" ".join(paragraph.split()), font) for paragraph in text.splitlines()]
+    if len(paragraphs) != 1:
         return [_elided(paragraph, font, width) for paragraph in paragraphs]
-    lines: list[str] = []
-    for paragraph in paragraphs:
-        words = paragraph.split(" ")
-        count = len(words)
-        while count > 1 and font.getlength(" ".join(words[:count])) > width:
-            count -= 1
-        lines = [" ".join(words[:count]), " ".join(words[count:])]
+    words = paragraphs[0].split(" ")
+    count = len(words)
+    while count > 1 and font.getlength(" ".join(words[:count])) > width:
+        count -= 1
+    lines = [" ".join(words[:count]), " ".join(words[count:])]
     return [_elided(line, font, width) for line in lines if line]
 
 

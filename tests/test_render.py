@@ -349,6 +349,7 @@ def test_only_what_does_not_fit_is_elided():
     assert render._wrapped("short", FONT, 100) == ["short"]
     assert render._wrapped("person riding a bicycle", FONT, 110) == ["person riding a", "bicycle"]
     assert render._wrapped("dog\n1.38", FONT, 300) == ["dog", "1.38"]
+    assert render._wrapped("grey\t dog\r\n1.38\n", FONT, 300) == ["grey dog", "1.38"]
     assert render._wrapped(LONG, FONT, 100)[-1].endswith("…")
     assert render._wrapped(LONG, FONT, 10_000) == [LONG]
 
