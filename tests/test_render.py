@@ -1,0 +1,514 @@
+"""Pictures: the paper's colours, what zero looks like, overlays, bars, sheets and the bytes of a file."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+from scipy.ndimage import find_objects, label
+from skimage import color
+
+from fvlrp import render
+
+CMAPS = ("grey", "paper", "safe")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def photo(rng):
+    return rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+
+
+def jet(value):
+    """The MATLAB form of jet for a value in 0..1, ramp by ramp."""
+    red = min(4 * value - 1.5, 4.5 - 4 * value)
+    green = min(4 * value - 0.5, 3.5 - 4 * value)
+    blue = min(4 * value + 0.5, 2.5 - 4 * value)
+    return np.clip([red, green, blue], 0, 1)
+
+
+def ramp(cmap):
+    """The colours from -1 to 1: (255, 3)."""
+    return render.colour(np.arange(-127.0, 128.0)[None, :], cmap)[0]
+
+
+def linear(rgb):
+    rgb = np.asarray(rgb) / 255
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lightness(rgb):
+    """CIE L* of sRGB under D65."""
+    y = linear(rgb) @ [0.2126, 0.7152, 0.0722]
+    return np.where(y > (6 / 29) ** 3, 116 * np.cbrt(y) - 16, y * (29 / 3) ** 3)
+
+
+# ---- colours
+
+
+@pytest.mark.parametrize(
+    ("relevance", "expected"),
+    [(-1, (0, 0, 0.5)), (-0.5, (0, 0.5, 1)), (0, (0.5, 1, 0.5)), (0.5, (1, 0.5, 0)), (1, (0.5, 0, 0))],
+)
+def test_paper_golden_colours(relevance, expected):
+    picture = render.colour([[relevance, -1.0, 1.0]])
+    tolerance = 2.51 if abs(relevance) == 0.5 else 0.5  # halves fall between two entries of the table
+    assert np.abs(picture[0, 0] - 255 * np.array(expected)).max() <= tolerance
+
+
+def test_paper_is_jet_on_half_of_r_plus_one(rng):
+    heatmap = rng.standard_normal((20, 30))
+    expected = [[jet((r / np.abs(heatmap).max() + 1) / 2) for r in row] for row in heatmap]
+    # Jet climbs by 2 per unit of r and a step of the table is 1/127: half a step is 2 of 255, rounding another .5.
+    assert np.abs(render.colour(heatmap) - 255 * np.array(expected)).max() <= 2.51
+
+
+def test_paper_is_near_matplotlibs_jet():
+    matplotlib = pytest.importorskip("matplotlib")
+    theirs = matplotlib.colormaps["jet"](np.linspace(0, 1, 255))[:, :3]
+    # Its green begins to fall at .64 and ends at .91, not at .625 and .875: up to .13 apart.
+    assert np.abs(ramp("paper") / 255 - theirs).max() < 0.15
+
+
+def test_paper_mirrors_red_and_blue_with_the_sign(rng):
+    heatmap = rng.standard_normal((20, 30))
+    assert np.array_equal(render.colour(-heatmap), render.colour(heatmap)[:, :, ::-1])
+
+
+@pytest.mark.parametrize("arm", [slice(None, 128), slice(127, None)])
+def test_safe_darkens_away_from_zero_in_proportion(arm):
+    values = lightness(ramp("safe")[arm])
+    fall = np.diff(values if values[0] > values[-1] else values[::-1])
+    assert (fall < 0).all()
+    assert fall.min() > 1.6 * fall.mean(), "no step of lightness stands out as an edge that the map does not have"
+
+
+def test_safe_is_near_white_at_zero_and_equally_light_on_both_sides():
+    colours = ramp("safe")
+    assert np.ptp(colours[127]) <= 1 and colours[127].min() > 240
+    assert np.abs(lightness(colours) - lightness(colours[::-1])).max() < 8
+
+
+# Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
+BLINDNESS = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+def test_safe_shows_the_sign_to_colour_blind_readers(blindness):
+    seen = np.clip(linear(ramp("safe")) @ np.transpose(BLINDNESS[blindness]), 0, 1)
+    lab = color.xyz2lab(color.rgb2xyz(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)))
+    apart = np.linalg.norm(lab - lab[::-1], axis=1)
+    assert apart[127 + 13] > 5, "at a tenth of the scale the signs differ by more than is just noticeable"
+    assert apart[127 + 64 :].min() > 40
+
+
+def test_grey_runs_from_black_over_middle_grey_to_white():
+    assert ramp("grey")[[0, 127, 254]].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("cmap", CMAPS)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_map_without_contrast_is_neutral(cmap, symmetric):
+    neutral = ramp(cmap)[127]
+    assert (render.colour(np.zeros((3, 4)), cmap, symmetric) == neutral).all()
+    assert (render.colour(np.full((3, 4), -0.0), cmap, symmetric) == neutral).all()
+    assert symmetric or (render.colour(np.full((3, 4), 7.0), cmap, symmetric) == neutral).all()
+
+
+@pytest.mark.parametrize(("relevance", "entry"), [(-3.0, 0), (0.0, 127), (1e-300, 254)])
+def test_a_single_pixel_has_its_own_scale(relevance, entry):
+    assert np.array_equal(render.colour([[relevance]])[0, 0], ramp("paper")[entry])
+
+
+@pytest.mark.parametrize("cmap", CMAPS)
+def test_zero_is_neutral_however_lopsided_the_map(cmap):
+    assert np.array_equal(render.colour([[0.0, 5.0, -1.0]], cmap)[0, 0], ramp(cmap)[127])
+
+
+def test_not_symmetric_stretches_smallest_to_largest():
+    picture = render.colour([[3.0, 4.0, 5.0]], "grey", symmetric=False)
+    assert picture[0, :, 0].tolist() == [0, 128, 255]
+    wider = render.colour([[3.0, 4.0, 5.0]], "grey", symmetric=False, scale=(4.0, 6.0))
+    assert wider[0, :, 0].tolist() == [0, 0, 128]
+
+
+def test_a_shared_scale_makes_maps_comparable(rng):
+    strong = rng.standard_normal((10, 12))
+    both = render.colour(np.vstack([strong, strong / 4]))
+    weak = render.colour(strong / 4, scale=render.shared_scale([strong, strong / 4]))
+    assert np.array_equal(weak, both[10:])
+    assert not np.array_equal(weak, render.colour(strong / 4))
+
+
+def test_values_beyond_the_scale_saturate():
+    picture = render.colour([[-9.0, -1.0, 1.0, 9.0]], scale=1.0)
+    assert np.array_equal(picture[0, 0], picture[0, 1]) and np.array_equal(picture[0, 2], picture[0, 3])
+
+
+def test_a_percentile_counts_the_values_that_are_not_zero():
+    heatmap = np.zeros((50, 50))
+    heatmap[0, :4] = [1, -2, 3, -100]
+    assert render.shared_scale([heatmap], 50) == 2.5
+    assert np.array_equal(render.colour(heatmap, scale="50%"), render.colour(heatmap, scale=2.5))
+    assert render.shared_scale([np.zeros((2, 2))], 50) == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_has_no_colour_is_refused_with_its_place(value):
+    heatmap = np.zeros((3, 4))
+    heatmap[1, 2] = value
+    with pytest.raises(ValueError, match=r"1 values that are NaN or infinite, the first .* at row 1, column 2"):
+        render.colour(heatmap)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cmap": "viridis"}, "'viridis'.*choose one of grey, paper, safe"),
+        ({"heatmap": np.zeros((2, 2, 3))}, r"shape \(2, 2, 3\).*sum the channels"),
+        ({"heatmap": np.zeros((0, 2))}, r"shape \(0, 2\)"),
+        ({"scale": -1}, "scale is -1"),
+        ({"scale": np.nan}, "scale is nan"),
+        ({"scale": "much"}, "scale is 'much'"),
+        ({"scale": "much%"}, "scale is 'much%'"),
+        ({"scale": "101%"}, "percentile is 101"),
+        ({"scale": (0, 1)}, r"scale is \(0, 1\); expected a finite"),
+        ({"symmetric": False, "scale": 1.0}, r"pair \(low, high\)"),
+        ({"symmetric": False, "scale": (2, 1)}, "low <= high"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        render.colour(**{"heatmap": np.ones((2, 2)), **arguments})
+
+
+# ---- heatmap and photograph
+
+
+def test_alpha_shows_the_photograph_at_the_maximum_and_the_background_at_no_evidence(photo):
+    heatmap = np.zeros((30, 40))
+    heatmap[3, 4], heatmap[5, 6], heatmap[7, 8] = 2.0, -5.0, 0.5
+    picture = render.alpha(photo, heatmap)
+    assert np.array_equal(picture[3, 4], photo[3, 4])
+    assert picture[5, 6].tolist() == picture[0, 0].tolist() == [0, 0, 0]
+    assert np.array_equal(picture[7, 8], np.rint(photo[7, 8] * (0.5 / 2.0) ** 0.5))
+    assert render.alpha(photo, heatmap, background=(255, 0, 9))[0, 0].tolist() == [255, 0, 9]
+
+
+def test_alpha_without_evidence_is_background(photo):
+    for heatmap in (np.zeros((30, 40)), np.full((30, 40), -1.0)):
+        assert (render.alpha(photo, heatmap, background=17) == 17).all()
+
+
+def test_gamma_below_one_lifts_small_evidence(photo):
+    heatmap = np.linspace(0.1, 1, 1200).reshape(30, 40)
+    lifted, plain = render.alpha(photo, heatmap), render.alpha(photo, heatmap, gamma=1)
+    assert (lifted >= plain).all() and lifted.mean() > plain.mean() + 10
+
+
+def test_overlay_is_the_heatmap_at_the_maximum_and_the_photograph_at_zero(photo):
+    heatmap = np.zeros((30, 40))
+    heatmap[3, 4], heatmap[5, 6], heatmap[7, 8] = 2.0, -2.0, 0.5
+    picture = render.overlay(photo, heatmap)
+    coloured = render.colour(heatmap)
+    assert np.array_equal(picture[3, 4], coloured[3, 4]) and np.array_equal(picture[5, 6], coloured[5, 6])
+    assert np.array_equal(picture[0, 0], photo[0, 0])
+    assert np.array_equal(picture[7, 8], np.rint(0.5 * photo[7, 8] + 0.5 * coloured[7, 8]))
+
+
+def test_overlay_and_alpha_follow_a_shared_scale(photo):
+    heatmap = np.full((30, 40), 1.0)
+    heatmap[0, 0] = 9.0
+    coloured = render.colour(heatmap, scale=4.0)
+    picture = render.overlay(photo, heatmap, scale=4.0)
+    assert np.array_equal(picture[0, 0], coloured[0, 0])
+    assert np.array_equal(picture[1:], np.rint(0.5 * photo[1:] + 0.5 * coloured[1:]))
+    shown = render.alpha(photo, heatmap, scale=4.0)
+    assert np.array_equal(shown[0, 0], photo[0, 0]) and np.array_equal(shown[1:], np.rint(0.5 * photo[1:]))
+
+
+def test_overlay_of_nothing_is_the_photograph(photo):
+    assert np.array_equal(render.overlay(photo, np.zeros((30, 40))), photo)
+
+
+def test_photographs_may_be_grey_floats_or_pillow_images(photo):
+    heatmap = np.ones((30, 40))
+    assert np.array_equal(render.alpha(photo / 255, heatmap), photo)
+    assert np.array_equal(render.alpha(Image.fromarray(photo), heatmap), photo)
+    assert np.array_equal(render.alpha(photo[:, :, 0], heatmap), np.repeat(photo[:, :, :1], 3, axis=2))
+
+
+@pytest.mark.parametrize("paint", [render.alpha, render.overlay])
+def test_sizes_must_agree(photo, paint):
+    with pytest.raises(ValueError, match=r"image is 30 x 40 pixels and heatmap 40 x 30 \(rows x columns\)"):
+        paint(photo, np.ones((40, 30)))
+
+
+@pytest.mark.parametrize("gamma", [0, -1, np.nan, np.inf])
+def test_gamma_must_be_positive(photo, gamma):
+    with pytest.raises(ValueError, match="gamma is"):
+        render.overlay(photo, np.ones((30, 40)), gamma=gamma)
+
+
+@pytest.mark.parametrize("background", [256, -1, (1, 2), np.nan])
+def test_background_must_be_a_colour(photo, background):
+    with pytest.raises(ValueError, match="background is"):
+        render.alpha(photo, np.ones((30, 40)), background=background)
+
+
+# ---- colour bar
+
+
+def is_ink(picture):
+    """Where a picture on white is not white: (H, W) bool."""
+    return (np.asarray(picture) < 250).any(axis=2)
+
+
+def test_to_image_is_the_coloured_map(rng):
+    heatmap = rng.standard_normal((9, 7))
+    assert np.array_equal(np.asarray(render.to_image(heatmap, "safe")), render.colour(heatmap, "safe"))
+
+
+def test_bar_stands_beside_an_untouched_map(rng):
+    heatmap = rng.standard_normal((100, 70))
+    picture = np.asarray(render.to_image(heatmap, bar=True))
+    assert picture.shape[0] == 100 and picture.shape[1] > 100
+    assert np.array_equal(picture[:, :70], render.colour(heatmap))
+    assert not is_ink(picture[:, 70:76]).any(), "map and bar do not touch"
+
+
+def test_bar_runs_from_the_positive_end_down_to_the_negative():
+    inner = np.asarray(render.colour_bar(301, 2.0))[1:-1, 3]
+    table = ramp("paper")
+    assert np.array_equal(inner[0], table[253]) and np.array_equal(inner[149], table[127])
+    assert np.array_equal(inner[-1], table[1])
+
+
+@pytest.mark.parametrize("height", [24, 48, 240, 2000])
+@pytest.mark.parametrize("scale", [None, 0.0, 1.23e-12, 98765.4, (-3.0, 5.0), (2.0, 2.0)])
+def test_bar_has_its_height_and_room_for_its_labels(height, scale):
+    picture = render.colour_bar(height, scale)
+    assert picture.height == height
+    ink = is_ink(picture)
+    assert not ink[:, -1].any(), "the last column is free: no label is cut at the right"
+    for row in (ink[0], ink[-1]):
+        assert not row[np.argmin(row) :].any(), "right of bar and tick both edges are free: nor above or below"
+
+
+@pytest.mark.parametrize(
+    ("scale", "labels"),
+    [
+        (None, ["max", "0", "-max"]),
+        (0.0, ["0"]),
+        (1.2345e-7, ["1.23e-7", "0", "-1.23e-7"]),
+        (0.5, ["0.5", "0", "-0.5"]),
+        (123456, ["1.23e5", "0", "-1.23e5"]),
+        ((-2.0, 31.25), ["31.2", "-2"]),
+    ],
+)
+def test_labels_are_short_numbers(scale, labels):
+    assert [label for _, label in render._ticks(scale)] == labels
+
+
+def test_bar_refuses_what_it_cannot_draw():
+    with pytest.raises(ValueError, match="24 pixels"):
+        render.colour_bar(10, 1.0)
+    with pytest.raises(ValueError, match="'99%'; the labels of a bar need its number"):
+        render.colour_bar(100, "99%")
+
+
+@pytest.mark.parametrize("heatmap", [np.zeros((1, 1)), np.ones((1, 1)), np.eye(3)])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_tiny_maps_get_a_bar_that_can_be_read(heatmap, symmetric):
+    assert render.to_image(heatmap, symmetric=symmetric, bar=True).height == 48
+
+
+# ---- text
+
+FONT = ImageFont.load_default(16)
+LONG = "a caption of many words that never ends because nobody told its author to stop, not even once"
+
+
+@pytest.mark.parametrize("text", [LONG, LONG.replace(" ", "_"), "two\n" + LONG, "", "short", "W" * 300])
+@pytest.mark.parametrize("width", [60, 120, 400])
+def test_no_line_is_wider_than_its_place(text, width):
+    lines = render._wrapped(text, FONT, width)
+    assert len(lines) <= 2
+    assert all(FONT.getlength(line) <= width for line in lines)
+
+
+def test_only_what_does_not_fit_is_elided():
+    assert render._wrapped("short", FONT, 100) == ["short"]
+    assert render._wrapped("person riding a bicycle", FONT, 110) == ["person riding a", "bicycle"]
+    assert render._wrapped("dog\n1.38", FONT, 300) == ["dog", "1.38"]
+    assert render._wrapped("grey\t dog\r\n1.38\n", FONT, 300) == ["grey dog", "1.38"]
+    assert render._wrapped(LONG, FONT, 100)[-1].endswith("…")
+    assert render._wrapped(LONG, FONT, 10_000) == [LONG]
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("low resolution as α", "low resolution as alpha"),
+        ("Δ", "Delta"),
+        ("−1 – 2", "-1 - 2"),
+        ("3×3 café", "3x3 cafe"),
+    ],
+)
+def test_letters_the_font_lacks_are_spelled(text, printed):
+    assert render._printable(text, FONT) == printed
+
+
+def test_letters_without_a_spelling_leave_a_mark():
+    assert render._printable("犬 dog", FONT) == "? dog"
+
+
+# ---- sheets
+
+
+def solid(height, width, colour=(200, 30, 30)):
+    return np.full((height, width, 3), colour, dtype=np.uint8)
+
+
+def boxes(picture, colour):
+    """Bounding boxes (top, bottom, left, right) of the rectangles of one colour, row by row."""
+    found = find_objects(label((np.asarray(picture) == colour).all(axis=2))[0])
+    return [(y.start, y.stop, x.start, x.stop) for y, x in found if (y.stop - y.start) * (x.stop - x.start) > 100]
+
+
+def test_one_panel_is_centred_in_equal_margins():
+    picture = render.sheet([[solid(100, 130)]], height=100)
+    [(top, bottom, left, right)] = boxes(picture, (200, 30, 30))
+    assert (bottom - top, right - left) == (100, 130)
+    assert top == left == picture.height - bottom == picture.width - right > 0
+
+
+def test_panels_of_one_height_align_whatever_the_photographs_size():
+    rows = [[solid(50, 65), solid(300, 200)], [solid(480, 640), solid(64, 64)]]
+    found = boxes(render.sheet(rows, ["a", "b"], ["c", "d"], height=120), (200, 30, 30))
+    assert [bottom - top for top, bottom, _, _ in found] == [120] * 4
+    assert found[0][0] == found[1][0] and found[2][0] == found[3][0]
+    centres = [(left + right) / 2 for _, _, left, right in found]
+    assert abs(centres[0] - centres[2]) <= 1 and abs(centres[1] - centres[3]) <= 1
+    for (top, bottom, left, right), (height, width) in zip(
+        found, [(50, 65), (300, 200), (480, 640), (64, 64)], strict=True
+    ):
+        assert (right - left) / (bottom - top) == pytest.approx(width / height, abs=0.01)
+
+
+def test_a_panorama_keeps_its_aspect_and_fits_the_box():
+    [(top, bottom, left, right)] = boxes(render.sheet([[solid(100, 1000)]], height=100, aspect=1.5), (200, 30, 30))
+    assert (bottom - top, right - left) == (15, 150)
+
+
+def test_panels_and_captions_do_not_overlap():
+    rows = [[render.Panel(solid(60, 60), LONG), render.Panel(solid(60, 20), LONG)] for _ in range(3)]
+    picture = render.sheet(rows, [LONG] * 3, [LONG] * 2, height=120, bar="paper")
+    pixels = np.asarray(picture)
+    found = boxes(picture, (200, 30, 30))
+    assert len(found) == 6
+    for top, bottom, left, right in found:
+        assert (pixels[top:bottom, left:right] == (200, 30, 30)).all(), "no text on the picture"
+    ink = is_ink(picture)
+    first, second, fourth = found[0], found[1], found[2]
+    caption = ink[first[1] : fourth[0], first[2] : first[3]]
+    rows = np.flatnonzero(caption.any(axis=1))
+    assert rows[0] < len(caption) - rows[-1], "the caption is nearer to its own picture than to the next row"
+    assert not ink[first[1] : fourth[0], first[3] : first[3] + 6].any(), "and before its neighbour's"
+    assert not ink[:, -1].any() and not ink[-1].any() and not ink[0].any() and not ink[:, 0].any()
+    assert second[2] > first[3]
+
+
+def test_titles_have_their_own_place():
+    plain = render.sheet([[solid(60, 80)]], height=120)
+    titled = render.sheet([[solid(60, 80)]], ["row"], ["column"], height=120)
+    assert titled.width > plain.width and titled.height > plain.height
+    [(top, _, left, _)] = boxes(titled, (200, 30, 30))
+    ink = is_ink(titled)
+    assert ink[:top].any() and ink[:, :left].any() and not ink[:top, :left].any()
+
+
+def test_places_may_stay_empty_and_rows_be_short():
+    picture = render.sheet([[solid(60, 80), None, solid(60, 80)], [solid(60, 80)]], height=60)
+    assert len(boxes(picture, (200, 30, 30))) == 3
+
+
+def test_bar_has_the_height_of_the_pictures():
+    picture = render.sheet([[render.Panel(solid(100, 100), "caption")]], height=100, bar="grey", scale=1.5)
+    [(top, bottom, _, right)] = boxes(picture, (200, 30, 30))
+    beside = is_ink(picture)[:, right + 1 :]
+    rows = np.flatnonzero(beside.any(axis=1))
+    assert (rows[0], rows[-1]) == (top, bottom - 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rows": []}, "rows holds no picture"),
+        ({"rows": [[None]]}, "rows holds no picture"),
+        ({"row_titles": ["a", "b"]}, "row_titles has 2 entries for 1 rows"),
+        ({"column_titles": []}, "column_titles has 0 entries for 1 columns"),
+        ({"bar": "viridis"}, "choose one of grey, paper, safe"),
+        ({"height": 10}, "height is 10"),
+        ({"aspect": 0}, "aspect 0"),
+    ],
+)
+def test_a_sheet_names_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        render.sheet(**{"rows": [[solid(60, 80)]], **arguments})
+
+
+def test_a_font_that_cannot_be_opened_is_named(tmp_path):
+    with pytest.raises(OSError, match=r"absent\.ttf"):
+        render.sheet([[solid(60, 80)]], font=str(tmp_path / "absent.ttf"))
+
+
+# ---- files
+
+
+def test_png_bytes_are_the_same_every_time_and_give_the_pixels_back(rng, photo):
+    heatmap = render.to_image(rng.standard_normal((40, 50)))
+    sheet = render.sheet([[render.Panel(photo, "x"), heatmap]], height=60, bar="safe")
+    for image in (photo, heatmap, sheet):
+        data = render.png_bytes(image, {"target": "dog", "score": 1.5})
+        assert data == render.png_bytes(image, {"target": "dog", "score": 1.5})
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), np.asarray(image))
+
+
+@pytest.mark.parametrize("cmap", CMAPS)
+def test_a_heatmap_is_stored_in_the_smaller_form(rng, cmap):
+    noise = render.to_image(rng.uniform(-1, 1, (60, 80)), cmap)  # takes nearly every colour there is
+    ramp = render.to_image(np.add.outer(np.arange(60.0), np.arange(80.0)), cmap)
+    assert Image.open(io.BytesIO(render.png_bytes(noise))).mode == "P"
+    for heatmap in (noise, ramp):
+        data, plain = render.png_bytes(heatmap), io.BytesIO()
+        heatmap.save(plain, format="PNG", optimize=True)
+        assert len(data) <= len(plain.getvalue())
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), np.asarray(heatmap))
+
+
+def test_text_travels_in_the_file():
+    data = render.png_bytes(solid(2, 2), {"target": "Köter", "depth": "bin", "score": 1.25, "note": "ε = 100"})
+    text = Image.open(io.BytesIO(data)).text
+    assert text == {"target": "Köter", "depth": "bin", "score": "1.25", "note": "ε = 100"}
+
+
+@pytest.mark.parametrize("key", ["", "k" * 80, "ε", "a\0b"])
+def test_a_keyword_png_does_not_take_is_refused(key):
+    with pytest.raises(ValueError, match="text has the keyword"):
+        render.png_bytes(solid(2, 2), {key: "value"})
+
+
+def test_write_png_writes_exactly_that_file(tmp_path, photo):
+    path = tmp_path / "dog.picture"
+    render.write_png(path, photo, {"target": "dog"})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["dog.picture"]
+    assert path.read_bytes() == render.png_bytes(photo, {"target": "dog"})
