@@ -1,0 +1,245 @@
+"""Files out and back in: never half written, never executed, the same bytes for the same content.
+
+A file of arrays is a zip archive of ``.npy`` members, as `numpy.load` reads it, beside one member ``header.json``::
+
+    {"format": "fvlrp", "version": 1,
+     "header": {"kind": ..., ...},                                     what the caller wants to say
+     "arrays": {name: {"dtype": "<f4", "shape": [..], "sha256": ..}}}  what each member must turn out to be
+
+``header["kind"]`` tells a Fisher-vector model, a CNN and an explanation apart. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import stat
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import numpy as np
+
+FORMAT = "fvlrp"
+VERSION = 1
+
+_HEADER = "header.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip archive can hold
+_DTYPE_KINDS = "biufU"
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A binary file that appears under `path` complete, or not at all.
+
+    The bytes go to a temporary file in the same folder, reach the disk, and only then take the place of `path`, which
+    is written exactly as named. Where the body raises, the temporary is removed and `path` stays as it was. A new file
+    has the permissions the umask grants, a replaced one keeps its own; a symbolic link keeps pointing where it points.
+
+    Raises
+    ------
+    OSError
+        The folder is missing or not writable, or `path` is something else than a regular file.
+    """
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"cannot write {os.fspath(path)}: there is no folder {folder}")
+    mode = _mode(target)
+    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")
+    # os.open applies the umask; tempfile would leave the file readable by its owner only.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(temporary, mode)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def save_arrays(
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    compress: bool = False,
+) -> None:
+    """Write arrays and a header as one file, atomically.
+
+    Parameters
+    ----------
+    path : path
+        Written exactly as named, whatever its suffix.
+    header : mapping
+        What JSON holds, keys strings; ``header["kind"]`` (str) says what the file is. NumPy scalars become Python's,
+        tuples become lists.
+    arrays : mapping of str to array
+        Bool, integer, float (16 to 64 bits) or string arrays of any shape. Stored in C order, little-endian.
+    compress : bool
+        Deflate the members. The same content gives the same bytes; with `compress`, as long as zlib is the same.
+
+    Raises
+    ------
+    ValueError
+        No ``kind``, a NaN or infinity in the header, a name that cannot be a member's, an array of objects.
+    TypeError
+        The header holds something that JSON cannot.
+    OSError
+        The file cannot be written.
+    """
+    if not isinstance(header.get("kind"), str):
+        raise ValueError(f'header["kind"] is {header.get("kind")!r}; expected a string that says what the file holds')
+    members, index = {}, {}
+    for name in sorted(arrays):
+        array = _canonical(name, arrays[name])
+        data = io.BytesIO()
+        np.lib.format.write_array(data, array, allow_pickle=False)
+        members[name] = data.getbuffer()
+        index[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "sha256": _digest(members[name])}
+    document = {"format": FORMAT, "version": VERSION, "header": dict(header), "arrays": index}
+    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False, default=_as_json)
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_member(_HEADER, method), text.encode())
+        for name, data in members.items():
+            archive.writestr(_member(f"{name}.npy", method), data)
+
+
+def load_arrays(
+    path: str | os.PathLike[str], kind: str | tuple[str, ...] | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read back what `save_arrays` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    kind : str, tuple of str or None
+        What ``header["kind"]`` must be; None takes any.
+
+    Returns
+    -------
+    header : dict
+        The caller's header, with its ``kind``.
+    arrays : dict of str to ndarray
+        Writable arrays, in the order of their names.
+
+    Raises
+    ------
+    OSError
+        The file is missing or cannot be opened.
+    ValueError
+        It is no file of this format, is truncated or damaged, was written by a newer version, or is of another kind.
+    """
+    name = os.fspath(path)
+    with open(path, "rb") as file:
+        try:
+            archive = zipfile.ZipFile(file)
+            text = archive.read(_HEADER)
+        except Exception as error:  # A broken archive surfaces as anything from KeyError to NotImplementedError.
+            raise ValueError(f"{name} is no {FORMAT} file, or it is truncated or damaged: {error}") from error
+        document = _checked_header(name, text)
+        found = document["header"]["kind"]
+        if kind is not None and found not in ((kind,) if isinstance(kind, str) else kind):
+            wanted = kind if isinstance(kind, str) else " or ".join(kind)
+            raise ValueError(f"{name} holds kind {found!r}; expected {wanted}")
+        try:
+            return document["header"], _members(archive, document["arrays"])
+        except Exception as error:
+            raise ValueError(f"{name} is damaged: {error}") from error
+
+
+def _mode(target: str) -> int | None:
+    """Permissions of the file to be replaced; None where there is none."""
+    try:
+        status = os.stat(target)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"cannot write {target}: it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"cannot write {target}: it is not a regular file")
+    return stat.S_IMODE(status.st_mode)
+
+
+def _canonical(name: str, array: np.ndarray) -> np.ndarray:
+    if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
+        raise ValueError(f"array name {name!r} cannot name a member of the file; expected a string without \\ or NUL")
+    array = np.asarray(array)
+    if array.dtype.kind not in _DTYPE_KINDS or (array.dtype.kind == "f" and array.dtype.itemsize > 8):
+        raise ValueError(f"array {name!r} has dtype {array.dtype}; expected bool, integer, float64 or less, or string")
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"the header holds a {type(value).__name__}, which JSON cannot: put arrays among the arrays")
+
+
+def _member(name: str, method: int) -> zipfile.ZipInfo:
+    """A zip entry that is the same on every day, system and umask."""
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.compress_type = method
+    info.create_system = 3
+    info.external_attr = 0o644 << 16
+    return info
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _checked_header(name: str, text: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged: its header is not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"{name} is no {FORMAT} file: its header does not say so")
+    version = document.get("version")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{name} is damaged: its format version is {version!r}")
+    if version > VERSION:
+        raise ValueError(
+            f"{name} has format version {version}, this fvlrp reads up to {VERSION}: install a newer fvlrp"
+        )
+    header = document.get("header")
+    if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
+        raise ValueError(f"{name} is damaged: its header lacks the kind of the file")
+    if not isinstance(document.get("arrays"), dict):
+        raise ValueError(f"{name} is damaged: its header lacks the list of arrays")
+    return document
+
+
+def _members(archive: zipfile.ZipFile, index: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    expected = [_HEADER, *(f"{name}.npy" for name in index)]
+    if sorted(archive.namelist()) != sorted(expected):
+        raise ValueError("its members are not the arrays its header lists")
+    return {name: _array(archive, name, entry) for name, entry in index.items()}
+
+
+def _array(archive: zipfile.ZipFile, name: str, entry: Mapping[str, Any]) -> np.ndarray:
+    dtype = np.dtype(entry["dtype"])
+    if dtype.kind not in _DTYPE_KINDS:
+        raise ValueError(f"array {name!r} has dtype {dtype}")
+    shape = tuple(entry["shape"])
+    data = archive.read(f"{name}.npy")
+    if _digest(data) != entry["sha256"]:
+        raise ValueError(f"array {name!r} does not have the checksum of its header")
+    # The member must describe itself as the header does, before anything of that size is allocated.
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0) or np.lib.format.read_array_header_1_0(stream) != (shape, False, dtype):
+        raise ValueError(f"array {name!r} is not the {dtype} array of shape {shape} that its header lists")
+    values = np.frombuffer(data, dtype, offset=stream.tell())
+    return values.reshape(shape).copy()
