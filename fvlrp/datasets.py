@@ -1,0 +1,308 @@
+"""Photographs with labels from disk: a PASCAL VOC devkit, or one folder per class.
+
+Nothing is decoded here: a data set is paths, labels and, for VOC, boxes read from the annotations when asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+from xml.etree import ElementTree
+
+import numpy as np
+
+PHOTOGRAPHS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+PathLike = str | os.PathLike
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Paths and labels of one split.
+
+    Attributes
+    ----------
+    paths : tuple of Path, length n
+        The photographs.
+    labels : ndarray, read-only
+        VOC: int8 (n, n_classes) of 1 (present), 0 (only difficult objects: ignored) and -1 (absent).
+        A folder per class: the class names, str (n,).
+    class_names : tuple of str
+        In alphabetical order; the columns of `matrix`.
+    """
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Labels as int8 (n, n_classes) of 1, 0 (ignored) and -1, whatever the layout on disk."""
+        if self.labels.ndim == 2:
+            return self.labels
+        return np.where(self.labels[:, None] == np.array(self.class_names), 1, -1).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class AnnotatedObject:
+    """One object of an annotation; `box` is (ymin, xmin, ymax, xmax) in pixels, 0-based and half-open."""
+
+    name: str
+    box: tuple[int, int, int, int]
+    difficult: bool
+
+
+@dataclass(frozen=True, eq=False)
+class VOC(Dataset):
+    """One split of a PASCAL VOC devkit, with its objects' boxes.
+
+    Attributes
+    ----------
+    ids : tuple of str, length n
+        VOC's names of the photographs, such as ``2008_002710``.
+    folder : Path
+        The year's folder, such as ``VOCdevkit/VOC2012``.
+    """
+
+    ids: tuple[str, ...]
+    folder: Path
+
+    def objects(self, i: int) -> tuple[AnnotatedObject, ...]:
+        """What the annotation of photograph `i` lists, read now.
+
+        Raises
+        ------
+        OSError
+            There is no annotation.
+        ValueError
+            The annotation is malformed; the message names the file.
+        """
+        return _objects(self.folder / "Annotations" / f"{self.ids[i]}.xml")
+
+    def boxes(self, i: int, name: str, difficult: bool = True) -> np.ndarray:
+        """Boxes of class `name` in photograph `i`: int64 (m, 4) of ymin, xmin, ymax, xmax, 0-based and half-open.
+
+        VOC counts pixels from 1 and includes the last. `difficult=False` leaves out objects marked so. Raises
+        ValueError for a class the data does not have, and as `objects` does.
+        """
+        if name not in self.class_names:
+            raise ValueError(f"there is no class {name!r}; the data has {_comma(self.class_names)}")
+        found = [thing.box for thing in self.objects(i) if thing.name == name and (difficult or not thing.difficult)]
+        return np.array(found, np.int64).reshape(-1, 4)
+
+
+def open_dataset(root: PathLike, split: str | None = None) -> Dataset:
+    """The data set under `root`, a VOC devkit or a folder per class, told apart by ``ImageSets/Main``.
+
+    `split` names VOC's list (required there) or, of a folder per class, the subfolder that holds the class folders
+    (none by default). Raises as `voc` and `folder` do.
+    """
+    root = _existing(root)
+    years = _years(root)
+    if not years:
+        return folder(root if split is None else root / split)
+    if split is None:
+        raise ValueError(f"{root} is a VOC devkit: name one of its splits, {_comma(_splits(_stems(years[0])))}")
+    return voc(root, split)
+
+
+def voc(root: PathLike, split: str) -> VOC:
+    """One split of a PASCAL VOC devkit.
+
+    Parameters
+    ----------
+    root : path
+        A year's folder (``VOCdevkit/VOC2012``), or a folder above it that holds only one year.
+    split : str
+        Name of a list in ``ImageSets/Main``: ``"train"``, ``"val"``, ``"trainval"``.
+
+    Returns
+    -------
+    VOC
+        Classes are those that have lists, of whatever split. Where a class has no list for `split`, its labels come
+        from the annotations: 1 with an object, 0 with difficult ones only, -1 without.
+
+    Raises
+    ------
+    OSError
+        `root`, a photograph or an annotation is missing.
+    ValueError
+        `root` is no devkit or holds several years, there is no such split, a list is malformed or empty.
+    """
+    root = _existing(root)
+    years = _years(root)
+    if not years:
+        raise ValueError(f"{root} is no VOC devkit: it holds no ImageSets/Main, nor does a folder VOC* below it")
+    if len(years) > 1:
+        raise ValueError(f"{root} holds several years: pass one of {_comma(str(year) for year in years)}")
+    year = years[0]
+    stems = _stems(year)
+    main = year / "ImageSets" / "Main"
+    listed = {stem.removesuffix(f"_{split}"): main / f"{stem}.txt" for stem in stems if stem.endswith(f"_{split}")}
+    if split not in stems and not listed:
+        raise ValueError(f"{root} has no split {split!r}; it has {_comma(_splits(stems))}")
+    plain = main / f"{split}.txt"
+    ids = tuple(_pairs(plain if plain.is_file() else listed[min(listed)]))
+    if not ids:
+        raise ValueError(f"{plain} lists no photographs")
+    names = _class_names(year, stems)
+    labels = _labels(year, ids, names, listed)
+    labels.setflags(write=False)
+    return VOC(_photographs(year / "JPEGImages", ids), labels, names, ids, year)
+
+
+def folder(root: PathLike) -> Dataset:
+    """A data set of one folder per class, the folders' names being the classes' names.
+
+    Photographs are files whose suffix is in `PHOTOGRAPHS`; classes and photographs come in alphabetical order, hidden
+    files and folders are passed over, and so are folders without photographs.
+
+    Raises
+    ------
+    OSError
+        `root` is missing.
+    ValueError
+        No class folder holds a photograph.
+    """
+    root = _existing(root)
+    classes = {child.name: _photographs_in(child) for child in _subdirs(root)}
+    classes = {name: paths for name, paths in classes.items() if paths}
+    if not classes:
+        deeper = [child.name for child in _subdirs(root) if any(map(_photographs_in, _subdirs(child)))]
+        hint = f"; name a split of it, {_comma(deeper)}" if deeper else ""
+        raise ValueError(f"{root} has no photographs: expected one folder per class with photographs in it{hint}")
+    labels = np.array([name for name, paths in classes.items() for _ in paths])
+    labels.setflags(write=False)
+    return Dataset(tuple(path for paths in classes.values() for path in paths), labels, tuple(classes))
+
+
+def _existing(root: PathLike) -> Path:
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}")
+    return root
+
+
+def _years(root: Path) -> list[Path]:
+    """The year folders of a devkit: `root` itself, or those one level or one VOCdevkit below."""
+    for candidates in ([root], sorted(root.glob("VOC*")), sorted(root.glob("VOCdevkit/VOC*"))):
+        years = [year for year in candidates if (year / "ImageSets" / "Main").is_dir()]
+        if years:
+            return years
+    return []
+
+
+def _stems(year: Path) -> list[str]:
+    return sorted(path.stem for path in (year / "ImageSets" / "Main").glob("*.txt"))
+
+
+def _splits(stems: Iterable[str]) -> list[str]:
+    """Names of the splits among ``train``, ``dog_train``, ``train_val`` (the class train in the split val)..."""
+    return sorted({stem.rpartition("_")[2] for stem in stems})
+
+
+def _class_names(year: Path, stems: Iterable[str]) -> tuple[str, ...]:
+    """All classes with a list in any split, so that every split has the same columns; else all that are annotated."""
+    names = {stem.rpartition("_")[0] for stem in stems} - {""}
+    if not names:
+        names = {thing.name for path in sorted((year / "Annotations").glob("*.xml")) for thing in _objects(path)}
+    return tuple(sorted(names))
+
+
+def _labels(year: Path, ids: tuple[str, ...], names: tuple[str, ...], listed: dict[str, Path]) -> np.ndarray:
+    labels = np.full((len(ids), len(names)), -1, np.int8)
+    unlisted = [name for name in names if name not in listed]
+    if unlisted:
+        for row, name in enumerate(ids):
+            things = _objects(year / "Annotations" / f"{name}.xml")
+            clear = {thing.name for thing in things if not thing.difficult}
+            present = {thing.name for thing in things}
+            labels[row] = [1 if c in clear else 0 if c in present else -1 for c in names]
+    for column, name in enumerate(names):
+        if name in listed:
+            labels[:, column] = _listed_labels(listed[name], ids)
+    return labels
+
+
+def _listed_labels(path: Path, ids: tuple[str, ...]) -> list[int]:
+    found = _pairs(path)
+    missing = next((name for name in ids if name not in found), None)
+    if missing is not None:
+        raise ValueError(f"{path} has no line for {missing}")
+    wrong = next((name for name in ids if found[name] not in ("1", "0", "-1")), None)
+    if wrong is not None:
+        raise ValueError(f"{path} has the label {found[wrong]!r} for {wrong}; expected 1, 0 or -1")
+    return [int(found[name]) for name in ids]
+
+
+def _pairs(path: Path) -> dict[str, str]:
+    """Name → label of a list in ImageSets/Main, in its order; the label is empty in lists of names only."""
+    pairs = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        words = line.split()
+        if len(words) > 2:
+            raise ValueError(f"{path}, line {number}: {line!r} is not a photograph's name and a label")
+        if words:
+            pairs[words[0]] = words[1] if len(words) == 2 else ""
+    return pairs
+
+
+def _photographs(directory: Path, ids: tuple[str, ...]) -> tuple[Path, ...]:
+    by_name = {path.stem: path for path in _photographs_in(_existing(directory))}
+    missing = [name for name in ids if name not in by_name]
+    if missing:
+        raise FileNotFoundError(f"{directory} lacks {len(missing)} of {len(ids)} photographs, first {missing[0]}")
+    return tuple(by_name[name] for name in ids)
+
+
+def _photographs_in(directory: Path) -> list[Path]:
+    return [path for path in _visible(directory) if path.suffix.lower() in PHOTOGRAPHS and path.is_file()]
+
+
+def _subdirs(directory: Path) -> list[Path]:
+    return [child for child in _visible(directory) if child.is_dir()]
+
+
+def _visible(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """VOC's annotations declare no entities; a document type is where a hostile file would."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
+        raise ValueError("it declares a document type, which no annotation needs")
+
+
+def _objects(path: Path) -> tuple[AnnotatedObject, ...]:
+    data = path.read_bytes()
+    try:
+        tree = ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoDoctype()))
+        return tuple(_object(element) for element in tree.findall("object"))
+    except (ElementTree.ParseError, ValueError, LookupError, OverflowError) as error:
+        raise ValueError(f"{path} is no VOC annotation: {error}") from error
+
+
+def _object(element: ElementTree.Element) -> AnnotatedObject:
+    def text(tag: str) -> str:
+        value = element.findtext(tag)
+        if value is None:
+            raise ValueError(f"an object lacks <{tag}>")
+        return value.strip()
+
+    # Some annotations of 2011 hold fractions of a pixel.
+    ymin, xmin, ymax, xmax = (round(float(text(f"bndbox/{tag}"))) for tag in ("ymin", "xmin", "ymax", "xmax"))
+    if ymin > ymax or xmin > xmax:
+        raise ValueError(f"a box ends before it begins: y {ymin} to {ymax}, x {xmin} to {xmax}")
+    difficult = (element.findtext("difficult") or "0").strip() == "1"
+    return AnnotatedObject(text("name"), (ymin - 1, xmin - 1, ymax, xmax), difficult)
+
+
+def _comma(names: Iterable[str]) -> str:
+    return ", ".join(names)
