@@ -338,7 +338,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             block = np.ascontiguousarray(codes[:, at : at + (1 << 14)])
             gram += block @ block.T
         columns = [1] if len(self.classes_) == 2 and not self.multilabel_ else range(len(self.classes_))
-        self.C_ = float(self.C) if self.C != "auto" else choose_c(gram, signs[:, list(columns)], random)
+        self.C_ = float(self.C) if self.C != "auto" else choose_c(gram, signs[:, list(columns)], random, copies=1 + self.mirror)
         duals = np.zeros((len(columns), len(codes)))
         self.intercept_ = np.zeros(len(columns))
         for row, column in enumerate(columns):
@@ -386,13 +386,13 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             return scores
 
         scores = np.array(threads.run([partial(one, image) for image in images], self.n_jobs))
-        return scores[:, 0] if len(self.coef_) == 1 else scores
+        return scores[:, 0] if scores.shape[1] == 1 and not self.multilabel_ else scores
 
     def predict(self, images) -> np.ndarray:
         """Classes (n,), or for labels that were a matrix an indicator of 0 / 1 (n, n_classes)."""
         scores = self.decision_function(images)
         if self.multilabel_:
-            return (np.atleast_2d(scores.T).T > 0).astype(np.int64)
+            return (scores > 0).astype(np.int64)
         if scores.ndim == 1:
             return np.asarray(self.classes_)[(scores > 0).astype(int)]
         return np.asarray(self.classes_)[scores.argmax(axis=1)]
@@ -435,13 +435,16 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         models.save_fisher(self, path, weights)
 
 
-def choose_c(gram: np.ndarray, signs: np.ndarray, random, folds: int = 5) -> float:
-    """The C of 1.6, 1.8, ..., 7.8 with the best mean average precision in cross-validation on the Gram matrix."""
+def choose_c(gram: np.ndarray, signs: np.ndarray, random, copies: int = 1, folds: int = 5) -> float:
+    """The C of 1.6, 1.8, ..., 7.8 with the best mean average precision in cross-validation on the Gram matrix.
+
+    Rows are `copies` runs of the same images; all copies of an image lie in one fold.
+    """
     from sklearn.svm import SVC
 
     from .evaluate import average_precision
 
-    fold = random.permutation(len(gram)) % folds
+    fold = np.tile(random.permutation(len(gram) // copies) % folds, copies)
     candidates = np.arange(1.6, 7.9, 0.2)
     precision = np.zeros(len(candidates))
     for i, c in enumerate(candidates):

@@ -19,7 +19,7 @@ from .rules import FisherRules
 from .sift import DenseSIFT, Descriptors
 from .stack import EXACT, Explanation, Ledger, Relevances, Trace
 
-DEPTHS = ("vector", "descriptor", "bin", "gradient")
+DEPTHS = ("vector", "descriptor", "bin", "gradient")  # coarse to fine
 PYRAMID = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level; 8 cells, the preset's order
 PIECE = 16384  # descriptors in one task: fixed, so that results do not depend on the number of threads
 
@@ -471,6 +471,7 @@ class FisherTrace(Trace):
 
     depths = DEPTHS
     default_depth = "bin"
+    figure_depths = ("bin", "descriptor")  # the paper's high and low resolution
 
     def __init__(self, stack: FisherStack, image, dtype=np.float32, n_jobs=None):
         dtype = np.dtype(dtype)
@@ -480,24 +481,34 @@ class FisherTrace(Trace):
         self.image = images.rgb(image)
         self.grey = stack.grey(image)
         self.descriptors = stack.sift.extract_grey(self.grey, n_jobs)
-        sums, self._pooled = stack.fisher.forward(self.descriptors, dtype, n_jobs)
-        self.vector, _ = stack.normalise.forward(sums)
+        self._forward: dict[np.dtype, Pooled] = {}
+        self.vector, _ = stack.normalise.forward(self._pooled(dtype).sums)
         scores, self._saved = stack.linear.forward(self.vector, dtype == EXACT)
         if len(stack.classes) == 2 and len(scores) == 1:  # one score for two classes: positive speaks for the second
             scores = np.array([-scores[0], scores[0]])
         super().__init__(scores, stack.classes)
 
-    def _start(self, position: int, rules: FisherRules) -> tuple[np.ndarray, float]:
+    def _pooled(self, dtype) -> Pooled:
+        if dtype not in self._forward:
+            self._forward[dtype] = self.stack.fisher.forward(self.descriptors, dtype, self.n_jobs)[1]
+        return self._forward[dtype]
+
+    def _walked(self, rules: FisherRules) -> Pooled:
+        """The pass that relevance walks back through: with hardly a stabiliser, float denominators are noise near 0."""
+        relative = rules.eps_mode == "relative"
+        steady = min(rules.epsilon_pool * (100 if relative else 1), rules.epsilon_pca) >= 1
+        return self._pooled(self.dtype if steady else EXACT)
+
+    def _start(self, position: int, pooled: Pooled, rules: FisherRules) -> tuple[np.ndarray, float]:
         """Relevance of the vector's dimensions for a target, in the sums' shape, and the intercept left out."""
         two = len(self.stack.linear.coef) == 1 and len(self.classes) == 2
         score, sign = (0, 1 if position else -1) if two else (position, 1)
-        sums = self._pooled.sums
+        sums = pooled.sums
         r, bias = self.stack.linear.relevance(score, sign, self._saved, rules, sums.ravel() != 0)
         return self.stack.normalise.relevance(r, None, rules).reshape(sums.shape), bias
 
-    def _shares(self, r: np.ndarray, rules: FisherRules) -> tuple[np.ndarray, dict[str, float]]:
+    def _shares(self, r: np.ndarray, pooled: Pooled, rules: FisherRules) -> tuple[np.ndarray, dict[str, float]]:
         """R / (S + epsilon sgn S) of every dimension, and where the rest stays: absorbed, empty cells, zero sums."""
-        pooled = self._pooled
         sums, counts = pooled.sums, pooled.counts
         full = (counts > 0)[:, None, None, None]
         live = sums != 0
@@ -508,7 +519,7 @@ class FisherTrace(Trace):
         epsilon = epsilon[:, None, None, None]
         if rules.epsilon_pool == 0:
             # A sum that rounding cannot tell from 0 is 0: dividing by it would amplify nothing but noise.
-            live &= np.abs(sums) > (1e-12 if self.dtype == EXACT else 1e-5) * self.stack.fisher.spread(pooled)
+            live &= np.abs(sums) > 1e-12 * self.stack.fisher.spread(pooled)
         size = np.abs(sums) + epsilon
         inverse = np.divide(1, size, out=np.zeros_like(size), where=live | (full & (epsilon > 0)))
         shares = np.copysign(inverse, sums + 0.0) * r
@@ -521,15 +532,16 @@ class FisherTrace(Trace):
     def _explain(self, positions: list[int], depths: list[str], rules) -> list[Explanation]:
         rules = FisherRules.of(rules)
         exact = self.dtype == EXACT
-        starts = [self._start(position, rules) for position in positions]
+        pooled = self._walked(rules)
+        starts = [self._start(position, pooled, rules) for position in positions]
         want = frozenset({"bin": "bin", "gradient": "sift"}[d] for d in depths if d in ("bin", "gradient"))
         shares, losses, below = [], [], None
         if set(depths) - {"vector"}:
             for r, _ in starts:
-                share, loss = self._shares(r, rules)
+                share, loss = self._shares(r, pooled, rules)
                 shares.append(share)
                 losses.append(loss)
-            below = self.stack.fisher.relevance(np.stack(shares), self._pooled, rules, want, self.n_jobs)
+            below = self.stack.fisher.relevance(np.stack(shares), pooled, rules, want, self.n_jobs)
         supports = Supports(self.descriptors.geometry, self.stack.fisher.pyramid, self.stack.sift)
 
         explanations = []
@@ -555,7 +567,7 @@ class FisherTrace(Trace):
                         target=self.classes[position],
                         depth=depth,
                         rules=rules,
-                        relevance=self._relevances(position, rules),
+                        relevance=self._relevances(position, pooled, rules),
                         ledger=Ledger(entries, exact),
                         image=self.image,
                     )
@@ -589,17 +601,15 @@ class FisherTrace(Trace):
             pixels += part
         return pixels, entries
 
-    def _relevances(self, position: int, rules: FisherRules) -> Relevances:
-        def below(what: str) -> DescriptorRelevance:
-            share, _ = self._shares(self._start(position, rules)[0], rules)
-            return self.stack.fisher.relevance(
-                share[None], self._pooled, rules, frozenset({what} - {"descriptor"}), self.n_jobs
-            )
+    def _relevances(self, position: int, pooled: Pooled, rules: FisherRules) -> Relevances:
+        def below(*want: str) -> DescriptorRelevance:
+            share, _ = self._shares(self._start(position, pooled, rules)[0], pooled, rules)
+            return self.stack.fisher.relevance(share[None], pooled, rules, frozenset(want), self.n_jobs)
 
         return Relevances(
             {
-                "vector": lambda: self._start(position, rules)[0].ravel(),
-                "descriptor": lambda: below("descriptor").total[0],
+                "vector": lambda: self._start(position, pooled, rules)[0].ravel(),
+                "descriptor": lambda: below().total[0],
                 "pca": lambda: below("pca").pca[0],
                 "sift": lambda: below("sift").sift[0],
                 "bin": lambda: below("bin").bins[0],

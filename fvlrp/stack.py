@@ -149,9 +149,8 @@ class Explanation:
 
     def summary(self) -> dict[str, Any]:
         """Everything but the arrays, ready for JSON."""
-        target = self.target.item() if isinstance(self.target, np.generic) else self.target
         return {
-            "target": target,
+            "target": self.target,
             "depth": self.depth,
             "score": self.score,
             "heatmap_sum": float(self.heatmap.sum()),
@@ -188,9 +187,11 @@ class Trace:
     """
 
     depths: tuple[str, ...] = ()
+    default_depth = ""
 
     def __init__(self, scores: np.ndarray, classes: Sequence):
-        self.scores, self.classes = scores, list(classes)
+        self.scores = scores
+        self.classes = [name.item() if isinstance(name, np.generic) else name for name in classes]
 
     def _target(self, target) -> int:
         """Position of a class name or value; overridden where indices are targets, too."""

@@ -1,0 +1,81 @@
+"""Sheets of explanations: one photograph at every depth, and the paper's Figure 1 for any models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import render
+from .stack import Explanation
+
+
+def depth_sheet(explanations: Sequence[Explanation], cmap: str = "paper", height: int = 240):
+    """Photographs at several depths: a row per photograph and target, a column per depth; PIL image.
+
+    `explanations` are those of one or more traces, target by target, the same depths for each; heatmaps have a scale of
+    their own (depths differ in it by orders of magnitude), named below each.
+    """
+    depths = list(dict.fromkeys(ex.depth for ex in explanations))
+    rows = [explanations[at : at + len(depths)] for at in range(0, len(explanations), len(depths))]
+    if any([ex.depth for ex in row] != depths for row in rows):
+        raise ValueError("explanations must list the same depths, in the same order, for every photograph and target")
+    grid = []
+    for row in rows:
+        first = row[0]
+        panels = [render.Panel(first.image, f"{first.target}\nscore {first.score:+.2f}")]
+        panels += [render.Panel(render.colour(ex.heatmap, cmap), f"sum {ex.heatmap.sum():+.3g}\n{_end(ex)}") for ex in row]
+        grid.append([*panels, render.Panel(render.alpha(row[0].image, _low(row).heatmap), "positive, low resolution")])
+    return render.sheet(grid, column_titles=["photograph", *depths, "alpha"], height=height, bar=cmap)
+
+
+def _end(explanation: Explanation) -> str:
+    return f"scale {abs(explanation.heatmap).max():.2g} a pixel"
+
+
+def _low(row: Sequence[Explanation]) -> Explanation:
+    """The map of low resolution that the paper shows as alpha: "descriptor" where it is there."""
+    return next((ex for ex in row if ex.depth == "descriptor"), row[0])
+
+
+def sheet(models: Sequence, images: Sequence, targets: Sequence, *, names=None, cmap: str = "paper", height: int = 200):
+    """Figure 1 of the paper: for each model the photograph, its heatmap at high and at low resolution, and alpha.
+
+    Parameters
+    ----------
+    models : sequence of classifiers (`FisherVectorClassifier`, `ConvNet`)
+        High and low resolution are the model's own: "bin" and "descriptor"; the input and the first layer.
+    images : sequence of paths, PIL images or arrays
+        A row each.
+    targets : sequence
+        The class to explain in each image: one for all models, or a tuple of one for each.
+    names : sequence of str, optional
+        Titles of the models.
+
+    Returns
+    -------
+    PIL.Image.Image
+    """
+    models = list(models) if isinstance(models, Sequence) else [models]
+    if len(images) != len(targets):
+        raise ValueError(f"targets must name one class per image: {len(images)} images, {len(targets)} targets")
+    if names is None:
+        names = [type(model).__name__ for model in models]
+    if len(names) != len(models):
+        raise ValueError(f"names must title every model: {len(models)} models, {len(names)} names")
+    grid = []
+    for image, target in zip(images, targets, strict=True):
+        wanted = target if isinstance(target, tuple) else (target,) * len(models)
+        if len(wanted) != len(models):
+            raise ValueError(f"targets must hold one class per model: {len(models)} models, got {target!r}")
+        row = []
+        for model, name in zip(models, wanted, strict=True):
+            trace = model.trace(image)
+            high, low = trace.explain(name, trace.figure_depths)
+            row += [
+                render.Panel(high.image, f"{high.target} {high.score:+.2f}"),
+                render.Panel(render.colour(high.heatmap, cmap), f"sum {high.heatmap.sum():+.3g}"),
+                render.Panel(render.colour(low.heatmap, cmap), f"sum {low.heatmap.sum():+.3g}"),
+                render.Panel(render.alpha(low.image, low.heatmap), ""),
+            ]
+        grid.append(row)
+    titles = [t for name in names for t in (name, "high resolution", "low resolution", "low, as alpha")]
+    return render.sheet(grid, column_titles=titles, height=height, bar=cmap)
