@@ -7,14 +7,45 @@
  * The triangles are applied by direct taps, not by running sums: a float running sum drifts (VLFeat's does), and taps
  * give the same bits wherever a band begins. */
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 enum { BINS = 4, ORIENTATIONS = 8, VALUES = BINS * BINS * ORIENTATIONS };
 
 /* Part of an octet, or all of it: the widest float vector of at most 8 lanes. */
 enum { PART_BYTES = VBYTES > 32 ? 32 : VBYTES, PART = PART_BYTES / 4, PARTS = ORIENTATIONS / PART };
 typedef float vpart __attribute__((vector_size(PART_BYTES)));
 typedef int32_t vpart_int __attribute__((vector_size(PART_BYTES)));
-typedef uint8_t vpart_byte __attribute__((vector_size(PART), aligned(1), may_alias));
 typedef float vpart_any __attribute__((vector_size(PART_BYTES), aligned(4), may_alias));
+
+/* What vector extensions have no word for. Lanes of `total` are added in an order of each instruction set's own. */
+#if VBYTES == 64
+INLINE vfloat smaller(vfloat a, vfloat b) { return (vfloat)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE float total(vfloat v) { return _mm512_reduce_add_ps((__m512)v); }
+INLINE void store_bytes(uint8_t *to, vfloat v) {
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtusepi32_epi8(_mm512_cvttps_epi32((__m512)v)));
+}
+#else
+#if VBYTES == 32
+INLINE vfloat smaller(vfloat a, vfloat b) { return (vfloat)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE float total(vfloat v) {
+    typedef float quad __attribute__((vector_size(16)));
+    const quad sum = (quad)_mm256_castps256_ps128((__m256)v) + (quad)_mm256_extractf128_ps((__m256)v, 1);
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+#else
+INLINE vfloat smaller(vfloat a, vfloat b) {
+    const vint less = (vint)(a < b);
+    return (vfloat)(((vint)a & less) | ((vint)b & ~less));
+}
+INLINE float total(vfloat v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+#endif
+INLINE void store_bytes(uint8_t *to, vfloat v) {
+    typedef uint8_t bytes __attribute__((vector_size(FLOATS), aligned(1), may_alias));
+    *(bytes *)to = __builtin_convertvector(v, bytes);
+}
+#endif
 
 INLINE ptrdiff_t least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE ptrdiff_t most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
@@ -323,7 +354,7 @@ typedef struct sift_band {
     float *along_x;         /* ring of `taps` rows pooled along x: (tracks, columns) octets each */
     float *pooled;          /* (tracks along y, depth) rows pooled along both axes */
     const float **rows;
-    float weight[BINS * BINS];
+    float weight[VALUES];
 } sift_band;
 
 static void band_layout(sift_band *b, sift_block *block) {
@@ -343,8 +374,10 @@ static void band_start(sift_band *b, ptrdiff_t first_row) {
     for (ptrdiff_t track = 0; track < t->tracks; track++)
         for (ptrdiff_t j = 0; j < t->taps; j++)
             b->taps[track * t->taps + j] = (float)track_tap(b->scale, track, j - t->reach);
-    for (int i = 0; i < BINS * BINS; i++)
-        b->weight[i] = (float)(bin_weight(b->scale, i / BINS) * bin_weight(b->scale, i % BINS));
+    for (int i = 0; i < VALUES; i++) {
+        const int bin = i / ORIENTATIONS;
+        b->weight[i] = (float)(bin_weight(b->scale, bin / BINS) * bin_weight(b->scale, bin % BINS));
+    }
     /* The last tiles of a row read past its end: finite values, so that nothing traps or turns slow. */
     memset(b->octets, 0, (size_t)((b->scale->width + 2 * t->reach + 4 * t->stride) * ORIENTATIONS) * sizeof(float));
     memset(b->along_x, 0, (size_t)(t->taps * b->pitch) * sizeof(float));
@@ -382,24 +415,27 @@ static void pool_along_y(sift_band *b, ptrdiff_t track, ptrdiff_t index, ptrdiff
           t->tracks * t->columns * ORIENTATIONS);
 }
 
-INLINE float total(const vpart v) {
-#if VBYTES >= 32
-    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+/* Bins `bin`, bin + 1, ... of a frame, as many as a vector holds, or the part of one bin that it holds. Bin (iy, ix) is at
+ * rows[iy] + columns[ix]. */
+INLINE vfloat load_bins(const float *const *rows, const ptrdiff_t *columns, int value) {
+    const int bin = value / ORIENTATIONS;
+    const float *at = rows[bin / BINS] + columns[bin % BINS] + value % ORIENTATIONS;
+#if VBYTES == 64
+    const float *beside = rows[bin / BINS] + columns[bin % BINS + 1];
+    return (vfloat)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(at)), _mm256_loadu_ps(beside), 1);
 #else
-    return (v[0] + v[2]) + (v[1] + v[3]);
+    return *(const vfloat_any *)at;
 #endif
 }
 
-/* One descriptor from its 16 pooled octets: bin (iy, ix) is at rows[iy] + columns[ix]. Returns 1 where the contrast
- * threshold zeroes it. */
+/* One descriptor from its 16 pooled octets. Returns 1 where the contrast threshold zeroes it. */
 INLINE int describe(const float *const *rows, const ptrdiff_t *columns, const float *weight, float least_mass, int type,
                     void *out) {
-    enum { PIECES = VALUES / PART };
+    enum { PIECES = VALUES / FLOATS };
     const float epsilon = 1.1920929e-07f;
-    vpart v[PIECES], mass[2] = {{0}}, square[2] = {{0}};
+    vfloat v[PIECES], mass[2] = {{0}}, square[2] = {{0}};
     UNROLL for (int i = 0; i < PIECES; i++) {
-        const int bin = i / PARTS;
-        v[i] = weight[bin] * *(const vpart_any *)(rows[bin / BINS] + columns[bin % BINS] + i % PARTS * PART);
+        v[i] = load_bins(rows, columns, i * FLOATS) * *(const vfloat_any *)(weight + i * FLOATS);
         mass[i % 2] += v[i];
         square[i % 2] += v[i] * v[i];
     }
@@ -407,19 +443,20 @@ INLINE int describe(const float *const *rows, const ptrdiff_t *columns, const fl
         memset(out, 0, (size_t)(VALUES * (type == FVLRP_U8 ? 1 : 4)));
         return 1;
     }
-    const float unit = 1 / (sqrtf(total(square[0] + square[1])) + epsilon);
-    square[0] = square[1] = (vpart){0};
+    /* Clipping h at .2 norm is clipping h / norm at .2, and one multiplication then makes up for both norms. */
+    const float norm = sqrtf(total(square[0] + square[1])) + epsilon;
+    const vfloat clip = .2f * norm - (vfloat){0};
+    square[0] = square[1] = (vfloat){0};
     UNROLL for (int i = 0; i < PIECES; i++) {
-        const vpart u = v[i] * unit, over = u - .2f;
-        v[i] = u - (vpart)((vpart_int)over & (vpart_int)(over > 0));
+        v[i] = smaller(v[i], clip);
         square[i % 2] += v[i] * v[i];
     }
-    const float scale = 512 / (sqrtf(total(square[0] + square[1])) + epsilon);
+    const float scale = 512 / (sqrtf(total(square[0] + square[1])) + epsilon * norm);
+    const vfloat top = 255 - (vfloat){0};
     UNROLL for (int i = 0; i < PIECES; i++) {
-        const vpart u = v[i] * scale, over = u - 255;
-        const vpart w = u - (vpart)((vpart_int)over & (vpart_int)(over > 0));
-        if (type == FVLRP_U8) *(vpart_byte *)((uint8_t *)out + i * PART) = __builtin_convertvector(w, vpart_byte);
-        else *(vpart_any *)((float *)out + i * PART) = w;
+        const vfloat u = smaller(v[i] * scale, top);
+        if (type == FVLRP_U8) store_bytes((uint8_t *)out + i * FLOATS, u);
+        else *(vfloat_any *)((float *)out + i * FLOATS) = u;
     }
     return 0;
 }
