@@ -88,6 +88,94 @@ select(os.environ.get("FVLRP_ISA"))
 
 # ---- dense SIFT ------------------------------------------------------------------------------------------------------
 
+cdef extern from "fvlrp.h" nogil:
+    enum:
+        FVLRP_WINDOW_FLAT
+        FVLRP_WINDOW_GAUSSIAN
+        FVLRP_ANGLES_VLFEAT
+        FVLRP_ANGLES_EXACT
+
+    ctypedef struct fvlrp_scale:
+        Py_ssize_t height, width, first, step, rows, cols, bin_size
+        int window, angles, type
+        double sigma, window_size, contrast_threshold
+
+    int fvlrp_sift(const fvlrp_scale *scale, const float *image, Py_ssize_t begin, Py_ssize_t end, void *values,
+                   uint8_t *zeroed)
+    int fvlrp_sift_planes(const fvlrp_scale *scale, const float *image, float *planes)
+    int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, const void *relevance,
+                          double *pixels, double *zero_bin)
+
+
+WINDOWS = {"flat": FVLRP_WINDOW_FLAT, "gaussian": FVLRP_WINDOW_GAUSSIAN}
+ANGLES = {"vlfeat": FVLRP_ANGLES_VLFEAT, "exact": FVLRP_ANGLES_EXACT}
+
+
+cdef fvlrp_scale scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles):
+    """The C struct of `grid`, a geometry.Scale, on the image `grey`."""
+    cdef fvlrp_scale scale
+    take(grey, "grey", (None, None), [np.float32])
+    scale.height, scale.width = grey.shape
+    scale.first, scale.step, scale.rows, scale.cols = grid.first, grid.step, grid.rows, grid.cols
+    scale.bin_size = grid.bin_size
+    scale.window, scale.angles = WINDOWS[window], ANGLES[angles]
+    scale.type = FVLRP_F32
+    scale.sigma, scale.window_size, scale.contrast_threshold = sigma, window_size, contrast_threshold
+    return scale
+
+
+def sift(grey, grid, values, zeroed, begin, end, *, sigma, window, window_size, contrast_threshold, angles):
+    """Write the descriptors of the frame rows [begin, end) of one scale.
+
+    grey is float32 (height, width), grid a geometry.Scale of that image. values, uint8 or float32 (rows, cols, 128),
+    and zeroed, uint8 (rows, cols), are written in these rows alone, so that several threads may share them.
+    """
+    cdef fvlrp_scale scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
+    take(values, "values", (grid.rows, grid.cols, 128), [np.uint8, np.float32])
+    take(zeroed, "zeroed", (grid.rows, grid.cols), [np.uint8])
+    scale.type = element(values)
+    cdef const float *image = <const float *>address(grey)
+    cdef void *out = address(values)
+    cdef uint8_t *zero = <uint8_t *>address(zeroed)
+    cdef Py_ssize_t first = begin, last = end
+    cdef int status
+    with nogil:
+        status = fvlrp_sift(&scale, image, first, last, out, zero)
+    check(status)
+
+
+def sift_planes(grey, grid, *, sigma, window, window_size, contrast_threshold, angles):
+    """The orientation planes of one scale: float32 (height, width, 8), not negative."""
+    cdef fvlrp_scale scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
+    planes = np.empty((scale.height, scale.width, 8), np.float32)
+    cdef const float *image = <const float *>address(grey)
+    cdef float *out = <float *>address(planes)
+    cdef int status
+    with nogil:
+        status = fvlrp_sift_planes(&scale, image, out)
+    check(status)
+    return planes
+
+
+def sift_pixels(grey, grid, relevance, *, sigma, window, window_size, contrast_threshold, angles):
+    """Relevance of one scale's values, float32 or float64 (rows, cols, 128), down to pixels.
+
+    Returns float64 (height, width) and the relevance of values whose bin holds no gradient at all.
+    """
+    cdef fvlrp_scale scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
+    take(relevance, "relevance", (grid.rows, grid.cols, 128), [np.float32, np.float64])
+    pixels = np.zeros((scale.height, scale.width))
+    cdef int real = element(relevance), status
+    cdef const float *image = <const float *>address(grey)
+    cdef const void *given = address(relevance)
+    cdef double *out = <double *>address(pixels)
+    cdef double zero_bin = 0
+    with nogil:
+        status = fvlrp_sift_pixels(&scale, image, real, given, out, &zero_bin)
+    check(status)
+    return pixels, zero_bin
+
+
 
 # ---- projection, mixture, Fisher vector, relevance -------------------------------------------------------------------
 

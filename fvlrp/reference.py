@@ -45,6 +45,133 @@ def absorbed(relevance, total, epsilon):
     return np.divide(relevance * epsilon, np.abs(total) + epsilon, out=np.zeros(relevance.shape), where=epsilon > 0)
 
 
+# ---- dense SIFT ----
+
+EPSILON = np.finfo(np.float32).eps
+
+
+def smooth(grey: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian smoothing as vl_imsmooth: radius ceil(4 sigma), borders replicated. float64, shape of `grey`."""
+    grey = np.asarray(grey, np.float64)
+    if sigma < 0.01:
+        return grey
+    radius = int(np.ceil(4 * sigma))
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (sigma + EPSILON)) ** 2)
+    taps /= taps.sum()
+    padded = np.pad(grey, radius, mode="edge")
+    rows = sum(tap * padded[j : j + grey.shape[0]] for j, tap in enumerate(taps))
+    return sum(tap * rows[:, j : j + grey.shape[1]] for j, tap in enumerate(taps))
+
+
+def orientation_planes(grey: np.ndarray, sigma: float, angles: str = "vlfeat") -> np.ndarray:
+    """Gradient magnitude of the smoothed image, spread linearly over 8 orientations: float64 (height, width, 8).
+
+    Differences are centred, one-sided at the borders. A squared magnitude below 1e-8 counts as none, and
+    ``angles="vlfeat"`` takes the arc tangent from VLFeat's cubic.
+    """
+    image = smooth(grey, sigma)
+    gy, gx = np.gradient(image)
+    magnitude = np.hypot(gy, gx)
+    magnitude[magnitude**2 < 1e-8] = 0
+    turn = 8 * (_angle(gy, gx) if angles == "vlfeat" else np.arctan2(gy, gx)) / (2 * np.pi) % 8
+    low = np.floor(turn).astype(int)
+    planes = np.zeros((*image.shape, 8))
+    y, x = np.indices(image.shape)
+    planes[y, x, low % 8] += (1 - (turn - low)) * magnitude
+    planes[y, x, (low + 1) % 8] += (turn - low) * magnitude
+    return planes
+
+
+def _angle(gy: np.ndarray, gx: np.ndarray) -> np.ndarray:
+    """VLFeat's vl_fast_atan2_f, of r = (gx - |gy|) / (gx + |gy|) or its mirror image in the left half-plane."""
+    across = np.abs(gy) + EPSILON
+    right = gx >= 0
+    r = np.where(right, gx - across, gx + across) / (np.abs(gx) + across)
+    angle = np.where(right, np.pi / 4, 3 * np.pi / 4) + (0.1821 * r * r - 0.9675) * r
+    return np.where(gy < 0, -angle, angle)
+
+
+def bin_filter(bin_size: int, index: int, window: str = "flat", window_size: float = 1.5) -> np.ndarray:
+    """Weights of pixels about the centre of bin `index` (0..3) along one axis: float64 (2 bin_size - 1,).
+
+    A triangle of height 1, times the Gaussian window about the frame centre, which lies bin_size (index - 1.5) away;
+    the flat window takes the Gaussian's mean over the bin instead.
+    """
+    offset = np.arange(1 - bin_size, bin_size)
+    triangle = 1 - np.abs(offset) / bin_size
+    gauss = np.exp(-0.5 * ((offset + bin_size * (index - 1.5)) / (bin_size * window_size)) ** 2)
+    return triangle * (gauss.mean() if window == "flat" else gauss)
+
+
+def pooled_bins(planes: np.ndarray, scale, window: str = "flat", window_size: float = 1.5) -> np.ndarray:
+    """h of every descriptor of a geometry.Scale before it is normalised: float64 (rows, cols, 4, 4, 8)."""
+    size = scale.bin_size
+    padded = np.pad(np.asarray(planes, np.float64), ((size, size), (size, size), (0, 0)), mode="edge")
+    bins = np.zeros((scale.rows, scale.cols, 4, 4, 8))
+    for iy in range(4):
+        top = scale.corners(0) + iy * size + 1
+        rows = sum(tap * padded[top + t] for t, tap in enumerate(bin_filter(size, iy, window, window_size)))
+        for ix in range(4):
+            left = scale.corners(1) + ix * size + 1
+            taps = bin_filter(size, ix, window, window_size)
+            bins[:, :, iy, ix] = sum(tap * rows[:, left + t] for t, tap in enumerate(taps))
+    return bins
+
+
+def descriptors(bins: np.ndarray, bin_size: int, contrast_threshold: float = 0.005) -> tuple[np.ndarray, np.ndarray]:
+    """L2-normalise, clip at 0.2, L2-normalise, times 512, clip at 255: float64 (n, 128), and contrast (n,).
+
+    Descriptors whose contrast, the mean of h over the frame, is below the threshold are zeroed.
+    """
+    h = bins.reshape(-1, 128)
+    contrast = h.sum(axis=1) / (3 * bin_size + 1) ** 2
+    h = h / (np.linalg.norm(h, axis=1, keepdims=True) + EPSILON)
+    h = np.minimum(h, 0.2)
+    h = h / (np.linalg.norm(h, axis=1, keepdims=True) + EPSILON)
+    return np.where((contrast < contrast_threshold)[:, None], 0, np.minimum(512 * h, 255)), contrast
+
+
+def sift_pixels(
+    planes: np.ndarray, scale, relevance: np.ndarray, window: str = "flat", window_size: float = 1.5
+) -> tuple[np.ndarray, float]:
+    """Eq. 1 below the bins, pixel by pixel: R_p = sum over (l, b, o) of z_p / sum_p' z_p' * R_lbo, z_p = filter * G_o(p).
+
+    Parameters
+    ----------
+    planes : (height, width, 8)
+        Orientation planes G_o.
+    scale : geometry.Scale
+    relevance : (rows, cols, 4, 4, 8)
+        Relevance of the descriptors' values.
+
+    Returns
+    -------
+    pixels : float64 (height, width)
+    zero_bin : float
+        Relevance of values whose bin holds no gradient.
+    """
+    height, width = planes.shape[:2]
+    planes = np.asarray(planes, np.float64)
+    pixels, zero_bin = np.zeros((height, width)), 0.0
+    for k, j, iy, ix, o in np.ndindex(relevance.shape):
+        y = scale.first + scale.step * k + iy * scale.bin_size
+        x = scale.first + scale.step * j + ix * scale.bin_size
+        shares = []
+        for v, along_y in enumerate(bin_filter(scale.bin_size, iy, window, window_size)):
+            for u, along_x in enumerate(bin_filter(scale.bin_size, ix, window, window_size)):
+                # A pixel outside the image is a copy of the border pixel, which gets its share.
+                py = min(max(y + v - scale.bin_size + 1, 0), height - 1)
+                px = min(max(x + u - scale.bin_size + 1, 0), width - 1)
+                shares.append((py, px, along_y * along_x * planes[py, px, o]))
+        total = sum(z for _, _, z in shares)
+        if total == 0:
+            zero_bin += relevance[k, j, iy, ix, o]
+            continue
+        for py, px, z in shares:
+            pixels[py, px] += z / total * relevance[k, j, iy, ix, o]
+    return pixels, zero_bin
+
+
 # ---- Fisher vector ----
 
 
