@@ -6,12 +6,10 @@ are the set-up of Chatfield et al. (BMVC 2011), which the paper explains.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -20,6 +18,7 @@ from sklearn.exceptions import NotFittedError
 from . import threads
 from .fisher import PYRAMID, Fisher, FisherStack, FisherTrace, Linear
 from .gmm import DiagonalGMM
+from .progress import Progress
 from .rules import choose
 from .sift import DenseSIFT
 
@@ -32,27 +31,6 @@ class Projection:
 
     components_: np.ndarray  # float64 (D, 128), orthonormal rows
     mean_: np.ndarray  # float64 (128,), zero unless the classifier was told to centre
-
-
-class Progress:
-    """One line on stderr, rewritten while a terminal watches: done, all, time left."""
-
-    def __init__(self, what: str, total: int, show: bool):
-        self.what, self.total, self.show = what, total, show
-        self.done, self.start = 0, monotonic()
-
-    def step(self, count: int = 1) -> None:
-        self.done += count
-        if not self.show:
-            return
-        spent = monotonic() - self.start
-        left = spent / self.done * (self.total - self.done)
-        end = "\n" if self.done == self.total else ""
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{self.what} {self.done}/{self.total}, {left:.0f} s left \x1b[K{end}")
-        elif end:
-            sys.stderr.write(f"{self.what} {self.total}: {spent:.1f} s\n")
-        sys.stderr.flush()
 
 
 def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -420,6 +398,19 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         return self.trace(image, dtype).explain(target, depth, rules)
 
     # ---- files ----
+
+    def describe(self) -> dict:
+        """What the model holds, ready for JSON."""
+        self._fitted()
+        parameters = {k: v for k, v in self.get_params().items() if k not in ("n_jobs", "verbose", "random_state")}
+        return {
+            "kind": "Fisher-vector classifier",
+            "classes": [str(name) for name in self.classes_],
+            "multilabel": bool(self.multilabel_),
+            "dimensions": int(self.coef_.shape[1]),
+            "C": self.C_,
+            "parameters": parameters,
+        }
 
     def save(self, path, weights: str = "float32") -> None:
         """Write the model to `path`, exactly that name, atomically and byte for byte reproducible.

@@ -8,11 +8,14 @@ from . import render
 from .stack import Explanation
 
 
-def depth_sheet(explanations: Sequence[Explanation], cmap: str = "paper", height: int = 240):
+def depth_sheet(
+    explanations: Sequence[Explanation], cmap: str = "paper", height: int = 240, scale: str | float | None = "99.5%"
+):
     """Photographs at several depths: a row per photograph and target, a column per depth; PIL image.
 
-    `explanations` are those of one or more traces, target by target, the same depths for each; heatmaps have a scale of
-    their own (depths differ in it by orders of magnitude), named below each.
+    `explanations` are those of one or more traces, target by target, the same depths for each. `scale` is as
+    `render.colour` takes it: by default every heatmap saturates at the 99.5th percentile of its own |R|, since depths
+    differ by orders of magnitude and fine ones have few large values.
     """
     depths = list(dict.fromkeys(ex.depth for ex in explanations))
     rows = [explanations[at : at + len(depths)] for at in range(0, len(explanations), len(depths))]
@@ -22,13 +25,9 @@ def depth_sheet(explanations: Sequence[Explanation], cmap: str = "paper", height
     for row in rows:
         first = row[0]
         panels = [render.Panel(first.image, f"{first.target}\nscore {first.score:+.2f}")]
-        panels += [render.Panel(render.colour(ex.heatmap, cmap), f"sum {ex.heatmap.sum():+.3g}\n{_end(ex)}") for ex in row]
+        panels += [render.Panel(render.colour(ex.heatmap, cmap, scale=scale), f"sum {ex.heatmap.sum():+.3g}") for ex in row]
         grid.append([*panels, render.Panel(render.alpha(row[0].image, _low(row).heatmap), "positive, low resolution")])
     return render.sheet(grid, column_titles=["photograph", *depths, "alpha"], height=height, bar=cmap)
-
-
-def _end(explanation: Explanation) -> str:
-    return f"scale {abs(explanation.heatmap).max():.2g} a pixel"
 
 
 def _low(row: Sequence[Explanation]) -> Explanation:

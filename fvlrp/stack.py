@@ -223,14 +223,16 @@ class Trace:
         Explanation, or a list target by target with depths in the order given where either is a sequence.
         """
         several_targets, several_depths = _several(target), _several(depth)
-        targets = list(target) if several_targets else [self._top() if target is None else target]
+        targets = list(target) if several_targets else [self.top if target is None else target]
         depths = list(depth) if several_depths else [self.default_depth if depth is None else depth]
         positions = [self._target(t) for t in targets]
         depths = [self._depth(d) for d in depths]
         explanations = self._explain(positions, depths, rules) if positions and depths else []
         return explanations if several_targets or several_depths else explanations[0]
 
-    def _top(self):
+    @property
+    def top(self):
+        """The class with the highest score."""
         return self.classes[int(np.argmax(self.scores))]
 
 
