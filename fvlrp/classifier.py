@@ -1,7 +1,7 @@
 """The Fisher-vector image classifier: trained, applied, explained and kept as one file.
 
-Dense multi-scale SIFT -> PCA -> diagonal GMM -> improved Fisher vector over a spatial pyramid -> linear SVM. The defaults
-are the set-up of Chatfield et al. (BMVC 2011), which the paper explains.
+Dense multi-scale SIFT -> PCA -> diagonal GMM -> improved Fisher vector over a spatial pyramid -> linear SVM. The
+defaults are the set-up of Chatfield et al. (BMVC 2011), which the paper explains.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
     if class_names is not None:
         names = np.asarray(class_names)
         if len(names) != len(classes):
-            raise ValueError(f"class_names must name the {len(classes)} classes {list(classes)}, got {len(names)} names")
+            raise ValueError(
+                f"class_names must name the {len(classes)} classes {list(classes)}, got {len(names)} names"
+            )
         classes = names
     return np.where(position[:, None] == np.arange(len(classes)), 1, -1).astype(np.int8), classes, False
 
@@ -178,7 +180,9 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         images = self._images(images)
         signs, self.classes_, self.multilabel_ = parse_labels(labels, len(images), class_names)
         self._check()
-        random = np.random.RandomState(self.random_state) if not hasattr(self.random_state, "randint") else self.random_state
+        random = (
+            np.random.RandomState(self.random_state) if not hasattr(self.random_state, "randint") else self.random_state
+        )
         sift = self._sift()
         sample = self._sample(images, sift, random)
         self.pca_ = self._fit_pca(sample)
@@ -266,7 +270,9 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             progress.step()
             return values
 
-        return np.concatenate(threads.run([partial(one, *pair) for pair in zip(images, seeds, strict=True)], self.n_jobs))
+        return np.concatenate(
+            threads.run([partial(one, *pair) for pair in zip(images, seeds, strict=True)], self.n_jobs)
+        )
 
     def _fit_pca(self, sample: np.ndarray) -> Projection:
         mean = sample.mean(axis=0, dtype=np.float64)
@@ -316,7 +322,11 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             block = np.ascontiguousarray(codes[:, at : at + (1 << 14)])
             gram += block @ block.T
         columns = [1] if len(self.classes_) == 2 and not self.multilabel_ else range(len(self.classes_))
-        self.C_ = float(self.C) if self.C != "auto" else choose_c(gram, signs[:, list(columns)], random, copies=1 + self.mirror)
+        self.C_ = (
+            float(self.C)
+            if self.C != "auto"
+            else choose_c(gram, signs[:, list(columns)], random, copies=1 + self.mirror)
+        )
         duals = np.zeros((len(columns), len(codes)))
         self.intercept_ = np.zeros(len(columns))
         for row, column in enumerate(columns):
@@ -394,7 +404,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         return FisherTrace(self._fitted(), image, dtype, self.n_jobs)
 
     def explain(self, image, target=None, depth="bin", rules=None, dtype="float32"):
-        """Why `target` (None: the highest score) has its score: an Explanation, or a list; see `FisherTrace.explain`."""
+        """Why `target` (None: the highest score) has its score: an Explanation, or a list; see `Trace.explain`."""
         return self.trace(image, dtype).explain(target, depth, rules)
 
     # ---- files ----

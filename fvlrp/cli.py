@@ -72,7 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("--rule", action="append", default=[], metavar="NAME=VALUE", help="such as epsilon_pool=1")
     explain.add_argument("--resume", action="store_true", help="skip photographs whose results are all there")
 
-    compare = _command(commands, "compare", run_compare, "one sheet of several models' heatmaps, as the paper's Figure 1")
+    compare = _command(
+        commands, "compare", run_compare, "one sheet of several models' heatmaps, as the paper's Figure 1"
+    )
     compare.add_argument("photo", nargs="+")
     _model(compare, several=True)
     compare.add_argument("--target", default="top", help='one class for all photographs, or "top" of the first model')
@@ -219,7 +221,10 @@ def _explain_one(clf, photo, base: Path, formats: list[str], rules, args) -> dic
 
 
 def _asked(args) -> dict:
-    return {name: getattr(args, name) for name in ("model", "target", "depth", "format", "sheet", "exact", "rule", "cmap", "bar")}
+    return {
+        name: getattr(args, name)
+        for name in ("model", "target", "depth", "format", "sheet", "exact", "rule", "cmap", "bar")
+    }
 
 
 def _finished(record: Path, args) -> dict | None:
@@ -352,11 +357,11 @@ def run_evaluate(args) -> int:
             progress.step()
         read = ~np.isnan(scores).any(axis=1)
         if not read.any():
-            raise OSError(f"none of the {len(data)} photographs could be read; the first: {next(iter(broken.values()))}")
+            raise OSError(
+                f"none of the {len(data)} photographs could be read; the first: {next(iter(broken.values()))}"
+            )
         labels = data.matrix[read]
-        table = {
-            method: evaluate.average_precision(labels, scores[read], method) for method in ("11point", "area")
-        }
+        table = {method: evaluate.average_precision(labels, scores[read], method) for method in ("11point", "area")}
         results.append(
             {
                 "model": name,
@@ -394,9 +399,13 @@ def _table(results: list[dict]) -> str:
     lines = [f"{'class':<{width}} " + " ".join(heads)]
     for name in results[0]["classes"]:
         cells = [r["classes"][name] for r in results]
-        lines.append(f"{name:<{width}} " + " ".join(f"{_percent(c['11point']):>14} {_percent(c['area']):>7}" for c in cells))
+        lines.append(
+            f"{name:<{width}} " + " ".join(f"{_percent(c['11point']):>14} {_percent(c['area']):>7}" for c in cells)
+        )
     means = [r["mean"] for r in results]
-    lines.append(f"{'mean':<{width}} " + " ".join(f"{_percent(m['11point']):>14} {_percent(m['area']):>7}" for m in means))
+    lines.append(
+        f"{'mean':<{width}} " + " ".join(f"{_percent(m['11point']):>14} {_percent(m['area']):>7}" for m in means)
+    )
     return "\n".join(lines)
 
 

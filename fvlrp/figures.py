@@ -25,7 +25,9 @@ def depth_sheet(
     for row in rows:
         first = row[0]
         panels = [render.Panel(first.image, f"{first.target}\nscore {first.score:+.2f}")]
-        panels += [render.Panel(render.colour(ex.heatmap, cmap, scale=scale), f"sum {ex.heatmap.sum():+.3g}") for ex in row]
+        panels += [
+            render.Panel(render.colour(ex.heatmap, cmap, scale=scale), f"sum {ex.heatmap.sum():+.3g}") for ex in row
+        ]
         grid.append([*panels, render.Panel(render.alpha(row[0].image, _low(row).heatmap), "positive, low resolution")])
     return render.sheet(grid, column_titles=["photograph", *depths, "alpha"], height=height, bar=cmap)
 

@@ -588,9 +588,7 @@ class FisherTrace(Trace):
         scales = self.descriptors.geometry.scales
         done = threads.run(
             [
-                partial(
-                    supports.scale, s, values[s.slice].reshape(s.rows, s.cols, bins, bins), bins, rules
-                )
+                partial(supports.scale, s, values[s.slice].reshape(s.rows, s.cols, bins, bins), bins, rules)
                 for s in scales
             ],
             self.n_jobs,

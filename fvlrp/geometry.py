@@ -105,7 +105,7 @@ class Geometry:
         return np.concatenate(parts).astype(np.float32) if parts else np.empty((0, 3), np.float32)
 
     def cell_of(self, rows: int, cols: int) -> np.ndarray:
-        """Cell index ``x-major`` (x0y0, x0y1, x1y0, ...) of every descriptor in a rows x cols grid of cells: (n,) int64.
+        """Cell of every descriptor in a rows x cols grid of cells, x-major (x0y0, x0y1, x1y0, ...): int64 (n,).
 
         Membership is by frame centre c: min(n - 1, ceil((c + 1) n / length) - 1), as the enceval toolkit counts
         from 1: never floor(c n / length).

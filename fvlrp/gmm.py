@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from functools import partial
+from itertools import pairwise
 from time import monotonic
 
 import numpy as np
@@ -120,8 +121,8 @@ class DiagonalGMM(DensityMixin, BaseEstimator):
         sample = X if len(X) <= size else X[np.sort(random.choice(len(X), size, replace=False))]
         seed = random.randint(np.iinfo(np.int32).max)
         clusters = KMeans(self.n_components, n_init=1, max_iter=20, tol=1e-3, random_state=seed)
-        # One BLAS thread: the sums of k-means are then the same for any number of processors. Stopping early, or finding
-        # fewer distinct points than clusters, is fine for a start.
+        # One BLAS thread: the sums of k-means are then the same for any number of processors. Stopping early, or
+        # finding fewer distinct points than clusters, is fine for a start.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             labels = clusters.fit(sample).labels_
@@ -149,7 +150,7 @@ class DiagonalGMM(DensityMixin, BaseEstimator):
                     sums[i] = sums[i] + part
             return sums
 
-        tasks = [partial(segment, a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+        tasks = [partial(segment, a, b) for a, b in pairwise(edges) if b > a]
         parts = threads.run(tasks, self.n_jobs)
         return tuple(sum(part[i] for part in parts) for i in range(4))
 
@@ -258,7 +259,9 @@ class FisherEncoder(TransformerMixin, BaseEstimator):
             by_u = 1 / np.sqrt(weights)[:, None]
             return np.concatenate([(s1 * by_u).ravel(), ((s2 - s0[:, None]) * by_u / np.sqrt(2)).ravel()])
 
-        return np.array(threads.run([partial(encode, x) for x in lists], self.n_jobs)).reshape(len(lists), 2 * means.size)
+        return np.array(threads.run([partial(encode, x) for x in lists], self.n_jobs)).reshape(
+            len(lists), 2 * means.size
+        )
 
     @staticmethod
     def _list(i: int, x, dims: int) -> np.ndarray:

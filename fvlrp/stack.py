@@ -1,7 +1,7 @@
 """What both kinds of classifier share: a forward pass leaves a Trace, the walk back leaves Explanations and a Ledger.
 
-A classifier is a stack of layers. A layer owes ``forward(x) -> (y, saved)`` and ``relevance(r, saved, rules) -> r``. The
-depth says where exact decomposition ends; below it, mappings are replaced by flat weights over receptive fields.
+A classifier is a stack of layers. A layer owes ``forward(x) -> (y, saved)`` and ``relevance(r, saved, rules) -> r``.
+The depth says where exact decomposition ends; below it, mappings are replaced by flat weights over receptive fields.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ class Ledger(Mapping):
         self._entries = {stage: float(amount) for stage, amount in entries.items()}
         if not exact:
             heatmap = self._entries.pop("heatmap")
-            self._entries["rounding"] = self._entries["score"] - heatmap - sum(
-                amount for stage, amount in self._entries.items() if stage != "score"
+            self._entries["rounding"] = (
+                self._entries["score"]
+                - heatmap
+                - sum(amount for stage, amount in self._entries.items() if stage != "score")
             )
             self._entries["heatmap"] = heatmap
 
