@@ -374,7 +374,11 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             return scores
 
         scores = np.array(threads.run([partial(one, image) for image in images], self.n_jobs))
-        return scores[:, 0] if scores.shape[1] == 1 and not self.multilabel_ else scores
+        return scores[:, 1] if len(self.classes_) == 2 and not self.multilabel_ else scores
+
+    def scores(self, image) -> np.ndarray:
+        """Scores of one image for every class, float64 (n_classes,): what an explanation of each starts from."""
+        return self._fitted().scores(image)
 
     def predict(self, images) -> np.ndarray:
         """Classes (n,), or for labels that were a matrix an indicator of 0 / 1 (n, n_classes)."""

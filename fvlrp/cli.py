@@ -7,12 +7,14 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
 
-from . import __version__
+from . import __version__, threads
+from .progress import Progress
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -184,7 +186,7 @@ def run_explain(args) -> int:
             _say(args, f"{photo}: " + ", ".join(f"{s['target']} {s['score']:+.3f}" for s in result["scores"]))
         except (ValueError, OSError) as error:
             broken.append({"photo": str(photo), "error": str(error)})
-            _say(args, f"{photo}: failed: {error}")
+            _say(args, f"{photo}: failed")
     for failure in broken:
         print(f"fvlrp: {failure['photo']}: {failure['error']}", file=sys.stderr)
     text = "\n".join(path for result in results for path in result["files"])
@@ -196,9 +198,9 @@ def _explain_one(clf, photo, base: Path, formats: list[str], rules, args) -> dic
     from . import figures, render
 
     trace = clf.trace(photo, "float64" if args.exact else "float32")
-    targets = trace.classes if args.target == "all" else [None] if args.target == "top" else args.target.split(",")
+    targets = trace.classes if args.target == "all" else [name.strip() for name in args.target.split(",")]
     depths = list(trace.depths) if args.depth == "all" else args.depth.split(",")
-    targets = [trace.top if target is None else target.strip() for target in targets]
+    targets = list(dict.fromkeys(trace.top if target == "top" else target for target in targets))
     explanations = trace.explain(targets, [depth.strip() for depth in depths], rules)
     written = []
     for ex in explanations:
@@ -339,7 +341,6 @@ def run_compare(args) -> int:
 
 def run_evaluate(args) -> int:
     from . import datasets, evaluate
-    from .progress import Progress
 
     data = datasets.open_dataset(args.data, args.split)
     names = args.model or ["voc20"]
@@ -347,14 +348,7 @@ def run_evaluate(args) -> int:
     for name in names:
         clf = _load(name, args)
         columns = _columns(clf.classes_, data.class_names, name)
-        progress = Progress(f"{name}: photograph", len(data), not args.quiet)
-        scores = np.full((len(data), len(columns)), np.nan)
-        for i, path in enumerate(data.paths):
-            try:
-                scores[i] = np.asarray(clf.trace(path).scores)[columns]
-            except (ValueError, OSError) as error:
-                broken[str(path)] = str(error)
-            progress.step()
+        scores = _scores(clf, data.paths, broken, args)[:, columns]
         read = ~np.isnan(scores).any(axis=1)
         if not read.any():
             raise OSError(
@@ -378,6 +372,22 @@ def run_evaluate(args) -> int:
     failed = [{"photo": path, "error": error} for path, error in broken.items()]
     _result(args, {"results": results, "failed": failed}, _table(results))
     return FAILED if broken else OK
+
+
+def _scores(clf, paths, broken: dict[str, str], args) -> np.ndarray:
+    """Scores (n, classes) of every photograph; NaN for those that cannot be read, which `broken` then explains."""
+    progress = Progress("scored photograph", len(paths), not args.quiet)
+
+    def one(path) -> np.ndarray:
+        try:
+            return clf.scores(path)
+        except (ValueError, OSError) as error:
+            broken[str(path)] = str(error)
+            return np.full(len(clf.classes_), np.nan)
+        finally:
+            progress.step()
+
+    return np.array(threads.run([partial(one, path) for path in paths], args.jobs))
 
 
 def _columns(classes, wanted: Sequence[str], model: str) -> list[int]:

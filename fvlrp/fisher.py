@@ -453,8 +453,15 @@ class FisherStack:
         return self.normalise.forward(sums)[0]
 
     def scores(self, image, dtype=np.float32, n_jobs=None) -> np.ndarray:
-        """Linear scores float64 (n_scores,); two classes have one."""
-        return self.linear.forward(self.encode(image, dtype, n_jobs=n_jobs), np.dtype(dtype) == EXACT)[0]
+        """Scores of every class, float64 (n_classes,)."""
+        return self.per_class(
+            self.linear.forward(self.encode(image, dtype, n_jobs=n_jobs), np.dtype(dtype) == EXACT)[0]
+        )
+
+    def per_class(self, scores: np.ndarray) -> np.ndarray:
+        """One score per class: of two classes with one hyperplane, positive speaks for the second."""
+        two = len(scores) == 1 and len(self.classes) == 2
+        return np.array([-scores[0], scores[0]]) if two else scores
 
 
 class FisherTrace(Trace):
@@ -484,9 +491,7 @@ class FisherTrace(Trace):
         self._forward: dict[np.dtype, Pooled] = {}
         self.vector, _ = stack.normalise.forward(self._pooled(dtype).sums)
         scores, self._saved = stack.linear.forward(self.vector, dtype == EXACT)
-        if len(stack.classes) == 2 and len(scores) == 1:  # one score for two classes: positive speaks for the second
-            scores = np.array([-scores[0], scores[0]])
-        super().__init__(scores, stack.classes)
+        super().__init__(stack.per_class(scores), stack.classes)
 
     def _pooled(self, dtype) -> Pooled:
         if dtype not in self._forward:
