@@ -134,7 +134,7 @@ def descriptors(bins: np.ndarray, bin_size: int, contrast_threshold: float = 0.0
 def sift_pixels(
     planes: np.ndarray, scale, relevance: np.ndarray, window: str = "flat", window_size: float = 1.5
 ) -> tuple[np.ndarray, float]:
-    """Eq. 1 below the bins, pixel by pixel: R_p = sum over (l, b, o) of z_p / sum_p' z_p' * R_lbo, z_p = filter * G_o(p).
+    """Eq. 1 below the bins: R_p = sum over (l, b, o) of R_lbo z_p / sum_p' z_p', with z_p = filter * G_o(p).
 
     Parameters
     ----------
