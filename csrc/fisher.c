@@ -5,86 +5,107 @@
  * double. Backward weighs the same terms by the shares R / (S + epsilon sgn S), folded into one polynomial in y for
  * each component and dimension. Included by isa.c once per real type. */
 
-enum { R(CHUNK) = 256 }; /* rows that float sums run over before they are merged in double */
-
+/* A tile's entries by component instead of by row: a component's tables are then read once a tile and stay in
+ * registers, which is what both directions wait for. */
 typedef struct {
-    const fvlrp_model *model;
-    REAL *sums;      /* (K, 2, stride): sum gamma z, sum gamma z^2 of the chunk */
-    uint8_t *dirty;  /* (K): whether the chunk holds anything of a component */
-    ptrdiff_t rows;
-    double *s0, *s1, *s2;
-} R(pooler);
+    int64_t *heads;   /* (K + 1): where each component's entries begin */
+    uint8_t *rows;    /* (TILE K): row of each entry in the tile */
+    REAL *gamma;      /* (TILE K) */
+} R(by_component);
 
-static int R(pooler_open)(R(pooler) *p, const fvlrp_model *model, double *s0, double *s1, double *s2) {
-    const ptrdiff_t length = model->components * 2 * model->stride;
-    *p = (R(pooler)){.model = model, .s0 = s0, .s1 = s1, .s2 = s2};
-    p->sums = scratch(length, sizeof(REAL));
-    p->dirty = calloc((size_t)model->components, 1);
-    if (!p->sums || !p->dirty) return FVLRP_E_MEMORY;
-    memset(p->sums, 0, (size_t)length * sizeof(REAL));
-    return FVLRP_OK;
+static int R(by_component_open)(R(by_component) *t, ptrdiff_t components) {
+    t->heads = scratch(components + 2, sizeof(int64_t));
+    t->rows = scratch(R(TILE) * components, 1);
+    t->gamma = scratch(R(TILE) * components, sizeof(REAL));
+    return t->heads && t->rows && t->gamma ? FVLRP_OK : FVLRP_E_MEMORY;
 }
 
-static void R(pooler_merge)(R(pooler) *p) {
-    const ptrdiff_t dims = p->model->dims, stride = p->model->stride;
-    for (ptrdiff_t k = 0; k < p->model->components; k++) {
-        if (!p->dirty[k]) continue;
-        REAL *first = p->sums + k * 2 * stride, *second = first + stride;
-        double *s1 = p->s1 + k * dims, *s2 = p->s2 + k * dims;
-        for (ptrdiff_t d = 0; d < dims; d++) s1[d] += first[d];
-        for (ptrdiff_t d = 0; d < dims; d++) s2[d] += second[d];
-        memset(first, 0, (size_t)(2 * stride) * sizeof(REAL));
-        p->dirty[k] = 0;
-    }
-    p->rows = 0;
+static void R(by_component_close)(R(by_component) *t) {
+    free(t->heads);
+    free(t->rows);
+    free(t->gamma);
 }
 
-static void R(pooler_close)(R(pooler) *p) {
-    free(p->sums);
-    free(p->dirty);
-}
-
-INLINE void R(pool_rows)(const ptrdiff_t vectors, R(pooler) *p, const REAL *y, ptrdiff_t m, const int64_t *indptr,
-                         const uint16_t *index, const REAL *gamma) {
-    const ptrdiff_t stride = vectors * LANES;
-    const REAL *scales = p->model->scale, *shifts = p->model->shift;
-    for (ptrdiff_t i = 0; i < m; i++, y += stride) {
+/* Counting sort of the entries of m <= TILE rows; rows stay ascending within a component. */
+static void R(by_component_fill)(R(by_component) *t, ptrdiff_t components, ptrdiff_t m, const int64_t *indptr,
+                                 const uint16_t *index, const REAL *gamma) {
+    int64_t *next = t->heads + 1; /* counts first, then running starts, which end as the next component's head */
+    memset(t->heads, 0, (size_t)(components + 2) * sizeof(int64_t));
+    for (int64_t e = indptr[0]; e < indptr[m]; e++) next[index[e] + 1]++;
+    for (ptrdiff_t k = 1; k <= components; k++) next[k] += next[k - 1];
+    for (ptrdiff_t i = 0; i < m; i++)
         for (int64_t e = indptr[i]; e < indptr[i + 1]; e++) {
-            const ptrdiff_t k = index[e];
-            const REAL *scale = scales + k * stride, *shift = shifts + k * stride;
-            REAL *first = p->sums + k * 2 * stride, *second = first + stride;
-            for (ptrdiff_t v = 0; v < vectors; v++) {
-                const VREAL z = R(load)(y + v * LANES) * R(load)(scale + v * LANES) + R(load)(shift + v * LANES);
-                const VREAL gz = gamma[e] * z;
-                R(store)(first + v * LANES, R(load)(first + v * LANES) + gz);
-                R(store)(second + v * LANES, R(load)(second + v * LANES) + gz * z);
-            }
-            p->s0[k] += (double)gamma[e];
-            p->dirty[k] = 1;
+            const int64_t to = next[index[e]]++;
+            t->rows[to] = (uint8_t)i;
+            t->gamma[to] = gamma[e];
         }
-        if (++p->rows == R(CHUNK)) R(pooler_merge)(p);
+}
+
+/* Registers allow so many vectors of columns at a time. */
+enum { R(COLUMNS) = VBYTES == 64 ? 5 : 2 };
+
+/* Sums of gamma z and gamma z^2 over one component's entries, `width` vectors of columns: at most TILE rows in float. */
+INLINE void R(pool_columns)(const int width, const REAL *y, ptrdiff_t stride, const uint8_t *rows, const REAL *gamma,
+                            int64_t count, const REAL *scales, const REAL *shifts, REAL *first, REAL *second) {
+    VREAL scale[5], shift[5], gz[5], gzz[5];
+    UNROLL for (int v = 0; v < width; v++) {
+        scale[v] = R(load)(scales + v * LANES);
+        shift[v] = R(load)(shifts + v * LANES);
+        gz[v] = gzz[v] = (VREAL){0};
+    }
+    for (int64_t e = 0; e < count; e++) {
+        const REAL *row = y + rows[e] * stride;
+        const VREAL g = R(fill)(gamma[e]);
+        UNROLL for (int v = 0; v < width; v++) {
+            const VREAL z = R(load)(row + v * LANES) * scale[v] + shift[v];
+            const VREAL weighed = g * z;
+            gz[v] += weighed;
+            gzz[v] += weighed * z;
+        }
+    }
+    UNROLL for (int v = 0; v < width; v++) {
+        R(store)(first + v * LANES, gz[v]);
+        R(store)(second + v * LANES, gzz[v]);
     }
 }
 
-/* D = 80 is the classifier's; its loop has a constant length. */
-static void R(pool_tile)(R(pooler) *p, const REAL *y, ptrdiff_t m, const int64_t *indptr, const uint16_t *index,
-                         const REAL *gamma) {
-    const ptrdiff_t vectors = p->model->stride / LANES;
-    if (vectors == 80 / LANES)
-        R(pool_rows)(80 / LANES, p, y, m, indptr, index, gamma);
-    else
-        R(pool_rows)(vectors, p, y, m, indptr, index, gamma);
+/* ADD a tile of m rows to the sums; what runs in float is merged in double at once. */
+static void R(pool_tile)(const fvlrp_model *model, R(by_component) *t, REAL *parts, const REAL *y, ptrdiff_t m,
+                         const int64_t *indptr, const uint16_t *index, const REAL *gamma, double *s0, double *s1,
+                         double *s2) {
+    const ptrdiff_t dims = model->dims, stride = model->stride;
+    REAL *first = parts, *second = parts + stride;
+    R(by_component_fill)(t, model->components, m, indptr, index, gamma);
+    for (ptrdiff_t k = 0; k < model->components; k++) {
+        const int64_t begin = t->heads[k], count = t->heads[k + 1] - begin;
+        if (!count) continue;
+        const REAL *scale = (const REAL *)model->scale + k * stride, *shift = (const REAL *)model->shift + k * stride;
+        const uint8_t *rows = t->rows + begin;
+        const REAL *weights = t->gamma + begin;
+        ptrdiff_t at = 0;
+        for (; at + R(COLUMNS) * LANES <= stride; at += R(COLUMNS) * LANES)
+            R(pool_columns)(R(COLUMNS), y + at, stride, rows, weights, count, scale + at, shift + at, first + at,
+                            second + at);
+        for (; at < stride; at += LANES)
+            R(pool_columns)(1, y + at, stride, rows, weights, count, scale + at, shift + at, first + at, second + at);
+        double sum = 0;
+        for (int64_t e = 0; e < count; e++) sum += (double)weights[e];
+        s0[k] += sum;
+        for (ptrdiff_t d = 0; d < dims; d++) s1[k * dims + d] += (double)first[d];
+        for (ptrdiff_t d = 0; d < dims; d++) s2[k * dims + d] += (double)second[d];
+    }
 }
 
 static int R(pool)(const fvlrp_model *model, const void *y, ptrdiff_t n, const int64_t *indptr, const uint16_t *index,
                    const void *gamma, double *s0, double *s1, double *s2) {
-    R(pooler) p;
-    const int status = R(pooler_open)(&p, model, s0, s1, s2);
-    if (status == FVLRP_OK) {
-        R(pool_tile)(&p, y, n, indptr, index, gamma);
-        R(pooler_merge)(&p);
-    }
-    R(pooler_close)(&p);
+    R(by_component) t = {0};
+    REAL *parts = scratch(2 * model->stride, sizeof(REAL));
+    const int status = R(by_component_open)(&t, model->components) || !parts ? FVLRP_E_MEMORY : FVLRP_OK;
+    for (ptrdiff_t first = 0; status == FVLRP_OK && first < n; first += R(TILE))
+        R(pool_tile)(model, &t, parts, (const REAL *)y + first * model->stride,
+                     n - first < R(TILE) ? n - first : R(TILE), indptr + first, index, gamma, s0, s1, s2);
+    R(by_component_close)(&t);
+    free(parts);
     return status;
 }
 
@@ -94,12 +115,13 @@ static int R(encode)(const fvlrp_model *model, int type, const void *x, const in
     const ptrdiff_t tile = R(TILE), stride = model->stride;
     const int centre = R(has_mean)(model);
     R(assigner) a = {0};
-    R(pooler) p = {0};
+    R(by_component) t = {0};
     REAL *in = scratch((tile + R(SLACK)) * model->inputs, sizeof(REAL));
     REAL *out = scratch((tile + R(SLACK)) * stride, sizeof(REAL));
+    REAL *parts = scratch(2 * stride, sizeof(REAL));
     int status = R(assigner_open)(&a, model);
-    if (status == FVLRP_OK) status = R(pooler_open)(&p, model, s0, s1, s2);
-    if (!in || !out) status = FVLRP_E_MEMORY;
+    if (status == FVLRP_OK) status = R(by_component_open)(&t, model->components);
+    if (!in || !out || !parts) status = FVLRP_E_MEMORY;
     if (status != FVLRP_OK) goto out;
     memset(in, 0, (size_t)((tile + R(SLACK)) * model->inputs) * sizeof(REAL));
 
@@ -108,17 +130,17 @@ static int R(encode)(const fvlrp_model *model, int type, const void *x, const in
         R(gather)(type, x, rows, *done, m, model->inputs, in);
         R(project_tile)(model, centre, in, m, out);
         const ptrdiff_t fitted = R(assign)(&a, out, m, capacity, indptr + *done, index, gamma, NULL);
-        R(pool_tile)(&p, out, fitted, indptr + *done, index, gamma);
+        R(pool_tile)(model, &t, parts, out, fitted, indptr + *done, index, gamma, s0, s1, s2);
         memcpy((REAL *)y + *done * stride, out, (size_t)(fitted * stride) * sizeof(REAL));
         *done += fitted;
         if (fitted < m) status = FVLRP_E_FULL;
     }
-    R(pooler_merge)(&p);
 out:
     R(assigner_close)(&a);
-    R(pooler_close)(&p);
+    R(by_component_close)(&t);
     free(in);
     free(out);
+    free(parts);
     return status;
 }
 
@@ -154,35 +176,41 @@ static int R(tables)(const fvlrp_model *model, ptrdiff_t cells, const double *sh
     return FVLRP_OK;
 }
 
-/* Relevance of one row in `width` vectors from column `at` on: the polynomials of its components, weighed by gamma,
- * summed in registers; then Horner's scheme. */
-INLINE void R(relevance_columns)(const int width, const ptrdiff_t stride, const REAL *y, int64_t begin, int64_t end,
-                                 const uint16_t *index, const REAL *gamma, const REAL *table, REAL *r) {
+/* r += gamma (c0 + c1 y + c2 y^2) for one component's entries, `width` vectors of columns. */
+INLINE void R(relevance_columns)(const int width, const REAL *y, ptrdiff_t stride, const uint8_t *rows,
+                                 const REAL *gamma, int64_t count, const REAL *table, REAL *r) {
     VREAL c0[5], c1[5], c2[5];
-    UNROLL for (int v = 0; v < width; v++) c0[v] = c1[v] = c2[v] = (VREAL){0};
-    for (int64_t e = begin; e < end; e++) {
-        const REAL *t = table + (ptrdiff_t)index[e] * 3 * stride;
+    UNROLL for (int v = 0; v < width; v++) {
+        c0[v] = R(load)(table + v * LANES);
+        c1[v] = R(load)(table + stride + v * LANES);
+        c2[v] = R(load)(table + 2 * stride + v * LANES);
+    }
+    for (int64_t e = 0; e < count; e++) {
+        const ptrdiff_t at = rows[e] * stride;
         const VREAL g = R(fill)(gamma[e]);
         UNROLL for (int v = 0; v < width; v++) {
-            c0[v] += g * R(load)(t + v * LANES);
-            c1[v] += g * R(load)(t + stride + v * LANES);
-            c2[v] += g * R(load)(t + 2 * stride + v * LANES);
+            const VREAL x = R(load)(y + at + v * LANES);
+            const VREAL sum = R(load)(r + at + v * LANES);
+            R(store)(r + at + v * LANES, sum + g * ((c2[v] * x + c1[v]) * x + c0[v]));
         }
-    }
-    UNROLL for (int v = 0; v < width; v++) {
-        const VREAL x = R(load)(y + v * LANES);
-        R(store)(r + v * LANES, (c2[v] * x + c1[v]) * x + c0[v]);
     }
 }
 
-static void R(relevance_tile)(const ptrdiff_t stride, const REAL *y, ptrdiff_t m, const int64_t *indptr,
-                              const uint16_t *index, const REAL *gamma, const REAL *table, REAL *r) {
-    for (ptrdiff_t i = 0; i < m; i++, y += stride, r += stride) {
+/* Eqs. 5-6 for a tile of m rows, whose entries `t` holds by component: r (m, stride). */
+static void R(relevance_tile)(const fvlrp_model *model, const R(by_component) *t, const REAL *y, ptrdiff_t m,
+                              const REAL *table, REAL *r) {
+    const ptrdiff_t stride = model->stride;
+    memset(r, 0, (size_t)(m * stride) * sizeof(REAL));
+    for (ptrdiff_t k = 0; k < model->components; k++, table += 3 * stride) {
+        const int64_t begin = t->heads[k], count = t->heads[k + 1] - begin;
+        if (!count) continue;
+        const uint8_t *rows = t->rows + begin;
+        const REAL *weights = t->gamma + begin;
         ptrdiff_t at = 0;
-        for (; at + 5 * LANES <= stride; at += 5 * LANES)
-            R(relevance_columns)(5, stride, y + at, indptr[i], indptr[i + 1], index, gamma, table + at, r + at);
+        for (; at + R(COLUMNS) * LANES <= stride; at += R(COLUMNS) * LANES)
+            R(relevance_columns)(R(COLUMNS), y + at, stride, rows, weights, count, table + at, r + at);
         for (; at < stride; at += LANES)
-            R(relevance_columns)(1, stride, y + at, indptr[i], indptr[i + 1], index, gamma, table + at, r + at);
+            R(relevance_columns)(1, y + at, stride, rows, weights, count, table + at, r + at);
     }
 }
 
@@ -254,12 +282,15 @@ static int R(relevance)(const fvlrp_model *model, int type, const void *x, const
     const ptrdiff_t tile = R(TILE), stride = model->stride, dims = model->dims, inputs = model->inputs;
     const int through = out->bins || out->sift || out->absorbed;
     R(backward) b;
+    R(by_component) sorted = {0};
     int status = R(backward_open)(&b, model, mean, through);
+    if (status == FVLRP_OK) status = R(by_component_open)(&sorted, model->components);
     if (status != FVLRP_OK) goto out;
 
     for (ptrdiff_t first = 0; first < n; first += tile) {
         const ptrdiff_t m = n - first < tile ? n - first : tile;
         const REAL *yt = (const REAL *)y + first * stride;
+        R(by_component_fill)(&sorted, model->components, m, indptr + first, index, gamma);
         if (through) {
             R(gather)(type, x, rows, first, m, inputs, b.xhat);
             if (mean == FVLRP_MEAN_CENTERED && b.has_mean)
@@ -270,7 +301,7 @@ static int R(relevance)(const fvlrp_model *model, int type, const void *x, const
         }
         for (ptrdiff_t t = 0; t < targets; t++) {
             const REAL *table = (const REAL *)tables + t * model->components * 3 * stride;
-            R(relevance_tile)(stride, yt, m, indptr + first, index, gamma, table, b.r);
+            R(relevance_tile)(model, &sorted, yt, m, table, b.r);
             for (ptrdiff_t i = 0; i < m; i++) {
                 const ptrdiff_t to = t * out->pitch + (rows ? rows[first + i] : first + i);
                 if (out->total) out->total[to] = R(sum_row)(b.r + i * stride, stride);
@@ -312,5 +343,6 @@ static int R(relevance)(const fvlrp_model *model, int type, const void *x, const
     }
 out:
     R(backward_close)(&b);
+    R(by_component_close)(&sorted);
     return status;
 }

@@ -135,7 +135,7 @@ int fvlrp_posteriors(const fvlrp_model *model, const void *y, ptrdiff_t n, ptrdi
 
 /* ADD to the sums over n rows, with z = (y - mu_k) / sigma_k:
  *   s0  double (K): sum gamma;   s1  double (K, D): sum gamma z;   s2  double (K, D): sum gamma z^2
- * Float sums run over at most 256 rows before they are merged in double. */
+ * Float sums run over at most 96 rows before they are merged in double. */
 int fvlrp_pool(const fvlrp_model *model, const void *y, ptrdiff_t n, const int64_t *indptr, const uint16_t *index,
                const void *gamma, double *s0, double *s1, double *s2);
 
