@@ -7,7 +7,7 @@
  * The triangles are applied by direct taps, not by running sums: a float running sum drifts (VLFeat's does), and taps
  * give the same bits wherever a band begins. */
 
-#ifdef __AVX2__
+#ifdef __SSE4_1__
 #include <immintrin.h>
 #endif
 
@@ -26,25 +26,35 @@ INLINE float total(vfloat v) { return _mm512_reduce_add_ps((__m512)v); }
 INLINE void store_bytes(uint8_t *to, vfloat v) {
     _mm_storeu_si128((__m128i *)to, _mm512_cvtusepi32_epi8(_mm512_cvttps_epi32((__m512)v)));
 }
-#else
-#if VBYTES == 32
+#elif VBYTES == 32
 INLINE vfloat smaller(vfloat a, vfloat b) { return (vfloat)_mm256_min_ps((__m256)a, (__m256)b); }
 INLINE float total(vfloat v) {
     typedef float quad __attribute__((vector_size(16)));
     const quad sum = (quad)_mm256_castps256_ps128((__m256)v) + (quad)_mm256_extractf128_ps((__m256)v, 1);
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
+INLINE void store_bytes(uint8_t *to, vfloat v) {
+    const __m256i whole = _mm256_cvttps_epi32((__m256)v);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64((__m128i *)to, _mm_packus_epi16(words, words));
+}
+#else
+INLINE float total(vfloat v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+#ifdef __SSE4_1__
+INLINE vfloat smaller(vfloat a, vfloat b) { return (vfloat)_mm_min_ps((__m128)a, (__m128)b); }
+INLINE void store_bytes(uint8_t *to, vfloat v) {
+    const __m128i whole = _mm_cvttps_epi32((__m128)v), words = _mm_packus_epi32(whole, whole);
+    _mm_storeu_si32(to, _mm_packus_epi16(words, words));
+}
 #else
 INLINE vfloat smaller(vfloat a, vfloat b) {
     const vint less = (vint)(a < b);
     return (vfloat)(((vint)a & less) | ((vint)b & ~less));
 }
-INLINE float total(vfloat v) { return (v[0] + v[2]) + (v[1] + v[3]); }
-#endif
 INLINE void store_bytes(uint8_t *to, vfloat v) {
-    typedef uint8_t bytes __attribute__((vector_size(FLOATS), aligned(1), may_alias));
-    *(bytes *)to = __builtin_convertvector(v, bytes);
+    for (int i = 0; i < FLOATS; i++) to[i] = (uint8_t)v[i];
 }
+#endif
 #endif
 
 INLINE ptrdiff_t least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
