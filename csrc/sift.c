@@ -543,6 +543,20 @@ typedef struct sift_back {
     double lost;
 } sift_back;
 
+/* Floats that make one vector of doubles. */
+typedef float vhalf_any __attribute__((vector_size(VBYTES / 2), aligned(4), may_alias));
+typedef int64_t vlong __attribute__((vector_size(VBYTES)));
+
+INLINE double sum_lanes(vdouble v) {
+#if VBYTES == 64
+    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+#elif VBYTES == 32
+    return (v[0] + v[2]) + (v[1] + v[3]);
+#else
+    return v[0] + v[1];
+#endif
+}
+
 DEFINE_WEIGH(_double, double, vdouble, vdouble_any)
 DEFINE_WEIGH_OCTETS(_double, double, vdouble, vdouble_any)
 
@@ -664,11 +678,15 @@ static void divide_row(sift_back *b, ptrdiff_t track, ptrdiff_t index) {
         rows[j] = b->along_x + inside(y + j - t->reach, height) % t->taps * b->pitch;
     weigh_double(b->pooled, rows, b->taps + track * t->taps, t->taps, n);
     double *share = share_row(b, track, index);
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const double h = b->pooled[i], r = share[i];
-        share[i] = h > 0 ? r / h : 0;
-        if (!(h > 0)) b->lost += r;
+    vdouble lost = {0};
+    for (ptrdiff_t i = 0; i < n; i += DOUBLES) {
+        const vdouble h = *(const vdouble_any *)(b->pooled + i), r = *(const vdouble_any *)(share + i);
+        const vlong full = (vlong)(h > 0), one = (vlong)(1 - (vdouble){0});
+        const vdouble divisor = (vdouble)((vlong)h | (one & ~full));
+        *(vdouble_any *)(share + i) = (vdouble)((vlong)(r / divisor) & full);
+        lost += (vdouble)((vlong)r & ~full);
     }
+    b->lost += sum_lanes(lost);
 }
 
 /* Gather pixel row y, which may lie outside the image. */
@@ -699,10 +717,13 @@ static void gather_row(sift_back *b, ptrdiff_t y, double *pixels) {
                      count * ORIENTATIONS);
         for (ptrdiff_t m = 0; m < count; m++) {
             const ptrdiff_t x = inside(b->left + phase + m * t->stride, s->width);
-            double sum[ORIENTATIONS];
-            for (int o = 0; o < ORIENTATIONS; o++)
-                sum[o] = planes[x * ORIENTATIONS + o] * b->out[m * ORIENTATIONS + o];
-            pixels[x] += ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
+            const float *octet = planes + x * ORIENTATIONS;
+            vdouble sum = {0};
+            UNROLL for (int o = 0; o < ORIENTATIONS; o += DOUBLES) {
+                const vdouble plane = __builtin_convertvector(*(const vhalf_any *)(octet + o), vdouble);
+                sum += plane * *(const vdouble_any *)(b->out + m * ORIENTATIONS + o);
+            }
+            pixels[x] += sum_lanes(sum);
         }
     }
 }
