@@ -7,7 +7,7 @@
  * The triangles are applied by direct taps, not by running sums: a float running sum drifts (VLFeat's does), and taps
  * give the same bits wherever a band begins. */
 
-#ifdef __AVX2__
+#ifdef __SSE4_1__
 #include <immintrin.h>
 #endif
 
@@ -26,25 +26,35 @@ INLINE float total(vfloat v) { return _mm512_reduce_add_ps((__m512)v); }
 INLINE void store_bytes(uint8_t *to, vfloat v) {
     _mm_storeu_si128((__m128i *)to, _mm512_cvtusepi32_epi8(_mm512_cvttps_epi32((__m512)v)));
 }
-#else
-#if VBYTES == 32
+#elif VBYTES == 32
 INLINE vfloat smaller(vfloat a, vfloat b) { return (vfloat)_mm256_min_ps((__m256)a, (__m256)b); }
 INLINE float total(vfloat v) {
     typedef float quad __attribute__((vector_size(16)));
     const quad sum = (quad)_mm256_castps256_ps128((__m256)v) + (quad)_mm256_extractf128_ps((__m256)v, 1);
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
+INLINE void store_bytes(uint8_t *to, vfloat v) {
+    const __m256i whole = _mm256_cvttps_epi32((__m256)v);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64((__m128i *)to, _mm_packus_epi16(words, words));
+}
+#else
+INLINE float total(vfloat v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+#ifdef __SSE4_1__
+INLINE vfloat smaller(vfloat a, vfloat b) { return (vfloat)_mm_min_ps((__m128)a, (__m128)b); }
+INLINE void store_bytes(uint8_t *to, vfloat v) {
+    const __m128i whole = _mm_cvttps_epi32((__m128)v), words = _mm_packus_epi32(whole, whole);
+    _mm_storeu_si32(to, _mm_packus_epi16(words, words));
+}
 #else
 INLINE vfloat smaller(vfloat a, vfloat b) {
     const vint less = (vint)(a < b);
     return (vfloat)(((vint)a & less) | ((vint)b & ~less));
 }
-INLINE float total(vfloat v) { return (v[0] + v[2]) + (v[1] + v[3]); }
-#endif
 INLINE void store_bytes(uint8_t *to, vfloat v) {
-    typedef uint8_t bytes __attribute__((vector_size(FLOATS), aligned(1), may_alias));
-    *(bytes *)to = __builtin_convertvector(v, bytes);
+    for (int i = 0; i < FLOATS; i++) to[i] = (uint8_t)v[i];
 }
+#endif
 #endif
 
 INLINE ptrdiff_t least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -533,6 +543,20 @@ typedef struct sift_back {
     double lost;
 } sift_back;
 
+/* Floats that make one vector of doubles. */
+typedef float vhalf_any __attribute__((vector_size(VBYTES / 2), aligned(4), may_alias));
+typedef int64_t vlong __attribute__((vector_size(VBYTES)));
+
+INLINE double sum_lanes(vdouble v) {
+#if VBYTES == 64
+    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+#elif VBYTES == 32
+    return (v[0] + v[2]) + (v[1] + v[3]);
+#else
+    return v[0] + v[1];
+#endif
+}
+
 DEFINE_WEIGH(_double, double, vdouble, vdouble_any)
 DEFINE_WEIGH_OCTETS(_double, double, vdouble, vdouble_any)
 
@@ -654,11 +678,15 @@ static void divide_row(sift_back *b, ptrdiff_t track, ptrdiff_t index) {
         rows[j] = b->along_x + inside(y + j - t->reach, height) % t->taps * b->pitch;
     weigh_double(b->pooled, rows, b->taps + track * t->taps, t->taps, n);
     double *share = share_row(b, track, index);
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const double h = b->pooled[i], r = share[i];
-        share[i] = h > 0 ? r / h : 0;
-        if (!(h > 0)) b->lost += r;
+    vdouble lost = {0};
+    for (ptrdiff_t i = 0; i < n; i += DOUBLES) {
+        const vdouble h = *(const vdouble_any *)(b->pooled + i), r = *(const vdouble_any *)(share + i);
+        const vlong full = (vlong)(h > 0), one = (vlong)(1 - (vdouble){0});
+        const vdouble divisor = (vdouble)((vlong)h | (one & ~full));
+        *(vdouble_any *)(share + i) = (vdouble)((vlong)(r / divisor) & full);
+        lost += (vdouble)((vlong)r & ~full);
     }
+    b->lost += sum_lanes(lost);
 }
 
 /* Gather pixel row y, which may lie outside the image. */
@@ -689,10 +717,13 @@ static void gather_row(sift_back *b, ptrdiff_t y, double *pixels) {
                      count * ORIENTATIONS);
         for (ptrdiff_t m = 0; m < count; m++) {
             const ptrdiff_t x = inside(b->left + phase + m * t->stride, s->width);
-            double sum[ORIENTATIONS];
-            for (int o = 0; o < ORIENTATIONS; o++)
-                sum[o] = planes[x * ORIENTATIONS + o] * b->out[m * ORIENTATIONS + o];
-            pixels[x] += ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
+            const float *octet = planes + x * ORIENTATIONS;
+            vdouble sum = {0};
+            UNROLL for (int o = 0; o < ORIENTATIONS; o += DOUBLES) {
+                const vdouble plane = __builtin_convertvector(*(const vhalf_any *)(octet + o), vdouble);
+                sum += plane * *(const vdouble_any *)(b->out + m * ORIENTATIONS + o);
+            }
+            pixels[x] += sum_lanes(sum);
         }
     }
 }
