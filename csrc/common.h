@@ -66,6 +66,9 @@ typedef struct fvlrp_table {
                      const uint16_t *, const void *, ptrdiff_t, const void *, double, int, const fvlrp_relevances *);
     int (*tables)(const fvlrp_model *, ptrdiff_t, const double *, const uint8_t *, const double *, const double *,
                   const double *, void *);
+    int (*normalise)(ptrdiff_t, ptrdiff_t, const double *, double *);
+    int (*shares)(ptrdiff_t, ptrdiff_t, const double *, const double *, const int64_t *, const double *, const double *,
+                  double *, double *);
 } fvlrp_table;
 
 extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_generic;

@@ -174,6 +174,21 @@ int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int
     return kernels->relevance(model, type, x, rows, n, y, indptr, index, gamma, targets, tables, epsilon, mean, out);
 }
 
+int fvlrp_normalise(ptrdiff_t cells, ptrdiff_t length, const double *sums, double *x) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (cells < 0 || length < 0 || !checked(cells, length)) return FVLRP_E_ARGUMENT;
+    return kernels->normalise(cells, length, sums, x);
+}
+
+int fvlrp_shares(ptrdiff_t cells, ptrdiff_t length, const double *relevance, const double *sums,
+                 const int64_t *counts, const double *epsilon, const double *spread, double *out, double *ledger) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (cells < 0 || length < 0 || !checked(cells, length)) return FVLRP_E_ARGUMENT;
+    for (ptrdiff_t c = 0; c < cells; c++)
+        if (!(epsilon[c] >= 0)) return FVLRP_E_ARGUMENT;
+    return kernels->shares(cells, length, relevance, sums, counts, epsilon, spread, out, ledger);
+}
+
 int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares, const uint8_t *member,
                  const double *priors, const double *means, const double *deviations, void *tables) {
     if (!kernels) return FVLRP_E_ISA;

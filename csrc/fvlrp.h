@@ -179,6 +179,21 @@ int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int
 int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares, const uint8_t *member,
                  const double *priors, const double *means, const double *deviations, void *tables);
 
+/* ---- the whole vector ------------------------------------------------------------------------------------------ */
+
+/* Improved Fisher vector of un-normalised sums: per-cell L2, signed square root, one global L2; norms at least 1e-12.
+ *   sums, x  double (cells, length) */
+int fvlrp_normalise(ptrdiff_t cells, ptrdiff_t length, const double *sums, double *x);
+
+/* Shares G = R / (S + epsilon sgn S), sgn(0) = +1, by which Eqs. 5-6 weigh every Psi.
+ *   relevance, sums, out  double (cells, length)
+ *   counts   int64 (cells): descriptors of each cell; the shares of an empty one are 0
+ *   epsilon  double (cells)
+ *   spread   double (cells, length) or NULL: sums within 1e-12 of it count as 0
+ *   ledger   double (3): sum of R epsilon / (|S| + epsilon) where S != 0; R of empty cells; R where S = 0 elsewhere */
+int fvlrp_shares(ptrdiff_t cells, ptrdiff_t length, const double *relevance, const double *sums,
+                 const int64_t *counts, const double *epsilon, const double *spread, double *out, double *ledger);
+
 /* ---- splats ---------------------------------------------------------------------------------------------------- */
 
 /* Spread the values of one scale over pixels, each over a separable kernel around its own point:

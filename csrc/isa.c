@@ -5,6 +5,7 @@
 #include "common.h"
 
 #include "sift.c"
+#include "vector.c"
 
 #define REAL_BITS 32
 #include "real.h"
@@ -67,4 +68,6 @@ const fvlrp_table TABLE_NAME(FVLRP_ISA) = {
     .encode = encode,
     .relevance = relevance,
     .tables = tables,
+    .normalise = normalise,
+    .shares = shares,
 };

@@ -216,6 +216,9 @@ cdef extern from "fvlrp.h" nogil:
     int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
                         const void *y, const int64_t *indptr, const uint16_t *index, const void *gamma,
                         ptrdiff_t targets, const void *tables, double epsilon, int mean, const fvlrp_relevances *out)
+    int fvlrp_normalise(ptrdiff_t cells, ptrdiff_t length, const double *sums, double *x)
+    int fvlrp_shares(ptrdiff_t cells, ptrdiff_t length, const double *relevance, const double *sums,
+                     const int64_t *counts, const double *epsilon, const double *spread, double *out, double *ledger)
     int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
                     ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x,
                     const double *taps, ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width,
@@ -342,24 +345,47 @@ cdef class Model:
         encoded, logs, _ = self._assign(None, None, y, loglik)
         return encoded, logs
 
-    def encode(self, x, rows=None):
-        """Project, assign and pool descriptors in one pass: (Encoded, (s0 (K,), s1 (K, D), s2 (K, D)) float64)."""
+    def encode(self, x, rows=None, room=None):
+        """Project, assign and pool descriptors in one pass: (Encoded, (s0 (K,), s1 (K, D), s2 (K, D)) float64).
+
+        `room` may hold arrays to write into, from `room`; the calls of several pieces can then share large ones.
+        """
         self._descriptors(x, rows)
-        encoded, _, sums = self._assign(x, rows, None, False)
+        encoded, _, sums = self._assign(x, rows, None, False, room)
         return encoded, sums
 
-    def _assign(self, x, rows, y, bint want_loglik):
+    def capacity(self, n):
+        """Entries that `n` descriptors rarely exceed; where they do, `encode` moves to larger arrays of its own."""
+        return n * min(self.model.components, 40) + self.model.components
+
+    def room(self, lengths):
+        """Arrays for the descriptors of several pieces, cut from three large ones: a list for `encode`."""
+        starts = np.cumsum([0, *lengths])
+        entries = np.cumsum([0, *map(self.capacity, lengths)])
+        # Large arrays come in huge pages; small ones would be faulted in 4 kB at a time.
+        y = np.empty((starts[len(lengths)], self.model.stride), self.dtype)
+        index, gamma = np.empty(entries[len(lengths)], np.uint16), np.empty(entries[len(lengths)], self.dtype)
+        return [(y[a:b], index[c:d], gamma[c:d]) for a, b, c, d in zip(starts, starts[1:], entries, entries[1:])]
+
+    def _assign(self, x, rows, y, bint want_loglik, room=None):
         """The two calls that fill CSR arrays of unknown length; where the guess was short, go on in longer ones."""
         cdef bint fused = y is None
         cdef ptrdiff_t n = (len(x) if rows is None else len(rows)) if fused else len(y)
-        cdef ptrdiff_t K = self.model.components, done = 0, step = 0, capacity = n * min(K, 40) + K
+        cdef ptrdiff_t K = self.model.components, done = 0, step = 0, capacity
         cdef int type = element(x) if fused else 0
+        if room is None:
+            capacity = self.capacity(n)
+            room = (np.empty((n if fused else 0, self.model.stride), self.dtype),
+                    np.empty(capacity, np.uint16), np.empty(capacity, self.dtype))
+        index, gamma = room[1:]
+        capacity = len(index)
+        take(index, "room[1]", (None,), [np.uint16])
+        take(gamma, "room[2]", (capacity,), [self.dtype])
         if fused:
-            y = np.empty((n, self.model.stride), self.dtype)
+            y = take(room[0], "room[0]", (n, self.model.stride), [self.dtype])
         sums = tuple(np.zeros((K, self.model.dims)[:d]) for d in (1, 2, 2)) if fused else (None, None, None)
         loglik = np.empty(n) if want_loglik else None
         indptr = np.zeros(n + 1, np.int64)
-        index, gamma = np.empty(capacity, np.uint16), np.empty(capacity, self.dtype)
         cdef const int64_t *pr = <const int64_t *>address(rows)
         cdef int64_t *pi = <int64_t *>address(indptr)
         cdef double *pl = <double *>address(loglik)
@@ -388,7 +414,7 @@ cdef class Model:
             done += step
             if status != FVLRP_E_FULL:
                 break
-            capacity = 2 * capacity
+            capacity = 2 * capacity + K
             index, gamma = (np.concatenate([a[: pi[done]], np.empty(capacity - pi[done], a.dtype)]) for a in (index, gamma))
         check(status)
         return Encoded(y, indptr, index[: indptr[n]], gamma[: indptr[n]]), loglik, sums
@@ -500,6 +526,48 @@ cdef class Model:
                 &self.model, type, px, pr, n, py, pi, pk, pg, targets, pt, epsilon, how, &out
             )
         check(status)
+
+
+def normalise(sums):
+    """Improved Fisher vector float64 (cells * length,) of sums float64 (cells, length)."""
+    take(sums, "sums", (None, None), [np.float64])
+    x = np.empty(sums.size)
+    cdef ptrdiff_t cells = sums.shape[0], length = sums.shape[1]
+    cdef const double *ps = <const double *>address(sums)
+    cdef double *px = <double *>address(x)
+    cdef int status
+    with nogil:
+        status = fvlrp_normalise(cells, length, ps, px)
+    check(status)
+    return x
+
+
+def shares(relevance, sums, counts, epsilon, spread=None):
+    """Shares R / (S + epsilon sgn S), float64 (cells, length), and what they leave behind.
+
+    `counts` int64 and `epsilon` float64 (cells,); `spread` float64 (cells, length) or None: sums within 1e-12 of it
+    count as 0. Returns the shares and (absorbed, in empty cells, at sums of 0).
+    """
+    take(sums, "sums", (None, None), [np.float64])
+    take(relevance, "relevance", sums.shape, [np.float64])
+    take(counts, "counts", sums.shape[:1], [np.int64])
+    take(epsilon, "epsilon", sums.shape[:1], [np.float64])
+    if spread is not None:
+        take(spread, "spread", sums.shape, [np.float64])
+    out, ledger = np.empty(sums.shape), np.empty(3)
+    cdef ptrdiff_t cells = sums.shape[0], length = sums.shape[1]
+    cdef const double *pr = <const double *>address(relevance)
+    cdef const double *ps = <const double *>address(sums)
+    cdef const int64_t *pc = <const int64_t *>address(counts)
+    cdef const double *pe = <const double *>address(epsilon)
+    cdef const double *pw = <const double *>address(spread)
+    cdef double *po = <double *>address(out)
+    cdef double *pl = <double *>address(ledger)
+    cdef int status
+    with nogil:
+        status = fvlrp_shares(cells, length, pr, ps, pc, pe, pw, po, pl)
+    check(status)
+    return out, tuple(ledger.tolist())
 
 
 # ---- splats ----------------------------------------------------------------------------------------------------------

@@ -165,7 +165,14 @@ class Fisher:
             zeros.append(rows[empty])
             rows = rows[~empty]
             pieces += [(cell, rows[at : at + PIECE]) for at in range(0, len(rows), PIECE)]
-        done = threads.run([partial(model.encode, descriptors.values, rows) for _, rows in pieces], n_jobs)
+        room = model.room([len(rows) for _, rows in pieces])
+        done = threads.run(
+            [
+                partial(model.encode, descriptors.values, rows, place)
+                for (_, rows), place in zip(pieces, room, strict=True)
+            ],
+            n_jobs,
+        )
 
         shape = (len(layout.rows), *self.means.shape)
         s0, s1, s2 = np.zeros(shape[:2]), np.zeros(shape), np.zeros(shape)
@@ -214,10 +221,11 @@ class Fisher:
         targets, n, dims = len(shares), len(x), model.dims
         mean = self.mean_treatment(rules)
         through = bool(want & {"bin", "sift"})
-        total = np.zeros((targets, n))
-        pca = np.zeros((targets, n, dims), dtype) if "pca" in want else None
-        bins = np.zeros((targets, n, 16), dtype) if "bin" in want else None
-        sift = np.zeros((targets, n, 128), dtype) if "sift" in want else None
+        # Every row is written below, by a piece or as one of the zeroed descriptors.
+        total = np.empty((targets, n))
+        pca = np.empty((targets, n, dims), dtype) if "pca" in want else None
+        bins = np.empty((targets, n, 16), dtype) if "bin" in want else None
+        sift = np.empty((targets, n, 128), dtype) if "sift" in want else None
 
         cells = len(saved.layout.rows)
         used = [cell for cell in range(cells) if len(saved.layout.rows[cell])]
@@ -275,12 +283,13 @@ class Fisher:
                 continue
             if passes:
                 absorbed += len(rows) * one["absorbed"]
-            elif rules.zero_desc == "drop":
+            drops = not passes and rules.zero_desc == "drop"
+            if drops:
                 dropped += len(rows) * one["total"][:, 0]
-                continue
             for values, key in ((bins, "bins"), (sift, "sift")):
                 if values is not None:
-                    values[:, rows] = one[key] if passes else (one["total"] / values.shape[2])[:, :, None]
+                    even = 0 if drops else (one["total"] / values.shape[2])[:, :, None]
+                    values[:, rows] = one[key] if passes else even
         if bins is not None:
             bins = bins.reshape(targets, n, BINS, BINS)
         return DescriptorRelevance(total, pca, bins, sift, absorbed, past, dropped)
@@ -305,12 +314,7 @@ class Normalise:
 
     def forward(self, sums: np.ndarray) -> tuple[np.ndarray, None]:
         """Sums (cells, 2, K, D) -> vector float64 (cells * 2 K D,). 1 / N cancels in the first norm."""
-        flat = sums.reshape(len(sums), -1)
-        norms = np.sqrt(np.einsum("ij,ij->i", flat, flat))
-        flat = flat / np.maximum(norms, 1e-12)[:, None]
-        # The L2 norm after the root is the square root of the L1 norm before it.
-        size = np.sqrt(np.abs(flat).sum())
-        return (np.copysign(np.sqrt(np.abs(flat)), flat) / max(size, 1e-12)).ravel(), None
+        return _kernels.normalise(sums.reshape(len(sums), -1)), None
 
     def relevance(self, r: np.ndarray, saved: None, rules: FisherRules) -> np.ndarray:
         return r
@@ -348,9 +352,12 @@ class Linear:
         `active` marks the dimensions that hold anything (S != 0); `sign` is -1 for the first of two classes.
         """
         bias = sign * float(self.intercept[score])
-        r = sign * (self.coef[score].astype(np.float64) * saved)
+        r = np.multiply(self.coef[score], saved, dtype=np.float64)
+        if sign < 0:
+            np.negative(r, out=r)
         if rules.bias == "distribute":
-            return r + bias / len(r), 0.0
+            r += bias / len(r)
+            return r, 0.0
         count = np.count_nonzero(active)
         if rules.bias == "active" and count:
             r[active] += bias / count
@@ -515,24 +522,15 @@ class FisherTrace(Trace):
     def _shares(self, r: np.ndarray, pooled: Pooled, rules: FisherRules) -> tuple[np.ndarray, dict[str, float]]:
         """R / (S + epsilon sgn S) of every dimension, and where the rest stays: absorbed, empty cells, zero sums."""
         sums, counts = pooled.sums, pooled.counts
-        full = (counts > 0)[:, None, None, None]
-        live = sums != 0
         if rules.eps_mode == "relative":  # in units of the median |S| of each cell
             epsilon = np.array([np.median(np.abs(s[s != 0])) if s.any() else 0.0 for s in sums]) * rules.epsilon_pool
         else:  # S / N and Psi / N stabilised by epsilon are S and Psi stabilised by N epsilon
             epsilon = rules.epsilon_pool * (counts if rules.pool_scale == "mean" else np.ones(len(counts)))
-        epsilon = epsilon[:, None, None, None]
-        if rules.epsilon_pool == 0:
-            # A sum that rounding cannot tell from 0 is 0: dividing by it would amplify nothing but noise.
-            live &= np.abs(sums) > 1e-12 * self.stack.fisher.spread(pooled)
-        size = np.abs(sums) + epsilon
-        inverse = np.divide(1, size, out=np.zeros_like(size), where=live | (full & (epsilon > 0)))
-        shares = np.copysign(inverse, sums + 0.0) * r
-        return shares, {
-            "absorbed_pool": float((r * inverse * epsilon)[live].sum()),
-            "empty_cell": float(r[counts == 0].sum()),
-            "zero_sum": float(r[full & ~live].sum()),
-        }
+        # With no stabiliser, a sum that rounding cannot tell from 0 is 0: dividing by it would amplify noise.
+        spread = None if rules.epsilon_pool else self.stack.fisher.spread(pooled).reshape(len(sums), -1)
+        flat = (len(sums), -1)
+        shares, left = _kernels.shares(r.reshape(flat), sums.reshape(flat), counts, epsilon, spread)
+        return shares.reshape(sums.shape), dict(zip(("absorbed_pool", "empty_cell", "zero_sum"), left, strict=True))
 
     def _explain(self, positions: list[int], depths: list[str], rules) -> list[Explanation]:
         rules = FisherRules.of(rules)
