@@ -1,0 +1,481 @@
+"""The layers of a convolutional network as plain values: parameters and a pure `forward`, without names or order.
+
+Arrays are (n, C, H, W), or (n, C) behind the last pooling. A layer computes in the dtype of its input: float32, or
+float64 in exact mode; parameters are cast once for each dtype and kept. `out_shape` tells a shape from shapes, all
+without the batch axis. `columns` and `scatter`, its adjoint, are what convolution and its relevance are made of; both
+work on bands of output rows, so that the copy of a large layer never exists as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+BAND_BYTES = 1 << 20  # of columns at a time: what stays in the second-level cache beside the weights
+
+
+# ---- windows ---------------------------------------------------------------------------------------------------------
+
+
+def window_count(length: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1, ceil_mode=False):
+    """Output length of a sliding window along one axis.
+
+    With `ceil_mode`, a last window that starts inside the axis or the padding before it counts although it sticks out.
+    """
+    room = length + before + after - dilation * (kernel - 1) - 1
+    if room < 0:
+        raise ValueError(f"a window of {dilation * (kernel - 1) + 1} does not fit {length} + {before + after} pixels")
+    if not ceil_mode:
+        return room // stride + 1
+    count = -(-room // stride) + 1
+    return count - 1 if (count - 1) * stride >= length + before else count
+
+
+def reach(length: int, begin: int, end: int, offset: int, stride: int) -> tuple[slice, slice]:
+    """Outputs o in begin..end-1 whose tap o * stride + offset lies inside 0..length-1: slices of o - begin, of taps.
+
+    Two empty slices where there is none.
+    """
+    first = max(begin, -(offset // stride))
+    last = min(end, (length - 1 - offset) // stride + 1)
+    if first >= last:
+        return slice(0, 0), slice(0, 0)
+    tap = first * stride + offset
+    return slice(first - begin, last - begin), slice(tap, tap + (last - first - 1) * stride + 1, stride)
+
+
+def _taps(shape, kernel, stride, pads, dilation, row_begin, row_end, out_width):
+    """Each tap of a window over a band: (ky, kx, rows of the band, columns of it, rows of the input, columns of it)."""
+    height, width = shape
+    across = [reach(width, 0, out_width, kx * dilation[1] - pads[1], stride[1]) for kx in range(kernel[1])]
+    for ky in range(kernel[0]):
+        rows, taken = reach(height, row_begin, row_end, ky * dilation[0] - pads[0], stride[0])
+        for kx, (cols, taken_cols) in enumerate(across):
+            yield ky, kx, rows, cols, taken, taken_cols
+
+
+def columns(x, kernel, stride, pads, dilation, row_begin: int, row_end: int, out=None) -> np.ndarray:
+    """The windows of a band of output rows, one per column: im2col.
+
+    Parameters
+    ----------
+    x : ndarray (C, H, W)
+    kernel, stride, dilation : (int, int)
+        Along y, along x.
+    pads : (top, left, bottom, right)
+        Pixels of zeros around `x`.
+    row_begin, row_end : int
+        The band of output rows, half open.
+    out : ndarray, optional
+        Flat memory of the dtype of `x` to write into.
+
+    Returns
+    -------
+    ndarray (C * kh * kw, (row_end - row_begin) * out_width)
+        Rows in the order of a (Co, C, kh, kw) weight's last three axes.
+    """
+    channels, height, width = x.shape
+    kh, kw = kernel
+    out_width = window_count(width, kw, stride[1], pads[1], pads[3], dilation[1])
+    shape = (channels, kh, kw, row_end - row_begin, out_width)
+    out = np.empty(shape, x.dtype) if out is None else out[: prod(shape)].reshape(shape)
+    for ky, kx, rows, cols, taken, taken_cols in _taps(
+        (height, width), kernel, stride, pads, dilation, row_begin, row_end, out_width
+    ):
+        tap = out[:, ky, kx]
+        tap[:, : rows.start] = 0
+        tap[:, rows.stop :] = 0
+        tap[:, rows, : cols.start] = 0
+        tap[:, rows, cols.stop :] = 0
+        tap[:, rows, cols] = x[:, taken, taken_cols]
+    return out.reshape(channels * kh * kw, -1)
+
+
+def scatter(values, out, kernel, stride, pads, dilation, row_begin: int, row_end: int) -> None:
+    """The adjoint of `columns`: add every column of a band back to the pixels of its window; padding is dropped.
+
+    Parameters
+    ----------
+    values : ndarray (C * kh * kw, (row_end - row_begin) * out_width)
+    out : ndarray (C, H, W)
+        Added to in place.
+    kernel, stride, pads, dilation, row_begin, row_end
+        As in `columns`.
+    """
+    channels, height, width = out.shape
+    kh, kw = kernel
+    out_width = window_count(width, kw, stride[1], pads[1], pads[3], dilation[1])
+    values = values.reshape(channels, kh, kw, row_end - row_begin, out_width)
+    for ky, kx, rows, cols, taken, taken_cols in _taps(
+        (height, width), kernel, stride, pads, dilation, row_begin, row_end, out_width
+    ):
+        out[:, taken, taken_cols] += values[:, ky, kx, rows, cols]
+
+
+def bands(rows: int, bytes_per_row: int, budget: int = BAND_BYTES):
+    """Half-open bands of output rows whose columns fit the budget, at least one row each."""
+    step = max(1, budget // max(1, bytes_per_row))
+    for begin in range(0, rows, step):
+        yield begin, min(begin + step, rows)
+
+
+# ---- layers ----------------------------------------------------------------------------------------------------------
+
+
+class Layer:
+    """What all layers share: parameters in the dtype of the computation, cast once."""
+
+    @cached_property
+    def _casts(self) -> dict:
+        return {}
+
+    def cast(self, name: str, dtype) -> np.ndarray:
+        """Parameter `name` in `dtype`, kept for the next time."""
+        value = getattr(self, name)
+        if value.dtype == dtype:
+            return value
+        key = name, np.dtype(dtype)
+        if key not in self._casts:
+            self._casts[key] = value.astype(dtype)
+        return self._casts[key]
+
+    def out_shape(self, *shapes: tuple) -> tuple:
+        return shapes[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Layer):
+    """Cross-correlation: weight (Co, Ci / groups, kh, kw), bias (Co,), pads (top, left, bottom, right)."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    stride: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2:]
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether a window is one pixel and every pixel is one: a plain matrix product."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.pads)
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups > 1 and self.weight.shape[1] == 1 and len(self.weight) == self.groups
+
+    def out_shape(self, shape):
+        channels, height, width = shape
+        if channels != self.weight.shape[1] * self.groups:
+            raise ValueError(f"a convolution of {self.weight.shape[1] * self.groups} channels was given {channels}")
+        (kh, kw), (sy, sx), (top, left, bottom, right), (dy, dx) = self.kernel, self.stride, self.pads, self.dilation
+        return (
+            len(self.weight),
+            window_count(height, kh, sy, top, bottom, dy),
+            window_count(width, kw, sx, left, right, dx),
+        )
+
+    def forward(self, x):
+        out = np.empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
+        product = self._depthwise if self.depthwise else self._pointwise if self.pointwise else self._banded
+        for image, result in zip(x, out, strict=True):
+            product(image, result)
+        return out
+
+    def _pointwise(self, x, out) -> None:
+        bias = self.cast("bias", x.dtype)
+        for weight, inputs, results, b in self._grouped(x, out, bias):
+            flat = results.reshape(len(results), -1)
+            np.matmul(weight, inputs.reshape(len(inputs), -1), out=flat)
+            flat += b[:, None]
+
+    def _banded(self, x, out) -> None:
+        """Columns of a band of rows, times the weights, while they are in the cache."""
+        bias, out_width = self.cast("bias", x.dtype), out.shape[2]
+        per_row = self.weight[0].size * out_width
+        memory = np.empty(per_row * min(out.shape[1], max(1, BAND_BYTES // (per_row * x.itemsize))), x.dtype)
+        for weight, inputs, results, b in self._grouped(x, out, bias):
+            flat = results.reshape(len(results), -1)
+            for begin, end in bands(out.shape[1], per_row * x.itemsize):
+                windows = columns(inputs, self.kernel, self.stride, self.pads, self.dilation, begin, end, memory)
+                part = flat[:, begin * out_width : end * out_width]
+                np.matmul(weight, windows, out=part)
+                part += b[:, None]
+
+    def _depthwise(self, x, out) -> None:
+        """One filter per channel, tap by tap: a matrix product would be as narrow as one row."""
+        weight = self.cast("weight", x.dtype)
+        out[:] = self.cast("bias", x.dtype)[:, None, None]
+        taps = list(
+            _taps(x.shape[1:], self.kernel, self.stride, self.pads, self.dilation, 0, out.shape[1], out.shape[2])
+        )
+        for channel in range(len(x)):
+            for ky, kx, rows, cols, taken, taken_cols in taps:
+                out[channel, rows, cols] += x[channel, taken, taken_cols] * weight[channel, 0, ky, kx]
+
+    def _grouped(self, x, out, bias):
+        """Each group's (Co / groups, Ci / groups * kh * kw) weights, inputs, outputs and biases."""
+        weight = self.cast("weight", x.dtype)
+        n_in, n_out = weight.shape[1], len(weight) // self.groups
+        for g in range(self.groups):
+            mine = slice(g * n_out, (g + 1) * n_out)
+            yield weight[mine].reshape(n_out, -1), x[g * n_in : (g + 1) * n_in], out[mine], bias[mine]
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Layer):
+    """Fully connected: weight (n_out, n_in), bias (n_out,), on (n, n_in) or anything that flattens to it."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def out_shape(self, shape):
+        if prod(shape) != self.weight.shape[1]:
+            raise ValueError(f"a dense layer of {self.weight.shape[1]} inputs was given {prod(shape)}")
+        return (len(self.weight),)
+
+    def forward(self, x):
+        return x.reshape(len(x), -1) @ self.cast("weight", x.dtype).T + self.cast("bias", x.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class ReLU(Layer):
+    """max(x, 0). Elementwise layers can write to `out`, which may be their input."""
+
+    def forward(self, x, out=None):
+        return np.maximum(x, 0, out=out)
+
+
+@dataclass(frozen=True, eq=False)
+class LeakyReLU(Layer):
+    """x where x > 0, slope * x elsewhere."""
+
+    slope: float
+
+    def forward(self, x, out=None):
+        slope = x.dtype.type(self.slope)
+        if 0 <= slope <= 1:
+            return np.maximum(x, x * slope, out=out)
+        return np.multiply(x, np.where(x > 0, x.dtype.type(1), slope), out=out)
+
+
+@dataclass(frozen=True, eq=False)
+class Clip(Layer):
+    """min(max(x, low), high): ReLU6 is Clip(0, 6)."""
+
+    low: float
+    high: float
+
+    def forward(self, x, out=None):
+        return np.clip(x, x.dtype.type(self.low), x.dtype.type(self.high), out=out)
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(Layer):
+    """Largest value of each window; padding never wins."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    ceil_mode: bool = False
+    dilation: tuple[int, int] = (1, 1)
+
+    def out_shape(self, shape):
+        return (shape[0], *_pooled(self, shape, self.dilation))
+
+    def forward(self, x):
+        # Rows first: they are contiguous, and half of them are gone before the strided step along x.
+        out_height, out_width = _pooled(self, x.shape[1:], self.dilation)
+        down = _slide(x, 2, out_height, self.kernel[0], self.stride[0], self.pads[0], self.dilation[0], np.maximum)
+        return _slide(down, 3, out_width, self.kernel[1], self.stride[1], self.pads[1], self.dilation[1], np.maximum)
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool(Layer):
+    """Mean of each window, over the pixels inside the image or, with `count_include_pad`, over the padding, too."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    ceil_mode: bool = False
+    count_include_pad: bool = False
+
+    def out_shape(self, shape):
+        return (shape[0], *_pooled(self, shape, (1, 1)))
+
+    def counts(self, height: int, width: int) -> np.ndarray:
+        """What each window's sum is divided by, (out_height, out_width)."""
+        out = _pooled(self, (0, height, width), (1, 1))
+        return np.outer(self._along(0, height, out[0]), self._along(1, width, out[1]))
+
+    def _along(self, axis: int, length: int, count: int) -> np.ndarray:
+        before, after = self.pads[axis], self.pads[axis + 2]
+        begin = np.arange(count) * self.stride[axis] - before
+        low, high = (-before, length + after) if self.count_include_pad else (0, length)
+        return np.minimum(begin + self.kernel[axis], high) - np.maximum(begin, low)
+
+    def forward(self, x):
+        out_height, out_width = _pooled(self, x.shape[1:], (1, 1))
+        down = _slide(x, 2, out_height, self.kernel[0], self.stride[0], self.pads[0], 1, np.add)
+        out = _slide(down, 3, out_width, self.kernel[1], self.stride[1], self.pads[1], 1, np.add)
+        return np.divide(out, self.counts(*x.shape[2:]).astype(x.dtype), out=out)
+
+
+def _pooled(pool, shape, dilation) -> tuple[int, int]:
+    """Height and width of a pool's output."""
+    return tuple(
+        window_count(
+            shape[1 + i], pool.kernel[i], pool.stride[i], pool.pads[i], pool.pads[2 + i], dilation[i], pool.ceil_mode
+        )
+        for i in range(2)
+    )
+
+
+def _slide(x, axis: int, count: int, kernel: int, stride: int, before: int, dilation: int, combine) -> np.ndarray:
+    """Combine (maximum or add) the taps of windows along one axis of x, without a padded copy."""
+    shape = list(x.shape)
+    shape[axis] = count
+    lead = (slice(None),) * axis
+    taps = [reach(x.shape[axis], 0, count, k * dilation - before, stride) for k in range(kernel)]
+    # A tap that every window has needs no neutral element to begin with.
+    full = next((k for k, (outs, _) in enumerate(taps) if outs == slice(0, count)), None)
+    if full is None:
+        out = np.full(shape, -np.inf if combine is np.maximum else 0, x.dtype)
+    else:
+        out = np.array(x[(*lead, taps[full][1])])
+    for k, (outs, ins) in enumerate(taps):
+        if k != full and outs.stop > outs.start:
+            part = out[(*lead, outs)]
+            combine(part, x[(*lead, ins)], out=part)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalAveragePool(Layer):
+    """Mean over all pixels of a channel: (n, C, H, W) -> (n, C, 1, 1)."""
+
+    def out_shape(self, shape):
+        return (shape[0], 1, 1)
+
+    def forward(self, x):
+        return x.mean(axis=(2, 3), keepdims=True)
+
+
+@dataclass(frozen=True, eq=False)
+class LRN(Layer):
+    """Across channels: x / (bias + alpha / size * sum of x^2 over `size` neighbouring channels)^beta."""
+
+    size: int
+    alpha: float = 1e-4
+    beta: float = 0.75
+    bias: float = 1.0
+
+    def forward(self, x):
+        squares, total = np.square(x), np.zeros_like(x)
+        channels = x.shape[1]
+        for offset in range(-((self.size - 1) // 2), self.size // 2 + 1):
+            outs, ins = reach(channels, 0, channels, offset, 1)
+            total[:, outs] += squares[:, ins]
+        total *= x.dtype.type(self.alpha / self.size)
+        total += x.dtype.type(self.bias)
+        if self.beta == 0.75:  # two roots are several times as quick as a power
+            root = np.sqrt(total)
+            np.sqrt(root, out=total)
+            total *= root
+        else:
+            np.power(total, x.dtype.type(self.beta), out=total)
+        return np.divide(x, total, out=total)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Layer):
+    """scale * x + shift per channel: batch normalisation, or constants, that no neighbour could take in."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+    def forward(self, x):
+        per_channel = (-1,) + (1,) * (x.ndim - 2)
+        return x * self.cast("scale", x.dtype).reshape(per_channel) + self.cast("shift", x.dtype).reshape(per_channel)
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Layer):
+    """Inputs one after another along `axis` (1: channels)."""
+
+    axis: int = 1
+
+    def out_shape(self, *shapes):
+        out = list(shapes[0])
+        out[self.axis - 1] = sum(shape[self.axis - 1] for shape in shapes)
+        return tuple(out)
+
+    def forward(self, *inputs):
+        return np.concatenate(inputs, axis=self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Layer):
+    """Sum of its inputs: the end of a residual branch."""
+
+    def out_shape(self, *shapes):
+        if any(shape != shapes[0] for shape in shapes):
+            raise ValueError(f"inputs of a sum must have the same shape, got {', '.join(map(str, shapes))}")
+        return shapes[0]
+
+    def forward(self, *inputs):
+        out = inputs[0] + inputs[1]
+        for x in inputs[2:]:
+            out += x
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten(Layer):
+    """All axes from `axis` on become one: (n, C, H, W) -> (n, C * H * W) for axis 1."""
+
+    axis: int = 1
+
+    def out_shape(self, shape):
+        return (*shape[: self.axis - 1], prod(shape[self.axis - 1 :]))
+
+    def forward(self, x):
+        return x.reshape(*x.shape[: self.axis], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape(Layer):
+    """Another shape for each image; -1 takes what is left."""
+
+    shape: tuple[int, ...]
+
+    def out_shape(self, shape):
+        known = -prod(self.shape) if -1 in self.shape else prod(self.shape)
+        if prod(shape) % known or (-1 not in self.shape and prod(shape) != known):
+            raise ValueError(f"cannot reshape {shape} to {self.shape}")
+        return tuple(prod(shape) // known if length == -1 else length for length in self.shape)
+
+    def forward(self, x):
+        return x.reshape(len(x), *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Pad(Layer):
+    """A constant border: pads (top, left, bottom, right)."""
+
+    pads: tuple[int, int, int, int]
+    value: float = 0.0
+
+    def out_shape(self, shape):
+        top, left, bottom, right = self.pads
+        return (shape[0], shape[1] + top + bottom, shape[2] + left + right)
+
+    def forward(self, x):
+        top, left, bottom, right = self.pads
+        return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=self.value)
