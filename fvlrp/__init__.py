@@ -12,6 +12,8 @@ except PackageNotFoundError:  # a source folder that was not installed
 _HOMES = {
     "FisherVectorClassifier": "classifier",
     "DenseSIFT": "sift",
+    "ConvNet": "convnet",
+    "Preprocess": "convnet",
     "DiagonalGMM": "gmm",
     "FisherEncoder": "gmm",
     "load": "models",

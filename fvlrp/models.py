@@ -11,6 +11,7 @@ from . import files
 from .rules import choose
 
 KIND = "fisher-vector classifier"
+CONVNET = "convnet"
 WEIGHTS = {"float32": None, "int8": 127, "int4": 7}  # largest integer of each way to store coef_
 
 
@@ -23,14 +24,21 @@ def names() -> list[str]:
 def load(model):
     """A classifier from a file, or one of the models inside the package by its name ("voc20").
 
+    An ONNX file (its name ends in .onnx) is read with the JSON file of the same stem beside it, where there is one:
+    how photographs are prepared, and the names of the classes.
+
     Raises
     ------
+    ImportError
+        An ONNX file, and the package onnx is not installed.
     OSError
         There is no such file.
     ValueError
         The file is damaged, newer than this fvlrp, or holds something else.
     """
     name = os.fspath(model)
+    if name.lower().endswith(".onnx"):
+        return _onnx(name)
     if os.path.exists(name):
         return _open(name)
     if os.sep not in name and not os.path.splitext(name)[1]:
@@ -42,8 +50,31 @@ def load(model):
 
 
 def _open(path):
-    header, arrays = files.load_arrays(path, KIND)
-    return _fisher(path, header, arrays)
+    header, arrays = files.load_arrays(path, (KIND, CONVNET))
+    return (_fisher if header["kind"] == KIND else _convnet)(path, header, arrays)
+
+
+def _onnx(name: str):
+    from .convnet import ConvNet
+
+    beside = os.path.splitext(name)[0] + ".json"
+    return ConvNet.from_onnx(name, beside if os.path.exists(beside) else None)
+
+
+def save_convnet(net, path) -> None:
+    """Write a `ConvNet`; see its `save`."""
+    header, arrays = net.to_parts()
+    files.save_arrays(path, {"kind": CONVNET, **header}, arrays)
+
+
+def _convnet(path, header: dict, arrays: dict):
+    """A network from a checked file; what does not fit together is refused in one sentence."""
+    from .convnet import ConvNet
+
+    try:
+        return ConvNet.from_parts(header, arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a network this fvlrp can use: {error}") from error
 
 
 def save_fisher(clf, path, weights: str = "float32") -> None:

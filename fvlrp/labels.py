@@ -1,0 +1,39 @@
+"""Labels as every classifier here reads them: one per image, or a matrix with a column per class."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Labels as (n, classes) int8 of 1 / 0 (ignored) / -1, the classes, and whether they were a matrix.
+
+    One label per image, or a matrix: VOC's 1 / 0 / -1, or, where no -1 occurs, an indicator of 0 / 1.
+    """
+    array = np.asarray(labels)
+    if len(array) != n:
+        raise ValueError(f"labels must have one row per image: {n} images, {len(array)} labels")
+    if array.ndim == 2 and array.shape[1] > 0:
+        if not np.isin(array, (-1, 0, 1)).all():
+            raise ValueError(f"a matrix of labels must hold 1, 0 or -1 only, got {np.unique(array)[:5]}")
+        names = np.arange(array.shape[1]) if class_names is None else np.asarray(class_names)
+        if len(names) != array.shape[1]:
+            raise ValueError(f"class_names must name {array.shape[1]} columns of labels, got {len(names)} names")
+        signs = array.astype(np.int8) if (array == -1).any() else np.where(array == 1, 1, -1).astype(np.int8)
+        for name, column in zip(names, signs.T, strict=True):
+            if not (column == 1).any() or not (column == -1).any():
+                raise ValueError(f"class {name} needs both examples and counter-examples among the images")
+        return signs, names, True
+    if array.ndim != 1:
+        raise ValueError(f"labels must have shape (n,) or (n, n_classes), got {array.shape}")
+    classes, position = np.unique(array, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"labels must hold at least two classes, got {list(classes)}")
+    if class_names is not None:
+        names = np.asarray(class_names)
+        if len(names) != len(classes):
+            raise ValueError(
+                f"class_names must name the {len(classes)} classes {list(classes)}, got {len(names)} names"
+            )
+        classes = names
+    return np.where(position[:, None] == np.arange(len(classes)), 1, -1).astype(np.int8), classes, False
