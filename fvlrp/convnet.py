@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -45,7 +46,7 @@ KINDS = {
         _layers.Pad,
     )
 }
-_IN_PLACE = ("relu", "leakyrelu", "clip")
+_ELEMENTWISE = ("relu", "leakyrelu", "clip")
 _USUAL_SIZE = 224  # height and width that a network of free input size gets where nothing says otherwise
 
 
@@ -387,25 +388,31 @@ class ConvNet:
         return np.ascontiguousarray(x) if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
 
     def _run(self, x: np.ndarray, last: int) -> np.ndarray:
-        """Output of node `last` (-1: the input itself); outputs are dropped, or written over, after their last use."""
-        uses = np.zeros(last + 1, int)
-        for node in self.nodes[: last + 1]:
-            for k in node.inputs:
-                uses[k] += k >= 0
-        out: list = []
+        """Output of node `last` (-1: the input itself); outputs are dropped after their last use."""
+        out, nodes = {-1: x}, self.nodes[: last + 1]
+        uses = Counter(k for node in nodes for k in node.inputs)
+        uses[last] += 1
         with blas_threads(self.n_jobs):
-            for node in self.nodes[: last + 1]:
-                inputs = [x if k < 0 else out[k] for k in node.inputs]
-                k = node.inputs[0]
-                # Only convolutions give fresh memory for certain: reshaped outputs may share what others still read.
-                own = node.kind in _IN_PLACE and k >= 0 and uses[k] == 1 and self.nodes[k].kind in ("conv", "dense")
-                out.append(node.layer.forward(*inputs, **({"out": inputs[0]} if own else {})))
+            for i, node in enumerate(nodes):
+                if i in out:
+                    continue
+                inputs = [out[k] for k in node.inputs]
+                then = self._fused(i, uses) if i < last else None
+                if then is None:
+                    out[i] = node.layer.forward(*inputs)
+                else:
+                    out[then] = node.layer.forward(*inputs, then=self.nodes[then].layer)
                 for k in node.inputs:
-                    if k >= 0:
-                        uses[k] -= 1
-                        if not uses[k]:
-                            out[k] = None
-        return out[last] if last >= 0 else x
+                    uses[k] -= 1
+                    if not uses[k]:
+                        del out[k]
+        return out[last]
+
+    def _fused(self, i: int, uses: Counter) -> int | None:
+        """The elementwise layer right behind convolution `i`, where it alone reads it."""
+        following = self.nodes[i + 1]
+        alone = self.nodes[i].kind == "conv" and uses[i] == 1 and following.inputs == (i,)
+        return i + 1 if alone and following.kind in _ELEMENTWISE else None
 
     def prepare(self, image) -> np.ndarray:
         """The network's input for one image, float32 (1, C, H, W)."""

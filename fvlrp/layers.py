@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 
-BAND_BYTES = 1 << 20  # of columns at a time: what stays in the second-level cache beside the weights
+BAND_BYTES = 1 << 21  # of columns at a time: what the second- and third-level caches hold
 
 
 # ---- windows ---------------------------------------------------------------------------------------------------------
@@ -181,51 +181,63 @@ class Conv(Layer):
             window_count(width, kw, sx, left, right, dx),
         )
 
-    def forward(self, x):
+    def forward(self, x, then=None):
+        """The convolution of x; `then`, an elementwise layer, is applied to each part while it is in the cache."""
         out = np.empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
         product = self._depthwise if self.depthwise else self._pointwise if self.pointwise else self._banded
         for image, result in zip(x, out, strict=True):
-            product(image, result)
+            product(image, result, then)
         return out
 
-    def _pointwise(self, x, out) -> None:
-        bias = self.cast("bias", x.dtype)
-        for weight, inputs, results, b in self._grouped(x, out, bias):
-            flat = results.reshape(len(results), -1)
-            np.matmul(weight, inputs.reshape(len(inputs), -1), out=flat)
-            flat += b[:, None]
+    def _pointwise(self, x, out, then) -> None:
+        weight, bias = self.cast("weight", x.dtype).reshape(len(self.weight), -1), self.cast("bias", x.dtype)
+        for inputs, results, mine in self._grouped(x, out):
+            inputs, flat = inputs.reshape(len(inputs), -1), results.reshape(len(results), -1)
+            for begin, end in bands(flat.shape[1], (len(inputs) + len(flat)) * x.itemsize):
+                _finish(np.matmul(weight[mine], inputs[:, begin:end], out=flat[:, begin:end]), bias[mine], then)
 
-    def _banded(self, x, out) -> None:
-        """Columns of a band of rows, times the weights, while they are in the cache."""
-        bias, out_width = self.cast("bias", x.dtype), out.shape[2]
-        per_row = self.weight[0].size * out_width
+    def _banded(self, x, out, then) -> None:
+        """Columns of a band of rows, times the weights, while they are in the cache; the bias meets a row of ones."""
+        weight, out_width = self._biased(x.dtype), out.shape[2]
+        size, per_row = self.weight[0].size, weight.shape[1] * out_width
         memory = np.empty(per_row * min(out.shape[1], max(1, BAND_BYTES // (per_row * x.itemsize))), x.dtype)
-        for weight, inputs, results, b in self._grouped(x, out, bias):
+        for inputs, results, mine in self._grouped(x, out):
             flat = results.reshape(len(results), -1)
             for begin, end in bands(out.shape[1], per_row * x.itemsize):
-                windows = columns(inputs, self.kernel, self.stride, self.pads, self.dilation, begin, end, memory)
-                part = flat[:, begin * out_width : end * out_width]
-                np.matmul(weight, windows, out=part)
-                part += b[:, None]
+                columns(inputs, self.kernel, self.stride, self.pads, self.dilation, begin, end, memory)
+                pixels = (end - begin) * out_width
+                windows = memory[: (size + 1) * pixels].reshape(size + 1, pixels)
+                windows[size] = 1
+                part = np.matmul(weight[mine], windows, out=flat[:, begin * out_width : end * out_width])
+                if then is not None:
+                    then.forward(part, out=part)
 
-    def _depthwise(self, x, out) -> None:
+    def _biased(self, dtype) -> np.ndarray:
+        """Weights with the bias as a last column, (Co, Ci / groups * kh * kw + 1)."""
+        key = "biased", np.dtype(dtype)
+        if key not in self._casts:
+            flat = self.weight.reshape(len(self.weight), -1)
+            self._casts[key] = np.concatenate([flat, self.bias[:, None]], axis=1, dtype=dtype)
+        return self._casts[key]
+
+    def _depthwise(self, x, out, then) -> None:
         """One filter per channel, tap by tap: a matrix product would be as narrow as one row."""
         weight = self.cast("weight", x.dtype)
-        out[:] = self.cast("bias", x.dtype)[:, None, None]
+        out[:] = 0
         taps = list(
             _taps(x.shape[1:], self.kernel, self.stride, self.pads, self.dilation, 0, out.shape[1], out.shape[2])
         )
         for channel in range(len(x)):
             for ky, kx, rows, cols, taken, taken_cols in taps:
                 out[channel, rows, cols] += x[channel, taken, taken_cols] * weight[channel, 0, ky, kx]
+        _finish(out.reshape(len(out), -1), self.cast("bias", x.dtype), then)
 
-    def _grouped(self, x, out, bias):
-        """Each group's (Co / groups, Ci / groups * kh * kw) weights, inputs, outputs and biases."""
-        weight = self.cast("weight", x.dtype)
-        n_in, n_out = weight.shape[1], len(weight) // self.groups
+    def _grouped(self, x, out):
+        """Each group's inputs and outputs, and which output channels they are."""
+        n_in, n_out = self.weight.shape[1], len(self.weight) // self.groups
         for g in range(self.groups):
             mine = slice(g * n_out, (g + 1) * n_out)
-            yield weight[mine].reshape(n_out, -1), x[g * n_in : (g + 1) * n_in], out[mine], bias[mine]
+            yield x[g * n_in : (g + 1) * n_in], out[mine], mine
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,10 +302,7 @@ class MaxPool(Layer):
         return (shape[0], *_pooled(self, shape, self.dilation))
 
     def forward(self, x):
-        # Rows first: they are contiguous, and half of them are gone before the strided step along x.
-        out_height, out_width = _pooled(self, x.shape[1:], self.dilation)
-        down = _slide(x, 2, out_height, self.kernel[0], self.stride[0], self.pads[0], self.dilation[0], np.maximum)
-        return _slide(down, 3, out_width, self.kernel[1], self.stride[1], self.pads[1], self.dilation[1], np.maximum)
+        return _pool(self, x, self.dilation, np.maximum)
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,10 +330,15 @@ class AveragePool(Layer):
         return np.minimum(begin + self.kernel[axis], high) - np.maximum(begin, low)
 
     def forward(self, x):
-        out_height, out_width = _pooled(self, x.shape[1:], (1, 1))
-        down = _slide(x, 2, out_height, self.kernel[0], self.stride[0], self.pads[0], 1, np.add)
-        out = _slide(down, 3, out_width, self.kernel[1], self.stride[1], self.pads[1], 1, np.add)
+        out = _pool(self, x, (1, 1), np.add)
         return np.divide(out, self.counts(*x.shape[2:]).astype(x.dtype), out=out)
+
+
+def _finish(part: np.ndarray, bias: np.ndarray, then) -> None:
+    """Bias, and what comes after the convolution, on (channels, pixels) in place."""
+    part += bias[:, None]
+    if then is not None:
+        then.forward(part, out=part)
 
 
 def _pooled(pool, shape, dilation) -> tuple[int, int]:
@@ -337,23 +351,34 @@ def _pooled(pool, shape, dilation) -> tuple[int, int]:
     )
 
 
-def _slide(x, axis: int, count: int, kernel: int, stride: int, before: int, dilation: int, combine) -> np.ndarray:
-    """Combine (maximum or add) the taps of windows along one axis of x, without a padded copy."""
-    shape = list(x.shape)
-    shape[axis] = count
-    lead = (slice(None),) * axis
+def _pool(pool, x, dilation, combine) -> np.ndarray:
+    """Combine (maximum or add) the pixels of each window, some channels at a time: they stay in the cache."""
+    height, width = _pooled(pool, x.shape[1:], dilation)
+    out = np.empty((*x.shape[:2], height, width), x.dtype)
+    for image, result in zip(x, out, strict=True):
+        for begin, end in bands(len(image), image[0].nbytes, BAND_BYTES // 4):
+            # Rows first: they are contiguous, and some are gone before the strided step along x.
+            down = np.empty((end - begin, height, image.shape[2]), x.dtype)
+            _slide(image[begin:end], down, 1, pool.kernel[0], pool.stride[0], pool.pads[0], dilation[0], combine)
+            _slide(down, result[begin:end], 2, pool.kernel[1], pool.stride[1], pool.pads[1], dilation[1], combine)
+    return out
+
+
+def _slide(x, out, axis: int, kernel: int, stride: int, before: int, dilation: int, combine) -> None:
+    """Combine the taps of windows along one axis of x into `out`, without a padded copy."""
+    lead, count = (slice(None),) * axis, out.shape[axis]
     taps = [reach(x.shape[axis], 0, count, k * dilation - before, stride) for k in range(kernel)]
-    # A tap that every window has needs no neutral element to begin with.
-    full = next((k for k, (outs, _) in enumerate(taps) if outs == slice(0, count)), None)
-    if full is None:
-        out = np.full(shape, -np.inf if combine is np.maximum else 0, x.dtype)
+    # Two taps that every window has need no neutral element to begin with.
+    full = [k for k, (outs, _) in enumerate(taps) if outs == slice(0, count)][:2]
+    if len(full) == 2:
+        combine(*(x[(*lead, taps[k][1])] for k in full), out=out)
     else:
-        out = np.array(x[(*lead, taps[full][1])])
+        full = []
+        out[...] = -np.inf if combine is np.maximum else 0
     for k, (outs, ins) in enumerate(taps):
-        if k != full and outs.stop > outs.start:
+        if k not in full and outs.stop > outs.start:
             part = out[(*lead, outs)]
             combine(part, x[(*lead, ins)], out=part)
-    return out
 
 
 @dataclass(frozen=True, eq=False)
