@@ -17,6 +17,7 @@ from . import __version__, threads
 from .progress import Progress
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+RULES = "such as epsilon_pool=1; for a network the name of a preset, such as composite"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,18 +61,26 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--mirror", action="store_true", help="train on mirrored photographs, too")
     train.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
 
+    retrain = _command(commands, "retrain", run_retrain, "retrain a network's last layer for other classes")
+    retrain.add_argument("network", help="ONNX file (with the JSON file that describes it beside it), or a model file")
+    retrain.add_argument("data", help="VOC devkit folder, or a folder with one subfolder of photographs per class")
+    retrain.add_argument("--split", help="VOC: the list to train on (train, trainval); else a subfolder")
+    retrain.add_argument("--out", required=True, help="file to write, such as net.fvlrp")
+    retrain.add_argument("--C", type=float, default=0.01, help="weight of the data term (default: %(default)s)")
+    retrain.add_argument("--no-mirror", action="store_true", help="do not train on mirrored photographs")
+
     explain = _command(commands, "explain", run_explain, "explain photographs: heatmaps as PNG and numbers as .npz")
     explain.add_argument("photo", nargs="+")
     _model(explain)
     explain.add_argument("--target", default="top", help='classes, comma-separated; "top" (default) or "all"')
-    explain.add_argument("--depth", default="bin", help='depths, comma-separated, or "all" (default: %(default)s)')
+    explain.add_argument("--depth", help='depths, comma-separated, or "all" (default: "bin", a network\'s "input")')
     explain.add_argument("--out", default="fvlrp-out", help="folder for the results (default: %(default)s)")
     explain.add_argument("--format", default="png", help="png, npz or png,npz (default: %(default)s)")
     explain.add_argument("--sheet", action="store_true", help="also a contact sheet of each photograph")
     explain.add_argument("--cmap", default="paper", help="colour map: paper, safe or grey (default: %(default)s)")
     explain.add_argument("--bar", action="store_true", help="add a colour bar to the heatmaps")
     explain.add_argument("--exact", action="store_true", help="compute in float64")
-    explain.add_argument("--rule", action="append", default=[], metavar="NAME=VALUE", help="such as epsilon_pool=1")
+    explain.add_argument("--rule", action="append", default=[], metavar="NAME=VALUE", help=RULES)
     explain.add_argument("--resume", action="store_true", help="skip photographs whose results are all there")
 
     compare = _command(
@@ -161,6 +170,34 @@ def run_train(args) -> int:
     return OK
 
 
+def run_retrain(args) -> int:
+    from . import datasets
+
+    out = Path(args.out)
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out: there is no folder {out.parent}")
+    data = datasets.open_dataset(args.data, args.split)
+    start = monotonic()
+    net = _load(args.network, args)
+    if not hasattr(net, "retrain"):
+        raise ValueError(f"{args.network} is no network; fvlrp train makes Fisher-vector classifiers")
+    names = data.class_names if data.labels.ndim == 2 else None
+    net.verbose = not args.quiet
+    net = net.retrain(data.paths, data.labels, names, mirror=not args.no_mirror, C=args.C)
+    net.save(out)
+    seconds = monotonic() - start
+    result = {
+        "model": str(out),
+        "bytes": out.stat().st_size,
+        "images": len(data),
+        "classes": len(data.class_names),
+        "C": args.C,
+        "seconds": round(seconds, 1),
+    }
+    _result(args, result, f"{out}: {len(data)} photographs, {len(data.class_names)} classes, {seconds:.0f} s")
+    return OK
+
+
 # ---- explain ---------------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +236,7 @@ def _explain_one(clf, photo, base: Path, formats: list[str], rules, args) -> dic
 
     trace = clf.trace(photo, "float64" if args.exact else "float32")
     targets = trace.classes if args.target == "all" else [name.strip() for name in args.target.split(",")]
-    depths = list(trace.depths) if args.depth == "all" else args.depth.split(",")
+    depths = list(trace.depths) if args.depth == "all" else (args.depth or trace.default_depth).split(",")
     targets = list(dict.fromkeys(trace.top if target == "top" else target for target in targets))
     explanations = trace.explain(targets, [depth.strip() for depth in depths], rules)
     written = []
@@ -246,7 +283,9 @@ def _write_json(path: Path, value: dict) -> None:
         file.write(json.dumps(value, indent=1).encode())
 
 
-def _rules(settings: list[str]) -> dict | None:
+def _rules(settings: list[str]) -> dict | str | None:
+    if len(settings) == 1 and settings[0].isidentifier():
+        return settings[0]
     rules = {}
     for setting in settings:
         name, separator, value = setting.partition("=")

@@ -475,7 +475,7 @@ class ConvNet:
 
     # ---- retraining ----
 
-    def retrain(self, images, labels, class_names=None, *, mirror=True, C=None) -> ConvNet:
+    def retrain(self, images, labels, class_names=None, *, mirror=True, C=0.01) -> ConvNet:
         """A new network with other classes: its last layer is learned anew from photographs, all others are kept.
 
         The features are what the last learned layer reads, averaged over pixels where that layer is a convolution.
@@ -492,8 +492,8 @@ class ConvNet:
             Names of the classes (of the sorted labels, or of the matrix's columns).
         mirror : bool
             Learn from the mirror images, too.
-        C : float, optional
-            Inverse strength of the L2 penalty on standardised features. None: 0.3 / number of features.
+        C : float, default 0.01
+            Inverse strength of the L2 penalty on weights of standardised features.
 
         Returns
         -------
@@ -641,14 +641,13 @@ def _images(images) -> Sequence:
     return images
 
 
-def _logistic(features: np.ndarray, signs: np.ndarray, C, multilabel: bool) -> tuple[np.ndarray, np.ndarray]:
+def _logistic(features: np.ndarray, signs: np.ndarray, C: float, multilabel: bool) -> tuple[np.ndarray, np.ndarray]:
     """One-vs-rest logistic regressions on standardised features: weight (n_classes, d) and bias float32, unscaled."""
     from sklearn.linear_model import LogisticRegression
 
     mean, spread = features.mean(axis=0), features.std(axis=0)
     spread[spread == 0] = np.inf  # a feature that never changes gets no weight
     standard = (features - mean) / spread
-    C = 0.3 / features.shape[1] if C is None else C
     two = signs.shape[1] == 2 and not multilabel
     rows = []
     for column in signs.T[1:] if two else signs.T:

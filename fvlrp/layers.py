@@ -115,11 +115,10 @@ def scatter(values, out, kernel, stride, pads, dilation, row_begin: int, row_end
         out[:, taken, taken_cols] += values[:, ky, kx, rows, cols]
 
 
-def bands(rows: int, bytes_per_row: int, budget: int = BAND_BYTES):
-    """Half-open bands of output rows whose columns fit the budget, at least one row each."""
-    step = max(1, budget // max(1, bytes_per_row))
-    for begin in range(0, rows, step):
-        yield begin, min(begin + step, rows)
+def bands(rows: int, bytes_per_row: int, budget: int | None = None) -> list[tuple[int, int]]:
+    """Half-open bands of rows that fit the budget (default `BAND_BYTES`), at least one row each, the first largest."""
+    step = max(1, (budget or BAND_BYTES) // max(1, bytes_per_row))
+    return [(begin, min(begin + step, rows)) for begin in range(0, rows, step)]
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
@@ -200,10 +199,11 @@ class Conv(Layer):
         """Columns of a band of rows, times the weights, while they are in the cache; the bias meets a row of ones."""
         weight, out_width = self._biased(x.dtype), out.shape[2]
         size, per_row = self.weight[0].size, weight.shape[1] * out_width
-        memory = np.empty(per_row * min(out.shape[1], max(1, BAND_BYTES // (per_row * x.itemsize))), x.dtype)
+        parts = bands(out.shape[1], per_row * x.itemsize)
+        memory = np.empty(per_row * parts[0][1], x.dtype)
         for inputs, results, mine in self._grouped(x, out):
             flat = results.reshape(len(results), -1)
-            for begin, end in bands(out.shape[1], per_row * x.itemsize):
+            for begin, end in parts:
                 columns(inputs, self.kernel, self.stride, self.pads, self.dilation, begin, end, memory)
                 pixels = (end - begin) * out_width
                 windows = memory[: (size + 1) * pixels].reshape(size + 1, pixels)
