@@ -208,15 +208,18 @@ class _Reader:
 
     def _fold(self, node) -> None:
         """A node whose inputs are all constants, computed by onnx itself."""
+        from onnx.helper import make_function, make_opsetid
         from onnx.reference import ReferenceEvaluator
 
         feeds = {name: self.constants[name] for name in node.input if name}
+        outputs = [name for name in node.output if name]
         try:
-            results = ReferenceEvaluator(node, opsets={"": self.opset}).run(None, feeds)
+            # As a function, since on its own a node is taken for one of the newest opset.
+            whole = make_function("", "constants", list(feeds), outputs, [node], [make_opsetid("", self.opset)])
+            results = ReferenceEvaluator(whole).run(None, feeds)
         except Exception as error:  # whatever the operator's own reference implementation stumbles over
             raise ValueError(f"its value cannot be computed from constants: {error}") from error
-        for name, value in zip(node.output, results, strict=False):
-            self.constants[name] = np.asarray(value)
+        self.constants.update(zip(outputs, map(np.asarray, results), strict=True))
 
     def _value(self, node, i: int, default=None):
         """Constant input `i`; `default` where it is absent."""

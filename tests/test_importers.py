@@ -1,0 +1,380 @@
+"""ONNX graphs in: the same scores as onnxruntime, constants folded, and a clear word about what is not supported."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fvlrp import ConvNet
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+from onnx import helper, numpy_helper  # noqa: E402
+
+LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
+IR_VERSION = 8  # what every onnxruntime since 1.14 reads
+
+
+def node(operator, inputs, output, **attributes):
+    return helper.make_node(operator, inputs.split(), [output], **attributes)
+
+
+class Graph:
+    """A graph under construction, with weights drawn from a seed: fan-in scaled, variances positive."""
+
+    def __init__(self, shape=("n", 3, 16, 16), opset=13):
+        self.shape, self.opset, self.nodes, self.weights = shape, opset, [], {}
+        self.random = np.random.default_rng(0)
+
+    def add(self, operator, inputs, output, **attributes):
+        self.nodes.append(node(operator, inputs, output, **attributes))
+        return self
+
+    def weight(self, name, *shape):
+        fan_in = np.prod(shape[1:]) if len(shape) > 1 else 25
+        self.weights[name] = (self.random.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+        return self
+
+    def constant(self, name, value, dtype=np.float32):
+        self.weights[name] = np.asarray(value, dtype)
+        return self
+
+    def conv(self, source, output, n_in, n_out, kernel=3, bias=True, groups=1, **attributes):
+        self.weight(f"{output}.w", n_out, n_in // groups, kernel, kernel)
+        names = f"{source} {output}.w"
+        if bias:
+            self.weight(f"{output}.b", n_out)
+            names += f" {output}.b"
+        return self.add("Conv", names, output, group=groups, **attributes)
+
+    def batchnorm(self, source, output, channels):
+        for part in ("scale", "shift", "mean"):
+            self.weight(f"{output}.{part}", channels)
+        self.constant(f"{output}.var", self.random.uniform(0.5, 2, channels))
+        return self.add(
+            "BatchNormalization", f"{source} {output}.scale {output}.shift {output}.mean {output}.var", output
+        )
+
+    def pooled(self, source):
+        return self.add("GlobalAveragePool", source, "gap").add("Flatten", "gap", "y")
+
+    def model(self):
+        value = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            self.nodes,
+            "g",
+            [value("x", onnx.TensorProto.FLOAT, self.shape)],
+            [value("y", onnx.TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(weight, name) for name, weight in self.weights.items()],
+        )
+        opset = [helper.make_opsetid("", self.opset)]
+        return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+
+    def save(self, path, **options):
+        onnx.save(self.model(), path, **options)
+        return path
+
+
+def session(source):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def check(path, n=2, size=None, rtol=1e-4):
+    """The network of `path`, after its scores of a random batch were found to be onnxruntime's."""
+    net = ConvNet.from_onnx(path)
+    shape = [own or (size or 224) for own in net.input_shape]
+    x = np.random.default_rng(1).uniform(-1, 1, (n, *shape)).astype(np.float32)
+    run = session(str(path))
+    expected = run.run(None, {run.get_inputs()[0].name: x})[0].reshape(n, -1)
+    scores = net.forward(x)
+    assert np.abs(expected).max() > 1e-3, "the test's own network is dead"
+    assert np.abs(scores - expected).max() <= rtol * np.abs(expected).max()
+    np.testing.assert_allclose(net.activations(x)[-1], scores, rtol=1e-4, atol=1e-5 * np.abs(scores).max())
+    return net
+
+
+def kinds(net):
+    return [layer.kind for layer in net.nodes]
+
+
+# ---- whole architectures ---------------------------------------------------------------------------------------------
+
+
+def filled(name, path):
+    """Write a weightless model of the onnx package with weights from a seed, and without its softmax."""
+    graph, random = onnx.load(LIGHT / f"light_{name}.onnx").graph, np.random.default_rng(0)
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    layers = [layer for layer in graph.node if layer.op_type not in ("ConstantOfShape", "Softmax")]
+    roles = {source: (layer.op_type, i) for layer in layers for i, source in enumerate(layer.input)}
+    normal = random.standard_normal(1_000_003, np.float32)  # repeated: drawing 140 million numbers takes seconds
+    weights = {name: known[name] for name in roles if name in known}
+    for maker in graph.node:
+        if maker.op_type != "ConstantOfShape":
+            continue
+        shape, role = known[maker.input[0]], roles[maker.output[0]]
+        if len(shape) > 1:
+            value = np.resize(normal, shape) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+        elif role in [("BatchNormalization", 2), ("BatchNormalization", 3), ("Conv", 2), ("Gemm", 2)]:
+            value = np.resize(normal, shape) * np.float32(0.1)
+        else:
+            value = random.uniform(0.5, 1.5, shape).astype(np.float32)
+        weights[maker.output[0]] = value
+    photograph = [value for value in graph.input if value.name not in known and value.name in roles]
+    scores = helper.make_tensor_value_info(layers[-1].output[0], onnx.TensorProto.FLOAT, None)
+    initialisers = [numpy_helper.from_array(weight, name) for name, weight in weights.items()]
+    whole = helper.make_graph(layers, name, photograph, [scores], initialisers)
+    onnx.save(helper.make_model(whole, opset_imports=[helper.make_opsetid("", 9)], ir_version=IR_VERSION), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["bvlc_alexnet", "vgg19", "squeezenet", "resnet50", "inception_v1", "inception_v2", "densenet121"]
+)
+def test_reference_architectures_score_as_in_onnxruntime(tmp_path, name):
+    if not (LIGHT / f"light_{name}.onnx").exists():
+        pytest.skip("this onnx package comes without the weightless reference models")
+    net = check(filled(name, tmp_path / "net.onnx"), n=1)
+    assert "affine" not in kinds(net) or name == "densenet121"
+    assert net.input_shape == (3, 224, 224)
+
+
+def test_a_network_that_shuffles_channels_is_refused_at_the_shuffle(tmp_path):
+    if not (LIGHT / "light_shufflenet.onnx").exists():
+        pytest.skip("this onnx package comes without the weightless reference models")
+    with pytest.raises(ValueError, match=r"\(Transpose\): .* moves pixels"):
+        ConvNet.from_onnx(LIGHT / "light_shufflenet.onnx")
+
+
+@pytest.mark.parametrize("name", ["squeezenet_v1.1", "tiny_darknet"])
+def test_trained_networks_score_as_in_onnxruntime(name):
+    if "FVLRP_DATA" not in os.environ:
+        pytest.skip("set FVLRP_DATA to the folder with cnn/*.onnx")
+    check(Path(os.environ["FVLRP_DATA"]) / f"cnn/{name}.onnx")
+
+
+@pytest.mark.parametrize("opset", [7, 13, 18])
+def test_caffenet_scores_as_in_onnxruntime(tmp_path, opset):
+    graph = Graph((1, 3, 227, 227), opset)
+    ceil = {"kernel_shape": [3, 3], "strides": [2, 2], **({"ceil_mode": 1} if opset >= 10 else {"pads": [0, 0, 1, 1]})}
+    lrn = {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+    graph.conv("x", "conv1", 3, 96, 11, strides=[4, 4]).add("Relu", "conv1", "relu1")
+    graph.add("MaxPool", "relu1", "pool1", **ceil).add("LRN", "pool1", "norm1", **lrn)
+    graph.conv("norm1", "conv2", 96, 256, 5, groups=2, pads=[2] * 4).add("Relu", "conv2", "relu2")
+    graph.add("MaxPool", "relu2", "pool2", **ceil).add("LRN", "pool2", "norm2", **lrn)
+    graph.conv("norm2", "conv3", 256, 384, pads=[1] * 4).add("Relu", "conv3", "relu3")
+    graph.conv("relu3", "conv4", 384, 384, groups=2, pads=[1] * 4).add("Relu", "conv4", "relu4")
+    graph.conv("relu4", "conv5", 384, 256, groups=2, pads=[1] * 4).add("Relu", "conv5", "relu5")
+    graph.add("MaxPool", "relu5", "pool5", **ceil).add("Flatten", "pool5", "flat")
+    for name, source, n_in, n_out in [("fc6", "flat", 256 * 6 * 6, 64), ("fc7", "drop6", 64, 32)]:
+        graph.weight(f"{name}.w", n_out, n_in).weight(f"{name}.b", n_out)
+        graph.add("Gemm", f"{source} {name}.w {name}.b", name, transB=1).add("Relu", name, f"relu{name[2]}")
+        graph.add("Dropout", f"relu{name[2]}", f"drop{name[2]}")
+    graph.weight("fc8.w", 20, 32).weight("fc8.b", 20).add("Gemm", "drop7 fc8.w fc8.b", "y", transB=1)
+    net = check(graph.save(tmp_path / "caffenet.onnx"), n=1)
+    assert net.layers[:4] == ["conv1", "relu1", "pool1", "norm1"]
+
+
+# ---- one construct at a time -----------------------------------------------------------------------------------------
+
+
+def test_batch_normalisation_goes_into_the_convolution_before_it(tmp_path):
+    graph = Graph().conv("x", "c", 3, 8, bias=False).batchnorm("c", "b", 8).add("Relu", "b", "r").pooled("r")
+    net = check(graph.save(tmp_path / "n.onnx"))
+    assert net.layers[0] == "c" and kinds(net) == ["conv", "relu", "globalaveragepool", "flatten"]
+
+
+def test_batch_normalisation_goes_into_the_convolution_behind_it(tmp_path):
+    graph = Graph().conv("x", "c", 3, 8).add("Relu", "c", "r").batchnorm("r", "b", 8)
+    graph.conv("b", "d", 8, 6, groups=2).pooled("d")
+    net = check(graph.save(tmp_path / "n.onnx"))
+    assert kinds(net)[:3] == ["conv", "relu", "conv"]
+
+
+def test_batch_normalisation_stays_where_a_border_of_zeros_lies_behind_it(tmp_path):
+    graph = Graph().conv("x", "c", 3, 8).add("Relu", "c", "r").batchnorm("r", "b", 8)
+    graph.conv("b", "d", 8, 6, pads=[1] * 4).pooled("d")
+    net = check(graph.save(tmp_path / "n.onnx"))
+    assert kinds(net)[:4] == ["conv", "relu", "affine", "conv"]
+
+
+def test_batch_normalisation_stays_where_its_convolution_has_another_reader(tmp_path):
+    graph = Graph().conv("x", "c", 3, 8).batchnorm("c", "b", 8).add("Add", "b c", "s").pooled("s")
+    net = check(graph.save(tmp_path / "n.onnx"))
+    assert kinds(net)[:3] == ["conv", "affine", "add"]
+
+
+def test_batch_normalisation_of_dense_outputs_and_inputs_is_folded(tmp_path):
+    graph = Graph().conv("x", "c", 3, 8).add("GlobalAveragePool", "c", "g").add("Flatten", "g", "f")
+    graph.batchnorm("f", "b", 8).weight("w", 8, 5).add("MatMul", "b w", "m").weight("v", 5).add("Add", "v m", "s")
+    graph.batchnorm("s", "y", 5)
+    net = check(graph.save(tmp_path / "n.onnx"))
+    assert kinds(net) == ["conv", "globalaveragepool", "flatten", "dense"]
+
+
+def test_constants_before_and_behind_are_folded(tmp_path):
+    graph = Graph().constant("mean", [[[[0.1]], [[0.2]], [[-0.3]]]]).constant("std", 0.25).constant("two", [2.0])
+    graph.add("Sub", "x mean", "a").add("Div", "a std", "b").conv("b", "c", 3, 4)
+    graph.add("Sub", "two c", "d").add("Mul", "d two", "e").pooled("e")
+    net = check(graph.save(tmp_path / "n.onnx"))
+    assert kinds(net) == ["conv", "globalaveragepool", "flatten"]
+
+
+def test_residual_sums_of_two_and_three(tmp_path):
+    graph = Graph().conv("x", "a", 3, 4, pads=[1] * 4).conv("x", "b", 3, 4, pads=[1] * 4).add("Add", "a b", "s")
+    graph.add("Relu", "s", "r").add("Sum", "s r a", "t").add("Add", "t t", "u").pooled("u")
+    assert kinds(check(graph.save(tmp_path / "n.onnx")))[2:6] == ["add", "relu", "add", "add"]
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("size", [15, 16])
+def test_automatic_padding(tmp_path, auto_pad, size):
+    graph = Graph((1, 3, size, size)).conv("x", "c", 3, 6, kernel=4, strides=[3, 2], auto_pad=auto_pad)
+    graph.add("MaxPool", "c", "p", kernel_shape=[2, 3], strides=[2, 2], auto_pad=auto_pad)
+    graph.add("AveragePool", "p", "q", kernel_shape=[2, 2], auto_pad=auto_pad).pooled("q")
+    check(graph.save(tmp_path / "n.onnx"), n=1)
+
+
+def test_dilation_depthwise_and_leaky(tmp_path):
+    graph = Graph().conv("x", "c", 3, 6, dilations=[2, 3], pads=[2, 3, 2, 3])
+    graph.conv("c", "d", 6, 6, groups=6, strides=[2, 1]).add("LeakyRelu", "d", "r", alpha=0.2)
+    graph.conv("r", "e", 6, 12, groups=6).pooled("e")
+    check(graph.save(tmp_path / "n.onnx"))
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+def test_clipping_from_attributes_or_inputs(tmp_path, opset):
+    graph = Graph(opset=opset).conv("x", "c", 3, 6)
+    if opset < 11:
+        graph.add("Clip", "c", "r", min=0.0, max=0.5)
+    else:
+        graph.constant("low", 0).constant("high", 0.5).add("Clip", "c low high", "r")
+    assert kinds(check(graph.pooled("r").save(tmp_path / "n.onnx")))[1] == "clip"
+
+
+def test_a_border_of_zeros_goes_into_the_convolution_and_another_stays(tmp_path):
+    graph = Graph().constant("p", [0, 0, 1, 2, 0, 0, 0, 1], np.int64).constant("one", 1.0)
+    graph.add("Pad", "x p", "a").conv("a", "c", 3, 4).add("Pad", "c p one", "b").conv("b", "d", 4, 5).pooled("d")
+    net = check(graph.save(tmp_path / "n.onnx"))
+    assert kinds(net)[:3] == ["conv", "pad", "conv"] and net.nodes[0].layer.pads == (1, 2, 0, 1)
+
+
+def test_the_shape_arithmetic_of_exporters_is_computed_while_reading(tmp_path):
+    graph = Graph().conv("x", "c", 3, 4, strides=[4, 4]).constant("zero", 0, np.int64)
+    graph.add("Shape", "c", "s").add("Gather", "s zero", "n").constant("ax", [0], np.int64)
+    graph.add("Unsqueeze", "n ax", "u").constant("rest", [-1], np.int64).add("Concat", "u rest", "t", axis=0)
+    graph.add("Identity", "c", "i").add("Reshape", "i t", "f").weight("w", 64, 5).add("MatMul", "f w", "y")
+    assert kinds(check(graph.save(tmp_path / "n.onnx"))) == ["conv", "flatten", "dense"]
+
+
+@pytest.mark.parametrize("batch", [1, "n"])
+@pytest.mark.parametrize("opset, keep", [(11, 0), (13, 1), (18, 0)])
+def test_global_means_and_squeezes(tmp_path, opset, keep, batch):
+    graph = Graph((batch, 3, 16, 16), opset).conv("x", "c", 3, 6)
+    if opset < 18:
+        graph.add("ReduceMean", "c", "m", axes=[-2, -1], keepdims=keep)
+    else:
+        graph.constant("ax", [2, 3], np.int64).add("ReduceMean", "c ax", "m", keepdims=keep)
+    if keep:
+        graph.constant("sq", [2, 3], np.int64).add("Squeeze", "m sq", "m2").add("LogSoftmax", "m2", "z", axis=-1)
+        graph.add("Identity", "m2", "y")
+    else:
+        graph.add("Identity", "m", "y")
+    net = check(graph.save(tmp_path / "n.onnx"), n=1)
+    assert kinds(net) == ["conv", "globalaveragepool", "flatten"]
+
+
+def test_a_transposition_that_moves_nothing_is_a_reshape(tmp_path):
+    graph = (
+        Graph().conv("x", "c", 3, 6).add("GlobalAveragePool", "c", "g").add("Transpose", "g", "t", perm=[0, 2, 3, 1])
+    )
+    graph.add("Flatten", "t", "y")
+    check(graph.save(tmp_path / "n.onnx"))
+
+
+def test_softmax_at_the_end_is_left_out_whatever_reshapes_follow(tmp_path):
+    graph = Graph().conv("x", "c", 3, 6).add("GlobalAveragePool", "c", "g").add("Softmax", "g", "s", axis=1)
+    graph.add("Flatten", "s", "y")
+    net = ConvNet.from_onnx(graph.save(tmp_path / "n.onnx"))
+    assert kinds(net) == ["conv", "globalaveragepool", "flatten"]
+
+
+def test_weights_beside_the_file_are_found_and_missed(tmp_path):
+    graph = Graph().conv("x", "c", 3, 64, 5).pooled("c")
+    path = graph.save(tmp_path / "n.onnx", save_as_external_data=True, location="n.data", size_threshold=16)
+    assert (tmp_path / "n.data").stat().st_size > 64 * 75 * 4
+    check(path)
+    (tmp_path / "n.data").unlink()
+    with pytest.raises(OSError, match=r"n\.onnx|n\.data"):
+        ConvNet.from_onnx(path)
+
+
+def test_a_free_input_size_stays_free(tmp_path):
+    graph = Graph(("n", 3, "h", "w")).conv("x", "c", 3, 6, auto_pad="SAME_UPPER").pooled("c")
+    net = check(graph.save(tmp_path / "n.onnx"), size=40)
+    assert net.input_shape == (3, None, None)
+    assert net.forward(np.zeros((1, 3, 33, 50), np.float32)).shape == (1, 6)
+
+
+def test_names_are_unique_and_never_that_of_the_input(tmp_path):
+    graph = Graph().conv("x", "input", 3, 4).add("Relu", "input", "r1").add("Relu", "r1", "r2").pooled("r2")
+    for layer, name in zip(graph.nodes, ["input", "/act/Relu", "/act/Relu", "g", "f"], strict=True):
+        layer.name = name
+    assert ConvNet.from_onnx(graph.save(tmp_path / "n.onnx")).layers == ["input_2", "act/Relu", "act/Relu_2", "g", "f"]
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+REFUSED = {
+    "operator": (lambda g: g.add("Tanh", "c", "t").pooled("t"), r"'t' \(Tanh\).*not supported.*Conv.*Relu"),
+    "product": (lambda g: g.add("Mul", "c c", "t").pooled("t"), r"\(Mul\).*only sums"),
+    "softmax inside": (lambda g: g.pooled("c").add("Softmax", "y", "s").add("Relu", "s", "z"), "before it"),
+    "map at the end": (lambda g: g.add("Relu", "c", "z"), "one score per class"),
+    "one mean too many": (
+        lambda g: g.add("ReduceMean", "c", "t", axes=[1, 2]).add("Flatten", "t", "z"),
+        "height and width",
+    ),
+    "batch mixed": (
+        lambda g: g.constant("s", [4, -1], np.int64).add("Reshape", "c s", "z"),
+        r"\(Reshape\).*images of a batch apart",
+    ),
+    "reflection": (
+        lambda g: (
+            g.constant("p", [0, 0, 1, 1, 0, 0, 1, 1], np.int64).add("Pad", "c p", "t", mode="reflect").pooled("t")
+        ),
+        "constant border",
+    ),
+    "per pixel": (lambda g: g.weight("k", 14, 14).add("Mul", "c k", "t").pooled("t"), "one per channel"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_supported_is_named(tmp_path, case):
+    build, message = REFUSED[case]
+    graph = Graph().conv("x", "c", 3, 4)
+    build(graph)
+    graph.nodes[-1].output[0] = "y"
+    graph.save(tmp_path / "n.onnx")
+    with pytest.raises(ValueError, match=message):
+        ConvNet.from_onnx(tmp_path / "n.onnx")
+
+
+def test_old_opsets_other_files_and_missing_files_are_refused(tmp_path):
+    Graph(opset=6).conv("x", "c", 3, 4).pooled("c").save(tmp_path / "old.onnx")
+    with pytest.raises(ValueError, match="opset 6; expected 7"):
+        ConvNet.from_onnx(tmp_path / "old.onnx")
+    (tmp_path / "text.onnx").write_text("this is no network at all")
+    with pytest.raises(ValueError, match="not an ONNX file"):
+        ConvNet.from_onnx(tmp_path / "text.onnx")
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
+        ConvNet.from_onnx(tmp_path / "none.onnx")
+
+
+def test_without_onnx_the_way_out_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'fvlrp\[onnx\]'"):
+        ConvNet.from_onnx(tmp_path / "n.onnx")
