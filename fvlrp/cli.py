@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     retrain.add_argument("data", help="VOC devkit folder, or a folder with one subfolder of photographs per class")
     retrain.add_argument("--split", help="VOC: the list to train on (train, trainval); else a subfolder")
     retrain.add_argument("--out", required=True, help="file to write, such as net.fvlrp")
-    retrain.add_argument("--C", type=float, default=0.01, help="weight of the data term (default: %(default)s)")
+    retrain.add_argument("--C", type=float, help="of the logistic regressions (default: 10 / rows learned from)")
     retrain.add_argument("--no-mirror", action="store_true", help="do not train on mirrored photographs")
 
     explain = _command(commands, "explain", run_explain, "explain photographs: heatmaps as PNG and numbers as .npz")

@@ -475,7 +475,7 @@ class ConvNet:
 
     # ---- retraining ----
 
-    def retrain(self, images, labels, class_names=None, *, mirror=True, C=0.01) -> ConvNet:
+    def retrain(self, images, labels, class_names=None, *, mirror=True, C=None) -> ConvNet:
         """A new network with other classes: its last layer is learned anew from photographs, all others are kept.
 
         The features are what the last learned layer reads, averaged over pixels where that layer is a convolution.
@@ -492,8 +492,9 @@ class ConvNet:
             Names of the classes (of the sorted labels, or of the matrix's columns).
         mirror : bool
             Learn from the mirror images, too.
-        C : float, default 0.01
-            Inverse strength of the L2 penalty on weights of standardised features.
+        C : float, optional
+            Inverse strength of the L2 penalty on weights of standardised features, against the sum of losses. None: 10
+            over the number of rows learned from, so that the balance does not depend on how many there are.
 
         Returns
         -------
@@ -641,13 +642,16 @@ def _images(images) -> Sequence:
     return images
 
 
-def _logistic(features: np.ndarray, signs: np.ndarray, C: float, multilabel: bool) -> tuple[np.ndarray, np.ndarray]:
+def _logistic(
+    features: np.ndarray, signs: np.ndarray, C: float | None, multilabel: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """One-vs-rest logistic regressions on standardised features: weight (n_classes, d) and bias float32, unscaled."""
     from sklearn.linear_model import LogisticRegression
 
     mean, spread = features.mean(axis=0), features.std(axis=0)
     spread[spread == 0] = np.inf  # a feature that never changes gets no weight
     standard = (features - mean) / spread
+    C = 10 / len(features) if C is None else C
     two = signs.shape[1] == 2 and not multilabel
     rows = []
     for column in signs.T[1:] if two else signs.T:

@@ -208,15 +208,20 @@ class _Reader:
 
     def _fold(self, node) -> None:
         """A node whose inputs are all constants, computed by onnx itself."""
-        from onnx.helper import make_function, make_opsetid
+        from onnx import ValueInfoProto, helper
         from onnx.reference import ReferenceEvaluator
 
         feeds = {name: self.constants[name] for name in node.input if name}
         outputs = [name for name in node.output if name]
         try:
-            # As a function, since on its own a node is taken for one of the newest opset.
-            whole = make_function("", "constants", list(feeds), outputs, [node], [make_opsetid("", self.opset)])
-            results = ReferenceEvaluator(whole).run(None, feeds)
+            # As a model of its own, since a single node is taken for one of the newest opset.
+            inputs = [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+                for name, value in feeds.items()
+            ]
+            graph = helper.make_graph([node], "constants", inputs, [ValueInfoProto(name=name) for name in outputs])
+            opset = [helper.make_opsetid("", self.opset)]
+            results = ReferenceEvaluator(helper.make_model(graph, opset_imports=opset)).run(None, feeds)
         except Exception as error:  # whatever the operator's own reference implementation stumbles over
             raise ValueError(f"its value cannot be computed from constants: {error}") from error
         self.constants.update(zip(outputs, map(np.asarray, results), strict=True))
@@ -268,7 +273,9 @@ class _Reader:
         given, weight = _attributes(node), self._weights(node, 1)
         if given.get("transA", 0):
             raise ValueError("transA is not supported: rows are images")
-        weight = given.get("alpha", 1.0) * (weight if given.get("transB", 0) else weight.T)
+        weight = weight if given.get("transB", 0) else weight.T
+        if given.get("alpha", 1.0) != 1:  # a copy of a large layer takes longer than its product
+            weight = given["alpha"] * weight
         bias = given.get("beta", 1.0) * np.broadcast_to(self._weights(node, 2, np.zeros(1)), (1, len(weight)))[0]
         self._dense(node, weight, bias)
 

@@ -1,0 +1,384 @@
+"""Networks as classifiers: photographs in, scores out, files, and the last layer retrained."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fvlrp
+from fvlrp import ConvNet, Preprocess
+from fvlrp.convnet import KINDS, Node, blas_threads, read_description
+from fvlrp.layers import LRN, Add, Affine, Clip, Concat, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Pad, ReLU
+
+needs_data = pytest.mark.skipif("FVLRP_DATA" not in os.environ, reason="set FVLRP_DATA to the folder with cnn/*.onnx")
+
+
+def node(name, layer, *inputs):
+    return Node(name, type(layer).__name__.lower(), layer, inputs)
+
+
+@pytest.fixture
+def net():
+    """A network with every way of putting layers together, for photographs of 24 x 20."""
+    random = np.random.default_rng(0)
+
+    def conv(n_in, n_out, kernel, **options):
+        weight = random.normal(size=(n_out, n_in, kernel, kernel)).astype(np.float32)
+        return Conv(weight / np.float32(n_in * kernel), random.normal(size=n_out).astype(np.float32), **options)
+
+    scale = random.uniform(0.5, 2, 8).astype(np.float32)
+    nodes = [
+        node("pad", Pad((1, 0, 1, 0)), -1),
+        node("conv1", conv(3, 8, 3, stride=(2, 2)), 0),
+        node("relu1", ReLU(), 1),
+        node("norm", LRN(5), 2),
+        node("pool", MaxPool((3, 3), (2, 2), (0, 0, 0, 0), True), 3),
+        node("bn", Affine(scale, scale - 1), 4),
+        node("left", conv(8, 8, 1), 5),
+        node("clip", Clip(0, 6), 6),
+        node("right", conv(8, 8, 3, pads=(1, 1, 1, 1)), 5),
+        node("sum", Add(), 7, 8),
+        node("both", Concat(1), 9, 5),
+        node("scores_map", conv(16, 4, 1), 10),
+        node("relu2", ReLU(), 11),
+        node("gap", GlobalAveragePool(), 12),
+        node("flat", Flatten(), 13),
+    ]
+    return ConvNet(nodes, (3, 24, 20), ["a", "b", "c", "d"])
+
+
+@pytest.fixture
+def photographs():
+    """Stripes that run down (class 1), or across, of random widths, phases and brightness; and which they are."""
+    random, images, labels = np.random.default_rng(0), [], []
+    for i in range(24):
+        wave = np.sin(np.arange(40) * random.uniform(0.9, 1.1) + random.uniform(0, 6)) > 0
+        image = np.broadcast_to(wave[:, None] if i % 2 else wave, (40, 40)) * random.uniform(0.5, 1)
+        images.append((image * 255).astype(np.uint8))
+        labels.append(i % 2)
+    return images, np.array(labels)
+
+
+# ---- preparing photographs -------------------------------------------------------------------------------------------
+
+
+def test_preparing_orders_scales_and_centres_the_channels():
+    image = np.zeros((6, 8, 3), np.uint8)
+    image[..., 0], image[..., 1], image[..., 2] = 255, 51, 0
+    x = Preprocess((6, 8)).prepare(image)
+    assert x.shape == (1, 3, 6, 8) and x.dtype == np.float32
+    np.testing.assert_allclose(x[0, :, 0, 0], [1, 0.2, 0], rtol=1e-6)
+    x = Preprocess((6, 8), order="BGR", high=255, mean=(104, 117, 123), std=(2,)).prepare(image)
+    np.testing.assert_allclose(x[0, :, 3, 5], [-52, -33, 66], rtol=1e-6)
+    np.testing.assert_allclose(Preprocess((6, 8), order="grey").prepare(image)[0, 0, 0, 0], 0.2989 + 0.2 * 0.587)
+
+
+def test_a_grey_photograph_becomes_three_equal_channels():
+    x = Preprocess((5, 5)).prepare(np.full((9, 7), 102, np.uint8))
+    np.testing.assert_allclose(x, np.full((1, 3, 5, 5), 0.4), rtol=1e-6)
+
+
+def test_a_crop_takes_the_middle_after_the_shorter_side_was_resized():
+    image = np.tile(np.linspace(0, 1, 80, dtype=np.float32), (40, 1))
+    x = Preprocess((20, 20), how="crop", resize=20).prepare(image)[0, 0]
+    resized = np.asarray(Image.fromarray(image).resize((40, 20), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(x, resized[:, 10:30])
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (37, 51), (9, 60), (13, 11)])
+@pytest.mark.parametrize("how, resize", [("stretch", None), ("crop", None), ("crop", 30)])
+def test_undoing_keeps_the_sum_of_a_heatmap(shape, how, resize):
+    heatmap = np.random.default_rng(0).normal(size=(2, 24, 20))
+    back = Preprocess((24, 20), how, resize).undo(heatmap, shape)
+    assert back.shape == (2, *shape)
+    np.testing.assert_allclose(back.sum(axis=(1, 2)), heatmap.sum(axis=(1, 2)), rtol=1e-10)
+
+
+def test_a_heatmap_lands_where_the_crop_was_taken():
+    preprocess = Preprocess((10, 10), how="crop", resize=20)
+    marked = np.zeros((40, 80), np.uint8)
+    marked[20:22, 44:46] = 255
+    x = preprocess.prepare(marked)[0, 0].astype(float)
+    back = preprocess.undo(x, (40, 80))
+    assert set(np.argwhere(back == back.max())[0]) <= {20, 21, 44, 45}
+    outside = back.copy()
+    outside[10:30, 30:50] = 0
+    assert not outside.any() and back[10:30, 30:50].sum() > 0
+
+
+def test_what_cannot_be_prepared_is_refused():
+    for options, message in [
+        ({"size": (0, 5)}, "size must be"),
+        ({"how": "squash"}, "how must be one of"),
+        ({"how": "crop", "resize": 100}, "resize must be at least 224"),
+        ({"order": "RBG"}, "order must be one of"),
+        ({"mean": (1, 2)}, "mean must hold 1 or 3"),
+        ({"std": (0,)}, "std must not be zero"),
+        ({"high": 2}, "high must be one of"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Preprocess(**options)
+    with pytest.raises(ValueError, match=r"expected .* 224, 224"):
+        Preprocess().undo(np.zeros((5, 5)), (5, 5))
+
+
+def test_preprocessing_survives_json():
+    preprocess = Preprocess((24, 20), "crop", 30, "BGR", 255, (1, 2.5, 3), (58,))
+    assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
+    with pytest.raises(ValueError, match="no option 'sizes'"):
+        Preprocess.from_dict({"sizes": (1, 2)})
+
+
+def test_the_description_beside_a_model_is_understood(tmp_path):
+    path = tmp_path / "d.json"
+    described = {
+        "input_size": [227, 200],
+        "channel_order": "BGR",
+        "value_range": [0, 255],
+        "mean_rgb": [3, 2, 1],
+        "scale": 0.5,
+        "resize": "shorter side to 256, centre crop 227",
+        "labels": ["tench, Tinca tinca", "crane", "crane", "maillot", "maillot, tank suit"],
+    }
+    path.write_text(json.dumps(described))
+    preprocess, names = read_description(path)
+    assert preprocess == Preprocess((227, 200), "crop", 256, "BGR", 255, (1, 2, 3), (2,))
+    assert names == ["tench", "crane", "crane (2)", "maillot", "maillot, tank suit"]
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"d\.json does not describe"):
+        read_description(path)
+
+
+# ---- applying --------------------------------------------------------------------------------------------------------
+
+
+def test_forward_is_the_last_activation_and_keeps_its_input(net):
+    x = np.random.default_rng(1).random((3, 3, 24, 20))
+    kept = x.copy()
+    scores = net.forward(x)
+    assert scores.shape == (3, 4) and scores.dtype == np.float64
+    activations = net.activations(x)
+    np.testing.assert_allclose(scores, activations[-1], rtol=1e-13)
+    np.testing.assert_array_equal(x, kept)
+    assert [a.shape[1:] for a in activations] == net.shapes
+    np.testing.assert_allclose(net.forward(x.astype(np.float32)), scores, rtol=1e-4)
+    assert net.forward(x.astype(np.float32)).dtype == np.float32
+
+
+def test_forward_reads_what_a_fused_activation_shares(net):
+    """A convolution read by others, too, must not be overwritten by the activation behind it."""
+    layers = [*net.nodes[:2], node("r", ReLU(), 1), node("s", Add(), 1, 2)]
+    layers += [node("g", GlobalAveragePool(), 3), node("f", Flatten(), 4)]
+    both = ConvNet(layers, (3, 24, 20))
+    x = np.random.default_rng(1).random((1, 3, 24, 20))
+    conv = both.activations(x)[1]
+    np.testing.assert_allclose(both.forward(x), (conv + np.maximum(conv, 0)).mean(axis=(2, 3)), rtol=1e-12)
+
+
+def test_a_batch_of_the_wrong_shape_is_refused(net):
+    with pytest.raises(ValueError, match=r"x has shape \(3, 24, 20\); expected \(n, 3, 24, 20\)"):
+        net.forward(np.zeros((3, 24, 20), np.float32))
+
+
+def test_classes_come_from_the_scores(net, photographs):
+    images = photographs[0][:5]
+    scores = net.decision_function(images)
+    assert scores.shape == (5, 4) and scores.dtype == np.float64
+    np.testing.assert_array_equal(net.predict(images), np.array(list("abcd"))[scores.argmax(axis=1)])
+    np.testing.assert_allclose(net.scores(images[2]), scores[2], rtol=1e-6)
+    assert net.score(images, net.predict(images)) == 1
+    assert 0 <= net.score(images, ["a"] * 5) <= 1
+    with pytest.raises(ValueError, match="sequence of images"):
+        net.predict(images[0])
+
+
+def test_threads_change_nothing_and_leave_blas_as_it_was(net, photographs):
+    from threadpoolctl import threadpool_info
+
+    before = [(lib["filepath"], lib["num_threads"]) for lib in threadpool_info()]
+    one = net.set_params(n_jobs=1).decision_function(photographs[0])
+    two = net.set_params(n_jobs=2).decision_function(photographs[0])
+    np.testing.assert_array_equal(one, two)
+    with blas_threads(1):
+        inside = [lib["num_threads"] for lib in threadpool_info() if "numpy" in lib["filepath"]]
+    assert not inside or set(inside) == {1}
+    assert [(lib["filepath"], lib["num_threads"]) for lib in threadpool_info()] == before
+    assert net.get_params() == {"n_jobs": 2, "verbose": False}
+    with pytest.raises(ValueError, match="'n_jobs', 'verbose'"):
+        net.set_params(C=1)
+
+
+def test_what_does_not_fit_together_is_refused_by_name(net):
+    with pytest.raises(ValueError, match="4 outputs, got 3"):
+        ConvNet(net.nodes, (3, 24, 20), ["a", "b", "c"])
+    with pytest.raises(ValueError, match="layer 'conv1' does not fit"):
+        ConvNet(net.nodes, (1, 24, 20))
+    with pytest.raises(ValueError, match="one score per class"):
+        ConvNet(net.nodes[:-1], (3, 24, 20))
+    with pytest.raises(ValueError, match="layer 'relu1' must come after"):
+        ConvNet([net.nodes[0], net.nodes[2]], (3, 24, 20))
+    with pytest.raises(ValueError, match=r"preprocess makes \(224, 224\)"):
+        ConvNet(net.nodes, (3, 24, 20), preprocess=Preprocess())
+    with pytest.raises(ValueError, match="makes 1 channels"):
+        ConvNet(net.nodes, (3, 24, 20), preprocess=Preprocess((24, 20), order="grey"))
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_network_is_the_very_same_network(net, tmp_path, photographs):
+    net.preprocess = Preprocess((24, 20), "crop", 30, "BGR", 255, (1, 2, 3))
+    path = tmp_path / "n.fvlrp"
+    net.save(path)
+    loaded = fvlrp.load(path)
+    assert loaded.layers == net.layers and loaded.describe() == net.describe()
+    np.testing.assert_array_equal(loaded.decision_function(photographs[0]), net.decision_function(photographs[0]))
+    first = path.read_bytes()
+    loaded.save(path)
+    assert path.read_bytes() == first
+
+
+def test_every_kind_of_layer_has_a_name_for_files(net):
+    assert all(type(n.layer) is KINDS[n.kind] for n in net.nodes)
+
+
+def test_a_file_that_does_not_fit_together_is_refused(net, tmp_path):
+    from fvlrp.files import save_arrays
+
+    header, arrays = net.to_parts()
+    del arrays["1.bias"]
+    save_arrays(tmp_path / "n.fvlrp", {"kind": "convnet", **header}, arrays)
+    with pytest.raises(ValueError, match=r"n\.fvlrp is not a network this fvlrp can use"):
+        fvlrp.load(tmp_path / "n.fvlrp")
+
+
+def test_describe_is_ready_for_json(net):
+    described = json.loads(json.dumps(net.describe()))
+    assert described["layers"][1] == {"name": "conv1", "kind": "conv", "shape": [8, 12, 9]}
+    assert described["parameters"] == 3 * 8 * 9 + 8 + 16 + 64 + 8 + 576 + 8 + 64 + 4
+
+
+# ---- retraining ------------------------------------------------------------------------------------------------------
+
+
+def test_retraining_learns_classes_the_network_never_knew(net, photographs):
+    images, labels = photographs
+    new = net.retrain(images[:16], np.array(["across", "down"])[labels[:16]], C=10.0)
+    assert list(new.classes_) == ["across", "down"] and not new.multilabel_
+    assert new.score(images[16:], np.array(["across", "down"])[labels[16:]]) == 1
+    assert new.layers == [*net.layers[:12], "average", "scores"]
+    ahead, scores = new.decision_function(images), np.array([new.scores(image) for image in images])
+    np.testing.assert_allclose(ahead, scores[:, 1] - scores[:, 0], rtol=1e-6)
+    assert net.layers[-1] == "flat" and len(net.classes_) == 4  # the network itself stays as it was
+
+
+def test_retrained_weights_are_a_logistic_regression_on_standardised_features(net, photographs):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    images, labels = photographs
+    three = labels + (np.arange(len(labels)) % 3 == 0)
+    new = net.retrain(images, three, mirror=False, C=0.5)
+    x = np.concatenate([net.prepare(image) for image in images])
+    features = net.activations(x)[10].mean(axis=(2, 3), dtype=np.float64)
+    for k in range(3):
+        peer = make_pipeline(StandardScaler(), LogisticRegression(C=0.5, max_iter=1000)).fit(features, three == k)
+        np.testing.assert_allclose(
+            new.decision_function(images)[:, k], peer.decision_function(features), rtol=1e-3, atol=1e-3
+        )
+
+
+def test_a_matrix_of_labels_makes_independent_classes_and_ignores_zeros(net, photographs):
+    images, labels = photographs
+    matrix = np.stack([2 * labels - 1, 1 - 2 * labels, np.where(np.arange(24) % 5, 1, -1)], axis=1)
+    matrix[3:9, 2] = 0
+    new = net.retrain(images, matrix, ["down", "across", "fifth"], C=10.0)
+    assert new.multilabel_ and list(new.classes_) == ["down", "across", "fifth"]
+    np.testing.assert_array_equal(new.predict(images)[:, :2], matrix[:, :2] > 0)
+    assert new.score(images, matrix) > 0.8
+    changed = matrix.copy()
+    changed[3:9, 2] = -1
+    same = net.retrain(images, changed, ["down", "across", "fifth"], C=10.0).decision_function(images)
+    np.testing.assert_allclose(same[:, :2], new.decision_function(images)[:, :2], rtol=1e-5, atol=1e-6)
+    assert np.abs(same[:, 2] - new.decision_function(images)[:, 2]).max() > 0.1
+
+
+def test_mirroring_makes_a_classifier_that_cannot_tell_left_from_right(net):
+    """Ramps that rise to the left or to the right: each is the mirror image of the other's class."""
+    ramp = np.linspace(0, 255, 20).astype(np.uint8)
+    images = [np.broadcast_to(side, (24, 20)) // k for k in (1, 2, 3, 4) for side in (ramp, ramp[::-1])]
+    labels = np.tile([0, 1], 4)
+    assert net.retrain(images, labels, mirror=False, C=10.0).score(images, labels) == 1
+    assert np.abs(net.retrain(images, labels, mirror=True, C=10.0).decision_function(images)).max() < 0.05
+
+
+def test_the_last_dense_layer_is_replaced_by_a_dense_layer(net, photographs):
+    random = np.random.default_rng(0)
+    dense = Dense(random.normal(size=(7, 4)).astype(np.float32), np.zeros(7, np.float32))
+    deeper = ConvNet([*net.nodes, node("fc", dense, 14)], (3, 24, 20))
+    new = deeper.retrain(*photographs)
+    assert new.layers == deeper.layers and new.nodes[-1].layer.weight.shape == (2, 4)
+
+
+def test_a_feature_that_never_changes_gets_no_weight(net, photographs):
+    weight = net.nodes[8].layer.weight.copy()
+    net.nodes[8].layer.weight[3] = 0  # "right" feeds "sum" beside "left", which is silenced, too
+    net.nodes[6].layer.weight[3] = 0
+    new = net.retrain(*photographs)
+    assert np.isfinite(new.nodes[11].layer.weight).all() and not new.nodes[11].layer.weight[:, 3].any()
+    assert weight.any()
+
+
+# ---- trained networks ------------------------------------------------------------------------------------------------
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["squeezenet_v1.1", "tiny_darknet"])
+def test_the_cat_is_an_egyptian_cat(name):
+    pytest.importorskip("onnx")
+    data = pytest.importorskip("skimage.data")
+    net = fvlrp.load(Path(os.environ["FVLRP_DATA"]) / f"cnn/{name}.onnx")
+    assert len(net.classes_) == len(set(net.classes_)) == 1000
+    assert list(net.predict([data.chelsea()])) == ["Egyptian cat"]
+
+
+@needs_data
+def test_retraining_squeezenet_on_voc_recognises_most_of_it(tmp_path):
+    """A quarter of the training photographs: enough for half the precision that all of them give."""
+    pytest.importorskip("onnx")
+    root = Path(os.environ["FVLRP_DATA"])
+    train, val = (fvlrp.datasets.open_dataset(root / "VOCdevkit", split) for split in ("train", "val"))
+    classes = [i for i, name in enumerate(train.class_names) if name in ("aeroplane", "cat", "person", "train")]
+    net = fvlrp.load(root / "cnn/squeezenet_v1.1.onnx").set_params(n_jobs=2)
+    new = net.retrain(train.paths[::4], train.labels[::4][:, classes], mirror=False)
+    assert new.score(val.paths[::2], val.matrix[::2][:, classes]) > 0.6
+
+
+@needs_data
+def test_the_command_retrains_and_the_others_take_what_it_writes(tmp_path):
+    pytest.importorskip("onnx")
+    root, random = Path(os.environ["FVLRP_DATA"]), np.random.default_rng(0)
+    for i in range(6):
+        folder = tmp_path / "data" / ("dark" if i % 2 else "light")
+        folder.mkdir(parents=True, exist_ok=True)
+        image = random.integers(0, 60, (40, 50, 3)) + (0 if i % 2 else 180)
+        Image.fromarray(image.astype(np.uint8)).save(folder / f"{i}.png")
+
+    def run(*args):
+        command = [sys.executable, "-m", "fvlrp.cli", *map(str, args), "--json", "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    out = tmp_path / "n.fvlrp"
+    made = run("retrain", root / "cnn/tiny_darknet.onnx", tmp_path / "data", "--out", out)
+    assert made["images"] == 6 and made["classes"] == 2 and out.stat().st_size == made["bytes"]
+    assert run("evaluate", tmp_path / "data", "--model", out)["results"][0]["mean"]["11point"] == 1
+    assert run("info", out)["model"]["classes"] == ["dark", "light"]
+    assert run("info", root / "cnn/tiny_darknet.onnx")["model"]["preprocess"]["how"] == "crop"
