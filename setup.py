@@ -48,7 +48,7 @@ setup(
     ext_modules=[
         Extension(
             "fvlrp._kernels",
-            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/status.c", "csrc/splat.c"],
+            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/status.c"],
             include_dirs=["csrc", np.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
             + [(f"FVLRP_HAVE_{isa.upper()}", "1") for isa in ISAS],

@@ -69,6 +69,8 @@ typedef struct fvlrp_table {
     int (*normalise)(ptrdiff_t, ptrdiff_t, const double *, double *);
     int (*shares)(ptrdiff_t, ptrdiff_t, const double *, const double *, const int64_t *, const double *, const double *,
                   double *, double *);
+    int (*splat)(int, const void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *,
+                 const double *, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, double *);
 } fvlrp_table;
 
 extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_generic;
