@@ -136,9 +136,10 @@ static int R(assigner_open)(R(assigner) *a, const fvlrp_model *model) {
     a->logits = scratch(rows * a->padded, sizeof(REAL));
     a->values = scratch(a->padded + LANES, sizeof(REAL));
     a->index = scratch(a->padded + LANES, sizeof(int32_t));
-    /* What is left out of the sum is below exp(-margin) of the gate for each component. */
-    const double margin = REAL_BITS == 32 ? 5 : 35;
-    a->cut = model->gate > 0 ? (REAL)(log(model->gate) - margin) : -(REAL)INFINITY;
+    /* What each component left out takes from the sum is below exp(-margin) of the gate; of a high gate, which many
+     * components together may reach, below that of 1e-6. */
+    const double margin = REAL_BITS == 32 ? 5 : 35, gate = model->gate < 1e-6 ? model->gate : 1e-6;
+    a->cut = gate > 0 ? (REAL)(log(gate) - margin) : -(REAL)INFINITY;
     if (!a->features || !a->logits || !a->values || !a->index) return FVLRP_E_MEMORY;
     memset(a->features, 0, (size_t)(rows * 2 * model->stride) * sizeof(REAL));
     return FVLRP_OK;
