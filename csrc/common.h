@@ -5,6 +5,7 @@
 #ifndef FVLRP_COMMON_H
 #define FVLRP_COMMON_H
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>

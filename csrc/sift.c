@@ -438,7 +438,7 @@ INLINE vfloat load_bins(const float *const *rows, const ptrdiff_t *columns, int 
 #endif
 }
 
-/* One descriptor from its 16 pooled octets. Returns 1 where the contrast threshold zeroes it. */
+/* One descriptor from its 16 pooled octets. Returns 1, and writes zeros, where their mass is below `least_mass`. */
 INLINE int describe(const float *const *rows, const ptrdiff_t *columns, const float *weight, float least_mass, int type,
                     void *out) {
     enum { PIECES = VALUES / FLOATS };
@@ -476,7 +476,9 @@ INLINE void describe_row(const sift_band *b, ptrdiff_t k, int type, void *values
     const sift_tracks *t = &b->tracks;
     const fvlrp_scale *s = b->scale;
     const double frame = 3 * (double)s->bin_size + 1;
-    const float least_mass = (float)(s->contrast_threshold * frame * frame);
+    /* A threshold of 0 zeroes what holds no gradient at all, which is zero anyway: the flag says so, too. */
+    const double threshold = s->contrast_threshold * frame * frame;
+    const float least_mass = threshold > FLT_MIN ? (float)threshold : FLT_MIN;
     const float *rows[BINS];
     ptrdiff_t columns[BINS];
     for (int i = 0; i < BINS; i++) {

@@ -6,6 +6,7 @@ defaults are the set-up of Chatfield et al. (BMVC 2011), which the paper explain
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from functools import partial
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_random_state
 
 from . import threads
 from .fisher import PYRAMID, Fisher, FisherStack, FisherTrace, Linear
@@ -39,12 +41,14 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
     One label per image, or a matrix: VOC's 1 / 0 / -1, or, where no -1 occurs, an indicator of 0 / 1.
     """
     array = np.asarray(labels)
-    if len(array) != n:
-        raise ValueError(f"labels must have one row per image: {n} images, {len(array)} labels")
+    if array.dtype == object:  # what pandas holds strings in; a model file takes none
+        array = np.array(array.tolist())
+    if array.ndim == 0 or len(array) != n:
+        raise ValueError(f"labels must have one row per image: {n} images, labels of shape {array.shape}")
     if array.ndim == 2 and array.shape[1] > 0:
         if not np.isin(array, (-1, 0, 1)).all():
             raise ValueError(f"a matrix of labels must hold 1, 0 or -1 only, got {np.unique(array)[:5]}")
-        names = np.arange(array.shape[1]) if class_names is None else np.asarray(class_names)
+        names = np.arange(array.shape[1]) if class_names is None else _names(class_names)
         if len(names) != array.shape[1]:
             raise ValueError(f"class_names must name {array.shape[1]} columns of labels, got {len(names)} names")
         signs = array.astype(np.int8) if (array == -1).any() else np.where(array == 1, 1, -1).astype(np.int8)
@@ -58,13 +62,30 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
     if len(classes) < 2:
         raise ValueError(f"labels must hold at least two classes, got {list(classes)}")
     if class_names is not None:
-        names = np.asarray(class_names)
+        names = _names(class_names)
         if len(names) != len(classes):
             raise ValueError(
                 f"class_names must name the {len(classes)} classes {list(classes)}, got {len(names)} names"
             )
         classes = names
     return np.where(position[:, None] == np.arange(len(classes)), 1, -1).astype(np.int8), classes, False
+
+
+def _names(class_names) -> np.ndarray:
+    """Names of classes as an array; a target could not tell two equal ones apart."""
+    names = np.array(list(class_names))
+    if names.ndim != 1 or len(np.unique(names)) != len(names):
+        raise ValueError(f"class_names must be different names, got {list(class_names)}")
+    return names
+
+
+def _naming(images, i: int, call):
+    """`call()`, whose complaints about an image say which of `images` it is."""
+    try:
+        return call()
+    except ValueError as error:
+        shown = f" ({images[i]})" if isinstance(images[i], str | os.PathLike) else ""
+        raise ValueError(f"images[{i}]{shown}: {error}") from error
 
 
 class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
@@ -178,13 +199,13 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             Names of the classes (of the sorted labels, or of the matrix's columns).
         """
         images = self._images(images)
-        signs, self.classes_, self.multilabel_ = parse_labels(labels, len(images), class_names)
+        signs, classes, multilabel = parse_labels(labels, len(images), class_names)
         self._check()
-        random = (
-            np.random.RandomState(self.random_state) if not hasattr(self.random_state, "randint") else self.random_state
-        )
+        random = check_random_state(self.random_state)
         sift = self._sift()
         sample = self._sample(images, sift, random)
+        # Every image was readable: from here on, what an earlier fit has learned is replaced.
+        self.classes_, self.multilabel_ = classes, multilabel
         self.pca_ = self._fit_pca(sample)
         projected = self._project(sample)
         del sample
@@ -263,16 +284,14 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         stack = FisherStack(sift, None, None, (), self.max_height)
         progress = Progress("descriptors of image", len(images), self.verbose)
 
-        def one(image, seed: int) -> np.ndarray:
-            values = sift.extract_grey(stack.grey(image)).values
+        def one(i: int, seed: int) -> np.ndarray:
+            values = _naming(images, i, lambda: sift.extract_grey(stack.grey(images[i])).values)
             if len(values) > share:
                 values = values[np.sort(np.random.RandomState(seed).choice(len(values), share, replace=False))]
             progress.step()
             return values
 
-        return np.concatenate(
-            threads.run([partial(one, *pair) for pair in zip(images, seeds, strict=True)], self.n_jobs)
-        )
+        return np.concatenate(threads.run([partial(one, *pair) for pair in enumerate(seeds)], self.n_jobs))
 
     def _fit_pca(self, sample: np.ndarray) -> Projection:
         mean = sample.mean(axis=0, dtype=np.float64)
@@ -368,12 +387,13 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         images = self._images(images)
         progress = Progress("image", len(images), self.verbose)
 
-        def one(image) -> np.ndarray:
-            scores = stack.scores(image, n_jobs=self.n_jobs if len(images) == 1 else None)
+        def one(i: int) -> np.ndarray:
+            n_jobs = self.n_jobs if len(images) == 1 else None
+            scores = _naming(images, i, lambda: stack.scores(images[i], n_jobs=n_jobs))
             progress.step()
             return scores
 
-        scores = np.array(threads.run([partial(one, image) for image in images], self.n_jobs))
+        scores = np.array(threads.run([partial(one, i) for i in range(len(images))], self.n_jobs))
         return scores[:, 1] if len(self.classes_) == 2 and not self.multilabel_ else scores
 
     def scores(self, image) -> np.ndarray:
@@ -397,8 +417,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             return float(accuracy_score(labels, self.predict(images), sample_weight=sample_weight))
         from .evaluate import average_precision
 
-        signs, _, _ = parse_labels(labels, len(images))
-        return float(np.nanmean(average_precision(signs, self.decision_function(images))))
+        return float(np.nanmean(average_precision(labels, self.decision_function(images))))
 
     def trace(self, image, dtype="float32") -> FisherTrace:
         """One forward pass of one image, to explain any number of targets, depths and rules from.

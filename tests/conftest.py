@@ -63,3 +63,63 @@ def photographs():
 def rng():
     """A generator with a fixed seed, new for every test."""
     return np.random.default_rng(20160321)
+
+
+# ---- small classifiers, trained once for all tests: no test may change them ----
+
+TEXTURES = ("brick", "grass", "gravel")
+
+
+@pytest.fixture(scope="session")
+def textures():
+    """Makes `count` pieces of each of three photographed surfaces: images uint8 (60, 76), labels."""
+    samples = pytest.importorskip("skimage.data", reason="scikit-image, which carries the photographs, is missing")
+    surfaces = {name: getattr(samples, name)() for name in TEXTURES}
+
+    def make(count, seed, names=TEXTURES, shape=(60, 76)):
+        draw = np.random.default_rng(seed)
+        images, labels = [], []
+        for name in names:
+            surface = surfaces[name]
+            for _ in range(count):
+                y, x = (draw.integers(0, long - short) for long, short in zip(surface.shape, shape, strict=True))
+                images.append(surface[y : y + shape[0], x : x + shape[1]])
+                labels.append(name)
+        return images, labels
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plain(textures):
+    """Three classes; the projection has no mean."""
+    from fvlrp import FisherVectorClassifier
+
+    return FisherVectorClassifier(n_components=16, n_pca=24, random_state=0).fit(*textures(6, seed=1))
+
+
+@pytest.fixture(scope="session")
+def centred(textures):
+    """Two classes, "brick" and "gravel"; the projection subtracts a mean; photographs are reduced to 64 rows."""
+    from fvlrp import FisherVectorClassifier
+
+    model = FisherVectorClassifier(n_components=16, n_pca=24, center=True, max_height=64, random_state=0)
+    return model.fit(*textures(6, seed=2, names=("brick", "gravel")))
+
+
+@pytest.fixture(scope="session")
+def multilabel(textures):
+    """Three labels an image may have in any number, some of them not told (0); K and D that are no whole vectors."""
+    from fvlrp import FisherVectorClassifier
+
+    images, labels = textures(6, seed=3)
+    signs = np.where(np.array(labels)[:, None] == TEXTURES, 1, -1)
+    signs[::5, 1] = 0
+    return FisherVectorClassifier(n_components=7, n_pca=13, random_state=0).fit(images, signs, class_names=TEXTURES)
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """A piece of a photograph, with a smooth part where descriptors are zeroed: uint8 (50, 55, 3)."""
+    samples = pytest.importorskip("skimage.data", reason="scikit-image, which carries the photographs, is missing")
+    return samples.coffee()[:50, 80:135]
