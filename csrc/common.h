@@ -6,6 +6,7 @@
 #define FVLRP_COMMON_H
 
 #include <float.h>
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
