@@ -652,6 +652,75 @@ static void mixture_refuses(void) {
     release();
 }
 
+/* ---- the whole vector -------------------------------------------------------------------------------------------- */
+
+static void vector_case(ptrdiff_t cells, ptrdiff_t length, double epsilon, int spreads) {
+    const ptrdiff_t n = cells * length;
+    double *sums = doubles(n, -300, 300), *relevance = doubles(n, -1, 1), *x = array(n, 8), *out = array(n, 8);
+    double *spread = spreads ? constant(n, 300) : NULL, *epsilons = constant(cells, epsilon), *ledger = array(3, 8);
+    int64_t *counts = array(cells, 8);
+    for (ptrdiff_t c = 0; c < cells; c++) counts[c] = c % 3 == 1 ? 0 : 9;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        if (i % 7 == 2 || !counts[i / length]) sums[i] = 0;
+        if (i % 11 == 3) sums[i] = -0.0;
+        if (i % 13 == 4) sums[i] = 1e-12;
+    }
+    STARVE(fvlrp_normalise(cells, length, sums, x));
+    double energy = 0, any = 0;
+    for (ptrdiff_t c = 0; c < cells; c++) {
+        double square = 0;
+        for (ptrdiff_t i = c * length; i < (c + 1) * length; i++) square += sums[i] * sums[i];
+        for (ptrdiff_t i = c * length; i < (c + 1) * length; i++) {
+            EXPECT(isfinite(x[i]) && (sums[i] > 0 ? x[i] > 0 : sums[i] < 0 ? x[i] < 0 : x[i] == 0));
+            energy += x[i] * x[i], any += square;
+        }
+    }
+    EXPECT(any == 0 ? energy == 0 : close_to(energy, 1, 1e-9));
+
+    STARVE(fvlrp_shares(cells, length, relevance, sums, counts, epsilons, spread, out, ledger));
+    double absorbed = 0, empty = 0, zero = 0, size = 1;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double s = fabs(sums[i]), r = relevance[i];
+        const int dead = spread ? s <= 1e-12 * spread[i] : s == 0;
+        size += fabs(r);
+        if (!counts[i / length]) {
+            EXPECT(out[i] == 0);
+            empty += r;
+            continue;
+        }
+        const double share = dead && epsilon == 0 ? 0 : sums[i] < 0 ? -r / (s + epsilon) : r / (s + epsilon);
+        EXPECT(close_to(out[i], share, 1e-12 * fabs(share)));
+        if (dead) zero += r;
+        else absorbed += r * epsilon / (s + epsilon);
+    }
+    EXPECT(close_to(ledger[0], absorbed, 1e-12 * size) && close_to(ledger[1], empty, 1e-12 * size));
+    EXPECT(close_to(ledger[2], zero, 1e-12 * size));
+    release();
+}
+
+static void vectors(void) {
+    static const ptrdiff_t lengths[] = {0, 1, 2, 5, 15, 16, 17, 33, 480};
+    now = "the whole vector";
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+        for (ptrdiff_t cells = 0; cells <= 8; cells++) {
+            vector_case(cells, lengths[i], 100, 0);
+            vector_case(cells, lengths[i], 0, 0);
+            vector_case(cells, lengths[i], 0, 1);
+            vector_case(cells, lengths[i], 1, 1);
+        }
+    now = "the whole vector's bad arguments";
+    double one = 1, epsilon = NAN, ledger[3];
+    const int64_t count = 1;
+    EXPECT(fvlrp_normalise(-1, 1, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_normalise(1, -1, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_normalise(PTRDIFF_MAX, 3, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_shares(-1, 1, &one, &one, &count, &one, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_shares(1, -1, &one, &one, &count, &one, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_shares(1, 1, &one, &one, &count, &epsilon, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+    epsilon = -1;
+    EXPECT(fvlrp_shares(1, 1, &one, &one, &count, &epsilon, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+}
+
 /* ---- splats ------------------------------------------------------------------------------------------------------ */
 
 enum { BOX, HALVED_ENDS, TRIANGLE, KERNELS };
@@ -740,6 +809,8 @@ static void before_a_choice(void) {
     EXPECT(fvlrp_posteriors(&m, NULL, 0, 0, NULL, NULL, NULL, NULL, &done) == FVLRP_E_ISA);
     EXPECT(fvlrp_pool(&m, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_tables(&m, 0, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_normalise(0, 0, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_shares(0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_select("v9") == FVLRP_E_ISA && !strcmp(fvlrp_isa(), "none"));
     for (int status = -20; status < 20; status++) EXPECT(fvlrp_words(status) && *fvlrp_words(status));
     EXPECT(fvlrp_select(NULL) == FVLRP_OK && !strcmp(fvlrp_isa(), fvlrp_isa_available(0)));
@@ -758,6 +829,7 @@ int main(int count, char **words) {
         mixtures();
         halves();
         mixture_refuses();
+        vectors();
         splat();
         printf("%s: every kernel, seed %llu\n", isa, (unsigned long long)seed);
     }
