@@ -700,7 +700,7 @@ static void gather_row(sift_back *b, ptrdiff_t y, double *pixels) {
     ptrdiff_t n = 0;
     for (ptrdiff_t track = 0; track < t->tracks; track++) {
         ptrdiff_t count, first = within_reach(t, track, y, &count);
-        const ptrdiff_t last = least(first + count, (s->rows - 1) * t->jump + t->span + 1);
+        const ptrdiff_t last = least(first + count, b->opened); /* rows between frames far apart are not zeroed yet */
         for (ptrdiff_t index = most(first, 0); index < last; index++, n++) {
             rows[n] = share_row(b, track, index);
             taps[n] = b->taps[track * t->taps + y - t->start[track] - index * t->stride + t->reach];

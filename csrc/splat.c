@@ -74,7 +74,7 @@ static int splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, p
     splat_comb comb[2];
     const int combs = splat_combs(taps, length, lead, comb);
     /* Two canvases with margins of zeros as wide as the kernel reaches: no tap needs a check. */
-    const ptrdiff_t reach = length + (lead < 0 ? -lead : lead);
+    const ptrdiff_t reach = most(length + (lead < 0 ? -lead : lead), 2 * length + lead);
     const ptrdiff_t pitch = width + 2 * reach, all = height + 2 * reach, slack = reach + DOUBLES;
     int status = FVLRP_E_MEMORY;
     double *canvas[2] = {NULL, NULL};
