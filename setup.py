@@ -1,19 +1,36 @@
-"""Build the one extension: the Cython binding, the plain C files, and csrc/isa.c once per instruction set."""
+"""Build the one extension: the Cython binding, the plain C files, and csrc/isa.c once per instruction set.
+
+`FVLRP_CFLAGS` is added to every compilation, last; `CC` and `CFLAGS` mean what they always do.
+"""
 
 import os
-import platform
+import shlex
+import shutil
 import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, PlatformError
+from setuptools.modified import newer_group
 
 # No -ffast-math anywhere: before GCC 13 it links a start-up file that flips the whole process to flush-to-zero.
-FLAGS = ["-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
-FLAGS += os.environ.get("FVLRP_CFLAGS", "").split()
+FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-fvisibility=hidden",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+]
+OWN_FLAGS = shlex.split(os.environ.get("FVLRP_CFLAGS", ""))
 
-if platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32:
+# The platform of the build and not of the machine: a universal macOS build compiles for two processors at once, to
+# which no x86-64 level can be given.
+if sysconfig.get_platform().endswith("-x86_64") and sys.maxsize > 2**32:
     ISAS = {
         "v2": ["-march=x86-64-v2"],
         "v3": ["-march=x86-64-v3"],
@@ -26,35 +43,67 @@ else:
 class BuildPerISA(build_ext):
     """Compile csrc/isa.c once per instruction set and hand the objects to the linker."""
 
-    def build_extension(self, ext):
-        objects = []
-        for isa, flags in ISAS.items():
-            folder = Path(self.build_temp) / isa
-            folder.mkdir(parents=True, exist_ok=True)
-            objects += self.compiler.compile(
-                ["csrc/isa.c"],
-                output_dir=str(folder),
-                macros=[("FVLRP_ISA", isa)],
-                include_dirs=ext.include_dirs,
-                extra_postargs=FLAGS + flags,
-                depends=ext.depends,
+    def run(self):
+        if sys.platform == "win32":
+            raise PlatformError(
+                "fvlrp does not build on Windows: its kernels use the vector extensions of GCC and Clang; "
+                "install it under WSL instead"
             )
-        ext.extra_objects = objects
+        super().run()
+
+    def build_extensions(self):
+        self.require_compiler()
+        super().build_extensions()
+
+    def require_compiler(self):
+        """One sentence with the package to install, instead of the compiler's own pages."""
+        command = self.compiler.compiler_so[0]
+        headers = Path(sysconfig.get_path("include"), "Python.h")
+        if shutil.which(command) and headers.is_file():
+            return
+        lacking = f"the C header {headers}" if shutil.which(command) else f"the C compiler {command!r}"
+        raise PlatformError(
+            f"fvlrp compiles its kernels and cannot find {lacking}; install it (Debian, Ubuntu: apt-get install gcc "
+            "python3-dev; Fedora: dnf install gcc python3-devel; macOS: xcode-select --install) or set CC"
+        )
+
+    def build_extension(self, ext):
+        built = self.get_ext_fullpath(ext.name)
+        if self.force or newer_group([*ext.sources, *ext.depends], built, "newer"):
+            with ThreadPoolExecutor() as pool:
+                compiled = pool.map(lambda isa: self.compile_isa(ext, isa), ISAS)
+                ext.extra_objects = [name for objects in compiled for name in objects]
         super().build_extension(ext)
 
+    def compile_isa(self, ext, isa):
+        """Object files of csrc/isa.c for one instruction set, in a folder of its own."""
+        try:
+            return self.compiler.compile(
+                ["csrc/isa.c"],
+                output_dir=str(Path(self.build_temp, isa)),
+                macros=[("FVLRP_ISA", isa)],
+                include_dirs=ext.include_dirs,
+                extra_postargs=FLAGS + ISAS[isa] + OWN_FLAGS,
+            )
+        except CompileError:
+            if not ISAS[isa]:
+                raise
+            raise CompileError(
+                f"csrc/isa.c does not compile for x86-64-{isa}: the compiler says why above; GCC 11, Clang 12 or newer "
+                "is needed"
+            ) from None
 
-headers = [str(path) for path in sorted(Path("csrc").glob("*.[ch]"))]
+
 setup(
     ext_modules=[
         Extension(
             "fvlrp._kernels",
-            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/status.c", "csrc/splat.c"],
-            include_dirs=["csrc", np.get_include()],
-            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
-            + [(f"FVLRP_HAVE_{isa.upper()}", "1") for isa in ISAS],
-            extra_compile_args=FLAGS,
+            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/status.c"],
+            include_dirs=["csrc"],
+            define_macros=[(f"FVLRP_HAVE_{isa.upper()}", "1") for isa in ISAS],
+            extra_compile_args=FLAGS + OWN_FLAGS,
             libraries=["m"],
-            depends=headers,
+            depends=["setup.py", *sorted(str(path) for path in Path("csrc").glob("*.[ch]"))],
         )
     ],
     cmdclass={"build_ext": BuildPerISA},

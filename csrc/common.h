@@ -5,6 +5,8 @@
 #ifndef FVLRP_COMMON_H
 #define FVLRP_COMMON_H
 
+#include <float.h>
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -69,6 +71,8 @@ typedef struct fvlrp_table {
     int (*normalise)(ptrdiff_t, ptrdiff_t, const double *, double *);
     int (*shares)(ptrdiff_t, ptrdiff_t, const double *, const double *, const int64_t *, const double *, const double *,
                   double *, double *);
+    int (*splat)(int, const void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *,
+                 const double *, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, double *);
 } fvlrp_table;
 
 extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_generic;

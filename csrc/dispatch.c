@@ -195,3 +195,18 @@ int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares
     if (!model || !model->components || cells < 0) return FVLRP_E_ARGUMENT;
     return kernels->tables(model, cells, shares, member, priors, means, deviations, tables);
 }
+
+int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
+                ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
+                ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width, double *pixels) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_real(real) || rows < 0 || cols < 0 || bins < 1 || spacing < 0 || first < 0 || step < 1)
+        return FVLRP_E_ARGUMENT;
+    if (length < 1 || length > 1 << 20 || lead < -(1 << 20) || lead > 1 << 20) return FVLRP_E_ARGUMENT;
+    if (height < 1 || width < 1 || !checked(height, width)) return FVLRP_E_ARGUMENT;
+    if (rows == 0 || cols == 0) return FVLRP_OK;
+    if (first + step * (rows - 1) + spacing * (bins - 1) >= height) return FVLRP_E_ARGUMENT;
+    if (first + step * (cols - 1) + spacing * (bins - 1) >= width) return FVLRP_E_ARGUMENT;
+    return kernels->splat(real, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, taps, length, lead,
+                          height, width, pixels);
+}

@@ -176,9 +176,10 @@ static int R(tables)(const fvlrp_model *model, ptrdiff_t cells, const double *sh
     return FVLRP_OK;
 }
 
-/* r += gamma (c0 + c1 y + c2 y^2) for one component's entries, `width` vectors of columns. */
-INLINE void R(relevance_columns)(const int width, const REAL *y, ptrdiff_t stride, const uint8_t *rows,
-                                 const REAL *gamma, int64_t count, const REAL *table, REAL *r) {
+/* r += gamma (c0 + c1 y + c2 y^2) for one component's entries, `width` vectors of columns. A row of `yr` is y, then r:
+ * apart, their addresses would often agree in the low bits that loads are checked against stores by. */
+INLINE void R(relevance_columns)(const int width, REAL *yr, ptrdiff_t stride, const uint8_t *rows, const REAL *gamma,
+                                 int64_t count, const REAL *table) {
     VREAL c0[5], c1[5], c2[5];
     UNROLL for (int v = 0; v < width; v++) {
         c0[v] = R(load)(table + v * LANES);
@@ -186,21 +187,21 @@ INLINE void R(relevance_columns)(const int width, const REAL *y, ptrdiff_t strid
         c2[v] = R(load)(table + 2 * stride + v * LANES);
     }
     for (int64_t e = 0; e < count; e++) {
-        const ptrdiff_t at = rows[e] * stride;
+        REAL *y = yr + rows[e] * 2 * stride, *r = y + stride;
         const VREAL g = R(fill)(gamma[e]);
         UNROLL for (int v = 0; v < width; v++) {
-            const VREAL x = R(load)(y + at + v * LANES);
-            const VREAL sum = R(load)(r + at + v * LANES);
-            R(store)(r + at + v * LANES, sum + g * ((c2[v] * x + c1[v]) * x + c0[v]));
+            const VREAL x = R(load)(y + v * LANES);
+            const VREAL sum = R(load)(r + v * LANES);
+            R(store)(r + v * LANES, sum + g * ((c2[v] * x + c1[v]) * x + c0[v]));
         }
     }
 }
 
-/* Eqs. 5-6 for a tile of m rows, whose entries `t` holds by component: r (m, stride). */
-static void R(relevance_tile)(const fvlrp_model *model, const R(by_component) *t, const REAL *y, ptrdiff_t m,
-                              const REAL *table, REAL *r) {
+/* Eqs. 5-6 for a tile of m rows, whose entries `t` holds by component: the second half of each row of yr. */
+static void R(relevance_tile)(const fvlrp_model *model, const R(by_component) *t, ptrdiff_t m, const REAL *table,
+                              REAL *yr) {
     const ptrdiff_t stride = model->stride;
-    memset(r, 0, (size_t)(m * stride) * sizeof(REAL));
+    for (ptrdiff_t i = 0; i < m; i++) memset(yr + (2 * i + 1) * stride, 0, (size_t)stride * sizeof(REAL));
     for (ptrdiff_t k = 0; k < model->components; k++, table += 3 * stride) {
         const int64_t begin = t->heads[k], count = t->heads[k + 1] - begin;
         if (!count) continue;
@@ -208,9 +209,9 @@ static void R(relevance_tile)(const fvlrp_model *model, const R(by_component) *t
         const REAL *weights = t->gamma + begin;
         ptrdiff_t at = 0;
         for (; at + R(COLUMNS) * LANES <= stride; at += R(COLUMNS) * LANES)
-            R(relevance_columns)(R(COLUMNS), y + at, stride, rows, weights, count, table + at, r + at);
+            R(relevance_columns)(R(COLUMNS), yr + at, stride, rows, weights, count, table + at);
         for (; at < stride; at += LANES)
-            R(relevance_columns)(1, y + at, stride, rows, weights, count, table + at, r + at);
+            R(relevance_columns)(1, yr + at, stride, rows, weights, count, table + at);
     }
 }
 
@@ -224,7 +225,7 @@ INLINE double R(sum_row)(const REAL *r, ptrdiff_t length) {
 
 /* Scratch of fvlrp_relevance and what a call keeps constant. */
 typedef struct {
-    REAL *xhat, *inverse, *lost, *r, *q, *values, *offset, *projected_mean;
+    REAL *xhat, *inverse, *lost, *yr, *q, *values, *offset, *projected_mean;
     int has_mean;
 } R(backward);
 
@@ -232,7 +233,7 @@ static void R(backward_close)(R(backward) *b) {
     free(b->xhat);
     free(b->inverse);
     free(b->lost);
-    free(b->r);
+    free(b->yr);
     free(b->q);
     free(b->values);
     free(b->offset);
@@ -242,8 +243,8 @@ static void R(backward_close)(R(backward) *b) {
 static int R(backward_open)(R(backward) *b, const fvlrp_model *model, int mean, int through) {
     const ptrdiff_t rows = R(TILE) + R(SLACK), stride = model->stride, inputs = model->inputs;
     *b = (R(backward)){0};
-    b->r = scratch(rows * stride, sizeof(REAL));
-    if (!b->r) return FVLRP_E_MEMORY;
+    b->yr = scratch(rows * 2 * stride, sizeof(REAL));
+    if (!b->yr) return FVLRP_E_MEMORY;
     if (!through) return FVLRP_OK;
     b->xhat = scratch(rows * inputs, sizeof(REAL));
     b->inverse = scratch(rows * stride, sizeof(REAL));
@@ -299,21 +300,23 @@ static int R(relevance)(const fvlrp_model *model, int type, const void *x, const
                             b.inverse);
             R(losses)(model, b.inverse, m, epsilon, b.lost);
         }
+        for (ptrdiff_t i = 0; i < m; i++)
+            memcpy(b.yr + 2 * i * stride, yt + i * stride, (size_t)stride * sizeof(REAL));
         for (ptrdiff_t t = 0; t < targets; t++) {
             const REAL *table = (const REAL *)tables + t * model->components * 3 * stride;
-            R(relevance_tile)(model, &sorted, yt, m, table, b.r);
+            R(relevance_tile)(model, &sorted, m, table, b.yr);
             for (ptrdiff_t i = 0; i < m; i++) {
                 const ptrdiff_t to = t * out->pitch + (rows ? rows[first + i] : first + i);
-                if (out->total) out->total[to] = R(sum_row)(b.r + i * stride, stride);
-                if (out->pca)
-                    memcpy((REAL *)out->pca + to * dims, b.r + i * stride, (size_t)dims * sizeof(REAL));
+                const REAL *r = b.yr + (2 * i + 1) * stride;
+                if (out->total) out->total[to] = R(sum_row)(r, stride);
+                if (out->pca) memcpy((REAL *)out->pca + to * dims, r, (size_t)dims * sizeof(REAL));
             }
             if (!through) continue;
             double absorbed = 0, bias = 0;
             for (ptrdiff_t i = 0; i < m; i++) {
                 VREAL lost = {0}, past = {0};
                 for (ptrdiff_t d = 0; d < stride; d += LANES) {
-                    const VREAL r = R(load)(b.r + i * stride + d);
+                    const VREAL r = R(load)(b.yr + (2 * i + 1) * stride + d);
                     const VREAL q = r * R(load)(b.inverse + i * stride + d);
                     R(store)(b.q + i * stride + d, q);
                     lost += r * R(load)(b.lost + i * stride + d);
@@ -326,7 +329,7 @@ static int R(relevance)(const fvlrp_model *model, int type, const void *x, const
             if (out->bias && mean == FVLRP_MEAN_BIAS) out->bias[t] += bias;
             if (!out->bins && !out->sift) continue;
             const ptrdiff_t pitch = (inputs + LANES - 1) / LANES * LANES;
-            R(gemm)(b.q, stride, m, stride, model->backward, inputs, b.values, pitch);
+            R(gemm)(b.q, stride, m, stride, model->backward, inputs, NULL, b.values, pitch);
             for (ptrdiff_t i = 0; i < m; i++) {
                 const ptrdiff_t to = t * out->pitch + (rows ? rows[first + i] : first + i);
                 REAL *value = b.values + i * pitch;

@@ -2,7 +2,7 @@
  *
  * This header is the manual. The kernels are C11 and libm only: single-threaded, re-entrant, with no state but the
  * dispatch table that fvlrp_select() fills, no printing, no abort. They may run on bands of rows from several
- * threads at once. Every kernel has a slow NumPy twin of the same name in fvlrp/reference.py.
+ * threads at once. Every kernel has a slow NumPy twin in fvlrp/reference.py.
  *
  * Conventions
  *   - Arrays are C-contiguous; rows (y) before columns (x). Sizes are ptrdiff_t and counted in elements.
@@ -71,7 +71,7 @@ typedef struct fvlrp_scale {
 /* Descriptors of the frame rows [begin, end) of one scale.
  *   image   float (height, width), grey in 0..1, not smoothed
  *   values  scale->type (rows, cols, 128): only rows begin..end-1 are written
- *   zeroed  uint8 (rows, cols): 1 where the contrast threshold zeroed the descriptor, else 0; may be NULL
+ *   zeroed  uint8 (rows, cols): 1 where the contrast is below the threshold or 0, and the descriptor zeros, else 0; may be NULL
  * Per pixel p: gradient magnitude spread linearly over 8 orientation planes G_o(p) >= 0. Per bin centre c:
  * h_o(c) = w_iy w_ix sum_p tri(p_y - c_y) tri(p_x - c_x) G_o(p), tri(t) = 1 - |t| / s, borders replicated. Then
  * L2-normalise, clip at 0.2, L2-normalise, times 512, clip at 255. */

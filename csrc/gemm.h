@@ -28,10 +28,11 @@ static void R(pack)(const double *b, ptrdiff_t ld, ptrdiff_t depth, ptrdiff_t co
     }
 }
 
-INLINE void R(micro)(const int mr, const int nv, const REAL *a, ptrdiff_t lda, ptrdiff_t depth, const REAL *b, REAL *c,
-                     ptrdiff_t ldc) {
+INLINE void R(micro)(const int mr, const int nv, const REAL *a, ptrdiff_t lda, ptrdiff_t depth, const REAL *b,
+                     const REAL *start, REAL *c, ptrdiff_t ldc) {
     VREAL acc[6][5];
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (VREAL){0};
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++)
+        acc[i][j] = start ? R(load)(start + j * LANES) : (VREAL){0};
     for (ptrdiff_t k = 0; k < depth; k++) {
         VREAL row[5];
         UNROLL for (int j = 0; j < nv; j++) row[j] = R(load)(b + (k * nv + j) * LANES);
@@ -44,11 +45,12 @@ INLINE void R(micro)(const int mr, const int nv, const REAL *a, ptrdiff_t lda, p
 }
 
 #define COLUMN_OF_BLOCKS(MR, NV)                                                                                       \
-    for (ptrdiff_t i = 0; i < m; i += MR) R(micro)(MR, NV, a + i * lda, lda, depth, b, c + i * ldc, ldc)
+    for (ptrdiff_t i = 0; i < m; i += MR) R(micro)(MR, NV, a + i * lda, lda, depth, b, start, c + i * ldc, ldc)
 
-/* c (m, columns padded to whole vectors) = a (m, depth) times packed b. Up to 5 rows past m are read and written. */
+/* c (m, columns padded to whole vectors) = start (columns; NULL is 0) in every row + a (m, depth) times packed b. Up to
+ * 5 rows past m are read and written. */
 static void R(gemm)(const REAL *a, ptrdiff_t lda, ptrdiff_t m, ptrdiff_t depth, const REAL *b, ptrdiff_t columns,
-                    REAL *c, ptrdiff_t ldc) {
+                    const REAL *start, REAL *c, ptrdiff_t ldc) {
     const ptrdiff_t all = (columns + LANES - 1) / LANES;
     for (ptrdiff_t at = 0; at < all;) {
         const ptrdiff_t width = R(panel)(at, all);
@@ -63,6 +65,7 @@ static void R(gemm)(const REAL *a, ptrdiff_t lda, ptrdiff_t m, ptrdiff_t depth, 
         }
         b += depth * width * LANES;
         c += width * LANES;
+        start = start ? start + width * LANES : NULL;
         at += width;
     }
 }

@@ -57,34 +57,47 @@ out:
     return status;
 }
 
-/* exp of x <= 0, in place. Float: 2^n times a polynomial of degree 6 on |r| <= ln 2 / 2, 2 ulp; double: libm. */
-static void R(exponentials)(REAL *x, ptrdiff_t n) {
+/* exp of x <= 0. Float: 2^n times a polynomial of degree 6 on |r| <= ln 2 / 2, 2 ulp; double: libm. */
+INLINE VREAL R(exponential)(VREAL v) {
 #if REAL_BITS == 32
-    for (ptrdiff_t i = 0; i < n; i += LANES) {
-        const VREAL lowest = R(fill)(-87.0f), magic = R(fill)(12582912.0f);
-        VREAL v = R(load)(x + i);
-        const vint low = v < lowest;
-        v = (VREAL)(((vint)lowest & low) | ((vint)v & ~low));
-        const VREAL shifted = v * 1.44269504f + magic;
-        const VREAL whole = shifted - magic;
-        VREAL r = v - whole * 0.693359375f;
-        r = r + whole * 2.12194440e-4f;
-        VREAL p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-        p = p * r + 8.3334519073e-3f;
-        p = p * r + 4.1665795894e-2f;
-        p = p * r + 1.6666665459e-1f;
-        p = p * r + 5.0000001201e-1f;
-        p = p * (r * r) + r + 1.0f;
-        const vint exponent = ((vint)shifted - (vint)magic) << 23;
-        R(store)(x + i, (VREAL)((vint)p + exponent));
-    }
+    const VREAL lowest = R(fill)(-87.0f), magic = R(fill)(12582912.0f);
+    const vint low = v < lowest;
+    v = (VREAL)(((vint)lowest & low) | ((vint)v & ~low));
+    const VREAL shifted = v * 1.44269504f + magic;
+    const VREAL whole = shifted - magic;
+    VREAL r = v - whole * 0.693359375f;
+    r = r + whole * 2.12194440e-4f;
+    VREAL p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    return (VREAL)((vint)p + (((vint)shifted - (vint)magic) << 23));
 #else
-    for (ptrdiff_t i = 0; i < n; i++) x[i] = exp(x[i]);
+    for (int i = 0; i < LANES; i++) v[i] = exp(v[i]);
+    return v;
 #endif
 }
 
-/* Entries of `l` (padded to whole vectors) above `threshold`, less `shift`, with their indices: how many. Both outputs
- * have a vector of slack. */
+/* The largest of `padded` values, a multiple of the vector's length. */
+INLINE REAL R(largest)(const REAL *l, ptrdiff_t padded) {
+    VREAL best = R(fill)(-(REAL)INFINITY);
+    for (ptrdiff_t k = 0; k < padded; k += LANES) {
+        const VREAL v = R(load)(l + k);
+        const __typeof__(v > best) more = v > best;
+        best = (VREAL)(((__typeof__(more))v & more) | ((__typeof__(more))best & ~more));
+    }
+#if REAL_BITS == 32 && defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)best);
+#else
+    REAL largest = best[0];
+    for (int j = 1; j < LANES; j++) largest = best[j] > largest ? best[j] : largest;
+    return largest;
+#endif
+}
+
+/* Entries of `l` above `threshold`, less `shift`, with their indices: how many. Both outputs have a vector of slack. */
 INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, REAL shift, REAL *values, int32_t *index) {
     ptrdiff_t found = 0;
 #if REAL_BITS == 32 && defined(__AVX512F__)
@@ -98,12 +111,18 @@ INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, RE
         _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi32(keep, at));
         found += __builtin_popcount(keep);
     }
-#elif REAL_BITS == 32 && defined(__AVX2__)
-    const __m256 limit = _mm256_set1_ps(threshold);
-    for (ptrdiff_t k = 0; k < padded; k += 8) {
-        unsigned keep = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(l + k), limit, _CMP_GT_OQ));
+#elif REAL_BITS == 32 && defined(__SSE4_2__)
+    /* 64 comparisons make a word, whose set bits are then walked: few of its branches are missed. */
+    for (ptrdiff_t k = 0; k < padded; k += 64) {
+        uint64_t keep = 0;
+        for (ptrdiff_t j = 0; j < 64 && k + j < padded; j += LANES)
+#if defined(__AVX2__)
+            keep |= (uint64_t)(unsigned)_mm256_movemask_ps((__m256)(R(load)(l + k + j) > threshold)) << j;
+#else
+            keep |= (uint64_t)(unsigned)_mm_movemask_ps((__m128)(R(load)(l + k + j) > threshold)) << j;
+#endif
         for (; keep; keep &= keep - 1, found++) {
-            const int j = __builtin_ctz(keep);
+            const int j = __builtin_ctzll(keep);
             values[found] = l[k + j] - shift;
             index[found] = (int32_t)k + j;
         }
@@ -118,12 +137,63 @@ INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, RE
     return found;
 }
 
+/* Exponentials of `found` values in place, and their sum. A vector of slack is overwritten. */
+INLINE REAL R(exponentials)(REAL *values, ptrdiff_t found) {
+    VREAL sum = {0};
+    for (ptrdiff_t j = found; j < found + LANES; j++) values[j] = -(REAL)INFINITY;
+    for (ptrdiff_t j = 0; j < found; j += LANES) {
+        const VREAL e = R(exponential)(R(load)(values + j));
+        R(store)(values + j, e);
+        sum += e;
+    }
+#if REAL_BITS == 32 && defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)sum);
+#else
+    REAL total = 0;
+    for (int j = 0; j < LANES; j++) total += sum[j];
+    return total;
+#endif
+}
+
+/* Posteriors values * scale that reach `gate`, to `gamma` and `components`, which have a vector of slack: how many. */
+INLINE ptrdiff_t R(keep)(const REAL *values, const int32_t *index, ptrdiff_t found, REAL scale, REAL gate,
+                         uint16_t *components, REAL *gamma) {
+    ptrdiff_t kept = 0;
+#if REAL_BITS == 32 && defined(__AVX512F__)
+    for (ptrdiff_t j = 0; j < found; j += 16) {
+        const __m512 g = _mm512_mul_ps(_mm512_loadu_ps(values + j), _mm512_set1_ps(scale));
+        const __mmask16 there = found - j < 16 ? (__mmask16)((1u << (found - j)) - 1) : (__mmask16)0xffff;
+        const __mmask16 reach = _mm512_mask_cmp_ps_mask(there, g, _mm512_set1_ps(gate), _CMP_GE_OQ);
+        _mm512_storeu_ps(gamma + kept, _mm512_maskz_compress_ps(reach, g));
+        const __m512i which = _mm512_maskz_compress_epi32(reach, _mm512_loadu_si512(index + j));
+        _mm256_storeu_si256((__m256i *)(components + kept), _mm512_cvtepi32_epi16(which));
+        kept += __builtin_popcount(reach);
+    }
+#else
+    for (ptrdiff_t j = 0; j < found; j++) {
+        components[kept] = (uint16_t)index[j];
+        gamma[kept] = values[j] * scale;
+        kept += gamma[kept] >= gate;
+    }
+#endif
+    return kept;
+}
+
+#undef SMALLEST
+#if REAL_BITS == 32
+#define SMALLEST 1e-37f /* below it a float exponential is clamped: no posterior at all */
+#else
+#define SMALLEST DBL_MIN
+#endif
+
 typedef struct {
     const fvlrp_model *model;
     REAL *features; /* (tile + slack, 2 stride): [y^2, y] */
     REAL *logits;   /* (tile + slack, padded K) */
     REAL *values;   /* padded K and a vector of slack */
     int32_t *index; /* the same */
+    REAL *last_gamma; /* the same: a row's entries where the output has no slack left */
+    uint16_t *last_index;
     ptrdiff_t padded;
     REAL cut;       /* log of the smallest posterior, relative to the largest, that is worth an exponential */
 } R(assigner);
@@ -136,10 +206,14 @@ static int R(assigner_open)(R(assigner) *a, const fvlrp_model *model) {
     a->logits = scratch(rows * a->padded, sizeof(REAL));
     a->values = scratch(a->padded + LANES, sizeof(REAL));
     a->index = scratch(a->padded + LANES, sizeof(int32_t));
-    /* What is left out of the sum is below exp(-margin) of the gate for each component. */
-    const double margin = REAL_BITS == 32 ? 5 : 35;
-    a->cut = model->gate > 0 ? (REAL)(log(model->gate) - margin) : -(REAL)INFINITY;
-    if (!a->features || !a->logits || !a->values || !a->index) return FVLRP_E_MEMORY;
+    a->last_gamma = scratch(a->padded + LANES, sizeof(REAL));
+    a->last_index = scratch(a->padded + LANES, sizeof(uint16_t));
+    /* What each component left out takes from the sum is below exp(-margin) of the gate; of a high gate, which many
+     * components together may reach, below that of 1e-6. */
+    const double margin = REAL_BITS == 32 ? 5 : 35, gate = model->gate < 1e-6 ? model->gate : 1e-6;
+    a->cut = gate > 0 ? (REAL)(log(gate) - margin) : -(REAL)INFINITY;
+    if (!a->features || !a->logits || !a->values || !a->index || !a->last_gamma || !a->last_index)
+        return FVLRP_E_MEMORY;
     memset(a->features, 0, (size_t)(rows * 2 * model->stride) * sizeof(REAL));
     return FVLRP_OK;
 }
@@ -149,6 +223,8 @@ static void R(assigner_close)(R(assigner) *a) {
     free(a->logits);
     free(a->values);
     free(a->index);
+    free(a->last_gamma);
+    free(a->last_index);
 }
 
 /* Posteriors of a tile of m <= TILE rows. Entries go to index[at...], gamma[at...]; returns how many rows fitted. */
@@ -156,7 +232,6 @@ static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t
                            uint16_t *index, REAL *gamma, double *loglik) {
     const fvlrp_model *model = a->model;
     const ptrdiff_t stride = model->stride, padded = a->padded;
-    const REAL *offset = model->offset;
     for (ptrdiff_t i = 0; i < m; i++) {
         REAL *f = a->features + i * 2 * stride;
         for (ptrdiff_t d = 0; d < stride; d += LANES) {
@@ -165,32 +240,23 @@ static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t
             R(store)(f + stride + d, v);
         }
     }
-    R(gemm)(a->features, 2 * stride, m, 2 * stride, model->logits, model->components, a->logits, padded);
+    R(gemm)(a->features, 2 * stride, m, 2 * stride, model->logits, model->components, model->offset, a->logits, padded);
 
+    const REAL gate = model->gate > 0 ? (REAL)model->gate : SMALLEST;
     int64_t at = indptr[0];
     for (ptrdiff_t i = 0; i < m; i++) {
-        REAL *l = a->logits + i * padded;
-        VREAL best = R(fill)(-(REAL)INFINITY);
-        for (ptrdiff_t k = 0; k < padded; k += LANES) {
-            const VREAL v = R(load)(l + k) + R(load)(offset + k);
-            R(store)(l + k, v);
-            const __typeof__(v > best) more = v > best;
-            best = (VREAL)(((__typeof__(more))v & more) | ((__typeof__(more))best & ~more));
-        }
-        REAL largest = best[0];
-        for (int j = 1; j < LANES; j++) largest = best[j] > largest ? best[j] : largest;
-
+        const REAL *l = a->logits + i * padded;
+        const REAL largest = R(largest)(l, padded);
         const ptrdiff_t found = R(compress)(l, padded, largest + a->cut, largest, a->values, a->index);
-        for (ptrdiff_t j = found; j < found + LANES; j++) a->values[j] = 0;
-        R(exponentials)(a->values, found);
-        REAL sum = 0;
-        for (ptrdiff_t j = 0; j < found; j++) sum += a->values[j];
-        if (at + found > capacity) return i;
-        const REAL inverse = 1 / sum, gate = (REAL)model->gate * sum;
-        for (ptrdiff_t j = 0; j < found; j++) {
-            index[at] = (uint16_t)a->index[j];
-            gamma[at] = a->values[j] * inverse;
-            at += a->values[j] > 0 && a->values[j] >= gate;
+        const REAL sum = R(exponentials)(a->values, found);
+        if (at + found + LANES <= capacity) {
+            at += R(keep)(a->values, a->index, found, 1 / sum, gate, index + at, gamma + at);
+        } else { /* near the end, whole vectors would be written past it */
+            const ptrdiff_t kept = R(keep)(a->values, a->index, found, 1 / sum, gate, a->last_index, a->last_gamma);
+            if (at + kept > capacity) return i;
+            memcpy(index + at, a->last_index, (size_t)kept * sizeof(uint16_t));
+            memcpy(gamma + at, a->last_gamma, (size_t)kept * sizeof(REAL));
+            at += kept;
         }
         indptr[i + 1] = at;
         if (loglik) {

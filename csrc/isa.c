@@ -6,6 +6,7 @@
 
 #include "sift.c"
 #include "vector.c"
+#include "splat.c"
 
 #define REAL_BITS 32
 #include "real.h"
@@ -70,4 +71,5 @@ const fvlrp_table TABLE_NAME(FVLRP_ISA) = {
     .tables = tables,
     .normalise = normalise,
     .shares = shares,
+    .splat = splat,
 };

@@ -34,7 +34,7 @@ INLINE void R(project_tile)(const fvlrp_model *model, int centre, REAL *x, ptrdi
     if (centre)
         for (ptrdiff_t i = 0; i < m; i++)
             for (ptrdiff_t j = 0; j < model->inputs; j++) x[i * model->inputs + j] -= mean[j];
-    R(gemm)(x, model->inputs, m, model->inputs, model->forward, model->stride, y, model->stride);
+    R(gemm)(x, model->inputs, m, model->inputs, model->forward, model->stride, NULL, y, model->stride);
 }
 
 static int R(project)(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y) {

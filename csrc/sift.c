@@ -438,7 +438,7 @@ INLINE vfloat load_bins(const float *const *rows, const ptrdiff_t *columns, int 
 #endif
 }
 
-/* One descriptor from its 16 pooled octets. Returns 1 where the contrast threshold zeroes it. */
+/* One descriptor from its 16 pooled octets. Returns 1, and writes zeros, where their mass is below `least_mass`. */
 INLINE int describe(const float *const *rows, const ptrdiff_t *columns, const float *weight, float least_mass, int type,
                     void *out) {
     enum { PIECES = VALUES / FLOATS };
@@ -476,7 +476,9 @@ INLINE void describe_row(const sift_band *b, ptrdiff_t k, int type, void *values
     const sift_tracks *t = &b->tracks;
     const fvlrp_scale *s = b->scale;
     const double frame = 3 * (double)s->bin_size + 1;
-    const float least_mass = (float)(s->contrast_threshold * frame * frame);
+    /* A threshold of 0 zeroes what holds no gradient at all, which is zero anyway: the flag says so, too. */
+    const double threshold = s->contrast_threshold * frame * frame;
+    const float least_mass = threshold > FLT_MIN ? (float)threshold : FLT_MIN;
     const float *rows[BINS];
     ptrdiff_t columns[BINS];
     for (int i = 0; i < BINS; i++) {
@@ -698,7 +700,7 @@ static void gather_row(sift_back *b, ptrdiff_t y, double *pixels) {
     ptrdiff_t n = 0;
     for (ptrdiff_t track = 0; track < t->tracks; track++) {
         ptrdiff_t count, first = within_reach(t, track, y, &count);
-        const ptrdiff_t last = least(first + count, (s->rows - 1) * t->jump + t->span + 1);
+        const ptrdiff_t last = least(first + count, b->opened); /* rows between frames far apart are not zeroed yet */
         for (ptrdiff_t index = most(first, 0); index < last; index++, n++) {
             rows[n] = share_row(b, track, index);
             taps[n] = b->taps[track * t->taps + y - t->start[track] - index * t->stride + t->reach];

@@ -49,7 +49,7 @@ cdef int element(array) except -1:
     raise TypeError(f"array must be uint8, float32 or float64, got {array.dtype}")
 
 
-def take(array, name, shape, dtypes):
+def take(array, name, shape, dtypes, bint writable=False):
     """`array` itself, or an error that names it: C-contiguous, of one of `dtypes`, of `shape` (None = any length)."""
     if not isinstance(array, np.ndarray) or array.dtype not in [np.dtype(d) for d in dtypes]:
         kinds = " or ".join(np.dtype(d).name for d in dtypes)
@@ -59,6 +59,8 @@ def take(array, name, shape, dtypes):
         raise ValueError(f"{name} must have shape ({wanted}), got {array.shape}")
     if not array.flags.c_contiguous:
         raise ValueError(f"{name} must be C-contiguous")
+    if writable and not array.flags.writeable:
+        raise ValueError(f"{name} must be writable: results go there")
     return array
 
 
@@ -131,8 +133,8 @@ def sift(grey, grid, values, zeroed, begin, end, *, sigma, window, window_size, 
     and zeroed, uint8 (rows, cols), are written in these rows alone, so that several threads may share them.
     """
     cdef fvlrp_scale scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
-    take(values, "values", (grid.rows, grid.cols, 128), [np.uint8, np.float32])
-    take(zeroed, "zeroed", (grid.rows, grid.cols), [np.uint8])
+    take(values, "values", (grid.rows, grid.cols, 128), [np.uint8, np.float32], True)
+    take(zeroed, "zeroed", (grid.rows, grid.cols), [np.uint8], True)
     scale.type = element(values)
     cdef const float *image = <const float *>address(grey)
     cdef void *out = address(values)
@@ -269,12 +271,12 @@ cdef class Model:
         self.dtype = np.dtype(dtype)
         cdef ptrdiff_t inputs = 0, dims = 0, components = 0
         if basis is not None:
-            basis = np.ascontiguousarray(basis, np.float64)
+            basis = take(np.ascontiguousarray(basis, np.float64), "basis", (None, None), [np.float64])
             dims, inputs = basis.shape
         if mean is not None:
             mean = take(np.ascontiguousarray(mean, np.float64), "mean", (inputs,), [np.float64])
         if priors is not None:
-            means = np.ascontiguousarray(means, np.float64)
+            means = take(np.ascontiguousarray(means, np.float64), "means", (None, None), [np.float64])
             components, dims = means.shape
             if basis is not None:
                 take(basis, "basis", (dims, None), [np.float64])
@@ -282,6 +284,9 @@ cdef class Model:
             variances = take(
                 np.ascontiguousarray(variances, np.float64), "variances", (components, dims), [np.float64]
             )
+            for name, array in (("priors", priors), ("variances", variances)):
+                if not (array > 0).all():
+                    raise ValueError(f"{name} must be positive, got {array.min()}")
             self.deviations = np.sqrt(variances)
         self.priors, self.means = priors, means
         cdef int real = element(np.empty(0, self.dtype))
@@ -456,7 +461,7 @@ cdef class Model:
         cdef ptrdiff_t K = self.model.components
         take(shares, "shares", (None, 2, K, self.model.dims), [np.float64])
         take(member, "member", shares.shape[:1], [np.uint8])
-        take(out, "out", (K, 3, self.model.stride), [self.dtype])
+        take(out, "out", (K, 3, self.model.stride), [self.dtype], True)
         cdef ptrdiff_t cells = shares.shape[0]
         cdef const double *ps = <const double *>address(shares)
         cdef const uint8_t *pm = <const uint8_t *>address(member)
@@ -506,12 +511,14 @@ cdef class Model:
             ("bias", bias, (targets,), np.float64),
         ):
             if array is not None:
-                take(array, name, shape, [dtype])
+                take(array, name, shape, [dtype], True)
         cdef fvlrp_relevances out
         out.total, out.pca = <double *>address(total), address(pca)
         out.bins, out.sift = address(bins), address(sift)
         out.absorbed, out.bias = <double *>address(absorbed), <double *>address(bias)
         out.pitch = pitch
+        if mean not in MEANS:
+            raise ValueError(f"mean must be one of {', '.join(map(repr, MEANS))}, got {mean!r}")
         cdef int type = element(x), how = MEANS[mean]
         cdef void *px = address(x)
         cdef const int64_t *pr = <const int64_t *>address(rows)
@@ -591,7 +598,7 @@ def splat(values, ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, weight_y, 
     take(weight_y, "weight_y", (rows, bins), [np.float64])
     take(weight_x, "weight_x", (cols, bins), [np.float64])
     take(taps, "taps", (None,), [np.float64])
-    take(pixels, "pixels", (None, None), [np.float64])
+    take(pixels, "pixels", (None, None), [np.float64], True)
     cdef ptrdiff_t length = taps.shape[0], height = pixels.shape[0], width = pixels.shape[1]
     cdef int real = element(values), status
     cdef void *pv = address(values)

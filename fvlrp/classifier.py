@@ -6,6 +6,7 @@ defaults are the set-up of Chatfield et al. (BMVC 2011), which the paper explain
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from functools import partial
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_random_state
 
 from . import threads
 from .fisher import PYRAMID, Fisher, FisherStack, FisherTrace, Linear
@@ -32,6 +34,15 @@ class Projection:
 
     components_: np.ndarray  # float64 (D, 128), orthonormal rows
     mean_: np.ndarray  # float64 (128,), zero unless the classifier was told to centre
+
+
+def _naming(images, i: int, call):
+    """`call()`, whose complaints about an image say which of `images` it is."""
+    try:
+        return call()
+    except ValueError as error:
+        shown = f" ({images[i]})" if isinstance(images[i], str | os.PathLike) else ""
+        raise ValueError(f"images[{i}]{shown}: {error}") from error
 
 
 class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
@@ -145,13 +156,13 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             Names of the classes (of the sorted labels, or of the matrix's columns).
         """
         images = self._images(images)
-        signs, self.classes_, self.multilabel_ = parse_labels(labels, len(images), class_names)
+        signs, classes, multilabel = parse_labels(labels, len(images), class_names)
         self._check()
-        random = (
-            np.random.RandomState(self.random_state) if not hasattr(self.random_state, "randint") else self.random_state
-        )
+        random = check_random_state(self.random_state)
         sift = self._sift()
         sample = self._sample(images, sift, random)
+        # Every image was readable: from here on, what an earlier fit has learned is replaced.
+        self.classes_, self.multilabel_ = classes, multilabel
         self.pca_ = self._fit_pca(sample)
         projected = self._project(sample)
         del sample
@@ -230,16 +241,14 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         stack = FisherStack(sift, None, None, (), self.max_height)
         progress = Progress("descriptors of image", len(images), self.verbose)
 
-        def one(image, seed: int) -> np.ndarray:
-            values = sift.extract_grey(stack.grey(image)).values
+        def one(i: int, seed: int) -> np.ndarray:
+            values = _naming(images, i, lambda: sift.extract_grey(stack.grey(images[i])).values)
             if len(values) > share:
                 values = values[np.sort(np.random.RandomState(seed).choice(len(values), share, replace=False))]
             progress.step()
             return values
 
-        return np.concatenate(
-            threads.run([partial(one, *pair) for pair in zip(images, seeds, strict=True)], self.n_jobs)
-        )
+        return np.concatenate(threads.run([partial(one, *pair) for pair in enumerate(seeds)], self.n_jobs))
 
     def _fit_pca(self, sample: np.ndarray) -> Projection:
         mean = sample.mean(axis=0, dtype=np.float64)
@@ -335,12 +344,13 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         images = self._images(images)
         progress = Progress("image", len(images), self.verbose)
 
-        def one(image) -> np.ndarray:
-            scores = stack.scores(image, n_jobs=self.n_jobs if len(images) == 1 else None)
+        def one(i: int) -> np.ndarray:
+            n_jobs = self.n_jobs if len(images) == 1 else None
+            scores = _naming(images, i, lambda: stack.scores(images[i], n_jobs=n_jobs))
             progress.step()
             return scores
 
-        scores = np.array(threads.run([partial(one, image) for image in images], self.n_jobs))
+        scores = np.array(threads.run([partial(one, i) for i in range(len(images))], self.n_jobs))
         return scores[:, 1] if len(self.classes_) == 2 and not self.multilabel_ else scores
 
     def scores(self, image) -> np.ndarray:
@@ -364,8 +374,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             return float(accuracy_score(labels, self.predict(images), sample_weight=sample_weight))
         from .evaluate import average_precision
 
-        signs, _, _ = parse_labels(labels, len(images))
-        return float(np.nanmean(average_precision(signs, self.decision_function(images))))
+        return float(np.nanmean(average_precision(labels, self.decision_function(images))))
 
     def trace(self, image, dtype="float32") -> FisherTrace:
         """One forward pass of one image, to explain any number of targets, depths and rules from.

@@ -203,7 +203,7 @@ def run_retrain(args) -> int:
 
 def run_explain(args) -> int:
     clf = _load(args.model, args)
-    rules = _rules(args.rule)
+    rules = _rules(args.rule, presets=hasattr(clf, "retrain"))
     formats = args.format.split(",")
     for name in formats:
         if name not in ("png", "npz"):
@@ -283,8 +283,8 @@ def _write_json(path: Path, value: dict) -> None:
         file.write(json.dumps(value, indent=1).encode())
 
 
-def _rules(settings: list[str]) -> dict | str | None:
-    if len(settings) == 1 and settings[0].isidentifier():
+def _rules(settings: list[str], presets: bool) -> dict | str | None:
+    if presets and len(settings) == 1 and "=" not in settings[0]:
         return settings[0]
     rules = {}
     for setting in settings:

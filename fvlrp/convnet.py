@@ -18,12 +18,14 @@ from functools import cache, partial
 import numpy as np
 from PIL import Image
 
+from . import files, threads
 from . import images as pictures
 from . import layers as _layers
-from . import threads
 from .layers import Conv, Dense, Flatten, GlobalAveragePool, Layer
 from .progress import Progress
 from .rules import choose
+
+FILE_KIND = "convnet"  # what tells a file with a network from others
 
 # What a node's `kind` calls each layer; files spell it this way, too.
 KINDS = {
@@ -584,9 +586,8 @@ class ConvNet:
 
     def save(self, path) -> None:
         """Write the network to `path`, exactly that name, atomically and byte for byte reproducible."""
-        from . import models
-
-        models.save_convnet(self, path)
+        header, arrays = self.to_parts()
+        files.save_arrays(path, {"kind": FILE_KIND, **header}, arrays)
 
     def to_parts(self) -> tuple[dict, dict[str, np.ndarray]]:
         """What a file holds: a header ready for JSON, and arrays by name."""

@@ -17,6 +17,8 @@ def depth_sheet(
     `render.colour` takes it: by default every heatmap saturates at the 99.5th percentile of its own |R|, since depths
     differ by orders of magnitude and fine ones have few large values.
     """
+    if not len(explanations):
+        raise ValueError("explanations must hold at least one Explanation, got none")
     depths = list(dict.fromkeys(ex.depth for ex in explanations))
     rows = [explanations[at : at + len(depths)] for at in range(0, len(explanations), len(depths))]
     if any([ex.depth for ex in row] != depths for row in rows):

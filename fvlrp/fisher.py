@@ -21,6 +21,7 @@ from .stack import EXACT, Explanation, Ledger, Relevances, Trace
 
 DEPTHS = ("vector", "descriptor", "bin", "gradient")  # coarse to fine
 PYRAMID = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level; 8 cells, the preset's order
+TOGETHER = 4  # targets at depth "gradient" in one pass: each holds 128 values a descriptor
 PIECE = 16384  # descriptors in one task: fixed, so that results do not depend on the number of threads
 
 
@@ -488,11 +489,11 @@ class FisherTrace(Trace):
     figure_depths = ("bin", "descriptor")  # the paper's high and low resolution
 
     def __init__(self, stack: FisherStack, image, dtype=np.float32, n_jobs=None):
+        if dtype not in (np.float32, np.float64, "float32", "float64"):  # np.dtype(None) would be exact, too
+            raise ValueError(f"dtype must be 'float32' (fast) or 'float64' (exact), got {dtype!r}")
         dtype = np.dtype(dtype)
-        if dtype not in (np.dtype(np.float32), EXACT):
-            raise ValueError(f"dtype must be 'float32' (fast) or 'float64' (exact), got {str(dtype)!r}")
         self.stack, self.dtype, self.n_jobs = stack, dtype, n_jobs
-        self.image = images.rgb(image)
+        self.image = images.rgb(image).copy()  # the caller may change an array that is its own picture
         self.grey = stack.grey(image)
         self.descriptors = stack.sift.extract_grey(self.grey, n_jobs)
         self._forward: dict[np.dtype, Pooled] = {}
@@ -506,9 +507,13 @@ class FisherTrace(Trace):
         return self._forward[dtype]
 
     def _walked(self, rules: FisherRules) -> Pooled:
-        """The pass that relevance walks back through: with hardly a stabiliser, float denominators are noise near 0."""
-        relative = rules.eps_mode == "relative"
-        steady = min(rules.epsilon_pool * (100 if relative else 1), rules.epsilon_pca) >= 1
+        """The pass that relevance walks back through.
+
+        With hardly a stabiliser, float denominators are noise near 0; and a rule that counts nonzero sums must not hang
+        on a float posterior that slips past the gate, which makes a component's sums nonzero.
+        """
+        counts = rules.bias == "active" or rules.eps_mode == "relative"
+        steady = not counts and min(rules.epsilon_pool, rules.epsilon_pca) >= 1
         return self._pooled(self.dtype if steady else EXACT)
 
     def _start(self, position: int, pooled: Pooled, rules: FisherRules) -> tuple[np.ndarray, float]:
@@ -534,6 +539,9 @@ class FisherTrace(Trace):
 
     def _explain(self, positions: list[int], depths: list[str], rules) -> list[Explanation]:
         rules = FisherRules.of(rules)
+        if "gradient" in depths and len(positions) > TOGETHER:
+            groups = [positions[at : at + TOGETHER] for at in range(0, len(positions), TOGETHER)]
+            return [explanation for group in groups for explanation in self._explain(group, depths, rules)]
         exact = self.dtype == EXACT
         pooled = self._walked(rules)
         starts = [self._start(position, pooled, rules) for position in positions]

@@ -88,6 +88,10 @@ class DiagonalGMM(DensityMixin, BaseEstimator):
             raise ValueError(f"n_components must lie in 1..n_samples = {len(X)}, got {self.n_components}")
         if self.n_components > 1 << 16:
             raise ValueError(f"n_components must be at most {1 << 16}, got {self.n_components}")
+        if self.max_iter < 1:
+            raise ValueError(f"max_iter must be at least 1, got {self.max_iter}")
+        if not self.variance_floor >= 0:
+            raise ValueError(f"variance_floor must not be negative, got {self.variance_floor}")
         variance = X.var(axis=0, dtype=np.float64)
         floor = np.maximum(self.variance_floor * variance, 1e-9)
         self._start(X, floor)

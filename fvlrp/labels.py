@@ -11,12 +11,14 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
     One label per image, or a matrix: VOC's 1 / 0 / -1, or, where no -1 occurs, an indicator of 0 / 1.
     """
     array = np.asarray(labels)
-    if len(array) != n:
-        raise ValueError(f"labels must have one row per image: {n} images, {len(array)} labels")
+    if array.dtype == object:  # what pandas holds strings in; a model file takes none
+        array = np.array(array.tolist())
+    if array.ndim == 0 or len(array) != n:
+        raise ValueError(f"labels must have one row per image: {n} images, labels of shape {array.shape}")
     if array.ndim == 2 and array.shape[1] > 0:
         if not np.isin(array, (-1, 0, 1)).all():
             raise ValueError(f"a matrix of labels must hold 1, 0 or -1 only, got {np.unique(array)[:5]}")
-        names = np.arange(array.shape[1]) if class_names is None else np.asarray(class_names)
+        names = np.arange(array.shape[1]) if class_names is None else _names(class_names)
         if len(names) != array.shape[1]:
             raise ValueError(f"class_names must name {array.shape[1]} columns of labels, got {len(names)} names")
         signs = array.astype(np.int8) if (array == -1).any() else np.where(array == 1, 1, -1).astype(np.int8)
@@ -30,10 +32,18 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
     if len(classes) < 2:
         raise ValueError(f"labels must hold at least two classes, got {list(classes)}")
     if class_names is not None:
-        names = np.asarray(class_names)
+        names = _names(class_names)
         if len(names) != len(classes):
             raise ValueError(
                 f"class_names must name the {len(classes)} classes {list(classes)}, got {len(names)} names"
             )
         classes = names
     return np.where(position[:, None] == np.arange(len(classes)), 1, -1).astype(np.int8), classes, False
+
+
+def _names(class_names) -> np.ndarray:
+    """Names of classes as an array; a target could not tell two equal ones apart."""
+    names = np.array(list(class_names))
+    if names.ndim != 1 or len(np.unique(names)) != len(names):
+        raise ValueError(f"class_names must be different names, got {list(class_names)}")
+    return names

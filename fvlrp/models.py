@@ -39,7 +39,7 @@ def load(model):
     name = os.fspath(model)
     if name.lower().endswith(".onnx"):
         return _onnx(name)
-    if os.path.exists(name):
+    if os.path.isfile(name):  # a folder may well have the name of a model
         return _open(name)
     if os.sep not in name and not os.path.splitext(name)[1]:
         if name not in names():
@@ -59,12 +59,6 @@ def _onnx(name: str):
 
     beside = os.path.splitext(name)[0] + ".json"
     return ConvNet.from_onnx(name, beside if os.path.exists(beside) else None)
-
-
-def save_convnet(net, path) -> None:
-    """Write a `ConvNet`; see its `save`."""
-    header, arrays = net.to_parts()
-    files.save_arrays(path, {"kind": CONVNET, **header}, arrays)
 
 
 def _convnet(path, header: dict, arrays: dict):
@@ -107,7 +101,7 @@ def save_fisher(clf, path, weights: str = "float32") -> None:
 
 
 def _quantised(coef: np.ndarray, weights: str, run: int) -> dict[str, np.ndarray]:
-    """coef_ as it is stored: integers with one float16-rounded scale for each run of `run` values."""
+    """coef_ as it is stored: integers with one float32 scale for each run of `run` values."""
     top = WEIGHTS[weights]
     if top is None:
         return {"coef": coef}
@@ -157,6 +151,9 @@ def _fisher(path, header: dict, arrays: dict):
         if shapes != [(D, 128), (128,), (K,), (K, D), (K, D)]:
             raise ValueError("its arrays do not have the shapes of its parameters")
         clf.intercept_ = arrays["intercept"]
+        rows = 1 if len(clf.classes_) == 2 and not clf.multilabel_ else len(clf.classes_)
+        if clf.classes_.ndim != 1 or clf.intercept_.shape != (rows,):
+            raise ValueError("its intercepts are not those of its classes")
         cells = sum(rows * cols for rows, cols in clf.pyramid)
         shape = (len(clf.intercept_), cells * 2 * K * D)
         clf.coef_ = _restored(arrays, header["weights"], shape, D)

@@ -7,6 +7,7 @@ and travels in the Explanation.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,9 @@ class FisherRules:
     def __post_init__(self):
         for name in ("epsilon_pool", "epsilon_pca"):
             value = getattr(self, name)
-            if not np.isscalar(value) or not np.isfinite(value) or value < 0:
+            if not isinstance(value, Real) or not 0 <= value < np.inf:
                 raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+            object.__setattr__(self, name, float(value))  # what JSON can hold
         choose("bias", self.bias, ("distribute", "active", "ignore"))
         choose("mean", self.mean, ("auto", "none", "centered", "bias"))
         choose("zero_desc", self.zero_desc, ("drop", "uniform"))

@@ -25,7 +25,7 @@ class Descriptors:
     values : uint8 or float32 (n, 128)
         On 0..255. Value 32 iy + 8 ix + o belongs to spatial bin (iy, ix) and orientation o.
     zeroed : bool (n,)
-        Which descriptors the contrast threshold set to 0.
+        Which descriptors are all 0: their contrast is below the threshold, or they hold no gradient.
     geometry : Geometry
         Frames, supports and pyramid cells.
     """

@@ -198,7 +198,7 @@ class Trace:
     def _target(self, target) -> int:
         """Position of a class name or value; overridden where indices are targets, too."""
         for i, name in enumerate(self.classes):
-            if type(target) is not bool and (target == name or str(target) == str(name)):
+            if str(target) == str(name) or (type(target) is not bool and target == name):  # True is no class 1
                 return i
         shown = ", ".join(map(str, self.classes[:40])) + (", ..." if len(self.classes) > 40 else "")
         raise ValueError(f"unknown target {target!r}; classes are {shown}")

@@ -1,0 +1,31 @@
+"""Draw the pictures of README.md with the built-in model and scikit-image's photographs: python docs/make_images.py."""
+
+from pathlib import Path
+
+from skimage import data
+
+import fvlrp
+from fvlrp import figures, render
+
+FOLDER = Path(__file__).parent / "images"
+
+
+def main() -> None:
+    clf = fvlrp.load("voc20").set_params(n_jobs=-1)
+    photographs = [(data.chelsea(), "cat"), (data.astronaut(), "person"), (data.stereo_motorcycle()[0], "motorbike")]
+    rows = []
+    for photograph, target in photographs:
+        trace = clf.trace(photograph)
+        rows += trace.explain(target, trace.depths)
+    render.write_png(FOLDER / "demo.png", figures.depth_sheet(rows, height=130))
+    face = clf.trace(data.astronaut()[:330, 60:400])
+    panels = [
+        render.Panel(render.colour(ex.heatmap, "safe", scale="99.5%"), ex.depth)
+        for ex in face.explain("person", ("descriptor", "bin", "gradient"))
+    ]
+    sheet = render.sheet([[render.Panel(face.image, "photograph"), *panels]], height=260, aspect=1.1, bar="safe")
+    render.write_png(FOLDER / "depths.png", sheet)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,837 @@
+/* kernels.c - every kernel of csrc/fvlrp.h on exact-size heap arrays, without Python; built for the sanitizers.
+ *
+ *     kernels [seed]
+ *
+ * Each instruction set that the build and the processor both have runs the same cases, whose random numbers come from
+ * `seed` (0). An array ends where its memory block ends and is aligned to its elements only, so that a load past the
+ * end is caught and an aligned load of unaligned memory is too. The first broken expectation ends the program with 1.
+ */
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fvlrp.h"
+
+static const char *now = "start"; /* the case at hand, for messages */
+
+#define EXPECT(condition)                                                                                            \
+    do {                                                                                                             \
+        if (!(condition)) {                                                                                          \
+            fprintf(stderr, "%s:%d: [%s, %s] expected %s\n", __FILE__, __LINE__, fvlrp_isa(), now, #condition);      \
+            exit(1);                                                                                                 \
+        }                                                                                                            \
+    } while (0)
+
+/* ---- memory that runs out on demand and is never clean: linked with --wrap --------------------------------------- */
+
+static long allowed = -1; /* allocations left before they fail; negative: no limit */
+static int starved;
+
+static int refuse(void) {
+    if (allowed < 0) return 0;
+    if (allowed-- > 0) return 0;
+    allowed = 0;
+    starved = 1;
+    return 1;
+}
+
+/* New memory reads as NaN, or as -1, so that what is used before it is set shows. */
+static void *soiled(void *block, size_t bytes) { return block ? memset(block, 0xff, bytes) : NULL; }
+
+void *__real_malloc(size_t), *__real_calloc(size_t, size_t), *__real_aligned_alloc(size_t, size_t);
+void *__wrap_malloc(size_t), *__wrap_calloc(size_t, size_t), *__wrap_aligned_alloc(size_t, size_t);
+void *__wrap_malloc(size_t bytes) { return refuse() ? NULL : soiled(__real_malloc(bytes), bytes); }
+void *__wrap_calloc(size_t n, size_t size) { return refuse() ? NULL : __real_calloc(n, size); }
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes) {
+    return refuse() ? NULL : soiled(__real_aligned_alloc(alignment, bytes), bytes);
+}
+
+/* The call with its first, second, ... allocation refused says FVLRP_E_MEMORY until none is. */
+#define STARVE(call)                                                                                                 \
+    do {                                                                                                             \
+        int status_;                                                                                                 \
+        for (long left_ = 0;; left_++) {                                                                             \
+            allowed = left_, starved = 0;                                                                            \
+            status_ = (call);                                                                                        \
+            allowed = -1;                                                                                            \
+            if (!starved) break;                                                                                     \
+            EXPECT(status_ == FVLRP_E_MEMORY);                                                                       \
+        }                                                                                                            \
+        EXPECT(status_ == FVLRP_OK);                                                                                 \
+    } while (0)
+
+/* ---- random numbers, exact arrays -------------------------------------------------------------------------------- */
+
+static uint64_t state;
+
+static uint64_t next(void) {
+    uint64_t z = state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+static ptrdiff_t below(ptrdiff_t n) { return (ptrdiff_t)(next() % (uint64_t)n); }
+static double uniform(double low, double high) { return low + (high - low) * (double)(next() >> 11) * 0x1p-53; }
+
+enum { MOST = 4096 };
+static void *blocks[MOST];
+static int held;
+
+/* `count` elements of `size` bytes, at the very end of their block and aligned to `size` only. */
+static void *array(ptrdiff_t count, size_t size) {
+    const size_t lead = below(2) ? size : 0;
+    EXPECT(count >= 0 && held < MOST);
+    char *block = malloc((size_t)count * size + lead);
+    EXPECT(block);
+    blocks[held++] = block;
+    return block + lead;
+}
+
+static void release(void) {
+    while (held) free(blocks[--held]);
+}
+
+static double get(int real, const void *p, ptrdiff_t i) {
+    return real == FVLRP_F32 ? (double)((const float *)p)[i] : ((const double *)p)[i];
+}
+
+static void *filled(int type, ptrdiff_t count, double low, double high) {
+    void *p = array(count, (size_t)type);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const double value = uniform(low, high);
+        if (type == FVLRP_U8) ((uint8_t *)p)[i] = (uint8_t)value;
+        if (type == FVLRP_F32) ((float *)p)[i] = (float)value;
+        if (type == FVLRP_F64) ((double *)p)[i] = value;
+    }
+    return p;
+}
+static double *doubles(ptrdiff_t count, double low, double high) { return filled(FVLRP_F64, count, low, high); }
+static double *constant(ptrdiff_t count, double value) { return doubles(count, value, value); }
+
+static int same(const void *a, const void *b, ptrdiff_t bytes) { return bytes == 0 || !memcmp(a, b, (size_t)bytes); }
+static int finite_all(int real, const void *p, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (!isfinite(get(real, p, i))) return 0;
+    return 1;
+}
+static int close_to(double a, double b, double tolerance) { return fabs(a - b) <= tolerance; }
+
+/* ---- dense SIFT -------------------------------------------------------------------------------------------------- */
+
+static ptrdiff_t fits(ptrdiff_t length, const fvlrp_scale *s) {
+    const ptrdiff_t room = length - 1 - s->first - 3 * s->bin_size;
+    return room < 0 ? 0 : room / s->step + 1;
+}
+
+static void sift_case(fvlrp_scale s, double low, double high) {
+    s.rows = fits(s.height, &s), s.cols = fits(s.width, &s);
+    if (!s.rows || !s.cols) s.rows = s.cols = 0;
+    const ptrdiff_t n = s.rows * s.cols, pixels = s.height * s.width;
+    float *image = filled(FVLRP_F32, pixels, low, high);
+    const int usual = isfinite(low) && isfinite(high);
+
+    char *values = array(n * 128, (size_t)s.type), *bands = array(n * 128, (size_t)s.type);
+    uint8_t *zeroed = array(n, 1);
+    STARVE(fvlrp_sift(&s, image, 0, s.rows, values, zeroed));
+    memset(bands, 7, (size_t)(n * 128 * s.type));
+    for (ptrdiff_t y = 0; y < s.rows;) {
+        const ptrdiff_t end = y + 1 + below(s.rows - y);
+        EXPECT(fvlrp_sift(&s, image, y, end, bands, NULL) == FVLRP_OK);
+        y = end;
+    }
+    if (usual) EXPECT(same(values, bands, n * 128 * s.type));
+    for (ptrdiff_t l = 0; l < n && usual; l++)
+        for (int i = 0; i < 128; i++) {
+            const double v = s.type == FVLRP_U8 ? ((uint8_t *)values)[l * 128 + i] : ((float *)values)[l * 128 + i];
+            EXPECT(v >= 0 && v <= 255 && (!zeroed[l] || v == 0));
+        }
+
+    float *planes = array(pixels * 8, sizeof(float));
+    STARVE(fvlrp_sift_planes(&s, image, planes));
+    for (ptrdiff_t i = 0; i < pixels * 8 && usual; i++) EXPECT(isfinite(planes[i]) && planes[i] >= 0);
+
+    for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4) {
+        void *relevance = filled(real, n * 128, -1, 1);
+        double *map = constant(pixels, 0), *lost = constant(1, 0), sum = 0, total = 0;
+        STARVE(fvlrp_sift_pixels(&s, image, real, relevance, memset(map, 0, (size_t)pixels * 8), (*lost = 0, lost)));
+        for (ptrdiff_t i = 0; i < n * 128; i++) total += get(real, relevance, i);
+        for (ptrdiff_t i = 0; i < pixels; i++) sum += map[i];
+        if (usual) EXPECT(close_to(sum + *lost, total, 1e-3 * (double)(n * 128)));
+        const double first = map[0], before = *lost;
+        EXPECT(fvlrp_sift_pixels(&s, image, real, relevance, map, lost) == FVLRP_OK);
+        if (usual) EXPECT(close_to(map[0], 2 * first, 1e-9 * (1 + fabs(first))) && close_to(*lost, 2 * before, 1e-9));
+    }
+    release();
+}
+
+static fvlrp_scale scale_of(ptrdiff_t height, ptrdiff_t width, ptrdiff_t bin_size, ptrdiff_t step) {
+    return (fvlrp_scale){.height = height,
+                         .width = width,
+                         .step = step,
+                         .bin_size = bin_size,
+                         .window = FVLRP_WINDOW_FLAT,
+                         .angles = FVLRP_ANGLES_VLFEAT,
+                         .type = FVLRP_U8,
+                         .sigma = (double)bin_size / 6,
+                         .window_size = 1.5,
+                         .contrast_threshold = .005};
+}
+
+static void sift(void) {
+    static const ptrdiff_t sizes[] = {4, 6, 8, 10, 1, 2, 3, 5, 7, 13};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const ptrdiff_t size = sizes[i], least = 3 * size + 1;
+        for (int variant = 0; variant < 8; variant++) {
+            fvlrp_scale s = scale_of(least, least, size, 1 + below(5));
+            s.window = variant & 1, s.angles = variant >> 1 & 1, s.type = variant & 4 ? FVLRP_F32 : FVLRP_U8;
+            now = "SIFT on the smallest image";
+            sift_case(s, 0, 1);
+            now = "SIFT on an odd image";
+            s.height += below(23), s.width += below(23), s.first = below(3);
+            sift_case(s, 0, 1);
+            now = "SIFT on one row of frames";
+            s.first = 0, s.height = least;
+            sift_case(s, 0, 1);
+        }
+    }
+    now = "SIFT on frames far apart";
+    for (ptrdiff_t size = 1; size <= 4; size++)
+        for (ptrdiff_t step = 3 * size; step <= 6 * size + 2; step++) sift_case(scale_of(40, 43, size, step), 0, 1);
+    now = "SIFT without smoothing";
+    fvlrp_scale s = scale_of(33, 37, 4, 3);
+    s.sigma = 0;
+    sift_case(s, 0, 1);
+    now = "SIFT smoothed over more than the image";
+    s.sigma = 12;
+    sift_case(s, 0, 1);
+    now = "SIFT of a constant image";
+    s.sigma = .667;
+    sift_case(s, .5, .5);
+    now = "SIFT of an image of NaN";
+    sift_case(s, NAN, NAN);
+    now = "SIFT of an image of infinities";
+    sift_case(s, -INFINITY, INFINITY);
+    s.angles = FVLRP_ANGLES_EXACT;
+    sift_case(s, NAN, NAN);
+    now = "SIFT of an image too small for a frame";
+    for (ptrdiff_t height = 1; height <= 4; height++)
+        for (ptrdiff_t width = 1; width <= 4; width++) sift_case(scale_of(height, width, 4, 3), 0, 1);
+    sift_case(scale_of(1, 40, 4, 3), 0, 1);
+    sift_case(scale_of(40, 1, 4, 3), 0, 1);
+}
+
+static void sift_refuses(void) {
+    now = "SIFT's bad arguments";
+    fvlrp_scale good = scale_of(20, 20, 4, 3), s;
+    good.rows = good.cols = 3;
+    float *image = filled(FVLRP_F32, 400, 0, 1), *planes = array(3200, 4);
+    uint8_t *values = array(9 * 128, 1);
+    double *pixels = constant(400, 0), lost = 0, *relevance = constant(9 * 128, 1);
+#define REFUSED(change)                                                                                              \
+    do {                                                                                                             \
+        s = good;                                                                                                    \
+        change;                                                                                                      \
+        EXPECT(fvlrp_sift(&s, image, 0, s.rows, values, NULL) == FVLRP_E_ARGUMENT);                                  \
+        EXPECT(fvlrp_sift_planes(&s, image, planes) == FVLRP_E_ARGUMENT);                                            \
+        EXPECT(fvlrp_sift_pixels(&s, image, FVLRP_F64, relevance, pixels, &lost) == FVLRP_E_ARGUMENT);               \
+    } while (0)
+    REFUSED(s.height = 0);
+    REFUSED(s.width = -1);
+    REFUSED(s.rows = 4);
+    REFUSED(s.cols = 4);
+    REFUSED(s.rows = -1);
+    REFUSED(s.step = 0);
+    REFUSED(s.bin_size = 0);
+    REFUSED(s.first = -1);
+    REFUSED(s.first = 4);
+    REFUSED(s.window = 2);
+    REFUSED(s.angles = -1);
+    REFUSED(s.sigma = NAN);
+    REFUSED(s.sigma = -1);
+    REFUSED(s.window_size = 0);
+    REFUSED(s.contrast_threshold = NAN);
+    REFUSED(s.height = s.width = PTRDIFF_MAX / 2);
+#undef REFUSED
+    s = good;
+    EXPECT(fvlrp_sift(NULL, image, 0, 3, values, NULL) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_sift(&s, image, -1, 3, values, NULL) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_sift(&s, image, 0, 4, values, NULL) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_sift(&s, image, 2, 1, values, NULL) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_sift_pixels(&s, image, FVLRP_U8, relevance, pixels, &lost) == FVLRP_E_ARGUMENT);
+    s.type = FVLRP_F64;
+    EXPECT(fvlrp_sift(&s, image, 0, 3, values, NULL) == FVLRP_E_ARGUMENT);
+    release();
+}
+
+/* ---- projection, mixture, Fisher vector, relevance --------------------------------------------------------------- */
+
+enum { IN = 128 };
+
+typedef struct {
+    int real, type, centred, picked; /* picked: rows are chosen by index, three of them left out */
+    ptrdiff_t dims, components, n;
+    double gate;
+} mixture_case;
+
+typedef struct {
+    ptrdiff_t capacity, done;
+    int64_t *indptr;
+    uint16_t *index;
+    void *gamma;
+} csr;
+
+static csr csr_of(int real, ptrdiff_t n, ptrdiff_t capacity) {
+    csr c = {capacity, 0, array(n + 1, 8), array(capacity, 2), array(capacity, (size_t)real)};
+    c.indptr[0] = 0;
+    return c;
+}
+
+/* The same entries in arrays with room for `capacity`, as a caller does on FVLRP_E_FULL. */
+static csr grown(int real, csr old, ptrdiff_t finished, ptrdiff_t capacity) {
+    csr c = old;
+    const size_t used = (size_t)old.indptr[finished];
+    c.capacity = capacity, c.index = array(capacity, 2), c.gamma = array(capacity, (size_t)real);
+    if (used) memcpy(c.index, old.index, used * 2), memcpy(c.gamma, old.gamma, used * (size_t)real);
+    return c;
+}
+
+static int csr_same(int real, csr a, csr b, ptrdiff_t n) {
+    return same(a.indptr, b.indptr, (n + 1) * 8) && same(a.index, b.index, a.indptr[n] * 2) &&
+           same(a.gamma, b.gamma, a.indptr[n] * real);
+}
+
+static void csr_holds(const mixture_case *c, csr p, ptrdiff_t start) {
+    EXPECT(p.done == c->n && p.indptr[0] == start);
+    for (ptrdiff_t l = 0; l < c->n; l++) {
+        EXPECT(p.indptr[l] <= p.indptr[l + 1] && p.indptr[l + 1] <= p.capacity);
+        double sum = 0;
+        for (int64_t e = p.indptr[l]; e < p.indptr[l + 1]; e++) {
+            EXPECT(p.index[e] < c->components && (e == p.indptr[l] || p.index[e - 1] < p.index[e]));
+            EXPECT(get(c->real, p.gamma, e) >= c->gate * (1 - 1e-6));
+            sum += get(c->real, p.gamma, e);
+        }
+        EXPECT(close_to(sum, 1, 1e-3 + c->gate * (double)c->components));
+    }
+}
+
+/* Three sums of `count` columns each component, prefilled with 1 to see that kernels add. */
+typedef struct {
+    double *s0, *s1, *s2;
+} sums;
+
+static sums sums_of(const mixture_case *c) {
+    const ptrdiff_t kd = c->components * c->dims;
+    return (sums){constant(c->components, 1), constant(kd, 1), constant(kd, 1)};
+}
+
+static void sums_agree(const mixture_case *c, sums a, sums b, double relative) {
+    const ptrdiff_t kd = c->components * c->dims;
+    const double size = relative * (double)(c->n + 1);
+    for (ptrdiff_t k = 0; k < c->components; k++) EXPECT(close_to(a.s0[k], b.s0[k], size));
+    for (ptrdiff_t i = 0; i < kd; i++) {
+        EXPECT(close_to(a.s1[i], b.s1[i], 100 * size * (1 + fabs(b.s2[i]))));
+        EXPECT(close_to(a.s2[i], b.s2[i], 100 * size * (1 + fabs(b.s2[i]))));
+    }
+}
+
+/* The statistics by their definition. */
+static sums sums_defined(const mixture_case *c, const fvlrp_model *m, const void *y, csr p, const double *means,
+                         const double *variances) {
+    sums s = sums_of(c);
+    for (ptrdiff_t l = 0; l < c->n; l++)
+        for (int64_t e = p.indptr[l]; e < p.indptr[l + 1]; e++) {
+            const ptrdiff_t k = p.index[e];
+            const double g = get(c->real, p.gamma, e);
+            s.s0[k] += g;
+            for (ptrdiff_t i = 0; i < c->dims; i++) {
+                const ptrdiff_t ki = k * c->dims + i;
+                const double z = (get(c->real, y, l * m->stride + i) - means[ki]) / sqrt(variances[ki]);
+                s.s1[ki] += g * z, s.s2[ki] += g * z * z;
+            }
+        }
+    return s;
+}
+
+static void relevance_case(const mixture_case *c, const fvlrp_model *m, const void *x, const int64_t *rows,
+                           const void *y, csr p, const double *priors, const double *means, const double *deviations,
+                           ptrdiff_t targets, int mean, double epsilon) {
+    const ptrdiff_t cells = 3, kd = c->components * c->dims, table = 3 * c->components * m->stride;
+    const ptrdiff_t last = !c->n ? -1 : rows ? (ptrdiff_t)rows[c->n - 1] : c->n - 1, pitch = last + 3;
+    const int real = c->real;
+    double *shares = doubles(cells * 2 * kd, -1, 1);
+    uint8_t *member = array(cells, 1);
+    member[0] = 1, member[1] = 0, member[2] = 1;
+    char *tables = array(targets * table, (size_t)real);
+    for (ptrdiff_t t = 0; t < targets; t++)
+        STARVE(fvlrp_tables(m, cells, shares, member, priors, means, deviations, tables + t * table * real));
+    EXPECT(finite_all(real, tables, targets * table));
+
+    fvlrp_relevances out = {.total = constant(targets * pitch, 0),
+                            .pca = filled(real, targets * pitch * c->dims, 0, 0),
+                            .bins = filled(real, targets * pitch * 16, 0, 0),
+                            .sift = filled(real, targets * pitch * IN, 0, 0),
+                            .absorbed = constant(targets, 0),
+                            .bias = constant(targets, 0),
+                            .pitch = pitch};
+#define RELEVANCE(x_, out_)                                                                                          \
+    fvlrp_relevance(m, c->type, x_, rows, c->n, y, p.indptr, p.index, p.gamma, targets, tables, epsilon, mean, out_)
+    EXPECT(RELEVANCE(x, &out) == FVLRP_OK);
+    for (ptrdiff_t t = 0; t < targets; t++) {
+        double top = 0, size = 0, bottom = out.absorbed[t] + out.bias[t], below_size = fabs(bottom);
+        for (ptrdiff_t l = t * pitch; l < (t + 1) * pitch; l++) {
+            double pca = 0, row_size = 0;
+            for (ptrdiff_t i = 0; i < c->dims; i++) {
+                pca += get(real, out.pca, l * c->dims + i);
+                row_size += fabs(get(real, out.pca, l * c->dims + i));
+            }
+            EXPECT(close_to(out.total[l], pca, 1e-4 * row_size + 1e-12));
+            top += out.total[l], size += row_size;
+            for (ptrdiff_t b = 0; b < 16; b++) {
+                double bin = 0, bin_size = 0;
+                for (ptrdiff_t o = 0; o < 8; o++) {
+                    bin += get(real, out.sift, l * IN + 8 * b + o);
+                    bin_size += fabs(get(real, out.sift, l * IN + 8 * b + o));
+                }
+                EXPECT(close_to(get(real, out.bins, l * 16 + b), bin, 1e-3 * (bin_size + row_size) + 1e-12));
+                bottom += bin, below_size += bin_size;
+            }
+        }
+        if (epsilon > 0) EXPECT(close_to(top, bottom, (real == FVLRP_F64 ? 1e-9 : 1e-3) * (size + below_size) + 1e-12));
+    }
+
+    /* Any pointer may be NULL; a refused allocation leaves nothing behind. */
+    fvlrp_relevances part = {.total = out.total, .pitch = pitch};
+    STARVE(RELEVANCE(x, &part));
+    EXPECT(RELEVANCE(NULL, &part) == FVLRP_OK);
+    part = (fvlrp_relevances){.pca = out.pca, .pitch = pitch};
+    EXPECT(RELEVANCE(NULL, &part) == FVLRP_OK);
+    part = (fvlrp_relevances){.bins = out.bins, .pitch = pitch};
+    STARVE(RELEVANCE(x, &part));
+    part = (fvlrp_relevances){.sift = out.sift, .absorbed = out.absorbed, .pitch = pitch};
+    STARVE(RELEVANCE(x, &part));
+    part = (fvlrp_relevances){.pitch = pitch};
+    EXPECT(RELEVANCE(x, &part) == FVLRP_OK);
+#undef RELEVANCE
+}
+
+static void mixture(mixture_case c) {
+    const ptrdiff_t k = c.components, d = c.dims, n = c.n, any = n + (c.picked ? 3 : 0);
+    const double loose = c.real == FVLRP_F32 ? 1e-4 : 1e-10;
+    double *basis = doubles(d * IN, -.15, .15), *mean = c.centred ? doubles(IN, 0, 60) : NULL;
+    double *priors = doubles(k, .5, 1), *means = doubles(k * d, -60, 60), *variances = doubles(k * d, 300, 4000);
+    double *deviations = array(k * d, 8), prior_sum = 0;
+    for (ptrdiff_t i = 0; i < k; i++) prior_sum += priors[i];
+    for (ptrdiff_t i = 0; i < k; i++) priors[i] /= prior_sum;
+    for (ptrdiff_t i = 0; i < k * d; i++) deviations[i] = sqrt(variances[i]);
+
+    fvlrp_model m;
+    const size_t bytes = fvlrp_model_bytes(c.real, IN, d, k);
+    EXPECT(bytes > 0);
+    void *block = (char *)array((ptrdiff_t)bytes + 8, 1) + 8;
+    STARVE(fvlrp_model_pack(&m, c.real, IN, d, k, basis, mean, priors, means, variances, c.gate, block));
+    EXPECT(m.stride >= d && m.stride % 16 == 0 && m.stride < d + 16);
+
+    char *x = filled(c.type, any * IN, 0, 255.99);
+    if (any) memset(x, 0, (size_t)(IN * c.type)); /* a descriptor that the contrast threshold zeroed */
+    int64_t *rows = c.picked ? array(n, 8) : NULL;
+    for (ptrdiff_t l = 0; rows && l < n; l++) rows[l] = l + (l >= n / 3) + 2 * (l >= n / 2);
+
+    char *y = array(n * m.stride, (size_t)c.real), *bands = array(n * m.stride, (size_t)c.real);
+    STARVE(fvlrp_project(&m, c.type, x, rows, n, y));
+    for (ptrdiff_t l = 0; l < n; l++)
+        for (ptrdiff_t i = 0; i < m.stride; i++) {
+            double want = 0, size = 0;
+            for (ptrdiff_t j = 0; j < IN && i < d; j++) {
+                const ptrdiff_t at = (rows ? rows[l] : l) * IN + j;
+                const double value = c.type == FVLRP_U8 ? ((uint8_t *)x)[at] : get(c.type, x, at);
+                want += basis[i * IN + j] * (value - (mean ? mean[j] : 0)), size += fabs(basis[i * IN + j]) * 255;
+            }
+            EXPECT(close_to(get(c.real, y, l * m.stride + i), want, (c.real == FVLRP_F32 ? 1e-5 : 1e-12) * size));
+        }
+    for (ptrdiff_t l = 0, end; l < n; l = end) {
+        end = l + 1 + below(n - l);
+        const char *from = rows ? x : x + l * IN * c.type;
+        char *to = bands + l * m.stride * c.real;
+        EXPECT(fvlrp_project(&m, c.type, from, rows ? rows + l : NULL, end - l, to) == FVLRP_OK);
+    }
+    EXPECT(same(y, bands, n * m.stride * c.real));
+
+    csr room = csr_of(c.real, n, n * k);
+    double *loglik = array(n, 8), *again = array(n, 8);
+    STARVE(fvlrp_posteriors(&m, y, n, room.capacity, room.indptr, room.index, room.gamma, loglik, &room.done));
+    csr_holds(&c, room, 0);
+    EXPECT(finite_all(FVLRP_F64, loglik, n));
+
+    /* Posteriors into too small an array, again and again, and then with what another band left before them. */
+    csr tight = csr_of(c.real, n, 1);
+    for (ptrdiff_t at = 0;;) {
+        const int status = fvlrp_posteriors(&m, y + at * m.stride * c.real, n - at, tight.capacity, tight.indptr + at,
+                                            tight.index, tight.gamma, again + at, &tight.done);
+        EXPECT(status == FVLRP_OK || status == FVLRP_E_FULL);
+        EXPECT(tight.done >= 0 && tight.done <= n - at);
+        at += tight.done;
+        if (status == FVLRP_OK) break;
+        tight = grown(c.real, tight, at, tight.capacity + k);
+    }
+    EXPECT(csr_same(c.real, room, tight, n) && same(loglik, again, n * 8));
+    csr later = csr_of(c.real, n, n * k + 5);
+    later.indptr[0] = 5;
+    EXPECT(fvlrp_posteriors(&m, y, n, later.capacity, later.indptr, later.index, later.gamma, NULL, &later.done) ==
+           FVLRP_OK);
+    csr_holds(&c, later, 5);
+    EXPECT(same(room.gamma, (char *)later.gamma + 5 * c.real, room.indptr[n] * c.real));
+    csr exact = csr_of(c.real, n, (ptrdiff_t)room.indptr[n]);
+    int status;
+    ptrdiff_t at = 0;
+    while ((status = fvlrp_posteriors(&m, y + at * m.stride * c.real, n - at, exact.capacity, exact.indptr + at,
+                                      exact.index, exact.gamma, NULL, &exact.done)) == FVLRP_E_FULL) {
+        at += exact.done;
+        exact = grown(c.real, exact, at, exact.capacity + k);
+    }
+    EXPECT(status == FVLRP_OK && csr_same(c.real, room, exact, n));
+
+    sums pooled = sums_of(&c), defined = sums_defined(&c, &m, y, room, means, variances);
+    EXPECT(fvlrp_pool(&m, y, n, room.indptr, room.index, room.gamma, pooled.s0, pooled.s1, pooled.s2) == FVLRP_OK);
+    sums_agree(&c, pooled, defined, loose);
+    sums spare = sums_of(&c);
+    STARVE(fvlrp_pool(&m, y, n, room.indptr, room.index, room.gamma, spare.s0, spare.s1, spare.s2));
+
+    csr encoded = csr_of(c.real, n, n * k);
+    sums fused = sums_of(&c);
+    EXPECT(fvlrp_encode(&m, c.type, x, rows, n, encoded.capacity, bands, encoded.indptr, encoded.index, encoded.gamma,
+                        fused.s0, fused.s1, fused.s2, &encoded.done) == FVLRP_OK);
+    csr_holds(&c, encoded, 0);
+    sums_agree(&c, fused, defined, 10 * loose);
+    for (ptrdiff_t i = 0; i < n * m.stride; i++)
+        EXPECT(close_to(get(c.real, bands, i), get(c.real, y, i), loose * 2500));
+    STARVE(fvlrp_encode(&m, c.type, x, rows, n, encoded.capacity, bands, encoded.indptr, encoded.index, encoded.gamma,
+                        spare.s0, spare.s1, spare.s2, &encoded.done));
+
+    csr resumed = csr_of(c.real, n, 1);
+    sums pieces = sums_of(&c);
+    for (at = 0;;) {
+        status = fvlrp_encode(&m, c.type, rows ? x : x + at * IN * c.type, rows ? rows + at : NULL, n - at,
+                              resumed.capacity, bands + at * m.stride * c.real, resumed.indptr + at, resumed.index,
+                              resumed.gamma, pieces.s0, pieces.s1, pieces.s2, &resumed.done);
+        EXPECT(status == FVLRP_OK || status == FVLRP_E_FULL);
+        EXPECT(resumed.done >= 0 && resumed.done <= n - at);
+        at += resumed.done;
+        if (status == FVLRP_OK) break;
+        resumed = grown(c.real, resumed, at, resumed.capacity + k);
+    }
+    EXPECT(csr_same(c.real, encoded, resumed, n));
+    sums_agree(&c, pieces, fused, loose);
+
+    relevance_case(&c, &m, x, rows, y, room, priors, means, deviations, 1, FVLRP_MEAN_NONE, 100);
+    relevance_case(&c, &m, x, rows, y, room, priors, means, deviations, 3, FVLRP_MEAN_CENTERED, 1);
+    relevance_case(&c, &m, x, rows, y, room, priors, means, deviations, 2, FVLRP_MEAN_BIAS, 100);
+    relevance_case(&c, &m, x, rows, y, room, priors, means, deviations, 1, FVLRP_MEAN_NONE, 0);
+    relevance_case(&c, &m, x, rows, y, room, priors, means, deviations, 0, FVLRP_MEAN_NONE, 100);
+    release();
+}
+
+static void mixtures(void) {
+    static const ptrdiff_t components[] = {1, 3, 256, 65}, dims[] = {5, 80, 33, 1, 16}, counts[] = {0, 1, 2, 7, 97};
+    static const int types[] = {FVLRP_U8, FVLRP_F32, FVLRP_F64};
+    static char name[120];
+    now = name;
+    int turn = 0;
+    for (size_t i = 0; i < sizeof components / sizeof *components; i++)
+        for (size_t j = 0; j < sizeof dims / sizeof *dims; j++)
+            for (size_t l = 0; l < sizeof counts / sizeof *counts; l++)
+                for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4, turn++) {
+                    /* The other choices take turns: all pairs of them come up over the cases. */
+                    mixture_case c = {.real = real,
+                                      .type = types[turn / 2 % 3],
+                                      .centred = turn / 3 % 2,
+                                      .picked = turn / 5 % 2,
+                                      .dims = dims[j],
+                                      .components = components[i],
+                                      .n = counts[l],
+                                      .gate = turn / 7 % 3 ? 1e-6 : 0};
+                    snprintf(name, sizeof name, "K=%td D=%td n=%td real=%d type=%d centred=%d picked=%d gate=%g",
+                             c.components, c.dims, c.n, c.real, c.type, c.centred, c.picked, c.gate);
+                    mixture(c);
+                }
+    snprintf(name, sizeof name, "more rows than one float sum holds");
+    mixture((mixture_case){FVLRP_F32, FVLRP_U8, 0, 1, 80, 16, 700, 1e-6});
+    mixture((mixture_case){FVLRP_F64, FVLRP_F32, 1, 0, 33, 16, 300, 1e-6});
+}
+
+/* A mixture alone, and a projection alone. */
+static void halves(void) {
+    now = "a mixture without a projection";
+    for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4) {
+        fvlrp_model m;
+        double *priors = constant(3, 1. / 3), *means = doubles(15, -1, 1), *variances = doubles(15, 1, 2);
+        void *block = array((ptrdiff_t)fvlrp_model_bytes(real, 0, 5, 3), 1);
+        EXPECT(fvlrp_model_pack(&m, real, 0, 5, 3, NULL, NULL, priors, means, variances, 0, block) == FVLRP_OK);
+        void *y = filled(real, 4 * m.stride, 0, 0);
+        csr p = csr_of(real, 4, 12);
+        EXPECT(fvlrp_posteriors(&m, y, 4, 12, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_OK);
+        EXPECT(p.done == 4 && p.indptr[4] == 12);
+        EXPECT(fvlrp_project(&m, FVLRP_U8, "", NULL, 0, y) == FVLRP_E_ARGUMENT);
+        now = "a projection without a mixture";
+        double *basis = doubles(7 * 11, -1, 1);
+        block = array((ptrdiff_t)fvlrp_model_bytes(real, 11, 7, 0), 1);
+        EXPECT(fvlrp_model_pack(&m, real, 11, 7, 0, basis, NULL, NULL, NULL, NULL, 0, block) == FVLRP_OK);
+        void *x = filled(FVLRP_F64, 5 * 11, -1, 1);
+        y = array(5 * m.stride, (size_t)real);
+        EXPECT(fvlrp_project(&m, FVLRP_F64, x, NULL, 5, y) == FVLRP_OK);
+        EXPECT(fvlrp_posteriors(&m, y, 4, 12, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_E_ARGUMENT);
+        release();
+    }
+}
+
+static void mixture_refuses(void) {
+    now = "the mixture's bad arguments";
+    EXPECT(fvlrp_model_bytes(FVLRP_U8, IN, 5, 3) == 0);
+    EXPECT(fvlrp_model_bytes(FVLRP_F32, -1, 5, 3) == 0);
+    EXPECT(fvlrp_model_bytes(FVLRP_F32, IN, 0, 3) == 0);
+    EXPECT(fvlrp_model_bytes(FVLRP_F32, IN, 5, -3) == 0);
+    EXPECT(fvlrp_model_bytes(FVLRP_F32, IN, 5, 1 << 17) == 0);
+    fvlrp_model m;
+    double *basis = doubles(5 * IN, -1, 1), *priors = constant(3, 1. / 3), *means = doubles(15, -9, 9);
+    double *variances = constant(15, 4), *shares = constant(30, 1);
+    void *block = array((ptrdiff_t)fvlrp_model_bytes(FVLRP_F32, IN, 5, 3), 1);
+#define PACK(real, inputs, dims, k, basis, priors, gate, block)                                                      \
+    fvlrp_model_pack(&m, real, inputs, dims, k, basis, NULL, priors, means, variances, gate, block)
+    EXPECT(PACK(FVLRP_U8, IN, 5, 3, basis, priors, 0, block) == FVLRP_E_ARGUMENT);
+    EXPECT(PACK(FVLRP_F32, IN, 0, 3, basis, priors, 0, block) == FVLRP_E_ARGUMENT);
+    EXPECT(PACK(FVLRP_F32, IN, 5, 3, NULL, priors, 0, block) == FVLRP_E_ARGUMENT);
+    EXPECT(PACK(FVLRP_F32, IN, 5, 3, basis, NULL, 0, block) == FVLRP_E_ARGUMENT);
+    EXPECT(PACK(FVLRP_F32, IN, 5, 3, basis, priors, -1, block) == FVLRP_E_ARGUMENT);
+    EXPECT(PACK(FVLRP_F32, IN, 5, 3, basis, priors, NAN, block) == FVLRP_E_ARGUMENT);
+    EXPECT(PACK(FVLRP_F32, IN, 5, 3, basis, priors, 0, NULL) == FVLRP_E_ARGUMENT);
+    EXPECT(PACK(FVLRP_F32, IN, 5, 3, basis, priors, 1e-6, block) == FVLRP_OK);
+#undef PACK
+    uint8_t *x = array(2 * IN, 1), member = 1;
+    memset(x, 9, 2 * IN);
+    float *y = filled(FVLRP_F32, 2 * m.stride, 0, 0), *table = array(3 * 3 * m.stride, 4);
+    csr p = csr_of(FVLRP_F32, 2, 6);
+    sums s = {constant(3, 0), constant(15, 0), constant(15, 0)};
+    EXPECT(fvlrp_project(NULL, FVLRP_U8, x, NULL, 2, y) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_project(&m, 2, x, NULL, 2, y) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_project(&m, FVLRP_U8, x, NULL, -1, y) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_posteriors(NULL, y, 2, 6, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_posteriors(&m, y, -1, 6, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_posteriors(&m, y, 2, -1, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_posteriors(&m, y, 2, 0, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_E_FULL && p.done == 0);
+    EXPECT(fvlrp_posteriors(&m, y, 2, 6, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_OK);
+    EXPECT(fvlrp_pool(NULL, y, 2, p.indptr, p.index, p.gamma, s.s0, s.s1, s.s2) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_pool(&m, y, -1, p.indptr, p.index, p.gamma, s.s0, s.s1, s.s2) == FVLRP_E_ARGUMENT);
+#define ENCODE(m_, type, n, capacity)                                                                                \
+    fvlrp_encode(m_, type, x, NULL, n, capacity, y, p.indptr, p.index, p.gamma, s.s0, s.s1, s.s2, &p.done)
+    EXPECT(ENCODE(NULL, FVLRP_U8, 2, 6) == FVLRP_E_ARGUMENT);
+    EXPECT(ENCODE(&m, 0, 2, 6) == FVLRP_E_ARGUMENT);
+    EXPECT(ENCODE(&m, FVLRP_U8, -2, 6) == FVLRP_E_ARGUMENT);
+    EXPECT(ENCODE(&m, FVLRP_U8, 2, -6) == FVLRP_E_ARGUMENT);
+    EXPECT(ENCODE(&m, FVLRP_U8, 2, 6) == FVLRP_OK);
+#undef ENCODE
+    EXPECT(fvlrp_tables(NULL, 1, shares, &member, priors, means, variances, table) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_tables(&m, -1, shares, &member, priors, means, variances, table) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_tables(&m, 1, shares, &member, priors, means, variances, table) == FVLRP_OK);
+    float *bins = array(2 * 16, 4);
+    const fvlrp_relevances out = {.bins = bins, .pitch = 2};
+#define RELEVANCE(m_, x_, type, n, targets, epsilon, mean, out_)                                                     \
+    fvlrp_relevance(m_, type, x_, NULL, n, y, p.indptr, p.index, p.gamma, targets, table, epsilon, mean, out_)
+    EXPECT(RELEVANCE(NULL, x, FVLRP_U8, 2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
+    EXPECT(RELEVANCE(&m, NULL, FVLRP_U8, 2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
+    EXPECT(RELEVANCE(&m, x, 5, 2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
+    EXPECT(RELEVANCE(&m, x, FVLRP_U8, -2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
+    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, -1, 1, 0, &out) == FVLRP_E_ARGUMENT);
+    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, 1, -1, 0, &out) == FVLRP_E_ARGUMENT);
+    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, 1, NAN, 0, &out) == FVLRP_E_ARGUMENT);
+    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, 1, 1, 3, &out) == FVLRP_E_ARGUMENT);
+    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, 1, 1, 0, NULL) == FVLRP_E_ARGUMENT);
+    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, 1, 1, 0, &out) == FVLRP_OK);
+#undef RELEVANCE
+    release();
+}
+
+/* ---- the whole vector -------------------------------------------------------------------------------------------- */
+
+static void vector_case(ptrdiff_t cells, ptrdiff_t length, double epsilon, int spreads) {
+    const ptrdiff_t n = cells * length;
+    double *sums = doubles(n, -300, 300), *relevance = doubles(n, -1, 1), *x = array(n, 8), *out = array(n, 8);
+    double *spread = spreads ? constant(n, 300) : NULL, *epsilons = constant(cells, epsilon), *ledger = array(3, 8);
+    int64_t *counts = array(cells, 8);
+    for (ptrdiff_t c = 0; c < cells; c++) counts[c] = c % 3 == 1 ? 0 : 9;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        if (i % 7 == 2 || !counts[i / length]) sums[i] = 0;
+        if (i % 11 == 3) sums[i] = -0.0;
+        if (i % 13 == 4) sums[i] = 1e-12;
+    }
+    STARVE(fvlrp_normalise(cells, length, sums, x));
+    double energy = 0, any = 0;
+    for (ptrdiff_t c = 0; c < cells; c++) {
+        double square = 0;
+        for (ptrdiff_t i = c * length; i < (c + 1) * length; i++) square += sums[i] * sums[i];
+        for (ptrdiff_t i = c * length; i < (c + 1) * length; i++) {
+            EXPECT(isfinite(x[i]) && (sums[i] > 0 ? x[i] > 0 : sums[i] < 0 ? x[i] < 0 : x[i] == 0));
+            energy += x[i] * x[i], any += square;
+        }
+    }
+    EXPECT(any == 0 ? energy == 0 : close_to(energy, 1, 1e-9));
+
+    STARVE(fvlrp_shares(cells, length, relevance, sums, counts, epsilons, spread, out, ledger));
+    double absorbed = 0, empty = 0, zero = 0, size = 1;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double s = fabs(sums[i]), r = relevance[i];
+        const int dead = spread ? s <= 1e-12 * spread[i] : s == 0;
+        size += fabs(r);
+        if (!counts[i / length]) {
+            EXPECT(out[i] == 0);
+            empty += r;
+            continue;
+        }
+        const double share = dead && epsilon == 0 ? 0 : sums[i] < 0 ? -r / (s + epsilon) : r / (s + epsilon);
+        EXPECT(close_to(out[i], share, 1e-12 * fabs(share)));
+        if (dead) zero += r;
+        else absorbed += r * epsilon / (s + epsilon);
+    }
+    EXPECT(close_to(ledger[0], absorbed, 1e-12 * size) && close_to(ledger[1], empty, 1e-12 * size));
+    EXPECT(close_to(ledger[2], zero, 1e-12 * size));
+    release();
+}
+
+static void vectors(void) {
+    static const ptrdiff_t lengths[] = {0, 1, 2, 5, 15, 16, 17, 33, 480};
+    now = "the whole vector";
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+        for (ptrdiff_t cells = 0; cells <= 8; cells++) {
+            vector_case(cells, lengths[i], 100, 0);
+            vector_case(cells, lengths[i], 0, 0);
+            vector_case(cells, lengths[i], 0, 1);
+            vector_case(cells, lengths[i], 1, 1);
+        }
+    now = "the whole vector's bad arguments";
+    double one = 1, epsilon = NAN, ledger[3];
+    const int64_t count = 1;
+    EXPECT(fvlrp_normalise(-1, 1, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_normalise(1, -1, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_normalise(PTRDIFF_MAX, 3, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_shares(-1, 1, &one, &one, &count, &one, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_shares(1, -1, &one, &one, &count, &one, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_shares(1, 1, &one, &one, &count, &epsilon, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+    epsilon = -1;
+    EXPECT(fvlrp_shares(1, 1, &one, &one, &count, &epsilon, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+}
+
+/* ---- splats ------------------------------------------------------------------------------------------------------ */
+
+enum { BOX, HALVED_ENDS, TRIANGLE, KERNELS };
+
+static void splat_case(int real, int kernel, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
+                       ptrdiff_t length, ptrdiff_t lead, ptrdiff_t more) {
+    const ptrdiff_t step = 1 + below(4), first = below(4), reach = first + spacing * (bins - 1) + 1 + more;
+    const ptrdiff_t height = reach + step * (rows ? rows - 1 : 0), width = reach + step * (cols ? cols - 1 : 0);
+    void *values = filled(real, rows * cols * bins * bins, -1, 1);
+    double *weight_y = doubles(rows * bins, .5, 2), *weight_x = doubles(cols * bins, .5, 2);
+    double *taps = constant(length, .5), *pixels = constant(height * width, 1), *want = constant(height * width, 1);
+    if (kernel == HALVED_ENDS) taps[0] = taps[length - 1] = .25;
+    for (ptrdiff_t t = 0; t < length && kernel == TRIANGLE; t++) taps[t] = (double)(t + 1);
+#define SPLAT                                                                                                        \
+    fvlrp_splat(real, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, taps, length, lead, height,  \
+                width, pixels)
+    EXPECT(SPLAT == FVLRP_OK);
+    for (ptrdiff_t p = 0; p < rows * cols * bins * bins; p++) {
+        const ptrdiff_t ix = p % bins, iy = p / bins % bins, c = p / bins / bins % cols, r = p / bins / bins / cols;
+        const double value = get(real, values, p) * weight_y[r * bins + iy] * weight_x[c * bins + ix];
+        for (ptrdiff_t i = 0; i < length; i++)
+            for (ptrdiff_t j = 0; j < length; j++) {
+                const ptrdiff_t y = first + step * r + spacing * iy + lead + i;
+                const ptrdiff_t x = first + step * c + spacing * ix + lead + j;
+                if (y >= 0 && x >= 0 && y < height && x < width) want[y * width + x] += value * taps[i] * taps[j];
+            }
+    }
+    for (ptrdiff_t i = 0; i < height * width; i++) EXPECT(close_to(pixels[i], want[i], 1e-9 * (1 + fabs(want[i]))));
+    STARVE(SPLAT);
+#undef SPLAT
+    release();
+}
+
+static void splat(void) {
+    now = "splat";
+    for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4)
+        for (int kernel = 0; kernel < KERNELS; kernel++) {
+            for (int turn = 0; turn < 30; turn++) {
+                const ptrdiff_t bins = below(2) ? 4 : 1, length = 1 + below(21);
+                splat_case(real, kernel, below(9), below(9), bins, below(11), length, -below(length + 3), below(6));
+            }
+            splat_case(real, kernel, 0, 0, 4, 4, 4, -2, 0);
+            splat_case(real, kernel, 1, 1, 1, 0, 1, 0, 0);
+            splat_case(real, kernel, 1, 3, 4, 10, 40, -20, 0);
+            now = "splat of a kernel that never meets the image";
+            splat_case(real, kernel, 2, 2, 1, 0, 3, 200, 0);
+            splat_case(real, kernel, 2, 2, 1, 0, 3, -200, 0);
+        }
+    now = "splat's bad arguments";
+    double one = 1, pixel = 0;
+#define SPLAT(real, rows, cols, bins, spacing, first, step, length, height, width)                                   \
+    fvlrp_splat(real, &one, rows, cols, bins, spacing, first, step, &one, &one, &one, length, 0, height, width, &pixel)
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_OK);
+    EXPECT(SPLAT(FVLRP_U8, 1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, -1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, -1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 0, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, -1, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 2, 1, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, -1, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, 1, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 2, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 2, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, 0, 0, 1, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, 0, 1, 0, 1, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, 0, 1, 1, 0, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, 0, 1, 1, 1, -1) == FVLRP_E_ARGUMENT);
+    EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, 0, 1, 1, PTRDIFF_MAX, PTRDIFF_MAX) == FVLRP_E_ARGUMENT);
+#undef SPLAT
+    EXPECT(pixel == 1);
+}
+
+/* ---- dispatch ---------------------------------------------------------------------------------------------------- */
+
+static void before_a_choice(void) {
+    now = "before fvlrp_select";
+    fvlrp_model m = {.components = 1, .dims = 1, .inputs = 1};
+    const fvlrp_scale s = scale_of(20, 20, 4, 3);
+    ptrdiff_t done;
+    EXPECT(!strcmp(fvlrp_isa(), "none"));
+    EXPECT(fvlrp_sift(&s, NULL, 0, 0, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_sift_planes(&s, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_sift_pixels(&s, NULL, FVLRP_F32, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_model_pack(&m, FVLRP_F32, 1, 1, 1, NULL, NULL, NULL, NULL, NULL, 0, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_project(&m, FVLRP_U8, NULL, NULL, 0, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_posteriors(&m, NULL, 0, 0, NULL, NULL, NULL, NULL, &done) == FVLRP_E_ISA);
+    EXPECT(fvlrp_pool(&m, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_tables(&m, 0, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_normalise(0, 0, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_shares(0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_select("v9") == FVLRP_E_ISA && !strcmp(fvlrp_isa(), "none"));
+    for (int status = -20; status < 20; status++) EXPECT(fvlrp_words(status) && *fvlrp_words(status));
+    EXPECT(fvlrp_select(NULL) == FVLRP_OK && !strcmp(fvlrp_isa(), fvlrp_isa_available(0)));
+    EXPECT(fvlrp_select("") == FVLRP_OK && !strcmp(fvlrp_isa(), fvlrp_isa_available(0)));
+}
+
+int main(int count, char **words) {
+    const uint64_t seed = count > 1 ? strtoull(words[1], NULL, 10) : 0;
+    before_a_choice();
+    const char *isa;
+    for (int i = 0; (isa = fvlrp_isa_available(i)); i++) {
+        state = seed;
+        EXPECT(fvlrp_select(isa) == FVLRP_OK && !strcmp(fvlrp_isa(), isa));
+        sift();
+        sift_refuses();
+        mixtures();
+        halves();
+        mixture_refuses();
+        vectors();
+        splat();
+        printf("%s: every kernel, seed %llu\n", isa, (unsigned long long)seed);
+    }
+    return 0;
+}

@@ -1,0 +1,382 @@
+"""The classifier as an estimator: what it learns from, what it refuses, and that it learns the same again."""
+
+import copy
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.svm import SVC
+
+from fvlrp import FisherVectorClassifier, reference
+from fvlrp.classifier import choose_c
+from fvlrp.evaluate import average_precision
+from fvlrp.labels import parse_labels
+
+
+def tiny(**parameters):
+    return FisherVectorClassifier(**{"n_components": 4, "n_pca": 8, "random_state": 0, **parameters})
+
+
+@pytest.fixture(scope="module")
+def pieces(textures):
+    """Three small pieces of each of three surfaces."""
+    return textures(3, seed=6, shape=(40, 44))
+
+
+def state(clf):
+    """Everything that was learned, as bytes."""
+    pca, gmm = clf.pca_, clf.gmm_
+    arrays = (pca.components_, pca.mean_, gmm.weights_, gmm.means_, gmm.covariances_, clf.coef_, clf.intercept_)
+    return b"".join(array.tobytes() for array in arrays)
+
+
+# ---- what is learned ----
+
+
+@pytest.mark.parametrize("name", ["plain", "centred", "multilabel"])
+def test_surfaces_are_told_apart(request, textures, name):
+    clf = request.getfixturevalue(name)
+    images, labels = textures(4, seed=77, names=tuple(clf.classes_))
+    if clf.multilabel_:
+        indicator = (np.array(labels)[:, None] == clf.classes_).astype(int)
+        assert (clf.predict(images) == indicator).mean() > 0.8
+        assert clf.score(images, indicator) == clf.score(images, 2 * indicator - 1) > 0.8
+    else:
+        right = (clf.predict(images) == labels).mean()
+        assert clf.score(images, labels) == right > 0.5  # chance is a third, or a half of two
+
+
+def test_fitted_parts_have_the_documented_shapes(plain, centred, multilabel):
+    for clf, K, D, rows in ((plain, 16, 24, 3), (centred, 16, 24, 1), (multilabel, 7, 13, 3)):
+        assert clf.pca_.components_.shape == (D, 128) and clf.pca_.mean_.shape == (128,)
+        assert clf.pca_.mean_.any() == (clf is centred)
+        assert np.allclose(clf.pca_.components_ @ clf.pca_.components_.T, np.eye(D), atol=1e-6)
+        assert clf.gmm_.weights_.shape == (K,) and clf.gmm_.means_.shape == clf.gmm_.covariances_.shape == (K, D)
+        assert clf.coef_.shape == (rows, 8 * 2 * K * D) and clf.coef_.dtype == np.float32
+        assert clf.intercept_.shape == (rows,) and clf.intercept_.dtype == np.float64
+        assert clf.C_ == 5.0
+    assert list(plain.classes_) == ["brick", "grass", "gravel"]
+
+
+def test_scores_are_those_of_svms_on_the_papers_fisher_vectors(pieces):
+    """Every part of the forward pass after SIFT, and the SVMs, in NumPy and scikit-learn alone."""
+    images, labels = pieces
+    clf = tiny(center=True, C=3.0).fit(images, labels)
+    gmm, codes = clf.gmm_, []
+    for image in images:
+        found = clf._sift().extract(image)
+        y = reference.project(found.values, clf.pca_.components_, clf.pca_.mean_)
+        mixture = gmm.weights_, gmm.means_, gmm.covariances_
+        gamma, _ = reference.posteriors(y, *mixture, clf.gate)
+        codes.append(reference.normalise(reference.pooled(y, gamma, found.geometry.cells(clf.pyramid), 8, *mixture)))
+    for position, name in enumerate(clf.classes_):
+        svm = SVC(C=3.0, kernel="linear", tol=1e-6).fit(codes, np.array(labels) == name)
+        assert clf.decision_function(images)[:, position] == pytest.approx(svm.decision_function(codes), abs=5e-3)
+
+
+def test_images_of_value_0_count_neither_for_nor_against(pieces):
+    """A class's SVM never sees the images whose label for it is 0."""
+    images, labels = pieces
+    signs = np.where(np.array(labels)[:, None] == ["brick", "grass"], 1, -1)
+    signs[4, 1] = signs[7, 1] = 0
+    clf = tiny().fit(images, signs, class_names=["brick", "grass"])
+    codes = np.array([clf._stack.encode(image) for image in images])
+    for position, column in enumerate(signs.T):
+        svm = SVC(C=5.0, kernel="linear", tol=1e-6).fit(codes[column != 0], column[column != 0])
+        scores = clf.decision_function(images)[:, position]
+        assert scores == pytest.approx(svm.decision_function(codes), abs=5e-3)
+
+
+def test_forms_of_decision_function(plain, centred, multilabel, photo):
+    images = [photo, photo[:, ::-1]]
+    assert plain.decision_function(images).shape == multilabel.decision_function(images).shape == (2, 3)
+    assert centred.decision_function(images).shape == (2,)
+    assert plain.scores(photo).tolist() == plain.decision_function(images)[0].tolist()
+    score = centred.decision_function([photo])[0]
+    assert centred.scores(photo).tolist() == [-score, score]
+    assert centred.predict([photo])[0] == centred.classes_[int(score > 0)]
+
+
+def test_one_column_of_labels_stays_a_column(pieces):
+    images, labels = pieces
+    clf = tiny().fit(images, (np.array(labels) == "grass").astype(int)[:, None])
+    assert clf.decision_function(images).shape == clf.predict(images).shape == (9, 1)
+    assert clf.explain(images[0]).target == 0
+
+
+# ---- labels ----
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        (["brick", "grass", "gravel"], ["brick", "grass", "gravel"]),
+        ([7, 2, 5], [2, 5, 7]),
+        ([True, False, True], [False, True]),
+    ],
+)
+def test_labels_of_any_kind_can_be_predicted_saved_and_explained(pieces, tmp_path, values, classes):
+    import fvlrp
+
+    images, labels = pieces
+    named = dict(zip(("brick", "grass", "gravel"), values, strict=True))
+    wanted = [named[label] for label in labels]
+    clf = tiny().fit(images, wanted)
+    assert list(clf.classes_) == classes and clf.classes_.dtype == np.array(values).dtype
+    assert clf.score(images, wanted) == 1.0
+    clf.save(tmp_path / "it")
+    again = fvlrp.load(tmp_path / "it")
+    assert again.classes_.tolist() == classes
+    ex = again.explain(images[0])
+    assert ex.target == wanted[0] and type(ex.target) is type(values[0])
+    assert [e.target for e in again.explain(images[0], again.classes_)] == classes
+
+
+def test_labels_as_objects_are_strings():
+    """Columns of pandas hold strings as objects."""
+    signs, classes, _ = parse_labels(np.array(["b", "a", "b"], object), 3)
+    assert classes.dtype.kind == "U" and signs.tolist() == [[-1, 1], [1, -1], [-1, 1]]
+
+
+def test_a_matrix_with_minus_ones_is_vocs_and_without_an_indicator():
+    voc = [[1, -1], [0, 1], [-1, -1]]
+    signs, classes, matrix = parse_labels(voc, 3)
+    assert signs.tolist() == voc and list(classes) == [0, 1] and matrix
+    for indicator in (np.array([[1, 0], [0, 1], [0, 0]]), np.array([[True, False], [False, True], [False, False]])):
+        assert parse_labels(indicator, 3)[0].tolist() == [[1, -1], [-1, 1], [-1, -1]]
+
+
+def test_class_names_follow_the_sorted_labels_or_the_columns():
+    assert list(parse_labels([3, 1, 2], 3, ["one", "two", "three"])[1]) == ["one", "two", "three"]
+    assert list(parse_labels([[1, 0], [0, 1]], 2, class_names=("x", "y"))[1]) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "words"),
+    [
+        (["a", "b"], None, r"one row per image: 3 images, labels of shape \(2,\)"),
+        (None, None, r"one row per image: 3 images, labels of shape \(\)"),
+        (["a", "a", "a"], None, "at least two classes, got"),
+        (np.zeros((3, 2, 2)), None, r"shape \(n,\) or \(n, n_classes\), got \(3, 2, 2\)"),
+        ([[1, 2], [0, 1], [1, 0]], None, "hold 1, 0 or -1 only, got .*2"),
+        ([[1, np.nan], [0, 1], [1, 0]], None, "hold 1, 0 or -1 only"),
+        ([[1, -1], [1, -1], [-1, -1]], ["cat", "dog"], "class dog needs both examples and counter-examples"),
+        ([[1, 1], [1, 0], [-1, 1]], None, "class 1 needs both examples and counter-examples"),
+        (["a", "b", "a"], ["x"], r"class_names must name the 2 classes .*, got 1 names"),
+        (["a", "b", "a"], ["x", "x"], "class_names must be different names"),
+        ([[1, 0], [0, 1], [0, 1]], ["x", "y", "z"], "class_names must name 2 columns of labels, got 3 names"),
+        ([[1, 0], [0, 1], [0, 1]], ["x", "x"], "class_names must be different names"),
+    ],
+)
+def test_labels_that_cannot_be_learned(labels, names, words):
+    with pytest.raises(ValueError, match=words):
+        parse_labels(labels, 3, names)
+
+
+def test_scoring_needs_no_examples_of_every_class(multilabel, textures):
+    images, labels = textures(2, seed=8)
+    signs = np.where(np.array(labels)[:, None] == multilabel.classes_, 1, -1)
+    signs[:, 2] = -1  # no gravel among them: its average precision does not exist
+    signs[3, 0] = 0
+    wanted = average_precision(signs, multilabel.decision_function(images))
+    assert np.isnan(wanted[2]) and multilabel.score(images, signs) == np.nanmean(wanted)
+
+
+# ---- images ----
+
+
+def test_images_come_as_paths_pictures_or_arrays(pieces, tmp_path):
+    images, labels = pieces
+    given = list(images)
+    for i in (0, 4):
+        Image.fromarray(images[i]).save(tmp_path / f"{i}.png")
+    given[0], given[4] = str(tmp_path / "0.png"), tmp_path / "4.png"
+    given[1], given[5] = Image.fromarray(images[1]), np.repeat(images[5][:, :, None], 3, axis=2)
+    mixed, arrays = tiny().fit(given, labels), tiny().fit(np.array(images), labels)
+    assert np.allclose(mixed.decision_function(given), arrays.decision_function(images), atol=1e-3)
+    given[5] = images[5]  # colours come back as grey to a rounding; the others are the very same values
+    assert state(tiny().fit(given, labels)) == state(arrays)
+
+
+def test_images_that_are_no_sequence_of_images(plain, photo, tmp_path):
+    for images, words in (
+        ("folder", "sequence of paths, PIL images or arrays, got str"),
+        (Path("folder"), "sequence of paths"),
+        (Image.fromarray(photo), "sequence of paths.*got Image"),
+        (iter([photo]), "sequence of paths"),
+        (photo[:, :, 0], r"one array of shape \(50, 55\): \[image\]\?"),
+        ([], "at least one image, got none"),
+    ):
+        for call in (plain.decision_function, plain.predict, lambda given: tiny().fit(given, ["a"])):
+            with pytest.raises(ValueError, match=words):
+                call(images)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_an_image_that_cannot_be_used_is_named(plain, pieces, tmp_path, n_jobs):
+    images, labels = pieces
+    Image.fromarray(images[0]).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("no picture")
+    Image.fromarray(images[0][:12]).save(tmp_path / "low.png")
+    for bad, error, words in (
+        (tmp_path / "none.png", FileNotFoundError, r"none\.png"),
+        (tmp_path / "half.png", OSError, r"cannot read image .*half\.png"),
+        (tmp_path / "text.jpg", OSError, r"cannot read image .*text\.jpg"),
+        (tmp_path / "low.png", ValueError, r"images\[3\] \(.*low\.png\): .*12 x 44 pixels is too small.*22 x 22"),
+        (images[0][:, :20], ValueError, r"images\[3\]: .*40 x 20 pixels is too small"),
+        (np.full((40, 40), np.nan), ValueError, r"images\[3\]: .*NaN"),
+        (images[0] * 1.0, ValueError, r"images\[3\]: .*divide an image in 0\.\.255 by 255"),
+        (np.zeros((2, 40, 40, 3)), ValueError, r"images\[3\]: .*shape \(2, 40, 40, 3\); expected"),
+    ):
+        given = [*images[:3], bad, *images[4:]]
+        with pytest.raises(error, match=words):
+            tiny(n_jobs=n_jobs).fit(given, labels)
+        with pytest.raises(error, match=words):
+            copy.copy(plain).set_params(n_jobs=n_jobs).decision_function(given)
+
+
+def test_a_fit_that_is_refused_leaves_the_model_alone(pieces):
+    images, labels = pieces
+    clf = tiny().fit(images, labels)
+    before, scores = state(clf), clf.decision_function(images).tobytes()
+    with pytest.raises(ValueError, match=r"images\[1\]: .*too small"):
+        clf.fit([images[0], images[1][:9]], ["x", "y"])
+    assert state(clf) == before and clf.predict(images).tolist() == labels
+    assert clf.decision_function(images).tobytes() == scores
+
+
+# ---- parameters ----
+
+
+def test_an_estimator_can_be_cloned_and_set(plain):
+    parameters = plain.get_params()
+    assert parameters["n_components"] == 16 and parameters["C"] == 5.0 and parameters["step"] == 3
+    twin = clone(plain).set_params(n_jobs=2)
+    assert twin.get_params() == {**parameters, "n_jobs": 2} and not hasattr(twin, "coef_")
+    assert FisherVectorClassifier(**parameters).get_params() == parameters
+
+
+def test_defaults_are_the_preset():
+    preset = FisherVectorClassifier().get_params()
+    wanted = {
+        "bin_sizes": (4, 6, 8, 10),
+        "step": 3,
+        "magnif": 6.0,
+        "window_size": 1.5,
+        "contrast_threshold": 0.005,
+        "max_height": 480,
+        "n_pca": 80,
+        "center": False,
+        "n_components": 256,
+        "gate": 1e-6,
+        "variance_floor": 0.01,
+        "pyramid": ((2, 2), (3, 1), (1, 1)),
+        "C": 5.0,
+    }
+    assert {name: preset[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"C": 0}, "C must be a positive number or 'auto', got 0"),
+        ({"C": "best"}, "C must be one of 'auto', got 'best'"),
+        ({"n_pca": 129}, r"n_pca must lie in 1\.\.128, got 129"),
+        ({"gate": 0.5}, r"gate must lie in \[0, 1 / n_components = 0.25\), got 0.5"),
+        ({"pyramid": ()}, "pyramid must list"),
+        ({"pyramid": ((2, 2), (0, 1))}, "pyramid must list"),
+        ({"max_height": 0}, "max_height must be a positive number of rows or None, got 0"),
+        ({"bin_sizes": ()}, "bin_sizes must name at least one"),
+        ({"step": 0}, "step must be at least 1 pixel"),
+        ({"weights": "equal"}, "weights must be one of 'smoothed', 'ml', got 'equal'"),
+        ({"n_components": 10**6}, r"n_components must lie in|gate must lie in"),
+        ({"random_state": "seed"}, "seed"),
+        ({"n_jobs": 0}, "n_jobs must not be 0"),
+    ],
+)
+def test_parameters_out_of_range(pieces, parameters, words):
+    with pytest.raises(ValueError, match=words):
+        tiny(**parameters).fit(*pieces)
+
+
+def test_nothing_works_before_fit(photo, tmp_path):
+    clf = tiny()
+    for call in (
+        lambda: clf.predict([photo]),
+        lambda: clf.explain(photo),
+        lambda: clf.save(tmp_path / "it"),
+        clf.uncenter,
+    ):
+        with pytest.raises(NotFittedError, match="call fit, or load a model"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+# ---- the same again ----
+
+
+@pytest.mark.parametrize("parameters", [{}, {"mirror": True, "center": True, "C": "auto"}], ids=["preset", "others"])
+def test_the_same_seed_learns_the_same_bytes(pieces, parameters):
+    first, again, threads, other = (
+        tiny(**parameters, n_samples=900, random_state=seed, n_jobs=n_jobs).fit(*pieces)
+        for seed, n_jobs in ((5, None), (np.random.RandomState(5), 1), (5, 2), (6, None))
+    )
+    assert state(first) == state(again) == state(threads) != state(other)
+    assert first.C_ == threads.C_
+    images = pieces[0]
+    assert threads.decision_function(images).tobytes() == first.decision_function(images).tobytes()
+
+
+def test_mirroring_learns_from_the_mirror_images(pieces):
+    images, labels = pieces
+    mirrored = tiny(mirror=True).fit(images, labels)
+    codes = np.array([mirrored._stack.encode(image) for image in (*images, *(image[:, ::-1] for image in images))])
+    for position, name in enumerate(mirrored.classes_):
+        svm = SVC(C=5.0, kernel="linear", tol=1e-6).fit(codes, np.tile(np.array(labels) == name, 2))
+        scores = mirrored.decision_function(images)[:, position]
+        assert scores == pytest.approx(svm.decision_function(codes[:9]), abs=5e-3)
+
+
+def test_c_is_chosen_among_the_training_images(rng):
+    """A class that a single noisy direction tells apart; more images than folds."""
+    signs = np.where(np.arange(40) % 2, 1, -1)[:, None]
+    x = rng.standard_normal((40, 60)) * 0.2
+    x[:, :1] += 0.1 * signs
+    chosen = choose_c(x @ x.T, signs, np.random.RandomState(0))
+    assert 1.6 <= chosen <= 7.8 and chosen == round(chosen, 1)
+    assert chosen == choose_c(x @ x.T, signs, np.random.RandomState(0))
+    copies = np.concatenate([x, x])  # all copies in one fold: nothing is learned by heart, and the choice stays
+    assert choose_c(copies @ copies.T / 2, np.concatenate([signs, signs]), np.random.RandomState(0), copies=2) <= 7.8
+
+
+def test_uncentering_keeps_the_scores(centred, photo):
+    moved = copy.deepcopy(centred)
+    assert moved.uncenter() is moved
+    assert not moved.pca_.mean_.any() and centred.pca_.mean_.any()
+    assert moved.scores(photo) == pytest.approx(centred.scores(photo), abs=1e-4)
+    exact, wanted = (clf.trace(photo, "float64").scores for clf in (moved, centred))
+    assert exact == pytest.approx(wanted, abs=1e-9)
+    zeroed = moved.trace(photo).descriptors.zeroed
+    assert not moved.explain(photo, "brick").relevance["bin"][zeroed].any()
+    assert centred.explain(photo, "brick").relevance["bin"][zeroed].any()
+
+
+def test_a_pickled_classifier_is_the_same(multilabel, photo):
+    again = pickle.loads(pickle.dumps(multilabel))
+    assert state(again) == state(multilabel)
+    assert again.scores(photo).tolist() == multilabel.scores(photo).tolist()
+    assert np.array_equal(again.explain(photo, "grass").heatmap, multilabel.explain(photo, "grass").heatmap)
+
+
+def test_progress_is_for_eyes_only(pieces, capsys):
+    clf = tiny(verbose=True).fit(*pieces)
+    told = capsys.readouterr()
+    assert told.out == "" and "encoded image 9" in told.err
+    assert state(clf) == state(tiny().fit(*pieces))
+    assert capsys.readouterr().err == ""

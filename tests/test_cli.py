@@ -1,0 +1,200 @@
+"""The command line: results on stdout, exit codes, batches that go on and runs that resume."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fvlrp import cli, models
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(3):
+        pixels = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        paths.append(str(tmp_path / f"photo{i}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def model(plain, tmp_path):
+    path = str(tmp_path / "plain.fvlrp")
+    plain.save(path)
+    return path
+
+
+def run(capsys, *args):
+    code = cli.main([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_explain_writes_every_picture_and_array_it_names(capsys, photographs, model, tmp_path):
+    out = tmp_path / "out"
+    code, text, _ = run(
+        capsys, "explain", photographs[0], "--model", model, "--target", "all", "--depth", "all", "--format", "png,npz",
+        "--sheet", "--out", out, "--json",
+    )  # fmt: skip
+    result = json.loads(text)["results"][0]
+    assert code == 0
+    targets = [score["target"] for score in result["scores"]]
+    assert len(targets) == 3
+    assert len(result["files"]) == 3 * 4 * 2 + 1
+    with np.load(out / f"photo0_{targets[0]}_bin.npz") as arrays:
+        first = next(ex for ex in result["explanations"] if ex["depth"] == "bin")
+        assert arrays["heatmap"].shape == (60, 80)
+        assert arrays["heatmap"].sum() == pytest.approx(first["ledger"]["heatmap"])
+    for path in result["files"]:
+        if path.endswith(".png"):
+            Image.open(path).verify()
+
+
+def test_a_broken_photograph_is_listed_and_does_not_stop_the_batch(capsys, photographs, model, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 no photograph")
+    code, text, err = run(
+        capsys, "explain", photographs[0], broken, photographs[1], "--model", model, "--out", tmp_path / "o", "--json"
+    )
+    result = json.loads(text)
+    assert code == 1
+    assert len(result["results"]) == 2
+    assert [failure["photo"] for failure in result["failed"]] == [str(broken)]
+    assert err.rstrip().splitlines()[-1].startswith(f"fvlrp: {broken}")
+
+
+def test_a_run_resumes_where_it_stopped(capsys, photographs, model, tmp_path):
+    args = ["--model", model, "--out", tmp_path / "o", "--json"]
+    run(capsys, "explain", *photographs[:2], *args)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "o").iterdir()}
+    (tmp_path / "o" / "photo1.json").unlink()
+    code, text, _ = run(capsys, "explain", *photographs, *args, "--resume")
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "o").iterdir()}
+    assert code == 0 and len(json.loads(text)["results"]) == 3
+    assert {path.name for path in before if before[path] == after.get(path) and path.name.startswith("photo0")}
+    changed = {path.name for path, when in after.items() if before.get(path) != when}
+    assert not any(name.startswith("photo0") for name in changed)
+    assert any(name.startswith("photo1") for name in changed) and any(name.startswith("photo2") for name in changed)
+
+
+def test_resuming_with_other_choices_computes_again(capsys, photographs, model, tmp_path):
+    args = ["explain", photographs[0], "--model", model, "--out", tmp_path / "o", "--json", "--resume"]
+    run(capsys, *args)
+    _, text, _ = run(capsys, *args, "--rule", "epsilon_pool=1")
+    assert json.loads(text)["results"][0]["explanations"][0]["rules"]["epsilon_pool"] == 1
+
+
+def test_photographs_of_one_name_do_not_overwrite_each_other(capsys, photographs, model, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.open(photographs[0]).transpose(Image.Transpose.ROTATE_180).save(other / "photo0.png")
+    _, text, _ = run(
+        capsys, "explain", photographs[0], other / "photo0.png", "--model", model, "--out", tmp_path / "o", "--json"
+    )
+    first, second = json.loads(text)["results"]
+    assert not set(first["files"]) & set(second["files"])
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--target", "unicorn"], "unicorn.*classes are"),
+        (["--depth", "pixel"], "pixel.*depths are.*gradient"),
+        (["--rule", "epsilon=3"], "epsilon.*valid ones are.*epsilon_pool"),
+        (["--rule", "epsilon_pool"], "NAME=VALUE"),
+        (["--format", "gif"], "gif"),
+        (["--model", "nothing"], "no model 'nothing'.*voc20"),
+    ],
+)
+def test_wrong_options_are_named_with_the_valid_ones(capsys, photographs, model, tmp_path, args, words):
+    given = [] if "--model" in args else ["--model", model]
+    code, _, err = run(capsys, "explain", photographs[0], "--out", tmp_path / "o", *given, *args)
+    assert code == 1
+    assert re.search(words, err)
+
+
+def test_train_on_a_folder_per_class_then_evaluate(capsys, tmp_path, textures):
+    for i, (picture, name) in enumerate(zip(*textures(4, seed=2), strict=True)):
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "data" / name / f"{i}.png")
+    out = tmp_path / "model.fvlrp"
+    code, text, err = run(
+        capsys, "train", tmp_path / "data", "--out", out, "--components", 8, "--step", 6, "--json", "--weights", "int8"
+    )
+    assert code == 0 and json.loads(text)["classes"] == 3 and "EM" in err
+    assert models.load(out).C == 5
+    code, text, _ = run(capsys, "evaluate", tmp_path / "data", "--model", out, "--json", "--quiet")
+    assert code == 0 and json.loads(text)["results"][0]["mean"]["11point"] == 1  # its own training photographs
+    code, text, _ = run(capsys, "evaluate", tmp_path / "data", "--model", out, "--model", out, "--quiet")
+    assert code == 0 and text.splitlines()[-1].split()[0] == "mean"
+
+
+def test_train_looks_for_the_folder_before_minutes_of_work(capsys, tmp_path):
+    code, _, err = run(capsys, "train", tmp_path, "--out", tmp_path / "missing" / "model.fvlrp")
+    assert code == 1 and "no folder" in err
+
+
+def test_evaluate_reads_voc_annotations(capsys, model, tmp_path, textures):
+    year = tmp_path / "VOCdevkit" / "VOC2012"
+    for folder in ("ImageSets/Main", "Annotations", "JPEGImages"):
+        (year / folder).mkdir(parents=True)
+    pictures, names = textures(2, seed=3)
+    lists = {name: [] for name in names}
+    for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        stem = f"{name}{i}"
+        Image.fromarray(picture).save(year / "JPEGImages" / f"{stem}.jpg")
+        (year / "Annotations" / f"{stem}.xml").write_text(
+            f"<annotation><object><name>{name}</name><difficult>0</difficult><bndbox><xmin>1</xmin>"
+            "<ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+        )
+        for other in lists:
+            lists[other].append(f"{stem} {1 if other == name else -1}")
+    for name, lines in lists.items():
+        (year / "ImageSets" / "Main" / f"{name}_val.txt").write_text("\n".join(lines))
+    code, text, _ = run(capsys, "evaluate", tmp_path / "VOCdevkit", "--split", "val", "--model", model, "--json")
+    assert code == 0 and set(json.loads(text)["results"][0]["classes"]) == set(names)
+
+
+def test_info_describes_the_packaged_model(capsys):
+    code, text, _ = run(capsys, "info", "voc20", "--json")
+    value = json.loads(text)
+    assert code == 0
+    assert value["model"]["dimensions"] == 327680 and len(value["model"]["classes"]) == 20
+    assert value["instruction sets"]["in use"] in value["instruction sets"]["available"]
+
+
+def test_demo_explains_the_users_own_photographs(capsys, photographs, tmp_path):
+    code, text, err = run(capsys, "demo", photographs[0], "--out", tmp_path / "demo", "--json")
+    assert code == 0
+    record = json.loads(text)["photographs"][0]
+    assert [ex["depth"] for ex in record["explanations"]] == ["vector", "descriptor", "bin", "gradient"]
+    assert (tmp_path / "demo" / "sheet.png").stat().st_size > 1000
+    assert "absorbed_pool" in err
+
+
+def test_compare_draws_one_sheet_of_several_models(capsys, photographs, model, tmp_path):
+    out = tmp_path / "compare.png"
+    code, text, _ = run(capsys, "compare", photographs[0], "--model", model, "--model", model, "--out", out)
+    assert code == 0 and text.strip() == str(out)
+    assert Image.open(out).width > Image.open(out).height
+
+
+@pytest.mark.parametrize("args", [[], ["explain"], ["unknown"]])
+def test_wrong_usage_exits_with_2(args):
+    done = subprocess.run([sys.executable, "-m", "fvlrp.cli", *args], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "usage" in (done.stdout + done.stderr)
+
+
+def test_an_interrupt_exits_with_130(capsys, monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_info", interrupted)
+    code, _, err = run(capsys, "info")
+    assert code == 130 and "interrupted" in err

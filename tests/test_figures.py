@@ -1,0 +1,83 @@
+"""Sheets of explanations: who stands where, and what cannot be laid out."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fvlrp
+from fvlrp import figures, render
+
+
+@pytest.fixture
+def laid(monkeypatch):
+    """What the figures hand to render.sheet."""
+    seen = []
+    sheet = render.sheet
+
+    def keep(rows, **options):
+        seen.append((rows, options))
+        return sheet(rows, **options)
+
+    monkeypatch.setattr(render, "sheet", keep)
+    return seen
+
+
+def test_depth_sheet_has_a_row_per_target_and_a_column_per_depth(plain, photo, laid):
+    depths = ["vector", "descriptor", "bin"]
+    explanations = plain.trace(photo).explain(["grass", "brick"], depths)
+    small, large = (figures.depth_sheet(explanations, height=height) for height in (80, 160))
+    assert isinstance(small, Image.Image) and small.width < large.width and small.height < large.height
+    rows, options = laid[0]
+    assert options["column_titles"] == ["photograph", *depths, "alpha"] and options["height"] == 80
+    assert [len(row) for row in rows] == [5, 5]
+    for row, group in zip(rows, (explanations[:3], explanations[3:]), strict=True):
+        assert np.array_equal(row[0].image, photo) and row[0].caption.startswith(group[0].target)
+        for panel, ex in zip(row[1:4], group, strict=True):
+            assert np.array_equal(panel.image, render.colour(ex.heatmap, scale="99.5%"))
+        assert np.array_equal(row[4].image, render.alpha(photo, group[1].heatmap))
+
+
+def test_depth_sheet_refuses_what_has_no_grid(plain, photo):
+    one, other = plain.explain(photo, "grass", ["bin", "vector"])
+    for explanations in ([one, other, one], [one, other, other, one]):
+        with pytest.raises(ValueError, match="the same depths, in the same order"):
+            figures.depth_sheet(explanations)
+    with pytest.raises(ValueError, match="at least one Explanation, got none"):
+        figures.depth_sheet([])
+
+
+def test_sheet_has_four_columns_a_model_and_a_row_an_image(plain, centred, photo, textures, laid):
+    image = textures(1, seed=4)[0][1]
+    sheet = fvlrp.sheet([plain, centred], [photo, image], ["brick", ("grass", "gravel")], names=["three", "two"])
+    assert isinstance(sheet, Image.Image)
+    ((rows, options),) = laid
+    columns = ["high resolution", "low resolution", "low, as alpha"]
+    assert options["column_titles"] == ["three", *columns, "two", *columns]
+    assert [len(row) for row in rows] == [8, 8]
+    high, low = centred.explain(image, "gravel", ("bin", "descriptor"))
+    got = [panel.image for panel in rows[1][4:]]
+    for panel, ex in zip(got[1:3], (high, low), strict=True):
+        assert np.array_equal(panel, render.colour(ex.heatmap))
+    assert np.array_equal(got[0], high.image) and np.array_equal(got[3], render.alpha(image, low.heatmap))
+    assert [row[at].caption.split()[0] for row in rows for at in (0, 4)] == ["brick", "brick", "grass", "gravel"]
+
+
+def test_sheet_of_one_model_names_it(plain, photo, laid):
+    fvlrp.sheet(plain, [photo], [None])
+    ((rows, options),) = laid
+    assert options["column_titles"][0] == "FisherVectorClassifier"
+    assert rows[0][0].caption.startswith(plain.trace(photo).top)
+
+
+@pytest.mark.parametrize(
+    ("targets", "names", "words"),
+    [
+        ([], None, "one class per image: 1 images, 0 targets"),
+        (["grass"], ["a", "b"], "every model: 1 models, 2 names"),
+        ([("grass", "brick")], None, "one class per model: 1 models, got"),
+        (["bird"], None, "unknown target 'bird'; classes are brick, grass, gravel"),
+    ],
+)
+def test_sheet_refuses_what_does_not_match(plain, photo, targets, names, words):
+    with pytest.raises(ValueError, match=words):
+        fvlrp.sheet([plain], [photo], targets, names=names)

@@ -1,0 +1,350 @@
+"""The mixture against plain EM and scikit-learn's, the encoder against the equations and VLFeat's."""
+
+import re
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fvlrp import reference
+from fvlrp.gmm import DiagonalGMM, FisherEncoder
+
+TYPES = ("float32", "float64")
+
+
+def blobs(n=600, n_centres=4, dims=3, seed=0, dtype="float64"):
+    """Groups of unlike spread, far apart by their own measure."""
+    rng = np.random.default_rng(seed)
+    centres = rng.uniform(-10, 10, (n_centres, dims))
+    spread = rng.uniform(0.4, 1.2, (n_centres, dims))
+    label = rng.integers(0, n_centres, n)
+    return (centres[label] + spread[label] * rng.standard_normal((n, dims))).astype(dtype)
+
+
+def cloud(n=500, dims=4, seed=0, dtype="float64"):
+    """One lump in which components overlap."""
+    return np.random.default_rng(seed).gamma(2.0, 1.0, (n, dims)).astype(dtype)
+
+
+def parameters(gmm):
+    return gmm.weights_, gmm.means_, gmm.covariances_
+
+
+def assert_same_bits(one, other):
+    for a, b in zip(parameters(one), parameters(other), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@parametrize_with_checks([DiagonalGMM(n_components=2, max_iter=20), DiagonalGMM(n_components=1, weights="ml")])
+def test_mixture_passes_every_check_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    "check",
+    (
+        estimator_checks.check_no_attributes_set_in_init,
+        estimator_checks.check_get_params_invariance,
+        estimator_checks.check_set_params,
+        estimator_checks.check_estimator_repr,
+        estimator_checks.check_estimator_cloneable,
+    ),
+    ids=lambda check: check.__name__,
+)
+def test_encoder_passes_scikit_learns_checks_of_parameters(check):
+    """The others give it one matrix to learn from; it takes lists of matrices, and learns nothing."""
+    check("FisherEncoder", FisherEncoder(DiagonalGMM(2)))
+
+
+# ---- EM --------------------------------------------------------------------------------------------------------------
+
+
+def em_step(X, weights, means, variances, floor, smooth):
+    """Plain EM in raw moments."""
+    gamma, loglik = reference.posteriors(X, weights, means, variances)
+    n = gamma.sum(axis=0)
+    means = (gamma.T @ X) / n[:, None]
+    variances = np.array([g @ (X - m) ** 2 for g, m in zip(gamma.T, means, strict=True)]) / n[:, None]
+    weights = n + smooth * len(X) / len(n)
+    return weights / weights.sum(), means, np.maximum(variances, floor), loglik.mean()
+
+
+@pytest.mark.parametrize("weights, smooth", (("ml", 0), ("smoothed", 100)))
+def test_steps_of_em_are_plain_ems(weights, smooth):
+    """From the same start, three times; rows in several blocks would add up to the same."""
+    X = cloud(300)
+    gmm = DiagonalGMM(5, weights=weights, variance_floor=1e-4, tol=0.0, max_iter=1, random_state=0).fit(X)
+    floor = 1e-4 * X.var(axis=0)
+    for steps in (2, 3, 4):
+        *expected, loglik = em_step(X, *parameters(gmm), floor, smooth)
+        gmm = clone(gmm).set_params(max_iter=steps).fit(X)
+        for got, want in zip(parameters(gmm), expected, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-6)
+        assert gmm.lower_bound_ == pytest.approx(loglik, rel=1e-9)
+
+
+def test_the_log_likelihood_never_falls():
+    X = cloud(500)
+    bounds = [
+        DiagonalGMM(6, weights="ml", variance_floor=1e-6, tol=0.0, max_iter=steps, random_state=1).fit(X).lower_bound_
+        for steps in range(1, 21)
+    ]
+    assert (np.diff(bounds) > -1e-9).all()
+    assert bounds[-1] > bounds[0] + 1e-3
+
+
+def test_the_fit_is_as_good_as_scikit_learns():
+    from sklearn.mixture import GaussianMixture
+
+    X = blobs(800)
+    ours = DiagonalGMM(4, weights="ml", variance_floor=1e-6, tol=1e-7, random_state=0).fit(X)
+    theirs = GaussianMixture(4, covariance_type="diag", reg_covar=0, tol=1e-7, n_init=5, random_state=0).fit(X)
+    assert ours.score(X) == pytest.approx(theirs.score(X), abs=1e-6)
+    order, other = np.argsort(ours.means_[:, 0]), np.argsort(theirs.means_[:, 0])
+    for a, b in zip(parameters(ours), parameters(theirs), strict=False):
+        np.testing.assert_allclose(a[order], b[other], rtol=1e-4, atol=1e-4)
+
+
+def test_methods_are_those_of_scikit_learn_with_the_same_parameters():
+    from sklearn.mixture import GaussianMixture
+
+    X = cloud(300)
+    ours = DiagonalGMM(5, random_state=0, max_iter=5).fit(X)
+    theirs = GaussianMixture(5, covariance_type="diag")
+    theirs.weights_, theirs.means_, theirs.covariances_ = parameters(ours)
+    theirs.precisions_cholesky_ = 1 / np.sqrt(ours.covariances_)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(ours.score_samples(X), theirs.score_samples(X), rtol=1e-10)
+    assert ours.score(X) == pytest.approx(theirs.score(X))
+    np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+
+
+def test_em_stops_when_an_iteration_gains_little_of_all_that_was_gained():
+    X = cloud(500)
+
+    def fit(**parameters):
+        return DiagonalGMM(6, weights="ml", random_state=1, **parameters).fit(X)
+
+    stopped = fit(tol=1e-2)
+    assert stopped.converged_ and 2 < stopped.n_iter_ < 100
+    bounds = [fit(tol=0.0, max_iter=steps).lower_bound_ for steps in range(1, stopped.n_iter_ + 1)]
+    gains, gained = np.diff(bounds), np.array(bounds[1:]) - bounds[0]
+    assert gains[-1] <= 1e-2 * gained[-1]
+    assert (gains[:-1] > 1e-2 * gained[:-1]).all()
+    assert not fit(tol=0.0, max_iter=3).converged_
+
+
+def test_smoothed_weights_lie_near_one_over_k():
+    X = blobs(1000, 4)
+    ml, smoothed = (DiagonalGMM(4, weights=w, random_state=0).fit(X) for w in ("ml", "smoothed"))
+    n = ml.predict_proba(X).sum(axis=0)  # far apart: one step more moves nothing
+    np.testing.assert_allclose(ml.weights_, n / 1000, rtol=1e-6)
+    n = smoothed.predict_proba(X).sum(axis=0)
+    np.testing.assert_allclose(smoothed.weights_, (n + 100 * 1000 / 4) / (1000 + 100 * 1000), rtol=1e-6)
+    assert np.abs(4 * smoothed.weights_ - 1).max() < 0.03 < np.abs(4 * ml.weights_ - 1).max()
+
+
+def test_variances_are_floored_by_a_share_of_the_datas():
+    X = blobs(300, 3)
+    X[:100] = 50  # a component of one point
+    gmm = DiagonalGMM(4, variance_floor=0.01, random_state=0).fit(X)
+    floor = 0.01 * X.var(axis=0)
+    assert (gmm.covariances_ >= floor).all()
+    np.testing.assert_allclose(gmm.covariances_.min(axis=0), floor, rtol=1e-12)
+    tight = DiagonalGMM(4, variance_floor=1e-12, random_state=0).fit(X)
+    assert tight.covariances_.min() == 1e-9
+
+
+def test_float32_data_give_the_fit_of_float64_data():
+    X = blobs(dtype="float32")
+    single, double = (DiagonalGMM(4, random_state=0, max_iter=10).fit(X.astype(dtype)) for dtype in TYPES)
+    for a, b in zip(parameters(single), parameters(double), strict=True):
+        assert a.dtype == b.dtype == np.float64
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    assert single.predict_proba(X).dtype == np.float32
+    assert double.predict_proba(X.astype(float)).dtype == np.float64
+    assert single.score_samples(X).dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_any_number_of_threads_gives_the_same_bits(dtype):
+    X = cloud(1003, dtype=dtype)
+    one, *others = (DiagonalGMM(7, n_jobs=n, max_iter=5, random_state=0).fit(X) for n in (None, 1, 2, 3))
+    for other in others:
+        assert_same_bits(one, other)
+        assert other.predict_proba(X).tobytes() == one.predict_proba(X).tobytes()
+        assert other.score_samples(X).tobytes() == one.score_samples(X).tobytes()
+
+
+def test_the_random_state_settles_the_fit():
+    X = cloud(400)
+    one, same = (DiagonalGMM(6, random_state=3, max_iter=5).fit(X) for _ in range(2))
+    assert_same_bits(one, same)
+    assert_same_bits(one, DiagonalGMM(6, random_state=np.random.RandomState(3), max_iter=5).fit(X))
+    other = DiagonalGMM(6, random_state=4, max_iter=5).fit(X)
+    assert not np.array_equal(np.sort(one.means_, axis=0), np.sort(other.means_, axis=0))
+
+
+def test_the_start_may_look_at_some_of_the_rows_only():
+    X = blobs(2000)
+    gmm = DiagonalGMM(4, n_init_samples=100, random_state=0, weights="ml").fit(X)
+    assert gmm.score(X) == pytest.approx(DiagonalGMM(4, random_state=0, weights="ml").fit(X).score(X), abs=1e-3)
+
+
+def test_rows_in_several_blocks_add_up(monkeypatch):
+    X = cloud(500)
+    whole = DiagonalGMM(4, random_state=0, max_iter=4).fit(X)
+    monkeypatch.setattr("fvlrp.gmm.BLOCK", 23)
+    pieces = DiagonalGMM(4, random_state=0, max_iter=4).fit(X)
+    for a, b in zip(parameters(pieces), parameters(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10)
+    for got, expected in ((pieces.predict_proba(X), whole.predict_proba(X)), (pieces.predict(X), whole.predict(X))):
+        np.testing.assert_allclose(got, expected, rtol=1e-8)
+    np.testing.assert_allclose(pieces.score_samples(X), whole.score_samples(X), rtol=1e-8)
+
+
+# ---- odd data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ("smoothed", "ml"))
+@pytest.mark.parametrize("dtype", TYPES)
+def test_fewer_distinct_points_than_components_are_fitted(dtype, weights):
+    X = np.repeat(np.array([[0, 0], [1, 5], [4, 2]], dtype), 20, axis=0)
+    gmm = DiagonalGMM(6, weights=weights, random_state=0).fit(X)
+    assert all(np.isfinite(a).all() for a in parameters(gmm))
+    assert (gmm.weights_ > 0).all() and gmm.weights_.sum() == pytest.approx(1)
+    assert len(np.unique(gmm.predict_proba(X).round(3), axis=0)) == 3
+    np.testing.assert_allclose(gmm.predict_proba(X).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_constant_data_are_fitted():
+    gmm = DiagonalGMM(2, random_state=0).fit(np.full((10, 3), 7.0))
+    np.testing.assert_allclose(gmm.means_, 7)
+    np.testing.assert_allclose(gmm.covariances_, 1e-9)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    (
+        ({"n_components": 11}, "n_components must lie in 1..n_samples = 10, got 11"),
+        ({"n_components": 0}, "n_components must lie in 1..n_samples = 10, got 0"),
+        ({"weights": "equal"}, "weights must be one of 'smoothed', 'ml', got 'equal'"),
+        ({"max_iter": 0}, "max_iter must be at least 1, got 0"),
+        ({"variance_floor": -1.0}, "variance_floor must not be negative, got -1.0"),
+        ({"n_jobs": 0}, "n_jobs must not be 0"),
+    ),
+)
+def test_parameters_out_of_range_are_refused(change, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        DiagonalGMM(2).set_params(**change).fit(cloud(10))
+
+
+def test_posteriors_are_not_gated_and_sum_to_one():
+    X = blobs(200, dims=2)
+    double = DiagonalGMM(4, random_state=0).fit(X)
+    proba = double.predict_proba(X)
+    expected, _ = reference.posteriors(X, *parameters(double))
+    np.testing.assert_allclose(proba, expected, rtol=1e-9, atol=1e-300)
+    assert 0 < proba.min() < 1e-12  # far below the gate of encoding
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-12)
+    single = double.predict_proba(X.astype(np.float32))
+    np.testing.assert_allclose(single.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(single, expected, atol=1e-4)
+    assert ((single > 0) & (single < 1e-12)).any()
+
+
+# ---- encoder ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    return DiagonalGMM(5, random_state=0, max_iter=10).fit(cloud(500))
+
+
+def encoded_by_the_equations(gmm, x, gate=1e-6):
+    gamma, _ = reference.posteriors(x, *parameters(gmm), gate)
+    return reference.pooled(x, gamma, np.zeros((len(x), 1), int), 1, *parameters(gmm))[0]
+
+
+@pytest.mark.parametrize("dtype, tolerance", (("float32", 1e-5), ("float64", 1e-11)))
+@pytest.mark.parametrize("gate", (0.0, 1e-6, 1e-2))
+def test_vectors_are_the_sums_of_eqs_3_and_4(mixture, gate, dtype, tolerance):
+    lists = [cloud(n, seed=n, dtype=dtype) for n in (1, 300, 7)]
+    vectors = FisherEncoder(mixture, gate=gate).fit().transform(lists)
+    assert vectors.shape == (3, 2 * 5 * 4) and vectors.dtype == np.float64
+    for vector, x in zip(vectors, lists, strict=True):
+        expected = encoded_by_the_equations(mixture, x.astype(np.float64), gate)
+        assert np.linalg.norm(vector - expected) <= tolerance * np.linalg.norm(expected)
+
+
+def test_vectors_are_those_of_vlfeat_times_the_number_of_descriptors(mixture):
+    fisher = pytest.importorskip("cyvlfeat.fisher").fisher
+    x = cloud(400, seed=9, dtype="float32")
+    single = (np.ascontiguousarray(a, np.float32) for a in (mixture.means_, mixture.covariances_, mixture.weights_))
+    theirs = 400 * np.ravel(fisher(x, *single)).astype(np.float64)
+    (ours,) = FisherEncoder(mixture).transform([x])
+    assert np.linalg.norm(ours - theirs) <= 1e-4 * np.linalg.norm(theirs)
+
+
+def test_lists_may_be_ragged_empty_of_mixed_types_and_of_any_kind(mixture):
+    lists = (cloud(n, seed=n, dtype=dtype) for n, dtype in ((3, "float32"), (0, "float64"), (9, "float64")))
+    vectors = FisherEncoder(mixture).transform(lists)
+    assert vectors.shape == (3, 40)
+    assert not vectors[1].any() and vectors[0].any() and vectors[2].any()
+    strided = np.repeat(cloud(9, seed=9), 2, axis=0)[::2]
+    np.testing.assert_array_equal(FisherEncoder(mixture).transform([strided])[0], vectors[2])
+    np.testing.assert_array_equal(FisherEncoder(mixture).transform([cloud(9, seed=9).tolist()])[0], vectors[2])
+    assert FisherEncoder(mixture).transform([]).shape == (0, 40)
+    np.testing.assert_array_equal(FisherEncoder(mixture).transform(np.stack([cloud(9, seed=9)]))[0], vectors[2])
+
+
+def test_vectors_are_additive_over_descriptors(mixture):
+    x, y = cloud(40, seed=1), cloud(70, seed=2)
+    a, b, both = FisherEncoder(mixture).transform([x, y, np.concatenate([x, y])])
+    np.testing.assert_allclose(a + b, both, rtol=1e-9, atol=1e-9)
+
+
+def test_a_mixture_of_scikit_learn_will_do(mixture):
+    from sklearn.mixture import GaussianMixture
+
+    X = cloud(300)
+    diagonal = GaussianMixture(3, covariance_type="diag", random_state=0).fit(X)
+    (vector,) = FisherEncoder(diagonal).transform([X])
+    np.testing.assert_allclose(vector, encoded_by_the_equations(diagonal, X), rtol=1e-7, atol=1e-7)
+    for kind in ("full", "tied", "spherical"):
+        other = GaussianMixture(3, covariance_type=kind, random_state=0).fit(X)
+        with pytest.raises(ValueError, match="covariance_type='diag'"):
+            FisherEncoder(other).transform([X])
+
+
+def test_the_encoder_gives_the_same_bits_on_two_threads(mixture):
+    lists = [cloud(n, seed=n, dtype="float32") for n in (50, 0, 300, 1, 97)]
+    one, two = (FisherEncoder(mixture, n_jobs=n).transform(lists) for n in (1, 2))
+    assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize(
+    "lists, words",
+    (
+        ([np.zeros((3, 4)), np.zeros((3, 5))], "X[1] must have shape (n, 4), as the mixture has, got (3, 5)"),
+        ([np.zeros(4)], "X[0] must have shape (n, 4), as the mixture has, got (4,)"),
+        (np.zeros((3, 4)), "X must be a list of (n, D) arrays, one an image, got one array of shape (3, 4): [X]?"),
+        ([np.array([[0, 1, np.nan, 2]])], "X[0] holds NaN or infinity"),
+        ([np.zeros((1, 4)), np.array([[0, np.inf, 0, 2]], np.float32)], "X[1] holds NaN or infinity"),
+    ),
+)
+def test_descriptors_that_do_not_fit_are_refused(mixture, lists, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        FisherEncoder(mixture).transform(lists)
+
+
+def test_an_unfitted_mixture_is_refused():
+    with pytest.raises(NotFittedError):
+        FisherEncoder(DiagonalGMM(2)).fit()
+    with pytest.raises(NotFittedError):
+        FisherEncoder(DiagonalGMM(2)).transform([np.zeros((2, 2))])
+    with pytest.raises(NotFittedError):
+        DiagonalGMM(2).predict_proba(np.zeros((2, 2)))

@@ -1,0 +1,207 @@
+"""The rings of the package: who imports whom, what stays unloaded, what the kernels must not contain."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CSRC = ROOT / "csrc"
+PACKAGE = ROOT / "fvlrp"
+if not PACKAGE.is_dir():  # the tests alone, beside an installed package
+    PACKAGE = Path(find_spec("fvlrp").submodule_search_locations[0])
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+MODELS = sorted(path.stem for path in (PACKAGE / "models").glob("*.fvlrp"))
+C_FILES = sorted(path.name for path in CSRC.glob("*.[ch]"))
+
+# What a module must never import, be it inside a function or through others. csrc <- _kernels <- fisher <- classifier.
+FORBIDDEN = {
+    "geometry": {"_kernels", "rules", "stack", "layers", "fisher", "convnet", "classifier"},
+    "rules": {"stack", "layers", "fisher", "convnet", "classifier"},
+    "stack": {"layers", "fisher", "convnet", "classifier", "geometry", "_kernels"},
+    "layers": {"fisher", "convnet", "classifier"},
+    "fisher": {"convnet", "classifier"},
+    "convnet": {"fisher", "classifier"},
+}
+# scikit-learn's estimators: loaded by fit, never by loading a model or explaining with one.
+HEAVY = ("sklearn.svm", "sklearn.cluster", "sklearn.decomposition", "sklearn.mixture", "sklearn.linear_model")
+
+
+def imported(nodes):
+    """Modules of the package that the import statements among `nodes` name ("" for the package itself): a set.
+
+    The nodes are those of a module of the package.
+    """
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            dotted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(["fvlrp"] * (node.level > 0) + ([node.module] if node.module else []))
+            # `from . import x` names a module; `from .x import y` names something in module x.
+            dotted = [f"{base}.{alias.name}" if base == "fvlrp" else base for alias in node.names]
+        else:
+            continue
+        names |= {name.split(".")[1] for name in dotted if name.startswith("fvlrp.")}
+        names |= {"" for name in dotted if name == "fvlrp"}
+    return names
+
+
+def syntax(module):
+    path = PACKAGE / f"{module}.py"
+    return ast.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
+
+
+def imports_of(module):
+    """What `module` imports anywhere, inside functions too."""
+    return imported(ast.walk(syntax(module)))
+
+
+def loaded_with(module):
+    """What importing `module` loads in the end: imports inside functions do not count."""
+    seen, waiting = set(), imported(syntax(module).body)
+    while waiting:
+        name = waiting.pop()
+        if name and name not in seen:
+            seen.add(name)
+            waiting |= imported(syntax(name).body)
+    return seen
+
+
+def without_comments_and_strings(source):
+    return re.sub(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\])*"', " ", source, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import fvlrp.stack", {"stack"}),
+        ("import fvlrp", {""}),
+        ("from . import rules, io", {"rules", "io"}),
+        ("from .stack import Trace", {"stack"}),
+        ("from fvlrp.stack import Trace", {"stack"}),
+        ("from fvlrp import stack", {"stack"}),
+        ("def f():\n    from ._kernels import sift", {"_kernels"}),
+        ("import numpy\nfrom fvlrpx import y", set()),
+    ],
+)
+def test_imports_are_recognised_in_all_their_forms(source, names):
+    assert imported(ast.walk(ast.parse(source))) == names
+
+
+@pytest.mark.parametrize("module", sorted(FORBIDDEN.keys() & set(MODULES)))
+def test_inner_rings_know_no_outer_ones(module):
+    assert (imports_of(module) | loaded_with(module)) & FORBIDDEN[module] == set()
+
+
+def test_stack_is_loaded_with_rules_only():
+    assert loaded_with("stack") <= {"rules"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in ("__init__", "reference")])
+def test_no_module_imports_the_reference(module):
+    assert "reference" not in imports_of(module)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in ("__main__", "cli")])
+def test_no_module_imports_the_command_line(module):
+    assert "cli" not in imports_of(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_form_no_circle(module):
+    assert module not in loaded_with(module)
+
+
+def test_binding_knows_the_header_and_no_module_of_the_package():
+    source = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.pyx"))
+    assert set(re.findall(r'extern from "([^"]+)"', source)) <= {"fvlrp.h"}
+    assert not re.search(r"^\s*(from\s+(\.|fvlrp)|import\s+fvlrp|cimport\s+numpy)", source, re.MULTILINE)
+
+
+def modules_after(code, folder):
+    """Names in sys.modules when a new interpreter has run `code`."""
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return set(ran.stdout.split())
+
+
+def test_importing_loads_no_estimator_of_scikit_learn(tmp_path):
+    modules = [f"fvlrp.{name}" for name in MODULES if name not in ("__init__", "__main__")]
+    loaded = modules_after(
+        f"import importlib, sys\nfor name in {modules}:\n"
+        f"    importlib.import_module(name)\n"
+        f"    assert sys.modules.keys().isdisjoint({HEAVY}), name",
+        tmp_path,
+    )
+    assert loaded >= set(modules)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_loading_and_explaining_load_no_estimator_of_scikit_learn(model, tmp_path):
+    loaded = modules_after(
+        "import fvlrp, numpy as np\n"
+        f"clf = fvlrp.load({model!r})\n"
+        "image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)\n"
+        "assert clf.explain(image, target=clf.classes_[0]).heatmap.shape == (48, 64)",
+        tmp_path,
+    )
+    assert loaded.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("name", C_FILES)
+def test_kernels_neither_print_nor_stop_the_process_nor_know_python(name):
+    code = without_comments_and_strings((CSRC / name).read_text(encoding="utf-8"))
+    assert re.findall(r"\b(?:\w*printf|put[cs]|putchar|perror|abort|exit|_exit|assert|raise|signal)\s*\(", code) == []
+    includes = re.findall(r"#\s*include\s*(\S+)", (CSRC / name).read_text(encoding="utf-8"))
+    assert not {"<Python.h>", '"Python.h"', "<stdio.h>", "<assert.h>", "<omp.h>", "<pthread.h>"} & set(includes)
+
+
+def changeable(code):
+    """Declarations of variables with static storage that can change: a list of their texts."""
+    found = []
+    for match in re.finditer(r"\b(?:static|_Thread_local|thread_local)\b[^;={()]*[;={(]", code):
+        declaration = " ".join(match.group().split())
+        pointer = declaration.rfind("*")
+        constant = "const" in declaration[pointer + 1 :] if pointer >= 0 else "const" in declaration
+        if declaration.endswith("(") or constant:
+            continue
+        found.append(declaration)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "count"),
+    [
+        ("static int calls;", 1),
+        ("static const char *name = 0;", 1),
+        ("static float cache[4] = {0};", 1),
+        ("static const char *const name = 0;", 0),
+        ("static const double table[] = {1};", 0),
+        ("static const struct { int a; } pairs[] = {1};", 0),
+        ("static inline int f(int a) { return a; }", 0),
+        ("static void *g(size_t n);", 0),
+    ],
+)
+def test_changeable_state_is_recognised(code, count):
+    assert len(changeable(code)) == count
+
+
+@pytest.mark.parametrize("name", [name for name in C_FILES if name != "dispatch.c"])
+def test_kernels_hold_no_state(name):
+    assert changeable(without_comments_and_strings((CSRC / name).read_text(encoding="utf-8"))) == []
+
+
+def test_dispatch_holds_the_table_and_its_name_only():
+    code = without_comments_and_strings((CSRC / "dispatch.c").read_text(encoding="utf-8"))
+    assert changeable(code) == ["static const fvlrp_table *kernels;", "static const char *chosen ="]
