@@ -302,11 +302,18 @@ def test_a_matrix_of_labels_makes_independent_classes_and_ignores_zeros(net, pho
     assert new.multilabel_ and list(new.classes_) == ["down", "across", "fifth"]
     np.testing.assert_array_equal(new.predict(images)[:, :2], matrix[:, :2] > 0)
     assert new.score(images, matrix) > 0.8
-    changed = matrix.copy()
-    changed[3:9, 2] = -1
-    same = net.retrain(images, changed, ["down", "across", "fifth"], C=10.0).decision_function(images)
-    np.testing.assert_allclose(same[:, :2], new.decision_function(images)[:, :2], rtol=1e-5, atol=1e-6)
-    assert np.abs(same[:, 2] - new.decision_function(images)[:, 2]).max() > 0.1
+
+    # The peer never sees the ignored rows of the third class; only the standardisation does.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    plain = net.retrain(images, matrix, mirror=False, C=0.5)
+    x = np.concatenate([net.prepare(image) for image in images])
+    features = StandardScaler().fit_transform(net.activations(x)[10].mean(axis=(2, 3), dtype=np.float64))
+    used = matrix[:, 2] != 0
+    peer = LogisticRegression(C=0.5, max_iter=1000).fit(features[used], matrix[used, 2])
+    expected = peer.decision_function(features)
+    np.testing.assert_allclose(plain.decision_function(images)[:, 2], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_mirroring_makes_a_classifier_that_cannot_tell_left_from_right(net):
