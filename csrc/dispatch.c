@@ -111,6 +111,7 @@ int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t d
 #define TAKE(field, count, size) (model->field = (void *)at, at += ((count) * (size) + 63) / 64 * 64)
     TAKE(forward, inputs * (s + 64), real);
     TAKE(backward, s * in, real);
+    TAKE(binned, dims * inputs, real);
     TAKE(mean, in, real);
     TAKE(basis, dims * inputs, (ptrdiff_t)sizeof(double));
     TAKE(logits, 2 * s * k, real);
@@ -127,9 +128,9 @@ size_t fvlrp_model_bytes(int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t c
     if (inputs > 1 << 16 || dims > 1 << 16 || components > 1 << 16) return 0;
     const size_t s = ((size_t)dims + 15) / 16 * 16, k = ((size_t)components + 63) / 64 * 64;
     const size_t in = ((size_t)inputs + 63) / 64 * 64;
-    const size_t reals = in * (s + 64) + s * in + in + 2 * s * k + k + 2 * (size_t)components * s;
+    const size_t reals = in * (s + 64) + 2 * s * in + in + 2 * s * k + k + 2 * (size_t)components * s;
     const size_t doubles = (size_t)dims * (size_t)inputs + 2 * s + 1;
-    return reals * (size_t)real + doubles * sizeof(double) + 10 * 64;
+    return reals * (size_t)real + doubles * sizeof(double) + 11 * 64;
 }
 
 int fvlrp_project(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y) {

@@ -218,14 +218,18 @@ static void R(relevance_tile)(const fvlrp_model *model, const R(by_component) *t
 INLINE double R(sum_row)(const REAL *r, ptrdiff_t length) {
     VREAL sum = {0};
     for (ptrdiff_t d = 0; d < length; d += LANES) sum += R(load)(r + d);
+#if REAL_BITS == 32 && defined(__AVX512F__)
+    return (double)_mm512_reduce_add_ps((__m512)sum);
+#else
     double total = 0;
     for (int j = 0; j < LANES; j++) total += (double)sum[j];
     return total;
+#endif
 }
 
 /* Scratch of fvlrp_relevance and what a call keeps constant. */
 typedef struct {
-    REAL *xhat, *inverse, *lost, *yr, *q, *values, *offset, *projected_mean;
+    REAL *xhat, *inverse, *lost, *yr, *q, *values, *offset, *projected_mean, *matrices;
     int has_mean;
 } R(backward);
 
@@ -238,9 +242,10 @@ static void R(backward_close)(R(backward) *b) {
     free(b->values);
     free(b->offset);
     free(b->projected_mean);
+    free(b->matrices);
 }
 
-static int R(backward_open)(R(backward) *b, const fvlrp_model *model, int mean, int through) {
+static int R(backward_open)(R(backward) *b, const fvlrp_model *model, int mean, int through, int many) {
     const ptrdiff_t rows = R(TILE) + R(SLACK), stride = model->stride, inputs = model->inputs;
     *b = (R(backward)){0};
     b->yr = scratch(rows * 2 * stride, sizeof(REAL));
@@ -255,6 +260,7 @@ static int R(backward_open)(R(backward) *b, const fvlrp_model *model, int mean, 
     b->projected_mean = scratch(stride, sizeof(REAL));
     if (!b->xhat || !b->inverse || !b->lost || !b->q || !b->values || !b->offset || !b->projected_mean)
         return FVLRP_E_MEMORY;
+    if (many && !(b->matrices = scratch(R(TILE) * model->dims, 16 * sizeof(REAL)))) return FVLRP_E_MEMORY;
     memset(b->q, 0, (size_t)(rows * stride) * sizeof(REAL));
     memset(b->offset, 0, (size_t)stride * sizeof(REAL));
     memset(b->projected_mean, 0, (size_t)stride * sizeof(REAL));
@@ -277,14 +283,64 @@ static void R(losses)(const fvlrp_model *model, const REAL *inverse, ptrdiff_t m
     }
 }
 
+/* q = r / (z +- epsilon) of a tile; ADDS what the stabiliser absorbs, and what the mean does where `bias` is set. */
+static void R(divide)(const fvlrp_model *model, const R(backward) *b, ptrdiff_t m, int bias, double *absorbed,
+                      double *past) {
+    const ptrdiff_t stride = model->stride;
+    VREAL lost = {0}, mean = {0};
+    for (ptrdiff_t i = 0; i < m; i++)
+        for (ptrdiff_t d = 0; d < stride; d += LANES) {
+            const VREAL r = R(load)(b->yr + (2 * i + 1) * stride + d);
+            const VREAL q = r * R(load)(b->inverse + i * stride + d);
+            R(store)(b->q + i * stride + d, q);
+            lost += r * R(load)(b->lost + i * stride + d);
+            if (bias) mean += q * R(load)(b->projected_mean + d);
+        }
+    for (int j = 0; j < LANES; j++) *absorbed += (double)lost[j];
+    for (int j = 0; j < LANES; j++) *past -= (double)mean[j];
+}
+
+/* What a tile of descriptors has whatever the target: its values, the inverted denominators, the matrices. */
+static void R(backward_tile)(const fvlrp_model *model, R(backward) *b, int type, const void *x, const int64_t *rows,
+                             ptrdiff_t first, ptrdiff_t m, const REAL *y, double epsilon, int mean) {
+    const ptrdiff_t inputs = model->inputs, stride = model->stride;
+    R(gather)(type, x, rows, first, m, inputs, b->xhat);
+    if (mean == FVLRP_MEAN_CENTERED && b->has_mean)
+        for (ptrdiff_t i = 0; i < m * inputs; i++) b->xhat[i] -= ((const REAL *)model->mean)[i % inputs];
+    R(denominators)(model, b->xhat, y, b->offset, m, epsilon, !(mean == FVLRP_MEAN_BIAS && b->has_mean), b->inverse);
+    R(losses)(model, b->inverse, m, epsilon, b->lost);
+    for (ptrdiff_t i = 0; b->matrices && i < m; i++)
+        R(bin_matrix)(model, b->xhat + i * inputs, b->inverse + i * stride, b->matrices + i * model->dims * 16);
+}
+
+/* One target's relevance of a tile's values, by one product with the projection: to `out`, summed over bins or not. */
+static void R(values_tile)(const fvlrp_model *model, const R(backward) *b, const int64_t *rows, ptrdiff_t first,
+                           ptrdiff_t m, ptrdiff_t offset, const fvlrp_relevances *out) {
+    const ptrdiff_t inputs = model->inputs, pitch = (inputs + LANES - 1) / LANES * LANES;
+    R(gemm)(b->q, model->stride, m, model->stride, model->backward, inputs, NULL, b->values, pitch);
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const ptrdiff_t to = offset + (rows ? rows[first + i] : first + i);
+        REAL *value = b->values + i * pitch;
+        for (ptrdiff_t j = 0; j < inputs; j += LANES)
+            R(store)(value + j, R(load)(value + j) * R(load)(b->xhat + i * inputs + j));
+        if (out->sift) memcpy((REAL *)out->sift + to * inputs, value, (size_t)inputs * sizeof(REAL));
+        if (out->bins) {
+            R(sum_runs)(value, (REAL *)out->bins + to * 16);
+            R(sum_runs)(value + 64, (REAL *)out->bins + to * 16 + 8);
+        }
+    }
+}
+
 static int R(relevance)(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
                         const void *y, const int64_t *indptr, const uint16_t *index, const void *gamma,
                         ptrdiff_t targets, const void *tables, double epsilon, int mean, const fvlrp_relevances *out) {
-    const ptrdiff_t tile = R(TILE), stride = model->stride, dims = model->dims, inputs = model->inputs;
+    const ptrdiff_t tile = R(TILE), stride = model->stride, dims = model->dims;
     const int through = out->bins || out->sift || out->absorbed;
+    /* From three targets on, the matrices that all of them share pay. */
+    const int many = targets > 2 && out->bins && !out->sift;
     R(backward) b;
     R(by_component) sorted = {0};
-    int status = R(backward_open)(&b, model, mean, through);
+    int status = R(backward_open)(&b, model, mean, through, many);
     if (status == FVLRP_OK) status = R(by_component_open)(&sorted, model->components);
     if (status != FVLRP_OK) goto out;
 
@@ -292,56 +348,24 @@ static int R(relevance)(const fvlrp_model *model, int type, const void *x, const
         const ptrdiff_t m = n - first < tile ? n - first : tile;
         const REAL *yt = (const REAL *)y + first * stride;
         R(by_component_fill)(&sorted, model->components, m, indptr + first, index, gamma);
-        if (through) {
-            R(gather)(type, x, rows, first, m, inputs, b.xhat);
-            if (mean == FVLRP_MEAN_CENTERED && b.has_mean)
-                for (ptrdiff_t i = 0; i < m * inputs; i++) b.xhat[i] -= ((const REAL *)model->mean)[i % inputs];
-            R(denominators)(model, b.xhat, yt, b.offset, m, epsilon, !(mean == FVLRP_MEAN_BIAS && b.has_mean),
-                            b.inverse);
-            R(losses)(model, b.inverse, m, epsilon, b.lost);
-        }
+        if (through) R(backward_tile)(model, &b, type, x, rows, first, m, yt, epsilon, mean);
         for (ptrdiff_t i = 0; i < m; i++)
             memcpy(b.yr + 2 * i * stride, yt + i * stride, (size_t)stride * sizeof(REAL));
         for (ptrdiff_t t = 0; t < targets; t++) {
-            const REAL *table = (const REAL *)tables + t * model->components * 3 * stride;
-            R(relevance_tile)(model, &sorted, m, table, b.yr);
+            double absorbed = 0, past = 0;
+            R(relevance_tile)(model, &sorted, m, (const REAL *)tables + t * model->components * 3 * stride, b.yr);
             for (ptrdiff_t i = 0; i < m; i++) {
                 const ptrdiff_t to = t * out->pitch + (rows ? rows[first + i] : first + i);
                 const REAL *r = b.yr + (2 * i + 1) * stride;
                 if (out->total) out->total[to] = R(sum_row)(r, stride);
                 if (out->pca) memcpy((REAL *)out->pca + to * dims, r, (size_t)dims * sizeof(REAL));
+                if (many) R(bins_of)(r, dims, b.matrices + i * dims * 16, (REAL *)out->bins + to * 16);
             }
             if (!through) continue;
-            double absorbed = 0, bias = 0;
-            for (ptrdiff_t i = 0; i < m; i++) {
-                VREAL lost = {0}, past = {0};
-                for (ptrdiff_t d = 0; d < stride; d += LANES) {
-                    const VREAL r = R(load)(b.yr + (2 * i + 1) * stride + d);
-                    const VREAL q = r * R(load)(b.inverse + i * stride + d);
-                    R(store)(b.q + i * stride + d, q);
-                    lost += r * R(load)(b.lost + i * stride + d);
-                    past += q * R(load)(b.projected_mean + d);
-                }
-                for (int j = 0; j < LANES; j++) absorbed += (double)lost[j];
-                for (int j = 0; j < LANES; j++) bias -= (double)past[j];
-            }
+            R(divide)(model, &b, m, mean == FVLRP_MEAN_BIAS, &absorbed, &past);
             if (out->absorbed) out->absorbed[t] += absorbed;
-            if (out->bias && mean == FVLRP_MEAN_BIAS) out->bias[t] += bias;
-            if (!out->bins && !out->sift) continue;
-            const ptrdiff_t pitch = (inputs + LANES - 1) / LANES * LANES;
-            R(gemm)(b.q, stride, m, stride, model->backward, inputs, NULL, b.values, pitch);
-            for (ptrdiff_t i = 0; i < m; i++) {
-                const ptrdiff_t to = t * out->pitch + (rows ? rows[first + i] : first + i);
-                REAL *value = b.values + i * pitch;
-                for (ptrdiff_t j = 0; j < inputs; j += LANES)
-                    R(store)(value + j, R(load)(value + j) * R(load)(b.xhat + i * inputs + j));
-                if (out->sift)
-                    memcpy((REAL *)out->sift + to * inputs, value, (size_t)inputs * sizeof(REAL));
-                if (out->bins) {
-                    R(sum_runs)(value, (REAL *)out->bins + to * 16);
-                    R(sum_runs)(value + 64, (REAL *)out->bins + to * 16 + 8);
-                }
-            }
+            if (out->bias) out->bias[t] += past;
+            if (!many && (out->bins || out->sift)) R(values_tile)(model, &b, rows, first, m, t * out->pitch, out);
         }
     }
 out:

@@ -101,7 +101,7 @@ typedef struct fvlrp_model {
     ptrdiff_t components; /* K */
     double gate;          /* posteriors below it count as 0, in encoding and in relevance alike */
     /* private */
-    void *forward, *backward, *mean;           /* projection */
+    void *forward, *backward, *binned, *mean;  /* projection */
     double *basis;
     void *logits, *offset, *scale, *shift;     /* mixture */
     double *centre;

@@ -21,6 +21,7 @@ static int R(model_pack)(fvlrp_model *model, const double *basis, const double *
         R(pack)(transposed, inputs, stride, inputs, model->backward);
         for (ptrdiff_t j = 0; j < inputs; j++) ((REAL *)model->mean)[j] = mean ? (REAL)mean[j] : (REAL)0;
         memcpy(model->basis, basis, (size_t)(dims * inputs) * sizeof(double));
+        for (ptrdiff_t d = 0; d < dims; d++) R(by_orientation)(basis + d * inputs, inputs, (REAL *)model->binned + d * inputs);
     }
     if (K) {
         /* (2 stride, K): quadratic rows, then linear rows; rows of the padding are 0. */

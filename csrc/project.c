@@ -59,6 +59,45 @@ out:
 
 /* ---- backwards: Eq. 1 ---- */
 
+/* A row of SIFT values with the orientations outside and the bins inside. */
+static void R(by_orientation)(const double *row, ptrdiff_t inputs, REAL *out) {
+    const ptrdiff_t bins = inputs / 8;
+    for (ptrdiff_t i = 0; i < bins * 8; i++) out[i % 8 * bins + i / 8] = (REAL)row[i];
+}
+
+/* For many targets: what each projected dimension of a descriptor sends to its 16 bins per unit of relevance,
+ * (D, 16): inverse_d * sum_o basis_d,8b+o xhat_8b+o. A target then costs 16 D multiplications instead of 128 D. */
+static void R(bin_matrix)(const fvlrp_model *model, const REAL *xhat, const REAL *inverse, REAL *out) {
+    REAL x[128];
+    UNROLL for (int o = 0; o < 8; o++)
+        for (int b = 0; b < 16; b++) x[16 * o + b] = xhat[8 * b + o];
+    for (int at = 0; at < 16; at += LANES) {
+        VREAL values[8];
+        UNROLL for (int o = 0; o < 8; o++) values[o] = R(load)(x + 16 * o + at);
+        const REAL *basis = (const REAL *)model->binned + at;
+        for (ptrdiff_t d = 0; d < model->dims; d++, basis += 128) {
+            VREAL even = {0}, odd = {0};
+            UNROLL for (int o = 0; o < 8; o += 2) {
+                even += R(load)(basis + 16 * o) * values[o];
+                odd += R(load)(basis + 16 * o + 16) * values[o + 1];
+            }
+            R(store)(out + 16 * d + at, (even + odd) * inverse[d]);
+        }
+    }
+}
+
+/* bins (16) = relevance (D) times a bin matrix. */
+INLINE void R(bins_of)(const REAL *relevance, ptrdiff_t dims, const REAL *matrix, REAL *bins) {
+    for (int at = 0; at < 16; at += LANES) {
+        VREAL sum[4] = {{0}, {0}, {0}, {0}};
+        ptrdiff_t d = 0;
+        for (; d + 4 <= dims; d += 4)
+            UNROLL for (int u = 0; u < 4; u++) sum[u] += relevance[d + u] * R(load)(matrix + 16 * (d + u) + at);
+        for (; d < dims; d++) sum[0] += relevance[d] * R(load)(matrix + 16 * d + at);
+        R(store)(bins + at, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+    }
+}
+
 typedef REAL R(eight) __attribute__((vector_size(8 * sizeof(REAL))));
 typedef REAL R(eight_any) __attribute__((vector_size(8 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 INLINE R(eight) R(load8)(const REAL *p) { return *(const R(eight_any) *)p; }

@@ -97,6 +97,17 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", help="VOC: the list to score (val); else a subfolder")
     _model(evaluate, several=True)
 
+    flip = _command(
+        commands, "flip", run_flip, "destroy photographs in a heatmap's order: how fast does the score fall"
+    )
+    flip.add_argument("photo", nargs="+")
+    _model(flip)
+    flip.add_argument("--target", default="top", help='class to explain, or "top" (default) of each photograph')
+    flip.add_argument("--depth", default="all", help='depths, comma-separated, or "all" (default)')
+    flip.add_argument("--steps", type=int, default=100, help="regions of 9 x 9 replaced (default: %(default)s)")
+    flip.add_argument("--draws", type=int, default=1, help="repetitions with other colours (default: %(default)s)")
+    flip.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+
     info = _command(commands, "info", run_info, "what a model holds, and how this fvlrp was built")
     info.add_argument("model", nargs="?", help="model file, or the name of a model inside the package")
     return parser
@@ -411,6 +422,45 @@ def run_evaluate(args) -> int:
     failed = [{"photo": path, "error": error} for path, error in broken.items()]
     _result(args, {"results": results, "failed": failed}, _table(results))
     return FAILED if broken else OK
+
+
+def run_flip(args) -> int:
+    from . import evaluate
+
+    clf = _load(args.model, args)
+    results, broken = [], []
+    progress = Progress("flipped photograph", len(args.photo), not args.quiet)
+    for photo in args.photo:
+        try:
+            results.append(_flip_one(clf, photo, args, evaluate))
+        except (ValueError, OSError) as error:
+            broken.append({"photo": str(photo), "error": str(error)})
+            print(f"fvlrp: {photo}: {error}", file=sys.stderr)
+        progress.step()
+    depths = list(dict.fromkeys(depth for result in results for depth in result["aopc"]))
+    means = {
+        depth: vars(evaluate.bootstrap(np.array([result["aopc"][depth] for result in results]))) for depth in depths
+    }
+    lines = [f"{depth:<12} {m['mean']:+.4f}  [{m['low']:+.4f}, {m['high']:+.4f}]" for depth, m in means.items()]
+    _result(args, {"mean": means, "results": results, "failed": broken}, "\n".join(["AOPC, MoRF", *lines]))
+    return FAILED if broken else OK
+
+
+def _flip_one(clf, photo, args, evaluate) -> dict:
+    """AOPC of every depth and of a random order, for one photograph."""
+    trace = clf.trace(photo)
+    target = trace.top if args.target == "top" else args.target
+    depths = list(trace.depths) if args.depth == "all" else [depth.strip() for depth in args.depth.split(",")]
+    maps = [ex.heatmap for ex in trace.explain(target, depths)]
+    column = trace.classes.index(target) if target in trace.classes else [str(c) for c in trace.classes].index(target)
+
+    def score(images: np.ndarray) -> list[float]:
+        return [row[column] for row in threads.run([partial(clf.scores, image) for image in images], args.jobs)]
+
+    options = {"steps": args.steps, "draws": args.draws, "random_state": args.seed}
+    flips = evaluate.pixel_flipping(score, photo, np.stack(maps), order=("morf", "random"), **options)
+    aopc = dict(zip(depths, [flip.aopc for flip in flips[::2]], strict=True))
+    return {"photo": str(photo), "target": target, "aopc": {**aopc, "random": flips[1].aopc}}
 
 
 def _scores(clf, paths, broken: dict[str, str], args) -> np.ndarray:

@@ -395,8 +395,8 @@ def kernel(splat: str, bin_size: int) -> tuple[np.ndarray, int]:
 class Supports:
     """Flat below the depth: relevance of a representation, spread over the pixels that it was computed from."""
 
-    def __init__(self, geometry: Geometry, pyramid, sift: DenseSIFT):
-        self.geometry, self.pyramid, self.sift = geometry, pyramid, sift
+    def __init__(self, geometry: Geometry, pyramid):
+        self.geometry, self.pyramid = geometry, pyramid
 
     def vector(self, cells: np.ndarray) -> tuple[np.ndarray, float]:
         """Relevance of pyramid cells (cells,), flat over each cell's pixels. A cell without pixels keeps its own."""
@@ -414,27 +414,34 @@ class Supports:
     def scale(self, scale, values: np.ndarray, bins: int, rules: FisherRules) -> tuple[np.ndarray, float]:
         """Pixels of one scale's values (rows, cols, bins, bins), and what was clipped; bins = 1 is the whole area."""
         height, width = self.geometry.height, self.geometry.width
-        size = scale.bin_size
-        if bins == 1:
-            taps, lead, spacing = np.ones(BINS * size), box(size)[0], 0
-        else:
-            (taps, lead), spacing = kernel(rules.splat, size), size
         pixels = np.zeros((height, width))
         if scale.count == 0:
             return pixels, 0.0
-        weights, inside = [], []
-        for axis, length in ((0, height), (1, width)):
-            centres = (scale.corners(axis)[:, None] + spacing * np.arange(bins)).ravel()
-            weight = edge_weights(length, taps, lead, centres, rules.clip)
-            kept = edge_weights(length, taps, lead, centres, "renormalise")
-            weights.append(weight.reshape(-1, bins))
-            inside.append((weight / kept).reshape(-1, bins))
+        taps, lead, spacing, weights, inside = clipped_supports(height, width, scale, bins, rules.splat, rules.clip)
         _kernels.splat(values, spacing, scale.first, scale.step, *weights, taps, lead, pixels)
         clipped = 0.0
         if rules.clip == "drop":
             outside = 1 - inside[0][:, None, :, None] * inside[1][None, :, None, :]
             clipped = float((values * outside).sum(dtype=np.float64))
         return pixels, clipped
+
+
+@lru_cache(maxsize=64)
+def clipped_supports(height: int, width: int, scale, bins: int, splat: str, clip: str) -> tuple:
+    """Taps, offset and spacing of a scale's kernel; per axis, what multiplies each value, and its share inside."""
+    size = scale.bin_size
+    if bins == 1:
+        taps, lead, spacing = np.ones(BINS * size), box(size)[0], 0
+    else:
+        (taps, lead), spacing = kernel(splat, size), size
+    weights, inside = [], []
+    for axis, length in ((0, height), (1, width)):
+        centres = (scale.corners(axis)[:, None] + spacing * np.arange(bins)).ravel()
+        weight = edge_weights(length, taps, lead, centres, clip)
+        kept = edge_weights(length, taps, lead, centres, "renormalise")
+        weights.append(weight.reshape(-1, bins))
+        inside.append((weight / kept).reshape(-1, bins))
+    return taps, lead, spacing, weights, inside
 
 
 # ---- one image: trace and explanations -------------------------------------------------------------------------------
@@ -553,7 +560,7 @@ class FisherTrace(Trace):
                 shares.append(share)
                 losses.append(loss)
             below = self.stack.fisher.relevance(np.stack(shares), pooled, rules, want, self.n_jobs)
-        supports = Supports(self.descriptors.geometry, self.stack.fisher.pyramid, self.stack.sift)
+        supports = Supports(self.descriptors.geometry, self.stack.fisher.pyramid)
 
         explanations = []
         for t, position in enumerate(positions):

@@ -198,3 +198,14 @@ def test_an_interrupt_exits_with_130(capsys, monkeypatch):
     monkeypatch.setattr(cli, "run_info", interrupted)
     code, _, err = run(capsys, "info")
     assert code == 130 and "interrupted" in err
+
+
+def test_flip_measures_every_depth_beside_a_random_order(capsys, photographs, model):
+    code, text, _ = run(
+        capsys, "flip", photographs[0], photographs[1], "--model", model, "--steps", 5, "--json", "--quiet"
+    )
+    value = json.loads(text)
+    assert code == 0
+    assert set(value["mean"]) == {"vector", "descriptor", "bin", "gradient", "random"}
+    aopc = [result["aopc"]["bin"] for result in value["results"]]
+    assert value["mean"]["bin"]["mean"] == pytest.approx(np.mean(aopc))

@@ -854,3 +854,34 @@ def test_a_photographs_relevance_in_float32_is_that_in_float64(photographs, dtyp
             model.tables(share.reshape(CELLS, 2, *r.means.shape), member, table[0])
             model.relevance(p.x, rows, encoded, table, 100.0, pca=pca)
         assert distance(pca[0], p.relevance[epsilon]) <= (allowed if dtype == "float32" else 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("treatment", ["none", "centered", "bias"])
+def test_many_targets_are_what_each_is_alone(dtype, treatment):
+    # From three targets on, bins come from matrices that all targets share.
+    rng = np.random.default_rng(5)
+    n, dims, components, targets = 130, 33, 7, 5
+    basis = np.linalg.qr(rng.normal(size=(128, dims)))[0].T
+    x = rng.integers(0, 200, (n, 128)).astype(np.uint8)
+    mean = None if treatment == "none" else rng.uniform(0, 30, 128)
+    y = (x - (0 if mean is None else mean)) @ basis.T
+    model = _kernels.Model(
+        basis,
+        mean,
+        np.full(components, 1 / components),
+        y[:components],
+        np.tile(y.var(0), (components, 1)),
+        1e-6,
+        dtype,
+    )
+    encoded, _ = model.encode(x)
+    tables = rng.normal(size=(targets, components, 3, model.stride)).astype(dtype)
+    together, absorbed, past = np.zeros((targets, n, 16), dtype), np.zeros(targets), np.zeros(targets)
+    model.relevance(x, None, encoded, tables, 100.0, treatment, bins=together, absorbed=absorbed, bias=past)
+    for t in range(targets):
+        alone, one, other = np.zeros((1, n, 16), dtype), np.zeros(1), np.zeros(1)
+        model.relevance(x, None, encoded, tables[t : t + 1], 100.0, treatment, bins=alone, absorbed=one, bias=other)
+        size = np.abs(alone).max()
+        assert np.abs(together[t] - alone[0]).max() <= (1e-5 if dtype == np.float32 else 1e-13) * size
+        assert absorbed[t] == one[0] and past[t] == other[0]
