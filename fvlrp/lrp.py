@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from math import prod
 
 import numpy as np
 
@@ -42,7 +43,9 @@ from .rules import AlphaBeta, Box, ConvRules, Flat, Rule, Shares, WSquare, ZPlus
 from .stack import EXACT, Explanation, Ledger, Relevances, Trace
 
 INPUT = -1  # what nodes call the network's input
-BAND = 1 << 20  # values of one band's columns: they stay in the cache, and no layer's columns exist at once
+BAND = 1 << 23  # bytes of one band's columns: they stay in the last cache, and no layer's columns exist at once
+OUTPUTS = 1024  # of one channel in a band: a matrix product gains nothing from more
+ROWS = 1 << 20  # bytes of a dense layer's weights in one block
 BATCH = 1 << 26  # values of one activation for all targets of a pass; more targets take several passes
 WEAK = 1e-4  # z- = z - z+ is trusted down to this part of z+; below, it is summed from its own terms
 TINY = 1e-6  # a pool's sum that is a smaller part of its sum of |x| does not say how to share
@@ -141,22 +144,37 @@ class Windows:
         return self.rows @ x @ self.cols.T
 
 
+class Memory:
+    """Arrays that bands and blocks use one after the other; fresh pages would cost as much as the arithmetic."""
+
+    def __init__(self, dtype):
+        self.dtype, self._flat = dtype, {}
+
+    def take(self, name: str, *shape: int) -> np.ndarray:
+        """Uninitialised memory of a shape, the same at each call with this name."""
+        size = prod(shape)
+        if name not in self._flat or self._flat[name].size < size:
+            self._flat[name] = np.empty(size, self.dtype)
+        return self._flat[name][:size].reshape(shape)
+
+
 # ---- linear layers ---------------------------------------------------------------------------------------------------
 
 
-def _signs(weight: np.ndarray) -> np.ndarray:
+def _signs(weight: np.ndarray, memory: Memory) -> np.ndarray:
     """W+ over W-, (2 outputs, inputs): one product with it holds both."""
-    signs = np.empty((2 * len(weight), weight.shape[1]), weight.dtype)
+    signs = memory.take("signs", 2 * len(weight), weight.shape[1])
     np.maximum(weight, 0, out=signs[: len(weight)])
     np.minimum(weight, 0, out=signs[len(weight) :])
     return signs
 
 
-def _apply(weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Transposed weights (m, K) times shares (T, m, N): (T, K, N)."""
+def _apply(weights: np.ndarray, shares: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Transposed weights (m, K) times shares (T, m, N): (T, K, N), in `out`."""
     if shares.shape[2] == 1:  # one pass over the weights for all targets
-        return (shares[:, :, 0] @ weights)[:, :, None]
-    return weights.T @ shares
+        np.matmul(shares[:, :, 0], weights, out=out[:, :, 0])
+        return out
+    return np.matmul(weights.T, shares, out=out)
 
 
 @dataclass
@@ -181,7 +199,7 @@ def _negative(z, positive, signs: np.ndarray, inputs: Inputs, bias: np.ndarray |
             negative += signs[:half] @ inputs.below
         return negative if bias is None else negative + np.minimum(bias, 0)[:, None]
     rows, cols = np.nonzero(weak)
-    step = max(1, BAND // signs.shape[1])
+    step = max(1, BAND // (8 * signs.shape[1]))
     for at in range(0, count, step):
         j, n = rows[at : at + step], cols[at : at + step]
         own = np.einsum("nk,kn->n", signs[half + j], inputs.above[:, n])
@@ -219,19 +237,21 @@ def _bias_part(shares: Shares, bias: np.ndarray) -> np.ndarray:
     return part
 
 
-def _back(shares: Shares, weight: np.ndarray, signs: np.ndarray | None, both: bool) -> tuple:
+def _back(shares: Shares, weight: np.ndarray, signs: np.ndarray | None, both: bool, memory: Memory) -> tuple:
     """Columns (T, K, N) to be multiplied by the positive inputs, and by the negative ones where there are `both`."""
-    half = len(weight)
-    positive, negative = shares.positive, shares.negative
+    half, positive, negative = len(weight), shares.positive, shares.negative
+    shape = len(positive), weight.shape[1], positive.shape[2]
+    above = memory.take("above", *shape)
     if negative is positive:
-        return _apply(weight, positive), None
+        return _apply(weight, positive, above), None
+    below = memory.take("below", *shape) if both else None
     if negative is None:
-        return _apply(signs[:half], positive), _apply(signs[half:], positive) if both else None
-    above = _apply(signs, np.concatenate([positive, negative], axis=1))
-    return above, _apply(signs, np.concatenate([negative, positive], axis=1)) if both else None
+        return _apply(signs[:half], positive, above), _apply(signs[half:], positive, below) if both else None
+    _apply(signs, np.concatenate([positive, negative], axis=1), above)
+    return above, _apply(signs, np.concatenate([negative, positive], axis=1), below) if both else None
 
 
-def _piece(choice: Choice, weight, bias, signs, inputs: Inputs | None, z, r, losses: Losses) -> tuple:
+def _piece(choice: Choice, weight, bias, signs, inputs: Inputs | None, z, r, losses: Losses, memory: Memory) -> tuple:
     """One piece of a linear layer: some outputs (m, N) of inputs (K, N).
 
     Returns
@@ -245,11 +265,11 @@ def _piece(choice: Choice, weight, bias, signs, inputs: Inputs | None, z, r, los
     if isinstance(rule, WSquare):  # `weight` and `z` are squares and their sums
         share, zero = ratio(r, z)
         losses.add("zero", zero)
-        return _apply(weight, share), None, None
+        return *_back(Shares(share, share), weight, None, False, memory), None
     if isinstance(rule, Box):
         share, zero = ratio(r, signs[:half] @ inputs.above + signs[half:] @ inputs.below)
         losses.add("zero", zero)
-        return _apply(signs[:half], share), _apply(signs[half:], share), None
+        return *_back(Shares(share, None), weight, signs, True, memory), None
     shares = _shares(choice, r, z, signs, inputs, bias)
     losses.add("epsilon", shares.absorbed)
     losses.add("zero", shares.zero)
@@ -260,7 +280,7 @@ def _piece(choice: Choice, weight, bias, signs, inputs: Inputs | None, z, r, los
             evenly = part
         else:
             losses.add("bias", total(part))
-    return *_back(shares, weight, signs, inputs is not None and inputs.below is not None), evenly
+    return *_back(shares, weight, signs, inputs is not None and inputs.below is not None, memory), evenly
 
 
 def _sides(x: np.ndarray, choice: Choice) -> tuple[np.ndarray, np.ndarray | None]:
@@ -295,22 +315,26 @@ def dense(layer: Dense, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: 
     above, below = _sides(x[0].reshape(n, 1), choice)
     up = np.zeros((len(r), n), dtype)
     down = None if below is None else np.zeros_like(up)
-    rows, spread = np.flatnonzero(r.any(axis=0)), np.zeros(len(r))
-    step = max(1, BAND // (2 * n))
+    rows, spread, memory = np.flatnonzero(r.any(axis=0)), np.zeros(len(r)), Memory(dtype)
+    step = max(1, ROWS // (n * r.itemsize))
     for at in range(0, len(rows), step):
         block = rows[at : at + step]
         if block[-1] - block[0] + 1 == len(block):
             block = slice(block[0], block[-1] + 1)
-        weight = layer.weight[block].astype(dtype, copy=False)
+            weight = layer.weight[block].astype(dtype, copy=False)
+        else:
+            weight = memory.take("weight", len(block), n)
+            for row, j in zip(weight, block, strict=True):  # each read once, wherever it lies
+                row[:] = layer.weight[j]
         bias, z, signs = layer.bias[block].astype(dtype, copy=False), y[0, block][:, None], None
         if isinstance(rule, WSquare):
             weight = np.square(weight)
             z = weight.sum(axis=1)[:, None]
         elif isinstance(rule, Box) or rule.signed:
-            signs = _signs(weight)
+            signs = _signs(weight, memory)
         bias = bias if bias.any() else None
         part, other, evenly = _piece(
-            choice, weight, bias, signs, Inputs(above, below), z, r[:, block][:, :, None], losses
+            choice, weight, bias, signs, Inputs(above, below), z, r[:, block][:, :, None], losses, memory
         )
         up += part[:, :, 0]
         if other is not None and down is not None:
@@ -380,14 +404,14 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
         weights = np.square(weights)
         squares = _square_sums(layer, x, y, weights)
     n_in, n_out = weights.shape[1], len(weights) // layer.groups
-    per_row = weights[0].size * width * r.itemsize
+    per_row, memory = weights[0].size * width * r.itemsize, Memory(dtype)
 
-    def read(side: np.ndarray | None, begin: int, end: int) -> np.ndarray | None:
+    def read(name: str, side: np.ndarray | None, begin: int, end: int) -> np.ndarray | None:
         if side is None:
             return None
         if layer.pointwise:
             return side.reshape(n_in, -1)[:, begin * width : end * width]
-        return columns(side, *window, begin, end)
+        return columns(side, *window, begin, end, memory.take(name, per_row // r.itemsize * (end - begin)))
 
     def write(values: np.ndarray, out: np.ndarray, begin: int, end: int) -> None:
         for part, target in zip(values, out, strict=True):
@@ -407,16 +431,16 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
         weight = weights[outs].reshape(-1, weights[0].size)
         bias = layer.cast("bias", dtype)[outs]
         bias = bias if bias.any() else None
-        signs = _signs(weight) if parts else None
+        signs = _signs(weight, memory) if parts else None
         z, mine = (y[0] if squares is None else squares)[outs], r[:, outs]
-        sides = above[ins], None if below is None else below[ins]
-        for begin, end in bands(y.shape[2], per_row, BAND):
+        sides = {"read above": above[ins], "read below": None if below is None else below[ins]}
+        for begin, end in bands(y.shape[2], per_row, min(BAND, OUTPUTS * weights[0].size * r.itemsize)):
             share = mine[:, :, begin:end].reshape(len(r), len(weight), -1)
             if not share.any():
                 continue
-            read_in = Inputs(*(read(side, begin, end) for side in sides)) if parts else None
+            read_in = Inputs(*(read(name, side, begin, end) for name, side in sides.items())) if parts else None
             result = _piece(
-                choice, weight, bias, signs, read_in, z[:, begin:end].reshape(len(weight), -1), share, losses
+                choice, weight, bias, signs, read_in, z[:, begin:end].reshape(len(weight), -1), share, losses, memory
             )
             write(result[0], up[:, ins], begin, end)
             if result[1] is not None:

@@ -126,7 +126,8 @@ def relevance(layer, x, r, choice):
 @pytest.mark.parametrize("signed", (False, True), ids=("inputs >= 0", "inputs of both signs"))
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_every_rule_is_its_equation(linear, rule, signed, bias, monkeypatch):
-    monkeypatch.setattr(lrp, "BAND", 64)  # several bands, several blocks
+    monkeypatch.setattr(lrp, "BAND", 512)  # several bands
+    monkeypatch.setattr(lrp, "ROWS", 512)  # several blocks
     rng = np.random.default_rng(3)
     layer, shape = linear(rng)
     x = rng.standard_normal((1, *shape))
