@@ -45,7 +45,7 @@ from .stack import EXACT, Explanation, Ledger, Relevances, Trace
 INPUT = -1  # what nodes call the network's input
 BAND = 1 << 23  # bytes of one band's columns: they stay in the last cache, and no layer's columns exist at once
 OUTPUTS = 1024  # of one channel in a band: a matrix product gains nothing from more
-ROWS = 1 << 20  # bytes of a dense layer's weights in one block
+ROWS = 1 << 22  # bytes of a dense layer's weights in one block
 BATCH = 1 << 26  # values of one activation for all targets of a pass; more targets take several passes
 WEAK = 1e-4  # z- = z - z+ is trusted down to this part of z+; below, it is summed from its own terms
 TINY = 1e-6  # a pool's sum that is a smaller part of its sum of |x| does not say how to share
@@ -161,11 +161,17 @@ class Memory:
 # ---- linear layers ---------------------------------------------------------------------------------------------------
 
 
-def _signs(weight: np.ndarray, memory: Memory) -> np.ndarray:
-    """W+ over W-, (2 outputs, inputs): one product with it holds both."""
-    signs = memory.take("signs", 2 * len(weight), weight.shape[1])
-    np.maximum(weight, 0, out=signs[: len(weight)])
-    np.minimum(weight, 0, out=signs[len(weight) :])
+def _signs(weight: np.ndarray, memory: Memory, rows: Sequence[int] | None = None) -> np.ndarray:
+    """W+ over W-, (2 outputs, inputs): one product with it holds both. Of `rows` of W only, each read once."""
+    half = len(weight) if rows is None else len(rows)
+    signs = memory.take("signs", 2 * half, weight.shape[1])
+    if rows is None:
+        np.maximum(weight, 0, out=signs[:half])
+        np.minimum(weight, 0, out=signs[half:])
+        return signs
+    for i, j in enumerate(rows):
+        np.maximum(weight[j], 0, out=signs[i])
+        np.minimum(weight[j], 0, out=signs[half + i])
     return signs
 
 
@@ -185,11 +191,14 @@ class Inputs:
     below: np.ndarray | None
 
 
-def _negative(z, positive, signs: np.ndarray, inputs: Inputs, bias: np.ndarray | None, used: np.ndarray) -> np.ndarray:
+def _negative(z, positive, signs: np.ndarray, inputs: Inputs, bias: np.ndarray | None, r: np.ndarray) -> np.ndarray:
     """z- as z - z+, and from its own terms where that difference would be rounding: (outputs, N), <= 0."""
     negative = z - positive
-    weak = (negative > -WEAK * positive) & used
-    count = np.count_nonzero(weak)
+    weak = negative > -WEAK * positive
+    count = 0
+    if weak.any():
+        weak &= r.any(axis=0)  # outputs without relevance need no denominator
+        count = np.count_nonzero(weak)
     if count == 0:
         return np.minimum(negative, 0, out=negative)
     half = len(signs) // 2
@@ -223,7 +232,7 @@ def _shares(choice: Choice, r, z, signs: np.ndarray, inputs: Inputs | None, bias
         positive += np.maximum(bias, 0)[:, None]
     negative = None
     if choice.rule not in (ZPlus(), AlphaBeta(1, 0)):
-        negative = _negative(z, positive, signs, inputs, bias, r.any(axis=0))
+        negative = _negative(z, positive, signs, inputs, bias, r)
     return choice.rule.shares(r, z, positive, negative)
 
 
@@ -237,10 +246,21 @@ def _bias_part(shares: Shares, bias: np.ndarray) -> np.ndarray:
     return part
 
 
+def _bias_total(shares: Shares, bias: np.ndarray) -> np.ndarray:
+    """The sums of `_bias_part`, float64 (targets,), without its array."""
+    if shares.negative is shares.positive:
+        return shares.positive.sum(axis=2) @ bias.astype(np.float64)
+    kept = shares.positive.sum(axis=2) @ np.maximum(bias, 0).astype(np.float64)
+    if shares.negative is not None:
+        kept += shares.negative.sum(axis=2) @ np.minimum(bias, 0).astype(np.float64)
+    return kept
+
+
 def _back(shares: Shares, weight: np.ndarray, signs: np.ndarray | None, both: bool, memory: Memory) -> tuple:
     """Columns (T, K, N) to be multiplied by the positive inputs, and by the negative ones where there are `both`."""
-    half, positive, negative = len(weight), shares.positive, shares.negative
-    shape = len(positive), weight.shape[1], positive.shape[2]
+    positive, negative = shares.positive, shares.negative
+    half, inputs = positive.shape[1], (weight if signs is None else signs).shape[1]
+    shape = len(positive), inputs, positive.shape[2]
     above = memory.take("above", *shape)
     if negative is positive:
         return _apply(weight, positive, above), None
@@ -261,7 +281,7 @@ def _piece(choice: Choice, weight, bias, signs, inputs: Inputs | None, z, r, los
     evenly : real (T, m, N) or None
         Relevance to be spread evenly over each output's inputs.
     """
-    rule, half = choice.rule, len(weight)
+    rule, half = choice.rule, r.shape[1]
     if isinstance(rule, WSquare):  # `weight` and `z` are squares and their sums
         share, zero = ratio(r, z)
         losses.add("zero", zero)
@@ -275,11 +295,10 @@ def _piece(choice: Choice, weight, bias, signs, inputs: Inputs | None, z, r, los
     losses.add("zero", shares.zero)
     evenly = None
     if bias is not None and choice.bias != "ignore":
-        part = _bias_part(shares, bias)
         if choice.bias == "distribute":
-            evenly = part
+            evenly = _bias_part(shares, bias)
         else:
-            losses.add("bias", total(part))
+            losses.add("bias", _bias_total(shares, bias))
     return *_back(shares, weight, signs, inputs is not None and inputs.below is not None, memory), evenly
 
 
@@ -319,19 +338,15 @@ def dense(layer: Dense, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: 
     step = max(1, ROWS // (n * r.itemsize))
     for at in range(0, len(rows), step):
         block = rows[at : at + step]
-        if block[-1] - block[0] + 1 == len(block):
-            block = slice(block[0], block[-1] + 1)
-            weight = layer.weight[block].astype(dtype, copy=False)
+        bias, z = layer.bias[block].astype(dtype, copy=False), y[0, block][:, None]
+        weight, signs = None, None
+        if isinstance(rule, Box) or getattr(rule, "signed", False):
+            signs = _signs(layer.weight, memory, block)
         else:
-            weight = memory.take("weight", len(block), n)
-            for row, j in zip(weight, block, strict=True):  # each read once, wherever it lies
-                row[:] = layer.weight[j]
-        bias, z, signs = layer.bias[block].astype(dtype, copy=False), y[0, block][:, None], None
+            weight = layer.weight[block].astype(dtype, copy=False)
         if isinstance(rule, WSquare):
             weight = np.square(weight)
             z = weight.sum(axis=1)[:, None]
-        elif isinstance(rule, Box) or rule.signed:
-            signs = _signs(weight, memory)
         bias = bias if bias.any() else None
         part, other, evenly = _piece(
             choice, weight, bias, signs, Inputs(above, below), z, r[:, block][:, :, None], losses, memory
@@ -423,7 +438,8 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
     for g in range(layer.groups):
         ins = slice(g * n_in, (g + 1) * n_in)
         outs = np.arange(g * n_out, (g + 1) * n_out)
-        outs = outs[r[:, outs[0] : outs[-1] + 1].any(axis=(0, 2, 3))]
+        mine = r[:, outs[0] : outs[-1] + 1]
+        outs = outs[(mine.max(axis=(0, 2, 3)) > 0) | (mine.min(axis=(0, 2, 3)) < 0)]
         if len(outs) == 0:
             continue
         if len(outs) == n_out:
@@ -436,7 +452,7 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
         sides = {"read above": above[ins], "read below": None if below is None else below[ins]}
         for begin, end in bands(y.shape[2], per_row, min(BAND, OUTPUTS * weights[0].size * r.itemsize)):
             share = mine[:, :, begin:end].reshape(len(r), len(weight), -1)
-            if not share.any():
+            if share.max() <= 0 <= share.min():
                 continue
             read_in = Inputs(*(read(name, side, begin, end) for name, side in sides.items())) if parts else None
             result = _piece(
