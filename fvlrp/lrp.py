@@ -828,11 +828,14 @@ class ConvTrace(Trace):
     def _choices(self, rules: ConvRules) -> tuple[list[Choice], list[Choice]]:
         """How each node shares relevance above and below the depth."""
         nodes = self.net.nodes
-        known = {node.name for node in nodes} | {node.kind for node in nodes} | {"first"}
+        # A kind may be one that this network has none of, so that one set of rules serves many networks.
+        kinds = sorted(layer.__name__.lower() for layer in (*LINEAR, *JOINS, *POOLS))
         for key, _ in rules.layers:
-            if key not in known:
-                names, kinds = ", ".join(self.net.layers), ", ".join(sorted({node.kind for node in nodes}))
-                raise ValueError(f"rules name no layer or kind {key!r}; layers are {names}; kinds are first, {kinds}")
+            if key not in ("first", *kinds, *self.net.layers):
+                names = ", ".join(self.net.layers)
+                raise ValueError(
+                    f"rules name no layer or kind {key!r}; kinds are first, {', '.join(kinds)}; layers are {names}"
+                )
         exact, flat = [], []
         for i, node in enumerate(nodes):
             exact.append(self._choice(i, node, rules))

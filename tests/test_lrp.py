@@ -577,7 +577,9 @@ def test_figure_depths_and_names(photo):
 
 def test_rules_that_fit_no_layer_are_told_what_does(photo):
     trace = lrp.ConvTrace(branched(), photo)
-    with pytest.raises(ValueError, match=r"no layer or kind 'convolution'; layers are conv1.*kinds are first, add"):
+    with pytest.raises(
+        ValueError, match=r"no layer or kind 'convolution'; kinds are first, add.*conv.*; layers are conv1"
+    ):
         trace.explain(rules={"convolution": ZPlus()})
     with pytest.raises(ValueError, match=r"'relu1' .* takes no rule"):
         trace.explain(rules={"relu1": ZPlus()})
@@ -587,6 +589,16 @@ def test_rules_that_fit_no_layer_are_told_what_does(photo):
         trace.explain(rules={"mix": Box()})
     with pytest.raises(ValueError, match="Box holds 2 values, the input has 3 channels"):
         trace.explain(rules={"first": Box((0, 0), (1, 1))})
+
+
+def test_rules_may_name_kinds_that_a_network_has_none_of(photo):
+    rng = np.random.default_rng(0)
+    net = Net(
+        ("conv", "conv", conv(rng, (4, 3, 3, 3)), (-1,)),
+        ("mean", "globalaveragepool", GlobalAveragePool(), (0,)),
+        ("flat", "flatten", Flatten(1), (1,)),
+    )
+    assert lrp.ConvTrace(net, photo, "float64").explain(0, rules="composite").ledger.closes()
 
 
 def test_box_takes_its_range_from_black_and_white(photo):
