@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,6 @@ def choose(name: str, value: Any, valid: tuple) -> None:
     """Raise ValueError unless `value` is one of `valid`."""
     if value not in valid:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
-
-
-def _amount(name: str, value: Any) -> None:
-    """Raise ValueError unless `value` is a finite number >= 0."""
-    if not np.isscalar(value) or isinstance(value, str) or not np.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,10 @@ class FisherRules:
 
     def __post_init__(self):
         for name in ("epsilon_pool", "epsilon_pca"):
-            _amount(name, getattr(self, name))
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= value < np.inf:
+                raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+            object.__setattr__(self, name, float(value))  # what JSON can hold
         choose("bias", self.bias, ("distribute", "active", "ignore"))
         choose("mean", self.mean, ("auto", "none", "centered", "bias"))
         choose("zero_desc", self.zero_desc, ("drop", "uniform"))
@@ -96,6 +94,15 @@ class FisherRules:
 
 
 # ---- rules of a layer, for networks ----------------------------------------------------------------------------------
+
+
+def _amount(rule: Any, *names: str) -> None:
+    """Keep fields as floats, what JSON can hold; raise ValueError unless they are finite numbers >= 0."""
+    for name in names:
+        value = getattr(rule, name)
+        if not isinstance(value, Real) or not 0 <= value < np.inf:
+            raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+        object.__setattr__(rule, name, float(value))
 
 
 def total(values: np.ndarray) -> np.ndarray:
@@ -139,7 +146,7 @@ class Epsilon:
     signed = False  # whether z+ and z- are needed apart
 
     def __post_init__(self):
-        _amount("epsilon", self.epsilon)
+        _amount(self, "epsilon")
 
     def shares(self, r: np.ndarray, z: np.ndarray, positive, negative) -> Shares:
         """`r` (targets, ...) over `z` of its trailing shape; `positive`, `negative` are not needed."""
@@ -162,8 +169,7 @@ class AlphaBeta:
     signed = True
 
     def __post_init__(self):
-        _amount("alpha", self.alpha)
-        _amount("beta", self.beta)
+        _amount(self, "alpha", "beta")
         if abs(self.alpha - 1 - self.beta) > 1e-9:
             raise ValueError(f"alpha must be 1 + beta, got alpha={self.alpha!r}, beta={self.beta!r}")
 
@@ -198,7 +204,7 @@ class Gamma:
     signed = True
 
     def __post_init__(self):
-        _amount("gamma", self.gamma)
+        _amount(self, "gamma")
 
     def shares(self, r: np.ndarray, z: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> Shares:
         """`r` (targets, ...) over all of `z`, `positive` >= 0 and `negative` <= 0 of its trailing shape."""

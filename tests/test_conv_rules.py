@@ -76,7 +76,7 @@ def test_rules_can_be_compared_hashed_and_written_down():
     one = ConvRules(layers={"fc": Epsilon(1), "conv": ZPlus()})
     other = ConvRules(layers={"conv": ZPlus(), "fc": Epsilon(1)})
     assert one == other and hash(one) == hash(other)
-    assert one.to_dict()["layers"] == {"conv": "ZPlus()", "fc": "Epsilon(epsilon=1)"}
+    assert one.to_dict()["layers"] == {"conv": "ZPlus()", "fc": "Epsilon(epsilon=1.0)"}
 
 
 def test_minus_zero_takes_the_sign_of_plus_zero():
