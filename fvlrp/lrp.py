@@ -1,0 +1,884 @@
+"""Relevance of a convolutional network: every layer's share of it, and the walk from a logit back to the pixels.
+
+A rule shares the relevance of a layer's output among its inputs. Above the depth every layer follows its rule; the
+layer that the depth names, and all that it is computed from, are replaced by flat weights: the walk goes through the
+graph once for any number of targets and depths, and each depth adds the flat end from its layer down.
+
+Shapes: activations are (1, C, H, W) or (1, n), relevance has the targets on the first axis instead.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from math import prod
+
+import numpy as np
+
+from . import images
+from .layers import (
+    LRN,
+    Add,
+    Affine,
+    AveragePool,
+    Clip,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAveragePool,
+    LeakyReLU,
+    MaxPool,
+    Pad,
+    ReLU,
+    Reshape,
+    bands,
+    columns,
+    reach,
+    scatter,
+)
+from .rules import AlphaBeta, Box, ConvRules, Flat, Rule, Shares, WSquare, ZPlus, ratio, total
+from .stack import EXACT, Explanation, Ledger, Relevances, Trace
+
+INPUT = -1  # what nodes call the network's input
+BAND = 1 << 23  # bytes of one band's columns: they stay in the last cache, and no layer's columns exist at once
+OUTPUTS = 1024  # of one channel in a band: a matrix product gains nothing from more
+ROWS = 1 << 22  # bytes of a dense layer's weights in one block
+BATCH = 1 << 26  # values of one activation for all targets of a pass; more targets take several passes
+WEAK = 1e-4  # z- = z - z+ is trusted down to this part of z+; below, it is summed from its own terms
+TINY = 1e-6  # a pool's sum that is a smaller part of its sum of |x| does not say how to share
+
+
+@dataclass
+class Losses:
+    """What is kept from the inputs, by kind: float64 (targets,) each, straight from its formula."""
+
+    kinds: dict[str, np.ndarray | float] = field(default_factory=dict)
+
+    def add(self, kind: str, amount: np.ndarray | float) -> None:
+        self.kinds[kind] = self.kinds.get(kind, 0.0) + amount
+
+    def include(self, losses: Losses) -> None:
+        for kind, amount in losses.kinds.items():
+            self.add(kind, amount)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A rule and the options that apply with it, as one layer sees them.
+
+    Attributes
+    ----------
+    rule : Rule
+    bias, flat : as in ConvRules
+    pool : "winner" or "flat"
+    box : (low, high), each real (1, C, H, W), where the rule is Box
+    """
+
+    rule: Rule
+    bias: str = "absorb"
+    flat: str = "conserving"
+    pool: str = "winner"
+    box: tuple | None = None
+
+
+# ---- windows ---------------------------------------------------------------------------------------------------------
+
+
+def coverage(length: int, out: int, size: int, stride: int, before: int, dilation: int, dtype) -> np.ndarray:
+    """Which of `length` inputs each of `out` windows covers along one axis: 0 / 1, (out, length)."""
+    covers = np.zeros((out, length), dtype)
+    for k in range(size):
+        outs, ins = reach(length, 0, out, k * dilation - before, stride)
+        covers[np.arange(out)[outs], np.arange(length)[ins]] = 1
+    return covers
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which inputs (H, W) the windows of a convolution or a pool cover; padding is not among them.
+
+    Attributes
+    ----------
+    rows, cols : real (oh, H), (ow, W)
+        0 / 1 along each axis.
+    """
+
+    rows: np.ndarray
+    cols: np.ndarray
+
+    @classmethod
+    def of(cls, layer, x: np.ndarray, y: np.ndarray) -> Windows:
+        """Those of a layer from x (..., H, W) to y (..., oh, ow)."""
+        if isinstance(layer, GlobalAveragePool):
+            return cls(*(np.ones((1, length), x.dtype) for length in x.shape[2:]))
+        dilation = getattr(layer, "dilation", (1, 1))
+        return cls(
+            *(
+                coverage(
+                    x.shape[2 + a],
+                    y.shape[2 + a],
+                    layer.kernel[a],
+                    layer.stride[a],
+                    layer.pads[a],
+                    dilation[a],
+                    x.dtype,
+                )
+                for a in (0, 1)
+            )
+        )
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Inputs of each window, (oh, ow)."""
+        return np.outer(self.rows.sum(axis=1), self.cols.sum(axis=1))
+
+    def spread(self, share: np.ndarray) -> np.ndarray:
+        """Each of share (..., oh, ow) given to every input of its window, (..., H, W)."""
+        return self.rows.T @ share @ self.cols
+
+    def sums(self, x: np.ndarray) -> np.ndarray:
+        """Sum of x (..., H, W) over each window, (..., oh, ow)."""
+        return self.rows @ x @ self.cols.T
+
+
+class Memory:
+    """Arrays that bands and blocks use one after the other; fresh pages would cost as much as the arithmetic."""
+
+    def __init__(self, dtype):
+        self.dtype, self._flat = dtype, {}
+
+    def take(self, name: str, *shape: int) -> np.ndarray:
+        """Uninitialised memory of a shape, the same at each call with this name."""
+        size = prod(shape)
+        if name not in self._flat or self._flat[name].size < size:
+            self._flat[name] = np.empty(size, self.dtype)
+        return self._flat[name][:size].reshape(shape)
+
+
+# ---- linear layers ---------------------------------------------------------------------------------------------------
+
+
+def _signs(weight: np.ndarray, memory: Memory, rows: Sequence[int] | None = None) -> np.ndarray:
+    """W+ over W-, (2 outputs, inputs): one product with it holds both. Of `rows` of W only, each read once."""
+    half = len(weight) if rows is None else len(rows)
+    signs = memory.take("signs", 2 * half, weight.shape[1])
+    if rows is None:
+        np.maximum(weight, 0, out=signs[:half])
+        np.minimum(weight, 0, out=signs[half:])
+        return signs
+    for i, j in enumerate(rows):
+        np.maximum(weight[j], 0, out=signs[i])
+        np.minimum(weight[j], 0, out=signs[half + i])
+    return signs
+
+
+def _apply(weights: np.ndarray, shares: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Transposed weights (m, K) times shares (T, m, N): (T, K, N), in `out`."""
+    if shares.shape[2] == 1:  # one pass over the weights for all targets
+        np.matmul(shares[:, :, 0], weights, out=out[:, :, 0])
+        return out
+    return np.matmul(weights.T, shares, out=out)
+
+
+@dataclass
+class Inputs:
+    """Inputs of a piece of a linear layer as columns (K, N): what goes with W+ and, where there is any, with W-."""
+
+    above: np.ndarray
+    below: np.ndarray | None
+
+
+def _negative(z, positive, signs: np.ndarray, inputs: Inputs, bias: np.ndarray | None, r: np.ndarray) -> np.ndarray:
+    """z- as z - z+, and from its own terms where that difference would be rounding: (outputs, N), <= 0."""
+    negative = z - positive
+    weak = negative > -WEAK * positive
+    count = 0
+    if weak.any():
+        weak &= r.any(axis=0)  # outputs without relevance need no denominator
+        count = np.count_nonzero(weak)
+    if count == 0:
+        return np.minimum(negative, 0, out=negative)
+    half = len(signs) // 2
+    if count > weak.size // 16:
+        negative = signs[half:] @ inputs.above
+        if inputs.below is not None:
+            negative += signs[:half] @ inputs.below
+        return negative if bias is None else negative + np.minimum(bias, 0)[:, None]
+    rows, cols = np.nonzero(weak)
+    step = max(1, BAND // (8 * signs.shape[1]))
+    for at in range(0, count, step):
+        j, n = rows[at : at + step], cols[at : at + step]
+        own = np.einsum("nk,kn->n", signs[half + j], inputs.above[:, n])
+        if inputs.below is not None:
+            own += np.einsum("nk,kn->n", signs[j], inputs.below[:, n])
+        negative[j, n] = own if bias is None else own + np.minimum(bias[j], 0)
+    return np.minimum(negative, 0, out=negative)
+
+
+def _shares(choice: Choice, r, z, signs: np.ndarray, inputs: Inputs | None, bias: np.ndarray | None) -> Shares:
+    """The rule's shares of relevance r (T, outputs, N) for one piece with outputs z (outputs, N)."""
+    if choice.bias == "ignore" and bias is not None:
+        z, bias = z - bias[:, None], None
+    if not choice.rule.signed:
+        return choice.rule.shares(r, z, None, None)
+    half = len(signs) // 2
+    positive = signs[:half] @ inputs.above
+    if inputs.below is not None:
+        positive += signs[half:] @ inputs.below
+    if bias is not None:
+        positive += np.maximum(bias, 0)[:, None]
+    negative = None
+    if choice.rule not in (ZPlus(), AlphaBeta(1, 0)):
+        negative = _negative(z, positive, signs, inputs, bias, r)
+    return choice.rule.shares(r, z, positive, negative)
+
+
+def _bias_part(shares: Shares, bias: np.ndarray) -> np.ndarray:
+    """Relevance that falls to the biases (outputs,), of the shape of the shares."""
+    if shares.negative is shares.positive:
+        return shares.positive * bias[:, None]
+    part = shares.positive * np.maximum(bias, 0)[:, None]
+    if shares.negative is not None:
+        part += shares.negative * np.minimum(bias, 0)[:, None]
+    return part
+
+
+def _bias_total(shares: Shares, bias: np.ndarray) -> np.ndarray:
+    """The sums of `_bias_part`, float64 (targets,), without its array."""
+    if shares.negative is shares.positive:
+        return shares.positive.sum(axis=2) @ bias.astype(np.float64)
+    kept = shares.positive.sum(axis=2) @ np.maximum(bias, 0).astype(np.float64)
+    if shares.negative is not None:
+        kept += shares.negative.sum(axis=2) @ np.minimum(bias, 0).astype(np.float64)
+    return kept
+
+
+def _back(shares: Shares, weight: np.ndarray, signs: np.ndarray | None, both: bool, memory: Memory) -> tuple:
+    """Columns (T, K, N) to be multiplied by the positive inputs, and by the negative ones where there are `both`."""
+    positive, negative = shares.positive, shares.negative
+    half, inputs = positive.shape[1], (weight if signs is None else signs).shape[1]
+    shape = len(positive), inputs, positive.shape[2]
+    above = memory.take("above", *shape)
+    if negative is positive:
+        return _apply(weight, positive, above), None
+    below = memory.take("below", *shape) if both else None
+    if negative is None:
+        return _apply(signs[:half], positive, above), _apply(signs[half:], positive, below) if both else None
+    _apply(signs, np.concatenate([positive, negative], axis=1), above)
+    return above, _apply(signs, np.concatenate([negative, positive], axis=1), below) if both else None
+
+
+def _piece(choice: Choice, weight, bias, signs, inputs: Inputs | None, z, r, losses: Losses, memory: Memory) -> tuple:
+    """One piece of a linear layer: some outputs (m, N) of inputs (K, N).
+
+    Returns
+    -------
+    above, below : real (T, K, N)
+        What multiplies the inputs of each side; `below` is None where there is but one.
+    evenly : real (T, m, N) or None
+        Relevance to be spread evenly over each output's inputs.
+    """
+    rule, half = choice.rule, r.shape[1]
+    if isinstance(rule, WSquare):  # `weight` and `z` are squares and their sums
+        share, zero = ratio(r, z)
+        losses.add("zero", zero)
+        return *_back(Shares(share, share), weight, None, False, memory), None
+    if isinstance(rule, Box):
+        share, zero = ratio(r, signs[:half] @ inputs.above + signs[half:] @ inputs.below)
+        losses.add("zero", zero)
+        return *_back(Shares(share, None), weight, signs, True, memory), None
+    shares = _shares(choice, r, z, signs, inputs, bias)
+    losses.add("epsilon", shares.absorbed)
+    losses.add("zero", shares.zero)
+    evenly = None
+    if bias is not None and choice.bias != "ignore":
+        if choice.bias == "distribute":
+            evenly = _bias_part(shares, bias)
+        else:
+            losses.add("bias", _bias_total(shares, bias))
+    return *_back(shares, weight, signs, inputs is not None and inputs.below is not None, memory), evenly
+
+
+def _sides(x: np.ndarray, choice: Choice) -> tuple[np.ndarray, np.ndarray | None]:
+    """The two sides of the inputs (C, ...) that a rule multiplies with W+ and W-; one where it needs but one."""
+    if isinstance(choice.rule, Box):
+        low, high = (bound.reshape(x.shape).astype(x.dtype, copy=False) for bound in choice.box)
+        return x - low, x - high
+    if isinstance(choice.rule, WSquare) or not choice.rule.signed or x.min(initial=0) >= 0:
+        return x, None
+    return np.maximum(x, 0), np.minimum(x, 0)
+
+
+def _merge(choice: Choice, above, below, up: np.ndarray, down: np.ndarray | None) -> np.ndarray:
+    """Relevance of the inputs from their sides and what multiplies each, in place of `up`."""
+    if isinstance(choice.rule, WSquare):
+        return up
+    up *= above
+    if down is not None:
+        up += np.multiply(down, below, out=down)
+    return up
+
+
+def dense(layer: Dense, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """Relevance of a dense layer's input.
+
+    Rows of W without relevance are never read; the others once, block by block, since reading them is the cost.
+    """
+    (x,), losses, rule, dtype = inputs, Losses(), choice.rule, r.dtype
+    n = x[0].size
+    if isinstance(rule, Flat):
+        return [_shaped(np.repeat(r.sum(axis=1, keepdims=True) / dtype.type(n), n, axis=1), x)], losses
+    above, below = _sides(x[0].reshape(n, 1), choice)
+    up = np.zeros((len(r), n), dtype)
+    down = None if below is None else np.zeros_like(up)
+    rows, spread, memory = np.flatnonzero(r.any(axis=0)), np.zeros(len(r)), Memory(dtype)
+    step = max(1, ROWS // (n * r.itemsize))
+    for at in range(0, len(rows), step):
+        block = rows[at : at + step]
+        bias, z = layer.bias[block].astype(dtype, copy=False), y[0, block][:, None]
+        weight, signs = None, None
+        if isinstance(rule, Box) or getattr(rule, "signed", False):
+            signs = _signs(layer.weight, memory, block)
+        else:
+            weight = layer.weight[block].astype(dtype, copy=False)
+        if isinstance(rule, WSquare):
+            weight = np.square(weight)
+            z = weight.sum(axis=1)[:, None]
+        bias = bias if bias.any() else None
+        part, other, evenly = _piece(
+            choice, weight, bias, signs, Inputs(above, below), z, r[:, block][:, :, None], losses, memory
+        )
+        up += part[:, :, 0]
+        if other is not None and down is not None:
+            down += other[:, :, 0]
+        if evenly is not None:
+            spread += total(evenly)
+    result = _merge(choice, above[:, 0], None if below is None else below[:, 0], up, down)
+    result += (spread / n).astype(dtype)[:, None]
+    return [_shaped(result, x)], losses
+
+
+def _shaped(r: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Relevance of x (1, ...) in its shape, targets first."""
+    return r.reshape(len(r), *x.shape[1:])
+
+
+def _evenly(layer: Conv, x: np.ndarray, r: np.ndarray, losses: Losses) -> np.ndarray:
+    """Relevance r (T, Co, oh, ow) spread evenly over each output's inputs inside the image: (T, C, H, W)."""
+    reads, channels = Windows.of(layer, x, r), layer.weight.shape[1]
+    per_group = r.reshape(len(r), layer.groups, -1, *r.shape[2:]).sum(axis=2)
+    share, lost = ratio(per_group, reads.counts * r.dtype.type(channels))
+    losses.add("zero", lost)
+    return np.repeat(reads.spread(share), channels, axis=1)
+
+
+def _flat(layer: Conv, x: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """`Flat` for a convolution: conserving, or as the Caffe toolbox has it."""
+    losses = Losses()
+    if choice.flat == "conserving":
+        return [_evenly(layer, x, r, losses)], losses
+    reads, channels = Windows.of(layer, x, r), layer.weight.shape[1]
+    size = r.dtype.type(layer.kernel[0] * layer.kernel[1])
+    losses.add("flat", total(r * (1 - reads.counts * channels / size)))
+    per_group = r.reshape(len(r), layer.groups, -1, *r.shape[2:]).sum(axis=2)
+    return [np.repeat(reads.spread(per_group / size), channels, axis=1)], losses
+
+
+def _square_sums(layer: Conv, x: np.ndarray, y: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Sum of w^2 over the taps of each window inside the image: (Co, oh, ow)."""
+    within = []
+    for a in (0, 1):
+        covers = np.zeros((y.shape[2 + a], layer.kernel[a]), squares.dtype)
+        for k in range(layer.kernel[a]):
+            offset = k * layer.dilation[a] - layer.pads[a]
+            covers[reach(x.shape[2 + a], 0, len(covers), offset, layer.stride[a])[0], k] = 1
+        within.append(covers)
+    return within[0] @ squares.sum(axis=1) @ within[1].T
+
+
+def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """Relevance of a convolution's input, band by band of output rows.
+
+    Forward products are needed for z+ alone; channels without relevance take no part.
+    """
+    (x,), losses, rule, dtype = inputs, Losses(), choice.rule, r.dtype
+    if isinstance(rule, Flat):
+        return _flat(layer, x, r, choice)
+    parts, width = bool(isinstance(rule, Box) or getattr(rule, "signed", False)), y.shape[3]
+    window = (layer.kernel, layer.stride, layer.pads, layer.dilation)
+    above, below = _sides(x[0], choice)
+    up = np.zeros((len(r), *x.shape[1:]), dtype)
+    down = None if below is None else np.zeros_like(up)
+    even = np.zeros_like(r) if choice.bias == "distribute" and layer.bias.any() else None
+    weights = layer.cast("weight", dtype)
+    squares = None
+    if isinstance(rule, WSquare):
+        weights = np.square(weights)
+        squares = _square_sums(layer, x, y, weights)
+    n_in, n_out = weights.shape[1], len(weights) // layer.groups
+    per_row, memory = weights[0].size * width * r.itemsize, Memory(dtype)
+
+    def read(name: str, side: np.ndarray | None, begin: int, end: int) -> np.ndarray | None:
+        if side is None:
+            return None
+        if layer.pointwise:
+            return side.reshape(n_in, -1)[:, begin * width : end * width]
+        return columns(side, *window, begin, end, memory.take(name, per_row // r.itemsize * (end - begin)))
+
+    def write(values: np.ndarray, out: np.ndarray, begin: int, end: int) -> None:
+        for part, target in zip(values, out, strict=True):
+            if layer.pointwise:
+                target.reshape(n_in, -1)[:, begin * width : end * width] += part
+            else:
+                scatter(part, target, *window, begin, end)
+
+    for g in range(layer.groups):
+        ins = slice(g * n_in, (g + 1) * n_in)
+        outs = np.arange(g * n_out, (g + 1) * n_out)
+        mine = r[:, outs[0] : outs[-1] + 1]
+        outs = outs[(mine.max(axis=(0, 2, 3)) > 0) | (mine.min(axis=(0, 2, 3)) < 0)]
+        if len(outs) == 0:
+            continue
+        if len(outs) == n_out:
+            outs = slice(g * n_out, (g + 1) * n_out)
+        weight = weights[outs].reshape(-1, weights[0].size)
+        bias = layer.cast("bias", dtype)[outs]
+        bias = bias if bias.any() else None
+        signs = _signs(weight, memory) if parts else None
+        z, mine = (y[0] if squares is None else squares)[outs], r[:, outs]
+        sides = {"read above": above[ins], "read below": None if below is None else below[ins]}
+        for begin, end in bands(y.shape[2], per_row, min(BAND, OUTPUTS * weights[0].size * r.itemsize)):
+            share = mine[:, :, begin:end].reshape(len(r), len(weight), -1)
+            if share.max() <= 0 <= share.min():
+                continue
+            read_in = Inputs(*(read(name, side, begin, end) for name, side in sides.items())) if parts else None
+            result = _piece(
+                choice, weight, bias, signs, read_in, z[:, begin:end].reshape(len(weight), -1), share, losses, memory
+            )
+            write(result[0], up[:, ins], begin, end)
+            if result[1] is not None:
+                write(result[1], down[:, ins], begin, end)
+            if result[2] is not None:
+                even[:, outs, begin:end] = result[2].reshape(*share.shape[:2], end - begin, width)
+    out = _merge(choice, above, below, up, down)
+    if even is not None:
+        out += _evenly(layer, x, even, losses)
+    return [out], losses
+
+
+# ---- the other layers ------------------------------------------------------------------------------------------------
+
+
+def unchanged(layer, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """Elementwise layers, normalisation and changes of shape pass relevance on."""
+    return [_shaped(r, inputs[0])], Losses()
+
+
+def max_pool(layer: MaxPool, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """All to the first maximum of a window, row by row; or evenly to its inputs inside the image."""
+    (x,) = inputs
+    if choice.pool == "flat":
+        reads = Windows.of(layer, x, y)
+        return [reads.spread(r / reads.counts.astype(r.dtype))], Losses()
+    out = np.zeros((len(r), *x.shape[1:]), r.dtype)
+    open_ = np.ones(y.shape[1:], bool)
+    offsets = [[k * layer.dilation[a] - layer.pads[a] for k in range(layer.kernel[a])] for a in (0, 1)]
+    for dy in offsets[0]:
+        rows, ys = reach(x.shape[2], 0, y.shape[2], dy, layer.stride[0])
+        for dx in offsets[1]:
+            cols, xs = reach(x.shape[3], 0, y.shape[3], dx, layer.stride[1])
+            wins = x[0, :, ys, xs] == y[0, :, rows, cols]
+            wins &= open_[:, rows, cols]
+            open_[:, rows, cols] ^= wins
+            out[:, :, ys, xs] += r[:, :, rows, cols] * wins
+    return [out], Losses()
+
+
+def average_pool(layer, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """In proportion to x_i; evenly where the window's sum is rounding, so that no relevance is lost."""
+    (x,) = inputs
+    reads = Windows.of(layer, x, y)
+    even = r / reads.counts.astype(r.dtype)
+    if choice.pool == "flat":
+        return [reads.spread(even)], Losses()
+    sums = reads.sums(x)
+    sizes = reads.sums(np.abs(x)) if x.min(initial=0) < 0 else sums
+    steady = np.abs(sums) > TINY * sizes
+    out = x * reads.spread(np.where(steady, r / np.where(steady, sums, 1), 0))
+    if not steady.all():
+        out += reads.spread(np.where(steady, 0, even))
+    return [out], Losses()
+
+
+def _join(terms: Sequence[np.ndarray], z: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """Relevance of the terms of a sum z, by the rule; it conserves whatever the rule, but for a stabiliser.
+
+    Terms that all have one sign take all of r in proportion: the other half of an alpha-beta rule would vanish with
+    its zero denominator, and such sums are the rule where both branches end in a ReLU. Terms that are all 0 share r.
+    """
+    losses = Losses()
+    if isinstance(choice.rule, Flat | WSquare):
+        return [r / r.dtype.type(len(terms))] * len(terms), losses
+    if not choice.rule.signed:
+        shares = choice.rule.shares(r, z, None, None)
+        losses.add("epsilon", shares.absorbed)
+        losses.add("zero", shares.zero)
+        return [x * shares.positive for x in terms], losses
+    positive = sum(np.maximum(x, 0) for x in terms)
+    negative = sum(np.minimum(x, 0) for x in terms)
+    mixed = (positive > 0) & (negative < 0)
+    shares = choice.rule.shares(np.where(mixed, r, 0), positive + negative, positive, negative)
+    alone = ~mixed
+    above = shares.positive + ratio(np.where(alone, r, 0), positive)[0]
+    below = ratio(np.where(alone, r, 0), negative)[0]
+    if shares.negative is not None:
+        below += shares.negative
+    even = np.where((positive == 0) & (negative == 0), r / r.dtype.type(len(terms)), 0)
+    return [np.maximum(x, 0) * above + np.minimum(x, 0) * below + even for x in terms], losses
+
+
+def add(layer: Add, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """A residual sum: a linear layer with weights 1."""
+    return _join(inputs, y, r, choice)
+
+
+def affine(layer: Affine, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """One input per output and a bias: all to the input, but for what the bias absorbs."""
+    (x,) = inputs
+    if choice.bias != "absorb" or isinstance(choice.rule, Flat | WSquare):
+        return [r], Losses()
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    shift = np.broadcast_to(layer.cast("shift", x.dtype).reshape(shape), x.shape)
+    (out, kept), losses = _join([x * layer.cast("scale", x.dtype).reshape(shape), shift], y, r, choice)
+    losses.add("bias", total(kept))
+    return [out], losses
+
+
+def concat(layer: Concat, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """Each input its own part."""
+    ends = np.cumsum([x.shape[layer.axis] for x in inputs])
+    return np.split(r, ends[:-1], axis=layer.axis), Losses()
+
+
+def pad(layer: Pad, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+    """What is inside; relevance of the border has no input to go to."""
+    (x,), losses = inputs, Losses()
+    top, left = layer.pads[:2]
+    inside = (..., slice(top, top + x.shape[2]), slice(left, left + x.shape[3]))
+    border = r.copy()
+    border[inside] = 0
+    losses.add("padding", total(border))
+    return [r[inside]], losses
+
+
+RELEVANCE: dict[type, Callable] = {
+    Conv: conv,
+    Dense: dense,
+    ReLU: unchanged,
+    LeakyReLU: unchanged,
+    Clip: unchanged,
+    LRN: unchanged,
+    Flatten: unchanged,
+    Reshape: unchanged,
+    MaxPool: max_pool,
+    AveragePool: average_pool,
+    GlobalAveragePool: average_pool,
+    Affine: affine,
+    Concat: concat,
+    Add: add,
+    Pad: pad,
+}
+LINEAR, JOINS, POOLS = (Conv, Dense), (Add, Affine), (MaxPool, AveragePool, GlobalAveragePool)
+
+
+# ---- the walk --------------------------------------------------------------------------------------------------------
+
+
+def ancestors(nodes: Sequence, node: int) -> frozenset[int]:
+    """A node and all that it is computed from, the network's input aside; none for the input itself."""
+    found, waiting = set(), [node]
+    while waiting:
+        i = waiting.pop()
+        if i != INPUT and i not in found:
+            found.add(i)
+            waiting.extend(nodes[i].inputs)
+    return frozenset(found)
+
+
+@dataclass
+class Walk:
+    """What a walk leaves at one depth.
+
+    Attributes
+    ----------
+    pixels : real (T, C, H, W)
+        Relevance of the network's input.
+    losses : Losses
+    kept : dict of int to real (T, ...)
+        Relevance of nodes' outputs, where it was asked for.
+    """
+
+    pixels: np.ndarray
+    losses: Losses = field(default_factory=Losses)
+    kept: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+def walk(
+    nodes: Sequence,
+    x: np.ndarray,
+    saved: Sequence[np.ndarray],
+    start: np.ndarray,
+    depths: Sequence[int],
+    exact: Sequence[Choice],
+    flat: Sequence[Choice],
+    keep: bool = False,
+) -> list[Walk]:
+    """Relevance from the last node down to each of `depths`, and flat from there to the input.
+
+    Layers that a depth is not computed from follow their rules until they reach one that it is. One pass with the rules
+    serves all depths: what crosses from there into the flat part of a depth is set aside for its own end.
+
+    Parameters
+    ----------
+    nodes : the network's, in topological order
+    x, saved : the input, and every node's output
+    start : real (T, ...)
+        Relevance of the last node's output.
+    depths : sequence of int
+        Nodes, or INPUT.
+    exact, flat : sequence of Choice
+        How each node shares relevance above and below a depth.
+    keep : bool
+        Whether to keep relevance at every node.
+    """
+    below = [ancestors(nodes, depth) for depth in depths]
+    walks = [Walk(np.zeros((len(start), *x.shape[1:]), start.dtype)) for _ in depths]
+    waiting: list[dict[int, np.ndarray]] = [{} for _ in depths]  # relevance that has crossed into the flat part
+    arrived = {len(nodes) - 1: start}
+
+    def give(store: dict[int, np.ndarray], node: int, r: np.ndarray) -> None:
+        store[node] = store[node] + r if node in store else r
+
+    def through(i: int, r: np.ndarray, choice: Choice) -> tuple[Iterable, Losses]:
+        node = nodes[i]
+        inputs = [x if source == INPUT else saved[source] for source in node.inputs]
+        parts, losses = RELEVANCE[type(node.layer)](node.layer, inputs, saved[i], r, choice)
+        return zip(node.inputs, parts, strict=True), losses
+
+    for d, flats in enumerate(below):
+        if len(nodes) - 1 in flats:
+            waiting[d][len(nodes) - 1] = start
+    for i in reversed(range(len(nodes))):
+        users = [d for d, flats in enumerate(below) if i not in flats]
+        r = arrived.pop(i, None)
+        if r is None or not users:
+            continue
+        parts, losses = through(i, r, exact[i])
+        for d in users:
+            walks[d].losses.include(losses)
+            if keep:
+                walks[d].kept[i] = r
+        for source, part in parts:
+            for d in users:
+                if source == INPUT or source in below[d]:
+                    give(waiting[d], source, part)
+            if source != INPUT:
+                give(arrived, source, part)
+    for d, flats in enumerate(below):
+        for i in sorted(flats, reverse=True):
+            r = waiting[d].pop(i, None)
+            if r is None:
+                continue
+            parts, losses = through(i, r, flat[i])
+            walks[d].losses.include(losses)
+            if keep:
+                walks[d].kept[i] = r
+            for source, part in parts:
+                give(waiting[d], source, part)
+        walks[d].pixels = waiting[d].get(INPUT, walks[d].pixels)
+    return walks
+
+
+# ---- one image: trace and explanations -------------------------------------------------------------------------------
+
+
+class ConvTrace(Trace):
+    """The forward pass of one image through a network.
+
+    Attributes
+    ----------
+    image : uint8 (H, W, 3)
+    x : real (1, C, h, w)
+        What the network sees of it.
+    scores, classes : as in Trace
+        Logits, before any softmax.
+
+    Parameters
+    ----------
+    net : ConvNet
+    image : path, PIL image or array
+    dtype : {"float32", "float64"}
+        Fast, or exact: then ledgers close to 1e-9.
+    """
+
+    default_depth = "input"
+
+    def __init__(self, net, image, dtype="float32"):
+        dtype = np.dtype(dtype)
+        if dtype not in (np.dtype(np.float32), EXACT):
+            raise ValueError(f"dtype must be 'float32' (fast) or 'float64' (exact), got {str(dtype)!r}")
+        self.net, self.dtype = net, dtype
+        self.image = images.rgb(image)
+        self.x = np.asarray(net.prepare(image), dtype)
+        self._saved = net.activations(self.x)
+        super().__init__(self._saved[-1].reshape(-1).astype(np.float64), net.classes_)
+        if len(self.scores) != len(self.classes):
+            raise ValueError(f"the network has {len(self.scores)} outputs and {len(self.classes)} classes")
+        self.depths = (*net.layers, "input")
+        convs = [node.name for node in net.nodes if isinstance(node.layer, Conv)]
+        self.figure_depths = ("input", convs[0] if convs else net.layers[0])
+
+    def _target(self, target) -> int:
+        if isinstance(target, int | np.integer) and not isinstance(target, bool) and target not in self.classes:
+            if not 0 <= target < len(self.classes):
+                raise ValueError(f"unknown target {target!r}; indices of classes are 0..{len(self.classes) - 1}")
+            return int(target)
+        return super()._target(target)
+
+    def _depth(self, depth) -> str:
+        if isinstance(depth, int | np.integer) and not isinstance(depth, bool):
+            if not 0 <= depth < len(self.net.layers):
+                raise ValueError(f"unknown depth {depth!r}; indices of layers are 0..{len(self.net.layers) - 1}")
+            return self.net.layers[depth]
+        return super()._depth(depth)
+
+    def _explain(self, positions: list[int], depths: list[str], rules) -> list[Explanation]:
+        rules = ConvRules.of(rules)
+        exact, flat = self._choices(rules)
+        at = [INPUT if depth == "input" else self.net.layers.index(depth) for depth in depths]
+        self._warn(at, rules)
+        batch = max(1, BATCH // max(a.size for a in (self.x, *self._saved)))
+        explanations = []
+        for first in range(0, len(positions), batch):
+            some = positions[first : first + batch]
+            walks = walk(self.net.nodes, self.x, self._saved, self._start(some), at, exact, flat)
+            for t, position in enumerate(some):
+                explanations += [
+                    self._explanation(t, position, depth, node, done, rules)
+                    for depth, node, done in zip(depths, at, walks, strict=True)
+                ]
+        return explanations
+
+    def _start(self, positions: list[int]) -> np.ndarray:
+        """The targets' logits, one a row; all others 0."""
+        logits = self._saved[-1]
+        start = np.zeros((len(positions), logits.size), self.dtype)
+        start[np.arange(len(positions)), positions] = logits.reshape(-1)[positions]
+        return _shaped(start, logits)
+
+    def _explanation(self, t: int, position: int, depth: str, node: int, done: Walk, rules: ConvRules) -> Explanation:
+        seen = done.pixels[t].sum(axis=0, dtype=np.float64)
+        heatmap = self.net.preprocess.undo(seen, self.image.shape[:2])
+        entries = {"score": float(self.scores[position])}
+        entries |= {kind: np.broadcast_to(amount, len(done.pixels))[t] for kind, amount in done.losses.kinds.items()}
+        return Explanation(
+            heatmap=heatmap,
+            score=self.scores[position],
+            target=self.classes[position],
+            depth=depth,
+            rules=rules,
+            relevance=self._relevances(position, node, rules),
+            ledger=Ledger({**entries, "heatmap": heatmap.sum()}, self.dtype == EXACT),
+            image=self.image,
+        )
+
+    def _relevances(self, position: int, depth: int, rules: ConvRules) -> Relevances:
+        @cache
+        def done() -> Walk:
+            args = self.net.nodes, self.x, self._saved, self._start([position]), [depth], *self._choices(rules)
+            return walk(*args, keep=True)[0]
+
+        def at(i: int) -> np.ndarray:
+            kept = done().kept
+            return kept[i][0] if i in kept else np.zeros(self._saved[i].shape[1:])
+
+        makers = {name: partial(at, i) for i, name in enumerate(self.net.layers)}
+        return Relevances({**makers, "input": lambda: done().pixels[0]})
+
+    def _warn(self, depths: list[int], rules: ConvRules) -> None:
+        """Flat weights below a dense layer know nothing of where its relevance came from."""
+        if not isinstance(rules.below, Flat):
+            return
+        for depth in depths:
+            names = [self.net.nodes[i].name for i in sorted(ancestors(self.net.nodes, depth))]
+            cut = [name for name in names if isinstance(self.net.nodes[self.net.layers.index(name)].layer, Dense)]
+            if cut:
+                warnings.warn(
+                    f"depth {self.net.layers[depth]!r} puts flat weights in the place of the dense layer {cut[-1]!r}: "
+                    "the heatmap is uniform over its inputs; choose a depth below it, or "
+                    "rules=ConvRules(below=WSquare())",
+                    stacklevel=5,
+                )
+
+    # ---- rules of this network
+
+    def _choices(self, rules: ConvRules) -> tuple[list[Choice], list[Choice]]:
+        """How each node shares relevance above and below the depth."""
+        nodes = self.net.nodes
+        # A kind may be one that this network has none of, so that one set of rules serves many networks.
+        kinds = sorted(layer.__name__.lower() for layer in (*LINEAR, *JOINS, *POOLS))
+        for key, _ in rules.layers:
+            if key not in ("first", *kinds, *self.net.layers):
+                names = ", ".join(self.net.layers)
+                raise ValueError(
+                    f"rules name no layer or kind {key!r}; kinds are first, {', '.join(kinds)}; layers are {names}"
+                )
+        exact, flat = [], []
+        for i, node in enumerate(nodes):
+            exact.append(self._choice(i, node, rules))
+            flat.append(Choice(rules.below, rules.bias, rules.flat, rules.pool))
+        return exact, flat
+
+    def _choice(self, i: int, node, rules: ConvRules) -> Choice:
+        linear = isinstance(node.layer, LINEAR)
+        first = linear and not any(
+            isinstance(self.net.nodes[j].layer, LINEAR) for j in ancestors(self.net.nodes, i) - {i}
+        )
+        named = rules.named(node.name, node.kind, first)
+        if isinstance(node.layer, POOLS):
+            if named is not None and not isinstance(named, Flat):
+                raise ValueError(f"a pool takes the rule Flat() or none, got {named!r} for {node.name!r}")
+            return Choice(rules.default, pool="winner" if named is None else "flat")
+        if named is not None and not isinstance(node.layer, LINEAR + JOINS):
+            raise ValueError(f"{node.name!r} ({node.kind}) passes relevance on unchanged and takes no rule")
+        rule = rules.default if named is None else named
+        if not isinstance(rule, Box):
+            return Choice(rule, rules.bias, rules.flat)
+        if not first and isinstance(node.layer, LINEAR + JOINS):
+            raise ValueError(f"Box is a rule of the layer that sees the pixels, got it for {node.name!r}")
+        return Choice(rule, rules.bias, rules.flat, box=self._box(node, rule) if first else None)
+
+    def _box(self, node, rule: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest input of a first layer, real (1, C, H, W): the rule's, or those of black and white."""
+        if rule.low is None:
+            ends = [np.asarray(self.net.prepare(np.full_like(self.image, level)), self.dtype) for level in (0, 255)]
+        else:
+            ends = []
+            for value in (rule.low, rule.high):
+                if np.size(value) not in (1, self.x.shape[1]):
+                    raise ValueError(f"Box holds {np.size(value)} values, the input has {self.x.shape[1]} channels")
+                ends.append(np.broadcast_to(np.reshape(value, (1, -1, 1, 1)), self.x.shape).astype(self.dtype))
+        chain = []
+        source = node.inputs[0]
+        while source != INPUT:
+            layer = self.net.nodes[source].layer
+            if len(self.net.nodes[source].inputs) != 1:
+                raise ValueError(f"Box needs a layer that sees the pixels alone, got {node.name!r}")
+            chain.append(layer)
+            source = self.net.nodes[source].inputs[0]
+        for layer in reversed(chain):
+            ends = [layer.forward(end) for end in ends]
+        return np.minimum(*ends), np.maximum(*ends)

@@ -1,0 +1,84 @@
+"""Rules of a network's explanation as values: what they accept, what they tell."""
+
+import numpy as np
+import pytest
+
+from fvlrp.rules import AlphaBeta, Box, ConvRules, Epsilon, Flat, Gamma, WSquare, ZPlus
+
+
+@pytest.mark.parametrize("beta", (0, 0.5, 1, 2.5))
+def test_alpha_is_one_more_than_beta(beta):
+    assert AlphaBeta(1 + beta, beta).beta == beta
+    with pytest.raises(ValueError, match=r"alpha must be 1 \+ beta"):
+        AlphaBeta(1.5 + beta, beta)
+
+
+@pytest.mark.parametrize("make", (Epsilon, Gamma, lambda v: AlphaBeta(1 + 1, v)), ids=("epsilon", "gamma", "beta"))
+@pytest.mark.parametrize("value", (-1, np.nan, np.inf, "1", None))
+def test_amounts_are_finite_and_not_negative(make, value):
+    with pytest.raises(ValueError, match=r"must be a finite number >= 0, got"):
+        make(value)
+
+
+def test_box_is_given_whole_and_in_order():
+    assert Box() == Box(None, None)
+    assert Box(np.zeros(3), np.ones(3)) == Box((0, 0, 0), (1, 1, 1))
+    with pytest.raises(ValueError, match="low and high must be given together"):
+        Box(0)
+    with pytest.raises(ValueError, match="low must not exceed high"):
+        Box((0, 2), (1, 1))
+    with pytest.raises(ValueError, match="of one length"):
+        Box((0, 0), (1, 1, 1))
+
+
+def test_presets():
+    assert ConvRules.of(None) == ConvRules.of("paper") == ConvRules() == ConvRules.of(AlphaBeta(2, 1))
+    composite = ConvRules.of("composite")
+    assert isinstance(composite.named("fc8", "dense", False), Epsilon)
+    assert isinstance(composite.named("conv1", "conv", True), Box)
+    assert composite.named("conv2", "conv", False) is None and composite.default == AlphaBeta(2, 1)
+    assert ConvRules.of("caffe-flat").flat == "caffe"
+    with pytest.raises(ValueError, match="unknown rules 'lrp'; presets are 'paper', 'composite', 'caffe-flat'"):
+        ConvRules.of("lrp")
+
+
+def test_a_name_counts_before_first_and_first_before_a_kind():
+    rules = ConvRules.of({"conv1": WSquare(), "first": Flat(), "conv": ZPlus()})
+    assert rules.named("conv1", "conv", True) == WSquare()
+    assert rules.named("stem", "conv", True) == Flat()
+    assert rules.named("conv2", "conv", False) == ZPlus()
+    assert rules.named("fc", "dense", False) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    (
+        ({"bias": "drop"}, "bias must be one of 'absorb', 'distribute', 'ignore', got 'drop'"),
+        ({"pool": "mean"}, "pool must be one of 'winner', 'flat'"),
+        ({"lrn": "taylor"}, "lrn must be one of 'identity'"),
+        ({"flat": "toolbox"}, "flat must be one of 'conserving', 'caffe'"),
+        ({"below": ZPlus()}, r"below must be Flat\(\) or WSquare\(\)"),
+        ({"layers": {"conv": "alpha-beta"}}, "the rule of 'conv' must be one of Epsilon, AlphaBeta"),
+        ({"default": 3}, "the rule of 'default' must be one of Epsilon"),
+    ),
+)
+def test_bad_choices_are_told_what_is_valid(options, message):
+    with pytest.raises(ValueError, match=message):
+        ConvRules(**options)
+
+
+def test_anything_else_is_told_what_rules_are():
+    with pytest.raises(ValueError, match="rules must be a ConvRules value, a rule, a mapping"):
+        ConvRules.of(3)
+
+
+def test_rules_can_be_compared_hashed_and_written_down():
+    one = ConvRules(layers={"fc": Epsilon(1), "conv": ZPlus()})
+    other = ConvRules(layers={"conv": ZPlus(), "fc": Epsilon(1)})
+    assert one == other and hash(one) == hash(other)
+    assert one.to_dict()["layers"] == {"conv": "ZPlus()", "fc": "Epsilon(epsilon=1.0)"}
+
+
+def test_minus_zero_takes_the_sign_of_plus_zero():
+    z, r = np.array([-0.0, 0.0]), np.ones((1, 2))
+    np.testing.assert_array_equal(Epsilon(0.5).shares(r, z, None, None).positive, [[2, 2]])
