@@ -164,6 +164,7 @@ def test_float32_data_give_the_fit_of_float64_data():
     for a, b in zip(parameters(single), parameters(double), strict=True):
         assert a.dtype == b.dtype == np.float64
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    assert not np.array_equal(single.means_, double.means_)  # the float32 kernels did it
     assert single.predict_proba(X).dtype == np.float32
     assert double.predict_proba(X.astype(float)).dtype == np.float64
     assert single.score_samples(X).dtype == np.float64
@@ -299,6 +300,13 @@ def test_lists_may_be_ragged_empty_of_mixed_types_and_of_any_kind(mixture):
     np.testing.assert_array_equal(FisherEncoder(mixture).transform([cloud(9, seed=9).tolist()])[0], vectors[2])
     assert FisherEncoder(mixture).transform([]).shape == (0, 40)
     np.testing.assert_array_equal(FisherEncoder(mixture).transform(np.stack([cloud(9, seed=9)]))[0], vectors[2])
+
+
+def test_vectors_of_several_blocks_add_up(mixture, monkeypatch):
+    lists = [cloud(n, seed=n) for n in (100, 23, 24)]
+    whole = FisherEncoder(mixture).transform(lists)
+    monkeypatch.setattr("fvlrp.gmm.BLOCK", 23)
+    np.testing.assert_allclose(FisherEncoder(mixture).transform(lists), whole, rtol=1e-9, atol=1e-9)
 
 
 def test_vectors_are_additive_over_descriptors(mixture):
