@@ -730,7 +730,7 @@ def test_a_model_without_a_mixture_projects_and_does_nothing_else():
 @pytest.mark.parametrize("kernel", ("box", "box_sym", "tri"))
 @pytest.mark.parametrize("size", (1, 3, 4, 7, 10))
 @pytest.mark.parametrize("bins", (1, 4))
-def test_splat_adds_what_one_value_after_the_other_adds(bins, size, kernel, clip, real):
+def test_splat_adds_what_one_value_after_the_other_adds(bins, size, kernel, clip, real, isa):
     """Supports overlap, and leave a small odd image on all sides; what is there already is added to."""
     height, width, step, first = 47, 39, 5, size // 4
     spacing = size if bins == 4 else 1
@@ -757,9 +757,23 @@ def test_splat_adds_what_one_value_after_the_other_adds(bins, size, kernel, clip
     assert (lost != 0) == (clip == "drop" and len(taps) > 1)
 
 
+@pytest.mark.parametrize("lead", (-60, -17, -1, 0, 4, 60))
+@pytest.mark.parametrize("taps", (np.ones(12), np.full(7, 0.5), np.arange(1.0, 10.0), np.ones(1)), ids=len)
+def test_splats_kernel_may_lie_on_either_side_of_its_point_or_outside_the_image(taps, lead, isa):
+    values = np.random.default_rng(0).standard_normal((4, 3, 2, 2))
+    expected, pixels, ones = np.zeros((29, 23)), np.zeros((29, 23)), np.ones((4, 2))
+    for (r, c, iy, ix), value in np.ndenumerate(values):
+        for (v, along_y), (u, along_x) in product(enumerate(taps), repeat=2):
+            y, x = 1 + 6 * r + 5 * iy + lead + v, 1 + 6 * c + 5 * ix + lead + u
+            if 0 <= y < 29 and 0 <= x < 23:
+                expected[y, x] += value * along_y * along_x
+    _kernels.splat(values, 5, 1, 6, ones, ones[:3], taps, lead, pixels)
+    np.testing.assert_allclose(pixels, expected, rtol=0, atol=1e-12 * (1 + np.abs(values).sum() * taps.max() ** 2))
+
+
 @pytest.mark.parametrize("clip", ("renormalise", "drop"))
 @pytest.mark.parametrize("kernel", ("box", "box_sym", "tri"))
-def test_splat_of_a_geometrys_scales_is_the_references(kernel, clip):
+def test_splat_of_a_geometrys_scales_is_the_references(kernel, clip, isa):
     geometry = Geometry(41, 53, bin_sizes=(4, 7), step=6)
     relevance = np.random.default_rng(0).standard_normal((geometry.n, 4, 4))
     expected, _ = reference.splat_bins(relevance, geometry.frames, 41, 53, kernel, clip)
