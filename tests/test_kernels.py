@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from fvlrp import _kernels, reference
 from fvlrp.geometry import Geometry
@@ -22,6 +23,13 @@ DIMS = 2, 5, 33, 80
 COMPONENTS = 1, 3, 16, 256
 CASES = list(product(ROWS, DIMS, COMPONENTS))
 CHOICES = list(product(("uint8", "float32", "float64"), (0.0, 1e-6, 1e-2), (False, True), (False, True)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_blas_thread():
+    """The twins' products are small: more threads would mostly wait for each other."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(params=_kernels.isas())
