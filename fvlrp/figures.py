@@ -30,13 +30,22 @@ def depth_sheet(
         panels += [
             render.Panel(render.colour(ex.heatmap, cmap, scale=scale), f"sum {ex.heatmap.sum():+.3g}") for ex in row
         ]
-        grid.append([*panels, render.Panel(render.alpha(row[0].image, _low(row).heatmap), "positive, low resolution")])
+        grid.append(
+            [
+                *panels,
+                render.Panel(render.alpha(row[0].image, _low(row).heatmap, scale=scale), "positive, low resolution"),
+            ]
+        )
     return render.sheet(grid, column_titles=["photograph", *depths, "alpha"], height=height, bar=cmap)
 
 
+FINE = ("input", "gradient", "bin")  # depths whose maps are too fine for an alpha channel
+
+
 def _low(row: Sequence[Explanation]) -> Explanation:
-    """The map of low resolution that the paper shows as alpha: "descriptor" where it is there."""
-    return next((ex for ex in row if ex.depth == "descriptor"), row[0])
+    """The map of low resolution that the paper shows as alpha: the last of the coarser depths, if there are any."""
+    coarse = [ex for ex in row if ex.depth not in (*FINE, "vector")]
+    return coarse[-1] if coarse else row[0]
 
 
 def sheet(models: Sequence, images: Sequence, targets: Sequence, *, names=None, cmap: str = "paper", height: int = 200):
@@ -75,9 +84,9 @@ def sheet(models: Sequence, images: Sequence, targets: Sequence, *, names=None, 
             high, low = trace.explain(name, trace.figure_depths)
             row += [
                 render.Panel(high.image, f"{high.target} {high.score:+.2f}"),
-                render.Panel(render.colour(high.heatmap, cmap), f"sum {high.heatmap.sum():+.3g}"),
-                render.Panel(render.colour(low.heatmap, cmap), f"sum {low.heatmap.sum():+.3g}"),
-                render.Panel(render.alpha(low.image, low.heatmap), ""),
+                render.Panel(render.colour(high.heatmap, cmap, scale="99.5%"), f"sum {high.heatmap.sum():+.3g}"),
+                render.Panel(render.colour(low.heatmap, cmap, scale="99.5%"), f"sum {low.heatmap.sum():+.3g}"),
+                render.Panel(render.alpha(low.image, low.heatmap, scale="99.5%"), ""),
             ]
         grid.append(row)
     titles = [t for name in names for t in (name, "high resolution", "low resolution", "low, as alpha")]
