@@ -110,6 +110,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     info = _command(commands, "info", run_info, "what a model holds, and how this fvlrp was built")
     info.add_argument("model", nargs="?", help="model file, or the name of a model inside the package")
+
+    bench = _command(commands, "bench", run_bench, "time every stage here, on each instruction set, and against NumPy")
+    bench.add_argument("photo", nargs="?", help="your own photograph; none: one of 500 x 375 pixels")
+    _model(bench)
     return parser
 
 
@@ -528,6 +532,15 @@ def run_info(args) -> int:
     flat = {name: item for name, item in flat.items() if name != "model"}
     text = "\n".join(f"{name}: {json.dumps(item)}" for name, item in flat.items())
     _result(args, value, text)
+    return OK
+
+
+def run_bench(args) -> int:
+    from . import benchmark, images
+
+    photo = benchmark.example() if args.photo is None else images.rgb(args.photo)
+    result = benchmark.short(_load(args.model, args), photo, args.jobs)
+    _result(args, result, benchmark.as_text(result))
     return OK
 
 
