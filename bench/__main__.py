@@ -52,7 +52,7 @@ def measure(row, clf, names, pairs: int | None, known: dict) -> dict:
             case = Case(name, clf, row.threads, known)
             case.trace, case.saved  # noqa: B018  outside of what is timed
             trial = row.make(case)
-            peer, ours = alternate(trial.peer, trial.ours, pairs or row.pairs)
+            peer, ours = alternate(trial.peer, trial.ours, pairs or row.pairs, rest=0.15 if row.threads > 1 else 0)
         peer, ours = (1e3 * float(np.median(seconds)) for seconds in (peer, ours))
         checks = trial.gate()
         photographs[name] = {

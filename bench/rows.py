@@ -9,6 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 from cyvlfeat.sift import phow
 from skimage.feature import fisher_vector
+from threadpoolctl import ThreadpoolController
 
 from bench import peers
 from bench.photographs import photograph
@@ -17,6 +18,7 @@ from fvlrp.benchmark import RULES, Chain, relative
 from fvlrp.fisher import DEPTHS, Fisher, Normalise, Supports
 
 TARGET = "person"
+BLAS_LIMITS = ThreadpoolController()
 Check = tuple[str, float, float]  # what was measured, its value, the greatest that passes
 
 
@@ -356,7 +358,8 @@ def image(case: Case, once: bool = False) -> Trial:
     chain = case.chain(n_jobs=case.threads, zeroed=case.descriptors.zeroed if once else None)
 
     def peer() -> tuple[np.ndarray, np.ndarray]:
-        return chain.explain(peers.vlfeat_sift(case.stack.grey(case.image), geometry), case.position)
+        with BLAS_LIMITS.limit(limits=1, user_api="blas"):  # the chain's own threads are the better use of processors
+            return chain.explain(peers.vlfeat_sift(case.stack.grey(case.image), geometry), case.position)
 
     def gate() -> list[Check]:
         # The peer keeps VLFeat's floats; on fvlrp's integers it must arrive at the same map.

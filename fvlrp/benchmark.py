@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -28,10 +28,13 @@ RULES = FisherRules()
 # ---- timing ----------------------------------------------------------------------------------------------------------
 
 
-def alternate(first: Callable, second: Callable, pairs: int, warm: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def alternate(
+    first: Callable, second: Callable, pairs: int, warm: int = 1, rest: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of each call of two functions, run in turn, the order reversed every time: float64 (pairs,) each.
 
-    What slows the machine for a while slows both. The garbage collector waits.
+    What slows the machine for a while slows both. The garbage collector waits. `rest` seconds before each call let
+    threads of the other side fall asleep: those of OpenBLAS spin for a while after their last product.
     """
     for _ in range(warm):
         first(), second()
@@ -42,6 +45,7 @@ def alternate(first: Callable, second: Callable, pairs: int, warm: int = 1) -> t
     try:
         for i in range(pairs):
             for which in (0, 1) if i % 2 == 0 else (1, 0):
+                sleep(rest)
                 start = perf_counter()
                 (first, second)[which]()
                 seconds[which, i] = perf_counter() - start
