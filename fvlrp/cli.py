@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fvlrp", description=__doc__.split(":")[0] + ": why a classifier decided.")
+    parser = argparse.ArgumentParser(
+        prog="fvlrp", description="Why an image classifier decided, as heatmaps at the resolution you choose."
+    )
     parser.add_argument("--version", action="version", version=f"fvlrp {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="")
 
@@ -103,10 +105,20 @@ def build_parser() -> argparse.ArgumentParser:
     flip.add_argument("photo", nargs="+")
     _model(flip)
     flip.add_argument("--target", default="top", help='class to explain, or "top" (default) of each photograph')
-    flip.add_argument("--depth", default="all", help='depths, comma-separated, or "all" (default)')
+    flip.add_argument("--depth", default="", help='depths, comma-separated, or "all" (default: coarse to fine)')
     flip.add_argument("--steps", type=int, default=100, help="regions of 9 x 9 replaced (default: %(default)s)")
     flip.add_argument("--draws", type=int, default=1, help="repetitions with other colours (default: %(default)s)")
     flip.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+
+    report = _command(
+        commands, "report", run_report, "one HTML file of photographs, heatmaps and ledgers, for offline use"
+    )
+    report.add_argument("photo", nargs="+")
+    _model(report)
+    report.add_argument("--target", default="top", help='classes, comma-separated; "top" (default) of each photograph')
+    report.add_argument("--depth", default="", help="depths, comma-separated (default: coarse to fine)")
+    report.add_argument("--out", default="fvlrp-report.html", help="file to write (default: %(default)s)")
+    report.add_argument("--cmap", default="paper", help="colour map: paper, safe or grey (default: %(default)s)")
 
     info = _command(commands, "info", run_info, "what a model holds, and how this fvlrp was built")
     info.add_argument("model", nargs="?", help="model file, or the name of a model inside the package")
@@ -428,6 +440,27 @@ def run_evaluate(args) -> int:
     return FAILED if broken else OK
 
 
+def run_report(args) -> int:
+    from . import report
+    from .files import atomic_write
+
+    clf = _load(args.model, args)
+    groups, broken = [], []
+    for photo in args.photo:
+        try:
+            trace = clf.trace(photo)
+            names = [trace.top if name == "top" else name.strip() for name in args.target.split(",")]
+            depths = _depths(trace, args.depth)
+            groups += [(Path(photo).name, trace.explain(name, depths)) for name in dict.fromkeys(names)]
+        except (ValueError, OSError) as error:
+            broken.append({"photo": str(photo), "error": str(error)})
+            print(f"fvlrp: {photo}: {error}", file=sys.stderr)
+    with atomic_write(args.out) as file:
+        file.write(report.html(groups, failed=broken, cmap=args.cmap).encode())
+    _result(args, {"report": args.out, "explained": len(groups), "failed": broken}, args.out)
+    return FAILED if broken else OK
+
+
 def run_flip(args) -> int:
     from . import evaluate
 
@@ -450,11 +483,18 @@ def run_flip(args) -> int:
     return FAILED if broken else OK
 
 
+def _depths(trace, asked: str) -> list[str]:
+    """Depths as asked for: comma-separated, "all", or "" for the few that tell most."""
+    if asked in ("", "all"):
+        return list(trace.depths if asked else trace.report_depths)
+    return [depth.strip() for depth in asked.split(",")]
+
+
 def _flip_one(clf, photo, args, evaluate) -> dict:
     """AOPC of every depth and of a random order, for one photograph."""
     trace = clf.trace(photo)
     target = trace.top if args.target == "top" else args.target
-    depths = list(trace.depths) if args.depth == "all" else [depth.strip() for depth in args.depth.split(",")]
+    depths = _depths(trace, args.depth)
     maps = [ex.heatmap for ex in trace.explain(target, depths)]
     column = trace.classes.index(target) if target in trace.classes else [str(c) for c in trace.classes].index(target)
 

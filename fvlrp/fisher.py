@@ -494,6 +494,7 @@ class FisherTrace(Trace):
     depths = DEPTHS
     default_depth = "bin"
     figure_depths = ("bin", "descriptor")  # the paper's high and low resolution
+    report_depths = DEPTHS
 
     def __init__(self, stack: FisherStack, image, dtype=np.float32, n_jobs=None):
         if dtype not in (np.float32, np.float64, "float32", "float64"):  # np.dtype(None) would be exact, too

@@ -740,6 +740,7 @@ class ConvTrace(Trace):
         self.depths = (*net.layers, "input")
         convs = [node.name for node in net.nodes if isinstance(node.layer, Conv)]
         self.figure_depths = ("input", convs[0] if convs else net.layers[0])
+        self.report_depths = self.figure_depths
 
     def _target(self, target) -> int:
         if isinstance(target, int | np.integer) and not isinstance(target, bool) and target not in self.classes:

@@ -186,6 +186,8 @@ class Trace:
     scores : float64 (n_classes,)
     classes : sequence
         The values that a target can take, in the order of `scores`.
+    depths : tuple of str
+        What a depth can be; `figure_depths` are the paper's high and low resolution, `report_depths` a few to show.
     """
 
     depths: tuple[str, ...] = ()

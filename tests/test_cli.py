@@ -209,3 +209,14 @@ def test_flip_measures_every_depth_beside_a_random_order(capsys, photographs, mo
     assert set(value["mean"]) == {"vector", "descriptor", "bin", "gradient", "random"}
     aopc = [result["aopc"]["bin"] for result in value["results"]]
     assert value["mean"]["bin"]["mean"] == pytest.approx(np.mean(aopc))
+
+
+def test_a_report_is_one_file_that_needs_no_other(capsys, photographs, model, tmp_path):
+    pytest.importorskip("jinja2")
+    out = tmp_path / "report.html"
+    code, _, err = run(capsys, "report", photographs[0], "/missing/<photo>.jpg", "--model", model, "--out", out)
+    text = out.read_text()
+    assert code == 1 and "/missing/<photo>.jpg" in err
+    assert text.count("data:image/png;base64,") == 1 + 4
+    assert "absorbed_pool" in text and "&lt;photo&gt;" in text
+    assert "http" not in text and "<script" not in text
