@@ -24,7 +24,6 @@ def main(megapixels: float, n_jobs: int) -> dict:
     height = round(np.sqrt(megapixels * 1e6 * 3 / 4))
     image = mosaic(height, height * 4 // 3)
     clf = fvlrp.load("voc20").set_params(max_height=None, n_jobs=n_jobs)
-    clf._link()
     small = mosaic(100, 130)
     clf.explain(small, "person", "bin")
     before, seconds = _peak(), []

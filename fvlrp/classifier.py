@@ -314,11 +314,24 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         for at in range(0, codes.shape[1], 1 << 14):
             self.coef_[:, at : at + (1 << 14)] = duals @ codes[:, at : at + (1 << 14)]
 
+    # What may change after fitting: how images are read and descriptors taken. The rest is in the fitted arrays.
+    _FREE = (
+        *("bin_sizes", "step", "magnif", "window", "window_size", "contrast_threshold", "quantize", "angles"),
+        *("max_height", "gate"),
+    )
+
     def _link(self) -> None:
         """Put the fitted parts together; called by whatever changes them."""
-        self._stack = FisherStack(
-            self._sift(), self._fisher(), Linear(self.coef_, self.intercept_), self.classes_, self.max_height
-        )
+        K, D = self.gmm_.means_.shape
+        cells = sum(rows * columns for rows, columns in self.pyramid)
+        if (self.n_components, self.n_pca) != (K, D) or self.coef_.shape[1] != cells * 2 * K * D:
+            raise ValueError(
+                f"the model was fitted with n_components={K}, n_pca={D} and {self.coef_.shape[1]} dimensions; "
+                "after changing n_components, n_pca or pyramid, fit again"
+            )
+        linear = Linear(self.coef_, self.intercept_)
+        self._stack = FisherStack(self._sift(), self._fisher(), linear, self.classes_, self.max_height)
+        self._linked = self._free()
 
     def uncenter(self):
         """Move the projection's mean into the mixture's means: the same scores, and relevance without a mean.
@@ -336,7 +349,13 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
     def _fitted(self) -> FisherStack:
         if not hasattr(self, "coef_"):
             raise NotFittedError("this FisherVectorClassifier is not fitted; call fit, or load a model with fvlrp.load")
+        if self._linked != self._free():
+            self._check()
+            self._link()
         return self._stack
+
+    def _free(self) -> tuple:
+        return tuple(getattr(self, name) for name in self._FREE)
 
     def decision_function(self, images) -> np.ndarray:
         """Scores float64 (n, n_classes); with two classes (n,), positive for ``classes_[1]``."""

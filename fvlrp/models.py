@@ -75,6 +75,7 @@ def save_fisher(clf, path, weights: str = "float32") -> None:
     """Write a fitted `FisherVectorClassifier`; see its `save`."""
     choose("weights", weights, tuple(WEIGHTS))
     clf._fitted()
+    clf._link()  # refuses parameters that the fitted arrays do not have
     parameters = {k: v for k, v in clf.get_params().items() if k not in ("n_jobs", "verbose", "random_state")}
     header = {
         "kind": KIND,

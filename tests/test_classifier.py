@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.svm import SVC
 
-from fvlrp import FisherVectorClassifier, reference
+from fvlrp import FisherVectorClassifier, load, reference
 from fvlrp.classifier import choose_c
 from fvlrp.evaluate import average_precision
 from fvlrp.labels import parse_labels
@@ -380,3 +380,22 @@ def test_progress_is_for_eyes_only(pieces, capsys):
     assert told.out == "" and "encoded image 9" in told.err
     assert state(clf) == state(tiny().fit(*pieces))
     assert capsys.readouterr().err == ""
+
+
+def test_parameters_of_reading_images_may_change_after_fitting(plain, photo, tmp_path):
+    clf = load(saved(plain, tmp_path))
+    fine = clf.trace(photo).descriptors.geometry
+    coarse = clf.set_params(step=2 * clf.step).trace(photo).descriptors.geometry
+    assert coarse.step == 2 * fine.step and coarse.n < fine.n
+    assert load(saved(clf, tmp_path)).step == clf.step
+
+
+def test_parameters_of_the_fitted_arrays_may_not(plain, tmp_path):
+    clf = load(saved(plain, tmp_path)).set_params(n_components=3)
+    with pytest.raises(ValueError, match=r"fitted with n_components=16.*fit again"):
+        clf.save(tmp_path / "other.fvlrp")
+
+
+def saved(clf, folder):
+    clf.save(folder / "saved.fvlrp")
+    return folder / "saved.fvlrp"
