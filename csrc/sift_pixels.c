@@ -17,6 +17,29 @@ typedef __typeof__((VREAL){0} > (VREAL){0}) R(mask);
 #define LEAST_POOLED 0.0
 #endif
 
+/* Rows that are filtered along y together, so that each row read serves all of them. */
+enum { R(BLOCK) = VBYTES == 64 ? 4 : 2 };
+
+/* out[r][i] = sum_t taps[t][r] rows[t][i] for BLOCK rows r of `pitch`, i < n rounded up to TILE vectors. */
+static void R(weigh_block)(REAL *restrict out, ptrdiff_t pitch, const REAL *const *rows, const REAL *taps,
+                           ptrdiff_t count, ptrdiff_t n) {
+    enum { TILE = 4, BLOCK = R(BLOCK) };
+    for (ptrdiff_t i = 0; i < n; i += TILE * LANES) {
+        VREAL sum[BLOCK][TILE] = {{{0}}};
+        for (ptrdiff_t t = 0; t < count; t++) {
+            const REAL *row = rows[t] + i;
+            VREAL value[TILE];
+            UNROLL for (int v = 0; v < TILE; v++) value[v] = R(load)(row + v * LANES);
+            UNROLL for (int r = 0; r < BLOCK; r++) {
+                const VREAL tap = R(fill)(taps[t * BLOCK + r]);
+                UNROLL for (int v = 0; v < TILE; v++) sum[r][v] += tap * value[v];
+            }
+        }
+        UNROLL for (int r = 0; r < BLOCK; r++)
+            UNROLL for (int v = 0; v < TILE; v++) R(store)(out + r * pitch + i + v * LANES, sum[r][v]);
+    }
+}
+
 typedef struct {
     const fvlrp_scale *scale;
     sift_tracks tracks;
@@ -24,21 +47,24 @@ typedef struct {
     ptrdiff_t next_plane;        /* rows of planes so far */
     ptrdiff_t next_centre[BINS]; /* rows of bin centres divided so far, per track */
     ptrdiff_t across, pitch;     /* octets of one track, reals of all of them, in a row of bin centres */
-    ptrdiff_t depth;             /* rows of bin centres that a track's ring holds */
-    ptrdiff_t plane_pitch;
-    ptrdiff_t pad, padded;       /* a track's octets in `row`: `pad` zeros on either side */
+    ptrdiff_t ring, depth;       /* rows of planes, and of a track's bin centres, that a ring holds */
+    ptrdiff_t plane_pitch, line_pitch;
+    ptrdiff_t pad, padded;       /* a track's octets in a gathered row: `pad` zeros on either side */
     ptrdiff_t left, count;       /* first pixel column within reach of a centre; pixels of one phase */
     ptrdiff_t listed;            /* capacity of a list of weighted rows or columns */
     REAL *taps;                  /* (tracks, taps) */
-    REAL *kept;                  /* ring of `taps` rows of planes, `reach` border octets repeated on either side */
-    REAL *along_x;               /* ring of `taps` rows pooled along x */
-    REAL *pooled, *mass;         /* h and R on one row of bin centres */
+    REAL *block_taps;            /* (tracks, taps + BLOCK - 1, BLOCK): the same for BLOCK neighbouring rows */
+    REAL *kept;                  /* ring of planes, `reach` border octets repeated on either side */
+    REAL *along_x;               /* ring of planes pooled along x */
+    REAL *pooled, *mass;         /* h on BLOCK rows of bin centres, R on one */
     REAL *shares;                /* (tracks along y, depth) rows of q */
-    REAL *row, *out, *sums;      /* a pixel row gathered along y; one phase of it along x; that times the planes */
-    double *line;                /* a pixel row from `left` on */
+    REAL *lines;                 /* BLOCK pixel rows gathered along y */
+    REAL *out, *sums;            /* one phase of a line gathered along x; that times the planes */
+    double *pixels;              /* a pixel row from `left` on */
     float *plane;
+    const REAL **rows;           /* what is weighed together */
     REAL *row_taps, *column_taps;
-    const REAL **rows, **columns; /* columns: (stride, listed), what a pixel column of each phase gathers */
+    ptrdiff_t *columns;          /* (stride, listed): where in a line a pixel column of each phase gathers */
     ptrdiff_t *column_count;
     double lost;
 } R(sift_back);
@@ -48,31 +74,33 @@ static void R(back_layout)(R(sift_back) *b, sift_block *block) {
     const fvlrp_scale *s = b->scale;
     const ptrdiff_t size = sizeof(REAL), reach = t->reach, frame = 3 * s->bin_size, group = 8;
     planes_layout(&b->planes, block);
-    b->across = (t->columns + 3) / 4 * 4;
+    b->across = (t->columns + group - 1) / group * group; /* weigh_block's tiles */
     b->pitch = row_pitch(t->tracks * b->across * ORIENTATIONS, size);
-    b->depth = 2 * reach / t->stride + 2;
+    b->ring = t->taps + R(BLOCK) - 1;
+    b->depth = (b->ring - 1) / t->stride + 2;
     b->plane_pitch = row_pitch((s->width + 2 * reach + group * t->stride) * ORIENTATIONS, size);
     b->pad = (2 * reach + frame) / t->stride + 4;
     b->padded = b->across + 2 * b->pad;
+    b->line_pitch = row_pitch(t->tracks * b->padded * ORIENTATIONS, size);
     b->left = s->first - reach;
     b->count = (s->step * (s->cols - 1) + frame + 2 * reach) / t->stride + 1;
-    b->listed = most(t->tracks * (t->taps / t->stride + 2), t->taps);
-    const ptrdiff_t gathered = (b->count + group) * ORIENTATIONS;
+    b->listed = most(t->tracks * b->depth, b->ring);
     b->taps = carve(block, t->tracks * t->taps, size);
-    b->kept = carve(block, t->taps, b->plane_pitch * size);
-    b->along_x = carve(block, t->taps, b->pitch * size);
-    b->pooled = carve(block, b->pitch, size);
+    b->block_taps = carve(block, t->tracks * b->ring * R(BLOCK), size);
+    b->kept = carve(block, b->ring, b->plane_pitch * size);
+    b->along_x = carve(block, b->ring, b->pitch * size);
+    b->pooled = carve(block, R(BLOCK), b->pitch * size);
     b->mass = carve(block, b->pitch, size);
     b->shares = carve(block, t->tracks * b->depth, b->pitch * size);
-    b->row = carve(block, t->tracks * b->padded * ORIENTATIONS, size);
-    b->out = carve(block, gathered, size);
+    b->lines = carve(block, R(BLOCK), b->line_pitch * size);
+    b->out = carve(block, (b->count + group) * ORIENTATIONS, size);
     b->sums = carve(block, b->count + group, size);
-    b->line = carve(block, (b->count + 1) * t->stride, sizeof(double));
+    b->pixels = carve(block, b->count * t->stride, sizeof(double));
     b->plane = carve(block, s->width * ORIENTATIONS, sizeof(float));
-    b->row_taps = carve(block, b->listed, size);
     b->rows = carve(block, b->listed, sizeof(REAL *));
+    b->row_taps = carve(block, b->listed * R(BLOCK), size);
     b->column_taps = carve(block, t->stride * b->listed, size);
-    b->columns = carve(block, t->stride * b->listed, sizeof(REAL *));
+    b->columns = carve(block, t->stride * b->listed, sizeof(ptrdiff_t));
     b->column_count = carve(block, t->stride, sizeof(ptrdiff_t));
 }
 
@@ -84,7 +112,7 @@ static void R(list_columns)(R(sift_back) *b, ptrdiff_t phase) {
     for (ptrdiff_t track = 0; track < t->tracks; track++) {
         ptrdiff_t count, first = within_reach(t, track, x, x, &count);
         for (ptrdiff_t u = first; u < first + count; u++, n++) {
-            b->columns[n] = b->row + (track * b->padded + b->pad + u) * ORIENTATIONS;
+            b->columns[n] = (track * b->padded + b->pad + u) * ORIENTATIONS;
             b->column_taps[n] = b->taps[track * t->taps + x - t->start[track] - u * t->stride + t->reach];
         }
     }
@@ -97,12 +125,17 @@ static void R(back_start)(R(sift_back) *b) {
     for (ptrdiff_t track = 0; track < t->tracks; track++)
         for (ptrdiff_t j = 0; j < t->taps; j++)
             b->taps[track * t->taps + j] = (REAL)track_tap(b->scale, track, j - t->reach);
+    memset(b->block_taps, 0, (size_t)(t->tracks * b->ring * R(BLOCK) * size));
+    for (ptrdiff_t track = 0; track < t->tracks; track++)
+        for (ptrdiff_t j = 0; j < t->taps; j++)
+            for (ptrdiff_t r = 0; r < R(BLOCK); r++)
+                b->block_taps[(track * b->ring + j + r) * R(BLOCK) + r] = b->taps[track * t->taps + j];
     for (ptrdiff_t phase = 0; phase < t->stride; phase++) R(list_columns)(b, phase);
-    /* What whole vectors read past the end of a row must be finite, and the gathered row's margins 0. */
-    memset(b->kept, 0, (size_t)(t->taps * b->plane_pitch * size));
-    memset(b->along_x, 0, (size_t)(t->taps * b->pitch * size));
+    /* What whole vectors read past the end of a row must be finite, and the margins of gathered lines 0. */
+    memset(b->kept, 0, (size_t)(b->ring * b->plane_pitch * size));
+    memset(b->along_x, 0, (size_t)(b->ring * b->pitch * size));
     memset(b->shares, 0, (size_t)(t->tracks * b->depth * b->pitch * size));
-    memset(b->row, 0, (size_t)(t->tracks * b->padded * ORIENTATIONS * size));
+    memset(b->lines, 0, (size_t)(R(BLOCK) * b->line_pitch * size));
     memset(b->out, 0, (size_t)((b->count + 8) * ORIENTATIONS * size));
     b->next_plane = most(b->scale->first - t->reach, 0);
     planes_start(&b->planes, b->next_plane);
@@ -112,7 +145,7 @@ static REAL *R(share_row)(const R(sift_back) *b, ptrdiff_t track, ptrdiff_t inde
     return b->shares + (track * b->depth + index % b->depth) * b->pitch;
 }
 
-static REAL *R(kept_row)(const R(sift_back) *b, ptrdiff_t y) { return b->kept + y % b->tracks.taps * b->plane_pitch; }
+static REAL *R(kept_row)(const R(sift_back) *b, ptrdiff_t y) { return b->kept + y % b->ring * b->plane_pitch; }
 
 /* Planes of row y, pooled along x. */
 static void R(back_plane)(R(sift_back) *b, ptrdiff_t y) {
@@ -125,20 +158,21 @@ static void R(back_plane)(R(sift_back) *b, ptrdiff_t y) {
         memcpy(row - j * ORIENTATIONS, row, (size_t)octet);
         memcpy(row + length + (j - 1) * ORIENTATIONS, row + length - ORIENTATIONS, (size_t)octet);
     }
-    REAL *out = b->along_x + y % t->taps * b->pitch;
+    REAL *out = b->along_x + y % b->ring * b->pitch;
     for (ptrdiff_t track = 0; track < t->tracks; track++)
         R(weigh_octets)(out + track * b->across * ORIENTATIONS, kept + t->start[track] * ORIENTATIONS, t->stride,
                         b->taps + track * t->taps, t->taps, t->columns);
 }
 
-/* h on a row of bin centres. */
-static void R(pool_row)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t y) {
+/* h on `count` rows of bin centres, 1 or BLOCK neighbours, from pixel row y on. */
+static void R(pool_rows)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t y, ptrdiff_t count) {
     const sift_tracks *t = &b->tracks;
-    const ptrdiff_t height = b->scale->height;
-    for (; b->next_plane <= least(y + t->reach, height - 1); b->next_plane++) R(back_plane)(b, b->next_plane);
-    for (ptrdiff_t j = 0; j < t->taps; j++)
-        b->rows[j] = b->along_x + inside(y + j - t->reach, height) % t->taps * b->pitch;
-    R(weigh)(b->pooled, b->rows, b->taps + track * t->taps, t->taps, t->tracks * b->across * ORIENTATIONS);
+    const ptrdiff_t last = b->scale->height - 1, n = t->tracks * b->across * ORIENTATIONS, taps = t->taps + count - 1;
+    for (; b->next_plane <= least(y + count - 1 + t->reach, last); b->next_plane++) R(back_plane)(b, b->next_plane);
+    for (ptrdiff_t j = 0; j < taps; j++)
+        b->rows[j] = b->along_x + inside(y + j - t->reach, last + 1) % b->ring * b->pitch;
+    if (count == 1) R(weigh)(b->pooled, b->rows, b->taps + track * t->taps, taps, n);
+    else R(weigh_block)(b->pooled, b->pitch, b->rows, b->block_taps + track * b->ring * R(BLOCK), taps, n);
 }
 
 /* R on a row of bin centres: from bins (iy, ...) of the frames whose bins iy lie on it. */
@@ -161,15 +195,12 @@ static void R(gather_frames)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t index, 
 }
 
 /* q = R / h on a row of bin centres; what lies where h = 0 is lost. */
-static void R(divide_row)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t index, const REAL *relevance) {
-    const sift_tracks *t = &b->tracks;
-    R(pool_row)(b, track, t->start[track] + index * t->stride);
-    R(gather_frames)(b, track, index, relevance);
+static void R(divide_row)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t index, const REAL *pooled) {
     REAL *share = R(share_row)(b, track, index);
     const R(mask) one = (R(mask))R(fill)(1);
     VREAL lost = {0};
-    for (ptrdiff_t i = 0; i < t->tracks * b->across * ORIENTATIONS; i += LANES) {
-        const VREAL h = R(load)(b->pooled + i), r = R(load)(b->mass + i);
+    for (ptrdiff_t i = 0; i < b->tracks.tracks * b->across * ORIENTATIONS; i += LANES) {
+        const VREAL h = R(load)(pooled + i), r = R(load)(b->mass + i);
         const R(mask) full = h > LEAST_POOLED;
         const VREAL divisor = (VREAL)(((R(mask))h & full) | (one & ~full));
         R(store)(share + i, (VREAL)((R(mask))(r / divisor) & full));
@@ -178,24 +209,58 @@ static void R(divide_row)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t index, con
     for (int j = 0; j < LANES; j++) b->lost += (double)lost[j];
 }
 
-/* List the rows of bin centres that pixel row y gathers; a border row also stands for the rows outside it. */
-static ptrdiff_t R(list_rows)(R(sift_back) *b, ptrdiff_t y, ptrdiff_t bottom) {
+/* How many rows of bin centres from `index` on are best pooled together; 0 if no frame has that row. */
+static ptrdiff_t R(rows_together)(const R(sift_back) *b, ptrdiff_t index, ptrdiff_t end) {
     const sift_tracks *t = &b->tracks;
+    ptrdiff_t count = 0;
+    while (count < R(BLOCK) && index + count < end && row_needed(t, index + count, 0, b->scale->rows)) count++;
+    return t->stride == 1 && count == R(BLOCK) ? count : least(count, 1);
+}
+
+/* q on a track's rows of bin centres down to pixel row `last`. */
+static void R(divide_until)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t last, const REAL *relevance) {
+    const sift_tracks *t = &b->tracks;
+    const ptrdiff_t rows = (b->scale->rows - 1) * t->jump + t->span + 1;
+    const ptrdiff_t end = least(rows, floor_divide(last - t->start[track], t->stride) + 1);
+    while (b->next_centre[track] < end) {
+        const ptrdiff_t index = b->next_centre[track], count = R(rows_together)(b, index, end);
+        if (count) R(pool_rows)(b, track, t->start[track] + index * t->stride, count);
+        for (ptrdiff_t r = 0; r < count; r++) {
+            R(gather_frames)(b, track, index + r, relevance);
+            R(divide_row)(b, track, index + r, b->pooled + r * b->pitch);
+        }
+        b->next_centre[track] += most(count, 1);
+    }
+}
+
+/* The first or last row within the frames' reach that pixel row y stands for: a border row also stands for the rows
+ * outside the image, which are its copies. */
+static ptrdiff_t R(topmost)(const R(sift_back) *b, ptrdiff_t y) {
+    return y == 0 ? least(b->scale->first - b->tracks.reach, 0) : y;
+}
+static ptrdiff_t R(bottommost)(const R(sift_back) *b, ptrdiff_t y) {
     const fvlrp_scale *s = b->scale;
-    const ptrdiff_t top = y == 0 ? least(s->first - t->reach, 0) : y;
-    if (y == s->height - 1) bottom = most(bottom, y);
-    else bottom = y;
+    return y == s->height - 1 ? most(s->first + s->step * (s->rows - 1) + 3 * s->bin_size + b->tracks.reach, y) : y;
+}
+
+/* List the rows of bin centres that pixel rows [y, y + count) gather, count <= BLOCK, and their taps. */
+static ptrdiff_t R(list_rows)(R(sift_back) *b, ptrdiff_t y, ptrdiff_t count) {
+    const sift_tracks *t = &b->tracks;
     ptrdiff_t n = 0;
     for (ptrdiff_t track = 0; track < t->tracks; track++) {
-        ptrdiff_t count, first = within_reach(t, track, top, bottom, &count);
-        for (ptrdiff_t index = most(first, 0); index < first + count; index++) {
-            if (!row_needed(t, index, 0, s->rows)) continue;
+        ptrdiff_t centres;
+        const ptrdiff_t first = within_reach(t, track, R(topmost)(b, y), R(bottommost)(b, y + count - 1), &centres);
+        for (ptrdiff_t index = most(first, 0); index < first + centres; index++) {
+            if (!row_needed(t, index, 0, b->scale->rows)) continue;
             const ptrdiff_t centre = t->start[track] + index * t->stride;
-            const REAL *taps = b->taps + track * t->taps + t->reach - centre;
-            REAL tap = 0;
-            for (ptrdiff_t p = most(top, centre - t->reach); p <= least(bottom, centre + t->reach); p++) tap += taps[p];
-            b->rows[n] = R(share_row)(b, track, index);
-            b->row_taps[n++] = tap;
+            for (ptrdiff_t r = 0; r < R(BLOCK); r++) {
+                const ptrdiff_t from = most(R(topmost)(b, y + r) - centre, -t->reach);
+                const ptrdiff_t to = r < count ? least(R(bottommost)(b, y + r) - centre, t->reach) : from - 1;
+                REAL tap = 0;
+                for (ptrdiff_t p = from; p <= to; p++) tap += b->taps[track * t->taps + t->reach + p];
+                b->row_taps[n * R(BLOCK) + r] = tap;
+            }
+            b->rows[n++] = R(share_row)(b, track, index);
         }
     }
     return n;
@@ -212,29 +277,38 @@ INLINE void R(times_planes)(const REAL *octets, const REAL *planes, ptrdiff_t st
     }
 }
 
-/* Add to pixel row y what it gathers from n rows of bin centres. */
-static void R(gather_row)(R(sift_back) *b, ptrdiff_t y, ptrdiff_t n, double *pixels) {
+/* Add to pixel row y what it gathers along x from its line. */
+static void R(gather_line)(R(sift_back) *b, ptrdiff_t y, const REAL *line, double *pixels) {
     const sift_tracks *t = &b->tracks;
     const ptrdiff_t width = b->scale->width, stride = t->stride;
-    for (ptrdiff_t track = 0; track < t->tracks; track++) {
-        const ptrdiff_t at = (track * b->padded + b->pad) * ORIENTATIONS;
-        R(weigh)(b->row + at, b->rows, b->row_taps, n, t->columns * ORIENTATIONS);
-        for (ptrdiff_t i = 0; i < n; i++) b->rows[i] += b->across * ORIENTATIONS;
-    }
     const REAL *planes = R(kept_row)(b, y) + (b->left + t->reach) * ORIENTATIONS;
     for (ptrdiff_t phase = 0; phase < stride; phase++, planes += ORIENTATIONS) {
-        R(weigh)(b->out, b->columns + phase * b->listed, b->column_taps + phase * b->listed, b->column_count[phase],
-                 b->count * ORIENTATIONS);
+        const ptrdiff_t list = phase * b->listed;
+        for (ptrdiff_t i = 0; i < b->column_count[phase]; i++) b->rows[i] = line + b->columns[list + i];
+        R(weigh)(b->out, b->rows, b->column_taps + list, b->column_count[phase], b->count * ORIENTATIONS);
         R(times_planes)(b->out, planes, stride, b->count, b->sums);
-        for (ptrdiff_t m = 0; m < b->count; m++) b->line[phase + m * stride] = (double)b->sums[m];
+        for (ptrdiff_t m = 0; m < b->count; m++) b->pixels[phase + m * stride] = (double)b->sums[m];
     }
-    pixels += y * width;
     const ptrdiff_t right = b->left + b->count * stride;
+    const double *from = b->pixels;
     ptrdiff_t x = b->left;
-    const double *line = b->line;
-    for (; x < 0; x++) pixels[0] += *line++;
-    for (; x < least(right, width); x++) pixels[x] += *line++;
-    for (; x < right; x++) pixels[width - 1] += *line++;
+    pixels += y * width;
+    for (; x < 0; x++) pixels[0] += *from++;
+    for (; x < least(right, width); x++) pixels[x] += *from++;
+    for (; x < right; x++) pixels[width - 1] += *from++;
+}
+
+/* Add to pixel rows [y, y + count) what they gather, count <= BLOCK. */
+static void R(gather_rows)(R(sift_back) *b, ptrdiff_t y, ptrdiff_t count, double *pixels) {
+    const sift_tracks *t = &b->tracks;
+    const ptrdiff_t n = R(list_rows)(b, y, count);
+    if (!n) return;
+    for (ptrdiff_t track = 0; track < t->tracks; track++) {
+        REAL *lines = b->lines + (track * b->padded + b->pad) * ORIENTATIONS;
+        R(weigh_block)(lines, b->line_pitch, b->rows, b->row_taps, n, b->across * ORIENTATIONS);
+        for (ptrdiff_t i = 0; i < n; i++) b->rows[i] += b->across * ORIENTATIONS;
+    }
+    for (ptrdiff_t r = 0; r < count; r++) R(gather_line)(b, y + r, b->lines + r * b->line_pitch, pixels);
 }
 
 static int R(sift_pixels)(const fvlrp_scale *scale, const float *image, const void *relevance, double *pixels,
@@ -250,17 +324,12 @@ static int R(sift_pixels)(const fvlrp_scale *scale, const float *image, const vo
     R(back_layout)(&b, &block);
     R(back_start)(&b);
 
-    const sift_tracks *t = &b.tracks;
-    const ptrdiff_t bottom = scale->first + scale->step * (scale->rows - 1) + 3 * scale->bin_size + t->reach;
-    for (ptrdiff_t y = most(scale->first - t->reach, 0); y <= least(bottom, scale->height - 1); y++) {
-        for (ptrdiff_t track = 0; track < t->tracks; track++) {
-            ptrdiff_t *next = b.next_centre + track;
-            const ptrdiff_t count = (scale->rows - 1) * t->jump + t->span + 1;
-            for (; *next < count && t->start[track] + *next * t->stride <= y + t->reach; ++*next)
-                if (row_needed(t, *next, 0, scale->rows)) R(divide_row)(&b, track, *next, relevance);
-        }
-        const ptrdiff_t n = R(list_rows)(&b, y, bottom);
-        if (n) R(gather_row)(&b, y, n, pixels);
+    const ptrdiff_t reach = b.tracks.reach, last = scale->first + scale->step * (scale->rows - 1) + 3 * scale->bin_size;
+    const ptrdiff_t end = least(last + reach, scale->height - 1) + 1;
+    for (ptrdiff_t y = most(scale->first - reach, 0); y < end; y += R(BLOCK)) {
+        for (ptrdiff_t track = 0; track < b.tracks.tracks; track++)
+            R(divide_until)(&b, track, y + R(BLOCK) - 1 + reach, relevance);
+        R(gather_rows)(&b, y, least(R(BLOCK), end - y), pixels);
     }
     *zero_bin += b.lost;
     free(block.base);
