@@ -289,13 +289,13 @@ static void R(gather_line)(R(sift_back) *b, ptrdiff_t y, const REAL *line, doubl
         R(times_planes)(b->out, planes, stride, b->count, b->sums);
         for (ptrdiff_t m = 0; m < b->count; m++) b->pixels[phase + m * stride] = (double)b->sums[m];
     }
+    /* One addition a pixel: the same bits whether scales add to one map or their maps are added. */
     const ptrdiff_t right = b->left + b->count * stride;
-    const double *from = b->pixels;
-    ptrdiff_t x = b->left;
+    double *from = b->pixels - b->left;
+    for (ptrdiff_t x = b->left; x < 0; x++) from[0] += from[x];
+    for (ptrdiff_t x = width; x < right; x++) from[width - 1] += from[x];
     pixels += y * width;
-    for (; x < 0; x++) pixels[0] += *from++;
-    for (; x < least(right, width); x++) pixels[x] += *from++;
-    for (; x < right; x++) pixels[width - 1] += *from++;
+    for (ptrdiff_t x = most(b->left, 0); x < least(right, width); x++) pixels[x] += from[x];
 }
 
 /* Add to pixel rows [y, y + count) what they gather, count <= BLOCK. */
