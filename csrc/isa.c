@@ -13,6 +13,7 @@
 #include "project.c"
 #include "gmm.c"
 #include "fisher.c"
+#include "sift_pixels.c"
 #undef REAL_BITS
 
 #define REAL_BITS 64
@@ -20,6 +21,7 @@
 #include "project.c"
 #include "gmm.c"
 #include "fisher.c"
+#include "sift_pixels.c"
 #undef REAL_BITS
 
 #define TABLE_NAME_(isa) fvlrp_table_##isa
@@ -28,6 +30,11 @@
 /* One entry for both reals: the model says which. */
 #define BY_REAL(name, model, ...) ((model)->real == FVLRP_F32 ? name##_f32(model, __VA_ARGS__) : name##_f64(model, __VA_ARGS__))
 
+static int sift_pixels(const fvlrp_scale *scale, const float *image, int real, const void *relevance, double *pixels,
+                       double *zero_bin) {
+    return real == FVLRP_F32 ? sift_pixels_f32(scale, image, relevance, pixels, zero_bin)
+                             : sift_pixels_f64(scale, image, relevance, pixels, zero_bin);
+}
 static int model_pack(fvlrp_model *m, const double *basis, const double *mean, const double *priors,
                       const double *means, const double *variances) {
     return BY_REAL(model_pack, m, basis, mean, priors, means, variances);

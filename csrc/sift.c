@@ -1,4 +1,4 @@
-/* sift.c - dense SIFT in VLFeat's geometry, forward and backward: descriptors from an image, pixels from relevance.
+/* sift.c - dense SIFT in VLFeat's geometry: descriptors from an image. The way back is sift_pixels.c.
  *
  * A row of pixels is kept as octets, the 8 orientation planes of one pixel side by side, so that every filter below is
  * a weighted sum of shifted rows and vectorises without a shuffle. Rows stream through rings: a band of frames needs
@@ -141,8 +141,10 @@ static ptrdiff_t row_pitch(ptrdiff_t length, ptrdiff_t size) {
         }                                                                                                              \
     }
 
-DEFINE_WEIGH(, float, vfloat, vfloat_any)
-DEFINE_WEIGH_OCTETS(, float, vpart, vpart_any)
+DEFINE_WEIGH(_f32, float, vfloat, vfloat_any)
+DEFINE_WEIGH(_f64, double, vdouble, vdouble_any)
+DEFINE_WEIGH_OCTETS(_f32, float, vpart, vpart_any)
+DEFINE_WEIGH_OCTETS(_f64, double, vdouble, vdouble_any)
 
 /* ---- image to orientation planes ------------------------------------------------------------------------------- */
 
@@ -195,7 +197,7 @@ static void smooth_along_x(sift_planes_of *p, ptrdiff_t y) {
         p->padded[r + width + j] = row[width - 1];
     }
     for (ptrdiff_t j = 0; j <= 2 * r; j++) p->rows[j] = p->padded + j;
-    weigh(p->wide + y % (2 * r + 1) * p->pitch, p->rows, p->taps, 2 * r + 1, width);
+    weigh_f32(p->wide + y % (2 * r + 1) * p->pitch, p->rows, p->taps, 2 * r + 1, width);
 }
 
 static float *smooth_row(const sift_planes_of *p, ptrdiff_t y) { return p->smooth + y % 3 * p->pitch + LEAD; }
@@ -208,7 +210,7 @@ static void smooth_until(sift_planes_of *p, ptrdiff_t last) {
         for (ptrdiff_t j = 0; j <= 2 * r; j++)
             p->rows[j] = p->wide + inside(y + j - r, height) % (2 * r + 1) * p->pitch;
         float *row = smooth_row(p, y);
-        weigh(row, p->rows, p->taps, 2 * r + 1, width);
+        weigh_f32(row, p->rows, p->taps, 2 * r + 1, width);
         row[-1] = row[0];
         row[width] = row[width - 1];
     }
@@ -351,6 +353,15 @@ static int row_needed(const sift_tracks *t, ptrdiff_t index, ptrdiff_t begin, pt
     return 0;
 }
 
+INLINE ptrdiff_t floor_divide(ptrdiff_t a, ptrdiff_t b) { return a / b - (a % b < 0); }
+
+/* Entries of a track whose centre lies within reach of one of the pixels [from, to]: the first, and how many. */
+INLINE ptrdiff_t within_reach(const sift_tracks *t, ptrdiff_t track, ptrdiff_t from, ptrdiff_t to, ptrdiff_t *count) {
+    const ptrdiff_t first = floor_divide(from - t->reach - t->start[track] + t->stride - 1, t->stride);
+    *count = floor_divide(to + t->reach - t->start[track], t->stride) - first + 1;
+    return first;
+}
+
 /* ---- descriptors ----------------------------------------------------------------------------------------------- */
 
 typedef struct sift_band {
@@ -406,7 +417,7 @@ static void pool_along_x(sift_band *b, ptrdiff_t y) {
     }
     float *out = b->along_x + y % t->taps * b->pitch;
     for (ptrdiff_t track = 0; track < t->tracks; track++)
-        weigh_octets(out + track * t->columns * ORIENTATIONS, b->octets + t->start[track] * ORIENTATIONS, t->stride,
+        weigh_octets_f32(out + track * t->columns * ORIENTATIONS, b->octets + t->start[track] * ORIENTATIONS, t->stride,
                      b->taps + track * t->taps, t->taps, t->columns);
 }
 
@@ -421,7 +432,7 @@ static void pool_along_y(sift_band *b, ptrdiff_t track, ptrdiff_t index, ptrdiff
     for (; b->next <= least(y + t->reach, height - 1); b->next++) pool_along_x(b, b->next);
     for (ptrdiff_t j = 0; j < t->taps; j++)
         b->rows[j] = b->along_x + inside(y + j - t->reach, height) % t->taps * b->pitch;
-    weigh(pooled_row(b, track, index), b->rows, b->taps + track * t->taps, t->taps,
+    weigh_f32(pooled_row(b, track, index), b->rows, b->taps + track * t->taps, t->taps,
           t->tracks * t->columns * ORIENTATIONS);
 }
 
@@ -520,245 +531,6 @@ static int sift(const fvlrp_scale *scale, const float *image, ptrdiff_t begin, p
         if (scale->type == FVLRP_U8) describe_row(&b, k, FVLRP_U8, values, zeroed);
         else describe_row(&b, k, FVLRP_F32, values, zeroed);
     }
-    free(block.base);
-    return FVLRP_OK;
-}
-
-/* ---- relevance to pixels --------------------------------------------------------------------------------------- */
-
-/* With h the pooled planes and q = R / h at every bin centre, pixel p gets sum_o G_o(p) sum_c filter(p - c) q_o(c): the
- * adjoint of the pooling. All of it streams down the image: frames are scattered onto the rows of bin centres, a row
- * is divided by h once every frame above it is in, and a pixel row gathers the centres within reach. Pixels outside the
- * image are copies of the border pixel, so what they gather is the border pixel's. */
-typedef struct sift_back {
-    const fvlrp_scale *scale;
-    sift_tracks tracks;
-    sift_planes_of planes;
-    ptrdiff_t next_plane, next_frame, opened;  /* rows of planes, rows of frames, rows of centres begun so far */
-    ptrdiff_t next_centre[BINS];               /* rows of centres divided so far, per track */
-    ptrdiff_t pad, pitch, depth, width, left;  /* a track's columns have `pad` zero octets on either side */
-    ptrdiff_t gathered, listed;                /* octets of one phase; capacity of a list of weighted columns */
-    double *taps, *octets, *along_x, *pooled, *shares, *row, *out, *list_taps;
-    float *kept;                               /* ring of planes, `taps` rows */
-    const double **list_rows;                  /* (stride, listed): what a pixel column of each phase gathers */
-    ptrdiff_t *list_count;
-    double lost;
-} sift_back;
-
-/* Floats that make one vector of doubles. */
-typedef float vhalf_any __attribute__((vector_size(VBYTES / 2), aligned(4), may_alias));
-typedef int64_t vlong __attribute__((vector_size(VBYTES)));
-
-INLINE double sum_lanes(vdouble v) {
-#if VBYTES == 64
-    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
-#elif VBYTES == 32
-    return (v[0] + v[2]) + (v[1] + v[3]);
-#else
-    return v[0] + v[1];
-#endif
-}
-
-DEFINE_WEIGH(_double, double, vdouble, vdouble_any)
-DEFINE_WEIGH_OCTETS(_double, double, vdouble, vdouble_any)
-
-static void back_layout(sift_back *b, sift_block *block) {
-    const sift_tracks *t = &b->tracks;
-    const fvlrp_scale *s = b->scale;
-    const ptrdiff_t size = sizeof(double), frame = 3 * s->bin_size;
-    planes_layout(&b->planes, block);
-    b->pad = (2 * t->reach + frame) / t->stride + 4;
-    b->width = t->columns + 2 * b->pad;
-    b->pitch = row_pitch(t->tracks * b->width * ORIENTATIONS, size);
-    b->depth = (2 * t->reach + frame) / t->stride + 2;
-    b->left = s->first - t->reach;
-    b->gathered = (s->step * (s->cols - 1) + frame + 2 * t->reach) / t->stride + 1;
-    b->listed = most(t->tracks * (t->taps / t->stride + 1), t->taps);
-    b->taps = carve(block, t->tracks * t->taps, size);
-    b->octets = carve(block, (s->width + 2 * t->reach + 4 * t->stride) * ORIENTATIONS, size);
-    b->along_x = carve(block, t->taps, b->pitch * size);
-    b->pooled = carve(block, b->pitch, size);
-    b->shares = carve(block, t->tracks * b->depth, b->pitch * size);
-    b->row = carve(block, b->pitch, size);
-    b->out = carve(block, b->gathered * ORIENTATIONS, size);
-    b->kept = carve(block, t->taps, s->width * ORIENTATIONS * (ptrdiff_t)sizeof(float));
-    b->list_taps = carve(block, (t->stride + 1) * b->listed, size);
-    b->list_rows = carve(block, (t->stride + 1) * b->listed, sizeof(double *));
-    b->list_count = carve(block, t->stride, sizeof(ptrdiff_t));
-}
-
-INLINE ptrdiff_t floor_divide(ptrdiff_t a, ptrdiff_t b) { return a / b - (a % b < 0); }
-
-/* Entries of a track whose centre lies within reach of pixel p: the first, and how many. */
-INLINE ptrdiff_t within_reach(const sift_tracks *t, ptrdiff_t track, ptrdiff_t p, ptrdiff_t *count) {
-    const ptrdiff_t first = floor_divide(p - t->reach - t->start[track] + t->stride - 1, t->stride);
-    *count = floor_divide(p + t->reach - t->start[track], t->stride) - first + 1;
-    return first;
-}
-
-static void back_start(sift_back *b) {
-    const sift_tracks *t = &b->tracks;
-    const fvlrp_scale *s = b->scale;
-    for (ptrdiff_t track = 0; track < t->tracks; track++)
-        for (ptrdiff_t j = 0; j < t->taps; j++) b->taps[track * t->taps + j] = track_tap(s, track, j - t->reach);
-    memset(b->octets, 0, (size_t)((s->width + 2 * t->reach + 4 * t->stride) * ORIENTATIONS) * sizeof(double));
-    memset(b->along_x, 0, (size_t)(t->taps * b->pitch) * sizeof(double));
-    b->next_plane = most(s->first - t->reach, 0);
-    planes_start(&b->planes, b->next_plane);
-
-    /* Pixel columns `stride` apart gather with the same taps: one list for each phase, of every track's columns. */
-    for (ptrdiff_t phase = 0; phase < t->stride; phase++) {
-        ptrdiff_t n = phase * b->listed;
-        for (ptrdiff_t track = 0; track < t->tracks; track++) {
-            const ptrdiff_t x = b->left + phase;
-            ptrdiff_t count, first = within_reach(t, track, x, &count);
-            for (ptrdiff_t u = first; u < first + count; u++, n++) {
-                b->list_rows[n] = b->row + (track * b->width + b->pad + u) * ORIENTATIONS;
-                b->list_taps[n] = b->taps[track * t->taps + x - t->start[track] - u * t->stride + t->reach];
-            }
-        }
-        b->list_count[phase] = n - phase * b->listed;
-    }
-}
-
-static double *share_row(const sift_back *b, ptrdiff_t track, ptrdiff_t index) {
-    return b->shares + (track * b->depth + index % b->depth) * b->pitch;
-}
-
-/* Add the relevance of frame row k at its bin centres. */
-INLINE void scatter_frames(sift_back *b, ptrdiff_t k, int real, const void *relevance) {
-    const sift_tracks *t = &b->tracks;
-    const ptrdiff_t last = k * t->jump + t->span;
-    for (; b->opened <= last; b->opened++)
-        for (ptrdiff_t track = 0; track < t->tracks; track++)
-            memset(share_row(b, track, b->opened), 0, (size_t)b->pitch * sizeof(double));
-    double *rows[BINS];
-    ptrdiff_t columns[BINS];
-    for (int i = 0; i < BINS; i++) {
-        rows[i] = share_row(b, t->track[i], k * t->jump + t->shift[i]);
-        columns[i] = (t->track[i] * b->width + b->pad + t->shift[i]) * ORIENTATIONS;
-    }
-    for (ptrdiff_t j = 0; j < b->scale->cols; j++) {
-        const ptrdiff_t from = (k * b->scale->cols + j) * VALUES;
-        UNROLL for (int bin = 0; bin < BINS * BINS; bin++) {
-            double *to = rows[bin / BINS] + columns[bin % BINS] + j * t->jump * ORIENTATIONS;
-            UNROLL for (int o = 0; o < ORIENTATIONS; o++)
-                to[o] += real == FVLRP_F32 ? (double)((const float *)relevance)[from + bin * ORIENTATIONS + o]
-                                           : ((const double *)relevance)[from + bin * ORIENTATIONS + o];
-        }
-    }
-}
-
-static void back_plane(sift_back *b, ptrdiff_t y) {
-    const sift_tracks *t = &b->tracks;
-    const ptrdiff_t width = b->scale->width;
-    float *kept = b->kept + y % t->taps * width * ORIENTATIONS;
-    planes_row(&b->planes, y, kept);
-    double *octets = b->octets;
-    for (ptrdiff_t x = -t->reach; x < 0; x++, octets += ORIENTATIONS)
-        for (int o = 0; o < ORIENTATIONS; o++) octets[o] = kept[o];
-    for (ptrdiff_t i = 0; i < width * ORIENTATIONS; i++) octets[i] = kept[i];
-    octets += width * ORIENTATIONS;
-    for (ptrdiff_t x = 0; x < t->reach; x++, octets += ORIENTATIONS)
-        for (int o = 0; o < ORIENTATIONS; o++) octets[o] = kept[(width - 1) * ORIENTATIONS + o];
-    double *out = b->along_x + y % t->taps * b->pitch;
-    for (ptrdiff_t track = 0; track < t->tracks; track++)
-        weigh_octets_double(out + (track * b->width + b->pad) * ORIENTATIONS,
-                            b->octets + t->start[track] * ORIENTATIONS, t->stride, b->taps + track * t->taps, t->taps,
-                            t->columns);
-}
-
-/* q = R / h on a row of bin centres; what lies where h = 0 is lost. */
-static void divide_row(sift_back *b, ptrdiff_t track, ptrdiff_t index) {
-    const sift_tracks *t = &b->tracks;
-    const ptrdiff_t height = b->scale->height, y = t->start[track] + index * t->stride;
-    const ptrdiff_t n = t->tracks * b->width * ORIENTATIONS;
-    for (; b->next_plane <= least(y + t->reach, height - 1); b->next_plane++) back_plane(b, b->next_plane);
-    if (!row_needed(t, index, 0, b->scale->rows)) return;
-    const double **rows = b->list_rows + t->stride * b->listed;
-    for (ptrdiff_t j = 0; j < t->taps; j++)
-        rows[j] = b->along_x + inside(y + j - t->reach, height) % t->taps * b->pitch;
-    weigh_double(b->pooled, rows, b->taps + track * t->taps, t->taps, n);
-    double *share = share_row(b, track, index);
-    vdouble lost = {0};
-    for (ptrdiff_t i = 0; i < n; i += DOUBLES) {
-        const vdouble h = *(const vdouble_any *)(b->pooled + i), r = *(const vdouble_any *)(share + i);
-        const vlong full = (vlong)(h > 0), one = (vlong)(1 - (vdouble){0});
-        const vdouble divisor = (vdouble)((vlong)h | (one & ~full));
-        *(vdouble_any *)(share + i) = (vdouble)((vlong)(r / divisor) & full);
-        lost += (vdouble)((vlong)r & ~full);
-    }
-    b->lost += sum_lanes(lost);
-}
-
-/* Gather pixel row y, which may lie outside the image. */
-static void gather_row(sift_back *b, ptrdiff_t y, double *pixels) {
-    const sift_tracks *t = &b->tracks;
-    const fvlrp_scale *s = b->scale;
-    const double **rows = b->list_rows + t->stride * b->listed;
-    double *taps = b->list_taps + t->stride * b->listed;
-    ptrdiff_t n = 0;
-    for (ptrdiff_t track = 0; track < t->tracks; track++) {
-        ptrdiff_t count, first = within_reach(t, track, y, &count);
-        const ptrdiff_t last = least(first + count, b->opened); /* rows between frames far apart are not zeroed yet */
-        for (ptrdiff_t index = most(first, 0); index < last; index++, n++) {
-            rows[n] = share_row(b, track, index);
-            taps[n] = b->taps[track * t->taps + y - t->start[track] - index * t->stride + t->reach];
-        }
-    }
-    if (!n) return;
-    weigh_double(b->row, rows, taps, n, t->tracks * b->width * ORIENTATIONS);
-
-    y = inside(y, s->height);
-    pixels += y * s->width;
-    const float *planes = b->kept + y % t->taps * s->width * ORIENTATIONS;
-    const ptrdiff_t right = s->first + s->step * (s->cols - 1) + 3 * s->bin_size + t->reach;
-    for (ptrdiff_t phase = 0; phase < t->stride; phase++) {
-        const ptrdiff_t count = (right - b->left - phase) / t->stride + 1;
-        weigh_double(b->out, b->list_rows + phase * b->listed, b->list_taps + phase * b->listed, b->list_count[phase],
-                     count * ORIENTATIONS);
-        for (ptrdiff_t m = 0; m < count; m++) {
-            const ptrdiff_t x = inside(b->left + phase + m * t->stride, s->width);
-            const float *octet = planes + x * ORIENTATIONS;
-            vdouble sum = {0};
-            UNROLL for (int o = 0; o < ORIENTATIONS; o += DOUBLES) {
-                const vdouble plane = __builtin_convertvector(*(const vhalf_any *)(octet + o), vdouble);
-                sum += plane * *(const vdouble_any *)(b->out + m * ORIENTATIONS + o);
-            }
-            pixels[x] += sum_lanes(sum);
-        }
-    }
-}
-
-static int sift_pixels(const fvlrp_scale *scale, const float *image, int real, const void *relevance, double *pixels,
-                       double *zero_bin) {
-    sift_back b = {.scale = scale, .tracks = sift_tracks_of(scale)};
-    const int status = planes_open(&b.planes, scale, image);
-    if (status) return status;
-    sift_block block = {0};
-    back_layout(&b, &block);
-    block.base = scratch(block.used, 1);
-    if (!block.base) return FVLRP_E_MEMORY;
-    block.used = 0;
-    back_layout(&b, &block);
-    back_start(&b);
-
-    const sift_tracks *t = &b.tracks;
-    const ptrdiff_t bottom = scale->first + scale->step * (scale->rows - 1) + 3 * scale->bin_size + t->reach;
-    for (ptrdiff_t y = scale->first - t->reach; y <= bottom; y++) {
-        const ptrdiff_t ahead = y + t->reach;
-        for (; b.next_frame < scale->rows && scale->first + scale->step * b.next_frame <= ahead; b.next_frame++) {
-            if (real == FVLRP_F32) scatter_frames(&b, b.next_frame, FVLRP_F32, relevance);
-            else scatter_frames(&b, b.next_frame, FVLRP_F64, relevance);
-        }
-        for (ptrdiff_t track = 0; track < t->tracks; track++) {
-            ptrdiff_t *next = b.next_centre + track;
-            const ptrdiff_t count = (scale->rows - 1) * t->jump + t->span + 1;
-            for (; *next < count && t->start[track] + *next * t->stride <= ahead; ++*next) divide_row(&b, track, *next);
-        }
-        gather_row(&b, y, pixels);
-    }
-    *zero_bin += b.lost;
     free(block.base);
     return FVLRP_OK;
 }

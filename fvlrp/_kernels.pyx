@@ -159,14 +159,14 @@ def sift_planes(grey, grid, *, sigma, window, window_size, contrast_threshold, a
     return planes
 
 
-def sift_pixels(grey, grid, relevance, *, sigma, window, window_size, contrast_threshold, angles):
-    """Relevance of one scale's values, float32 or float64 (rows, cols, 128), down to pixels.
+def sift_pixels(grey, grid, relevance, pixels, *, sigma, window, window_size, contrast_threshold, angles):
+    """Add the relevance of one scale's values, float32 or float64 (rows, cols, 128), to `pixels` float64 (H, W).
 
-    Returns float64 (height, width) and the relevance of values whose bin holds no gradient at all.
+    Returns the relevance of values whose bin holds no gradient at all.
     """
     cdef fvlrp_scale scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
     take(relevance, "relevance", (grid.rows, grid.cols, 128), [np.float32, np.float64])
-    pixels = np.zeros((scale.height, scale.width))
+    take(pixels, "pixels", grey.shape, [np.float64], True)
     cdef int real = element(relevance), status
     cdef const float *image = <const float *>address(grey)
     cdef const void *given = address(relevance)
@@ -175,7 +175,7 @@ def sift_pixels(grey, grid, relevance, *, sigma, window, window_size, contrast_t
     with nogil:
         status = fvlrp_sift_pixels(&scale, image, real, given, out, &zero_bin)
     check(status)
-    return pixels, zero_bin
+    return zero_bin
 
 
 

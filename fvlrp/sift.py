@@ -197,14 +197,21 @@ class DenseSIFT:
             )
         real = np.float32 if relevance.dtype == np.float32 else np.float64
         relevance = np.ascontiguousarray(relevance, real)
+        n_jobs = self.n_jobs if n_jobs is None else n_jobs
+        scales = _dearest_first(geometry)
+        # A kernel adds to a pixel once, so that one map for all scales and a map for each give the same bits.
+        heatmap = np.zeros(grey.shape)
+        maps = [heatmap if threads.count(n_jobs) == 1 else np.zeros(grey.shape) for _ in scales]
         tasks = [
-            partial(_kernels.sift_pixels, grey, scale, _of(scale, relevance), **self._options(scale.bin_size))
-            for scale in _dearest_first(geometry)
+            partial(_kernels.sift_pixels, grey, scale, _of(scale, relevance), pixels, **self._options(scale.bin_size))
+            for scale, pixels in zip(scales, maps, strict=True)
         ]
-        heatmap, zero_bin = np.zeros(grey.shape), 0.0
-        for pixels, lost in threads.run(tasks, self.n_jobs if n_jobs is None else n_jobs):
-            heatmap += pixels
+        zero_bin = 0.0
+        for lost in threads.run(tasks, n_jobs):
             zero_bin += lost
+        for pixels in maps:
+            if pixels is not heatmap:
+                heatmap += pixels
         return heatmap, zero_bin
 
     def _options(self, bin_size: int) -> dict:
