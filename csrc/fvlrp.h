@@ -86,7 +86,8 @@ int fvlrp_sift_planes(const fvlrp_scale *scale, const float *image, float *plane
  *   pixels     double (height, width): ADDED to
  *   zero_bin   double: ADDED to: relevance of values whose bin holds no gradient at all (h = 0), which has no pixels
  * With q_lbo = R_lbo / h_lbo, R_p = sum_o G_o(p) sum_{l,b} tri(p - c_lb) q_lbo; replicated borders fold back onto the
- * pixel they were copied from. sum(pixels) + zero_bin = sum(relevance). */
+ * pixel they were copied from. sum(pixels) + zero_bin = sum(relevance), up to rounding in
+ * the real type. Each pixel is added to once. */
 int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, const void *relevance, double *pixels,
                       double *zero_bin);
 

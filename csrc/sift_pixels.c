@@ -5,12 +5,14 @@
  * centres, the row is divided by h, and a pixel row gathers the centres within reach. Pixels outside the image are
  * copies of the border pixel, so what they gather is the border pixel's.
  *
- * Every term q filter G that a pixel gathers is a share of one R and no larger than it, so that float is as good here as
- * it is for R. Sums over more than one pixel or one row run in double. Included by isa.c once per real type. */
+ * Every term q filter G that a pixel gathers is a share of one R and no larger than it, so that float is as good here
+ * as it is for R. What is lost is summed over rows, and pixels over scales, in double. Included by isa.c once per real
+ * type. */
 
 typedef __typeof__((VREAL){0} > (VREAL){0}) R(mask);
 
-/* A bin that holds less is empty: R / h must stay finite. What gradients leave in a bin is at least 1e-13. */
+/* A bin that holds no more is empty: R / h must stay finite. What a gradient leaves in a bin is 1e-13 or more, but where
+ * a narrow Gaussian window all but removes it. */
 #if REAL_BITS == 32
 #define LEAST_POOLED 1e-25f
 #else
@@ -209,7 +211,8 @@ static void R(divide_row)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t index, con
     for (int j = 0; j < LANES; j++) b->lost += (double)lost[j];
 }
 
-/* How many rows of bin centres from `index` on are best pooled together; 0 if no frame has that row. */
+/* How many rows of bin centres from `index` on are best pooled together; 0 if no frame has that row. Rows further apart
+ * than a pixel share too few of their taps. */
 static ptrdiff_t R(rows_together)(const R(sift_back) *b, ptrdiff_t index, ptrdiff_t end) {
     const sift_tracks *t = &b->tracks;
     ptrdiff_t count = 0;
@@ -233,8 +236,8 @@ static void R(divide_until)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t last, co
     }
 }
 
-/* The first or last row within the frames' reach that pixel row y stands for: a border row also stands for the rows
- * outside the image, which are its copies. */
+/* The first and the last row that pixel row y stands for: a border row also stands for the rows outside the image and
+ * within reach, which are its copies. */
 static ptrdiff_t R(topmost)(const R(sift_back) *b, ptrdiff_t y) {
     return y == 0 ? least(b->scale->first - b->tracks.reach, 0) : y;
 }
