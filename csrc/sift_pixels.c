@@ -11,7 +11,7 @@
 
 typedef __typeof__((VREAL){0} > (VREAL){0}) R(mask);
 
-/* A bin that holds no more is empty: R / h must stay finite. What a gradient leaves in a bin is 1e-13 or more, but where
+/* A bin that holds no more is empty: R / h must stay finite. What a gradient leaves in a bin is 1e-13 or more, unless
  * a narrow Gaussian window all but removes it. */
 #if REAL_BITS == 32
 #define LEAST_POOLED 1e-25f
