@@ -211,3 +211,28 @@ int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, pt
     return kernels->splat(real, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, taps, length, lead,
                           height, width, pixels);
 }
+
+/* Sizes and reaches that cannot overflow. */
+static int bad_windows(const fvlrp_windows *w, ptrdiff_t k, ptrdiff_t n) {
+    const ptrdiff_t most = 1 << 24;
+    const ptrdiff_t sizes[] = {w->channels, w->height, w->width, w->kernel_y, w->kernel_x, w->stride_y, w->stride_x,
+                               w->dilation_y, w->dilation_x, w->cols};
+    for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++)
+        if (sizes[i] < 1 || sizes[i] > most) return 1;
+    if (w->top < -most || w->top > most || w->left < -most || w->left > most) return 1;
+    if (w->first < 0 || w->first > most || w->rows < 0 || w->rows > most) return 1;
+    const size_t plane = checked(w->height, w->width);
+    if (!checked(w->channels, (ptrdiff_t)plane) || !checked(w->channels * (ptrdiff_t)plane, sizeof(double))) return 1;
+    return k / (w->kernel_y * w->kernel_x) != w->channels || k % (w->kernel_y * w->kernel_x) || n != w->rows * w->cols;
+}
+
+int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
+                  ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
+                  const void *bias, int add, void *c, ptrdiff_t ldc) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_real(real) || m < 0 || k < 0 || n < 0 || taps < 1 || k % taps) return FVLRP_E_ARGUMENT;
+    if (windows ? bad_windows(windows, k, n) : k > 1 && ldb < n) return FVLRP_E_ARGUMENT;
+    if (m > 1 && ldc < n) return FVLRP_E_ARGUMENT;
+    if (m == 0 || n == 0) return FVLRP_OK;
+    return kernels->product(real, m, k, n, a, row, channel, tap, taps, b, ldb, windows, bias, add, c, ldc);
+}

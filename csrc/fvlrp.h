@@ -208,6 +208,27 @@ int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, pt
                 ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
                 ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width, double *pixels);
 
+/* ---- dense products and convolutions --------------------------------------------------------------------------- */
+
+/* The windows of an image as a matrix: row (channel, ky, kx), column (oy, ox) holds the pixel
+ * y = (first + oy) stride_y + ky dilation_y - top, x = ox stride_x + kx dilation_x - left, or 0 outside the image. */
+typedef struct fvlrp_windows {
+    ptrdiff_t channels, height, width; /* of the image, C-contiguous */
+    ptrdiff_t kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x;
+    ptrdiff_t top, left;         /* padding before the image; may be negative */
+    ptrdiff_t first, rows, cols; /* the output rows first .. first + rows - 1 of `cols` pixels */
+} fvlrp_windows;
+
+/* C = A B + bias, or C += A B + bias.
+ *   a     real: A (m, k) at a[i row + (j / taps) channel + (j % taps) tap]; strides in elements, of any sign
+ *   b     real (k, n), rows ldb apart; or the image of `windows`, where that is not NULL: then ldb is not used
+ *   bias  real (m), or NULL
+ *   c     real (m, n), rows ldc apart; disjoint from the rest
+ * taps divides k; rows of A with contiguous columns (channel = taps, tap = 1) are read where they lie. */
+int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
+                  ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
+                  const void *bias, int add, void *c, ptrdiff_t ldc);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,7 +1,7 @@
 /* isa.c - the hot kernels of one instruction set, compiled once for each with -DFVLRP_ISA=v2|v3|v4|generic.
  *
- * Everything included here is static: the table is all that leaves this translation unit. The kernels of the Fisher
- * vector are compiled twice, for float and for double. */
+ * Everything included here is static: the table is all that leaves this translation unit. Those of the Fisher
+ * vector and dense products are compiled twice, for float and for double. */
 #include "common.h"
 
 #include "sift.c"
@@ -14,6 +14,7 @@
 #include "gmm.c"
 #include "fisher.c"
 #include "sift_pixels.c"
+#include "product.c"
 #undef REAL_BITS
 
 #define REAL_BITS 64
@@ -22,6 +23,7 @@
 #include "gmm.c"
 #include "fisher.c"
 #include "sift_pixels.c"
+#include "product.c"
 #undef REAL_BITS
 
 #define TABLE_NAME_(isa) fvlrp_table_##isa
@@ -64,6 +66,12 @@ static int tables(const fvlrp_model *m, ptrdiff_t cells, const double *shares, c
                   const double *priors, const double *means, const double *deviations, void *out) {
     return BY_REAL(tables, m, cells, shares, member, priors, means, deviations, out);
 }
+static int product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
+                   ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
+                   const void *bias, int add, void *c, ptrdiff_t ldc) {
+    return (real == FVLRP_F32 ? product_f32 : product_f64)(m, k, n, a, row, channel, tap, taps, b, ldb, windows, bias,
+                                                           add, c, ldc);
+}
 
 const fvlrp_table TABLE_NAME(FVLRP_ISA) = {
     .sift = sift,
@@ -79,4 +87,5 @@ const fvlrp_table TABLE_NAME(FVLRP_ISA) = {
     .normalise = normalise,
     .shares = shares,
     .splat = splat,
+    .product = product,
 };

@@ -611,3 +611,103 @@ def splat(values, ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, weight_y, 
             real, pv, rows, cols, bins, spacing, first, step, wy, wx, pt, length, lead, height, width, pp
         )
     check(status)
+
+
+# ---- dense products and convolutions ---------------------------------------------------------------------------------
+
+cdef extern from "fvlrp.h" nogil:
+    ctypedef struct fvlrp_windows:
+        ptrdiff_t channels, height, width, kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x, top, left
+        ptrdiff_t first, rows, cols
+
+    int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
+                      ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
+                      const void *bias, int add, void *c, ptrdiff_t ldc)
+
+
+def _strided(array, name, shape, dtype, bint writable=False):
+    """Row length of an array of `shape` (None = any length) and `dtype`, or an error that names it."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        raise TypeError(f"{name} must be an array of {dtype}, got {getattr(array, 'dtype', type(array).__name__)}")
+    if array.ndim != 2 or any(want is not None and want != got for want, got in zip(shape, array.shape)):
+        wanted = ", ".join("any" if want is None else str(want) for want in shape)
+        raise ValueError(f"{name} must have shape ({wanted}), got {array.shape}")
+    if writable and not array.flags.writeable:
+        raise ValueError(f"{name} must be writable: results go there")
+    if array.shape[0] <= 1 and array.flags.c_contiguous or array.size == 0:
+        return array.shape[1]
+    row, column = array.strides
+    if array.shape[1] > 1 and column != array.itemsize:
+        raise ValueError(f"{name} must have contiguous rows")
+    if row % array.itemsize or row < array.shape[1] * array.itemsize:
+        raise ValueError(f"{name} must have rows one after the other")
+    return row // array.itemsize
+
+
+cdef int multiply(a, b, ptrdiff_t ldb, const fvlrp_windows *windows, ptrdiff_t n, out, bias, bint add) except -1:
+    """`out` (m, n) from `a` (m, channels, taps) of any strides, and a matrix or the windows of an image."""
+    cdef ptrdiff_t m = a.shape[0], taps = a.shape[2], k = a.shape[1] * a.shape[2], row, channel, tap
+    if any(stride % a.itemsize for stride in a.strides):
+        raise ValueError("a must have strides of whole elements")
+    row, channel, tap = (stride // a.itemsize for stride in a.strides)
+    cdef ptrdiff_t ldc = _strided(out, "out", (m, n), a.dtype, True)
+    if bias is not None:
+        take(bias, "bias", (m,), [a.dtype])
+    cdef int real = element(a), status
+    cdef const void *pa = address(a)
+    cdef const void *pb = address(b)
+    cdef const void *ps = address(bias)
+    cdef void *pc = address(out)
+    with nogil:
+        status = fvlrp_product(real, m, k, n, pa, row, channel, tap, taps, pb, ldb, windows, ps, add, pc, ldc)
+    return check(status)
+
+
+def _real(a, ndim):
+    """Refuse an `a` that is not real with `ndim` axes."""
+    if not isinstance(a, np.ndarray) or a.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise TypeError(f"a must be an array of float32 or float64, got {getattr(a, 'dtype', type(a).__name__)}")
+    if a.ndim != ndim:
+        raise ValueError(f"a must have {ndim} axes, got shape {a.shape}")
+
+
+def product(a, b, out, bias=None, bint add=False):
+    """`out` (m, n) = a (m, k) @ b (k, n) + bias (m,), or added to `out`; all float32 or all float64.
+
+    `a` may have any strides; rows of `b` and `out` are contiguous. `out` overlaps none of the others.
+    """
+    _real(a, 2)
+    cdef ptrdiff_t ldb = _strided(b, "b", (a.shape[1], None), a.dtype)
+    multiply(a[:, :, None], b, ldb, NULL, b.shape[1], out, bias, add)
+    return out
+
+
+def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bias=None, bint add=False):
+    """`out` (m, n) = `a` times the windows of an image, one a column, without the matrix of them.
+
+    Parameters
+    ----------
+    a : float32 or float64 (m, C, kh * kw)
+        Of any strides.
+    x : (C, H, W), C-contiguous, of the dtype of `a`
+    kernel, stride, dilation : (int, int)
+        Along y, along x.
+    pads : (top, left, ...)
+        Pixels of zeros before `x`; negative ones cut it. Behind it there are as many as it takes.
+    rows, cols : (begin, end), int
+        Half-open band of output rows, and pixels of each: n = (end - begin) * cols.
+    bias, add : as in `product`
+    """
+    _real(a, 3)
+    take(x, "x", (None, None, None), [a.dtype])
+    if a.shape[1:] != (x.shape[0], kernel[0] * kernel[1]):
+        raise ValueError(f"a must have shape (any, {x.shape[0]}, {kernel[0] * kernel[1]}), got {a.shape}")
+    cdef fvlrp_windows w
+    w.channels, w.height, w.width = x.shape
+    w.kernel_y, w.kernel_x = kernel
+    w.stride_y, w.stride_x = stride
+    w.dilation_y, w.dilation_x = dilation
+    w.top, w.left = pads[0], pads[1]
+    w.first, w.rows, w.cols = rows[0], rows[1] - rows[0], cols
+    multiply(a, x, 0, &w, w.rows * w.cols, out, bias, add)
+    return out

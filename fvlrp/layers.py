@@ -14,6 +14,8 @@ from math import prod
 
 import numpy as np
 
+from . import _kernels
+
 BAND_BYTES = 1 << 21  # of columns at a time: what the second- and third-level caches hold
 
 
@@ -183,42 +185,22 @@ class Conv(Layer):
     def forward(self, x, then=None):
         """The convolution of x; `then`, an elementwise layer, is applied to each part while it is in the cache."""
         out = np.empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
-        product = self._depthwise if self.depthwise else self._pointwise if self.pointwise else self._banded
-        for image, result in zip(x, out, strict=True):
+        product = self._depthwise if self.depthwise else self._banded
+        for image, result in zip(np.ascontiguousarray(x), out, strict=True):
             product(image, result, then)
         return out
 
-    def _pointwise(self, x, out, then) -> None:
-        weight, bias = self.cast("weight", x.dtype).reshape(len(self.weight), -1), self.cast("bias", x.dtype)
-        for inputs, results, mine in self._grouped(x, out):
-            inputs, flat = inputs.reshape(len(inputs), -1), results.reshape(len(results), -1)
-            for begin, end in bands(flat.shape[1], (len(inputs) + len(flat)) * x.itemsize):
-                _finish(np.matmul(weight[mine], inputs[:, begin:end], out=flat[:, begin:end]), bias[mine], then)
-
     def _banded(self, x, out, then) -> None:
-        """Columns of a band of rows, times the weights, while they are in the cache; the bias meets a row of ones."""
-        weight, out_width = self._biased(x.dtype), out.shape[2]
-        size, per_row = self.weight[0].size, weight.shape[1] * out_width
-        parts = bands(out.shape[1], per_row * x.itemsize)
-        memory = np.empty(per_row * parts[0][1], x.dtype)
+        """Bands of output rows, as many as stay in the cache until `then` has seen them."""
+        weight, bias = self.cast("weight", x.dtype).reshape(*self.weight.shape[:2], -1), self.cast("bias", x.dtype)
+        window, out_width = (self.kernel, self.stride, self.pads, self.dilation), out.shape[2]
         for inputs, results, mine in self._grouped(x, out):
             flat = results.reshape(len(results), -1)
-            for begin, end in parts:
-                columns(inputs, self.kernel, self.stride, self.pads, self.dilation, begin, end, memory)
-                pixels = (end - begin) * out_width
-                windows = memory[: (size + 1) * pixels].reshape(size + 1, pixels)
-                windows[size] = 1
-                part = np.matmul(weight[mine], windows, out=flat[:, begin * out_width : end * out_width])
+            for begin, end in bands(out.shape[1], len(flat) * out_width * x.itemsize):
+                part = flat[:, begin * out_width : end * out_width]
+                _kernels.convolve(weight[mine], inputs, *window, (begin, end), out_width, part, bias[mine])
                 if then is not None:
                     then.forward(part, out=part)
-
-    def _biased(self, dtype) -> np.ndarray:
-        """Weights with the bias as a last column, (Co, Ci / groups * kh * kw + 1)."""
-        key = "biased", np.dtype(dtype)
-        if key not in self._casts:
-            flat = self.weight.reshape(len(self.weight), -1)
-            self._casts[key] = np.concatenate([flat, self.bias[:, None]], axis=1, dtype=dtype)
-        return self._casts[key]
 
     def _depthwise(self, x, out, then) -> None:
         """One filter per channel, tap by tap: a matrix product would be as narrow as one row."""

@@ -17,7 +17,7 @@ from math import prod
 
 import numpy as np
 
-from . import images
+from . import _kernels, images
 from .layers import (
     LRN,
     Add,
@@ -35,7 +35,6 @@ from .layers import (
     ReLU,
     Reshape,
     bands,
-    columns,
     reach,
     scatter,
 )
@@ -43,8 +42,7 @@ from .rules import AlphaBeta, Box, ConvRules, Flat, Rule, Shares, WSquare, ZPlus
 from .stack import EXACT, Explanation, Ledger, Relevances, Trace
 
 INPUT = -1  # what nodes call the network's input
-BAND = 1 << 23  # bytes of one band's columns: they stay in the last cache, and no layer's columns exist at once
-OUTPUTS = 1024  # of one channel in a band: a matrix product gains nothing from more
+BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
 ROWS = 1 << 22  # bytes of a dense layer's weights in one block
 BATCH = 1 << 26  # values of one activation for all targets of a pass; more targets take several passes
 WEAK = 1e-4  # z- = z - z+ is trusted down to this part of z+; below, it is summed from its own terms
@@ -175,20 +173,56 @@ def _signs(weight: np.ndarray, memory: Memory, rows: Sequence[int] | None = None
     return signs
 
 
-def _apply(weights: np.ndarray, shares: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Transposed weights (m, K) times shares (T, m, N): (T, K, N), in `out`."""
-    if shares.shape[2] == 1:  # one pass over the weights for all targets
-        np.matmul(shares[:, :, 0], weights, out=out[:, :, 0])
-        return out
-    return np.matmul(weights.T, shares, out=out)
+@dataclass
+class Matrix:
+    """One side of the inputs of a dense layer, (K, N)."""
+
+    values: np.ndarray
+
+    def under(self, weights: np.ndarray) -> np.ndarray:
+        """Weights (m, K) times all inputs: (m, N)."""
+        return weights @ self.values
+
+    def of(self, outputs: np.ndarray) -> np.ndarray:
+        """The inputs of some outputs 0..N-1: (K, outputs)."""
+        return self.values[:, outputs]
+
+
+@dataclass
+class Patches:
+    """One side of the inputs of a convolution: the windows of x (C, H, W) in a band of output rows, never copied."""
+
+    layer: Conv
+    x: np.ndarray
+    rows: tuple[int, int]
+    width: int
+
+    def under(self, weights: np.ndarray) -> np.ndarray:
+        """As in `Matrix`, N in the order of the pixels."""
+        layer, out = self.layer, np.empty((len(weights), (self.rows[1] - self.rows[0]) * self.width), weights.dtype)
+        window = layer.kernel, layer.stride, layer.pads, layer.dilation
+        return _kernels.convolve(
+            weights.reshape(len(weights), len(self.x), -1), self.x, *window, self.rows, self.width, out
+        )
+
+    def of(self, outputs: np.ndarray) -> np.ndarray:
+        at = outputs // self.width + self.rows[0], outputs % self.width
+        where, inside = [], []
+        for a in (0, 1):
+            taps = np.arange(self.layer.kernel[a])[:, None] * self.layer.dilation[a] - self.layer.pads[a]
+            where.append(at[a] * self.layer.stride[a] + taps)
+            inside.append((where[a] >= 0) & (where[a] < self.x.shape[1 + a]))
+            where[a][~inside[a]] = 0
+        taken = self.x[:, where[0][:, None], where[1][None]] * (inside[0][:, None] & inside[1][None])
+        return taken.reshape(-1, len(outputs))
 
 
 @dataclass
 class Inputs:
-    """Inputs of a piece of a linear layer as columns (K, N): what goes with W+ and, where there is any, with W-."""
+    """Inputs of a piece of a linear layer: what goes with W+ and, where there is any, with W-."""
 
-    above: np.ndarray
-    below: np.ndarray | None
+    above: Matrix | Patches
+    below: Matrix | Patches | None
 
 
 def _negative(z, positive, signs: np.ndarray, inputs: Inputs, bias: np.ndarray | None, r: np.ndarray) -> np.ndarray:
@@ -203,17 +237,17 @@ def _negative(z, positive, signs: np.ndarray, inputs: Inputs, bias: np.ndarray |
         return np.minimum(negative, 0, out=negative)
     half = len(signs) // 2
     if count > weak.size // 16:
-        negative = signs[half:] @ inputs.above
+        negative = inputs.above.under(signs[half:])
         if inputs.below is not None:
-            negative += signs[:half] @ inputs.below
+            negative += inputs.below.under(signs[:half])
         return negative if bias is None else negative + np.minimum(bias, 0)[:, None]
     rows, cols = np.nonzero(weak)
     step = max(1, BAND // (8 * signs.shape[1]))
     for at in range(0, count, step):
         j, n = rows[at : at + step], cols[at : at + step]
-        own = np.einsum("nk,kn->n", signs[half + j], inputs.above[:, n])
+        own = np.einsum("nk,kn->n", signs[half + j], inputs.above.of(n))
         if inputs.below is not None:
-            own += np.einsum("nk,kn->n", signs[j], inputs.below[:, n])
+            own += np.einsum("nk,kn->n", signs[j], inputs.below.of(n))
         negative[j, n] = own if bias is None else own + np.minimum(bias[j], 0)
     return np.minimum(negative, 0, out=negative)
 
@@ -225,9 +259,9 @@ def _shares(choice: Choice, r, z, signs: np.ndarray, inputs: Inputs | None, bias
     if not choice.rule.signed:
         return choice.rule.shares(r, z, None, None)
     half = len(signs) // 2
-    positive = signs[:half] @ inputs.above
+    positive = inputs.above.under(signs[:half])
     if inputs.below is not None:
-        positive += signs[half:] @ inputs.below
+        positive += inputs.below.under(signs[half:])
     if bias is not None:
         positive += np.maximum(bias, 0)[:, None]
     negative = None
@@ -256,50 +290,55 @@ def _bias_total(shares: Shares, bias: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _back(shares: Shares, weight: np.ndarray, signs: np.ndarray | None, both: bool, memory: Memory) -> tuple:
-    """Columns (T, K, N) to be multiplied by the positive inputs, and by the negative ones where there are `both`."""
+def _back(shares: Shares, weight: np.ndarray, signs: np.ndarray | None, both: bool, give: Callable) -> None:
+    """Give what is to be multiplied by the positive inputs, and by the negative ones where there are `both`.
+
+    give(above, weights, shares) adds weights (m, K) transposed times shares (T, m, N) to that side's sums.
+    """
     positive, negative = shares.positive, shares.negative
-    half, inputs = positive.shape[1], (weight if signs is None else signs).shape[1]
-    shape = len(positive), inputs, positive.shape[2]
-    above = memory.take("above", *shape)
     if negative is positive:
-        return _apply(weight, positive, above), None
-    below = memory.take("below", *shape) if both else None
+        give(True, weight, positive)
+        return
+    half = positive.shape[1]
     if negative is None:
-        return _apply(signs[:half], positive, above), _apply(signs[half:], positive, below) if both else None
-    _apply(signs, np.concatenate([positive, negative], axis=1), above)
-    return above, _apply(signs, np.concatenate([negative, positive], axis=1), below) if both else None
+        give(True, signs[:half], positive)
+        if both:
+            give(False, signs[half:], positive)
+        return
+    give(True, signs, np.concatenate([positive, negative], axis=1))
+    if both:
+        give(False, signs, np.concatenate([negative, positive], axis=1))
 
 
-def _piece(choice: Choice, weight, bias, signs, inputs: Inputs | None, z, r, losses: Losses, memory: Memory) -> tuple:
-    """One piece of a linear layer: some outputs (m, N) of inputs (K, N).
+def _piece(choice: Choice, weight, bias, signs, inputs: Inputs | None, z, r, losses: Losses, give: Callable):
+    """One piece of a linear layer: some outputs (m, N) of inputs (K, N); `give` as in `_back`.
 
     Returns
     -------
-    above, below : real (T, K, N)
-        What multiplies the inputs of each side; `below` is None where there is but one.
-    evenly : real (T, m, N) or None
+    real (T, m, N) or None
         Relevance to be spread evenly over each output's inputs.
     """
     rule, half = choice.rule, r.shape[1]
     if isinstance(rule, WSquare):  # `weight` and `z` are squares and their sums
         share, zero = ratio(r, z)
         losses.add("zero", zero)
-        return *_back(Shares(share, share), weight, None, False, memory), None
+        _back(Shares(share, share), weight, None, False, give)
+        return None
     if isinstance(rule, Box):
-        share, zero = ratio(r, signs[:half] @ inputs.above + signs[half:] @ inputs.below)
+        share, zero = ratio(r, inputs.above.under(signs[:half]) + inputs.below.under(signs[half:]))
         losses.add("zero", zero)
-        return *_back(Shares(share, None), weight, signs, True, memory), None
+        _back(Shares(share, None), weight, signs, True, give)
+        return None
     shares = _shares(choice, r, z, signs, inputs, bias)
     losses.add("epsilon", shares.absorbed)
     losses.add("zero", shares.zero)
-    evenly = None
-    if bias is not None and choice.bias != "ignore":
-        if choice.bias == "distribute":
-            evenly = _bias_part(shares, bias)
-        else:
-            losses.add("bias", _bias_total(shares, bias))
-    return *_back(shares, weight, signs, inputs is not None and inputs.below is not None, memory), evenly
+    _back(shares, weight, signs, inputs is not None and inputs.below is not None, give)
+    if bias is None or choice.bias == "ignore":
+        return None
+    if choice.bias == "distribute":
+        return _bias_part(shares, bias)
+    losses.add("bias", _bias_total(shares, bias))
+    return None
 
 
 def _sides(x: np.ndarray, choice: Choice) -> tuple[np.ndarray, np.ndarray | None]:
@@ -334,6 +373,13 @@ def dense(layer: Dense, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: 
     above, below = _sides(x[0].reshape(n, 1), choice)
     up = np.zeros((len(r), n), dtype)
     down = None if below is None else np.zeros_like(up)
+
+    def give(to_above: bool, weights: np.ndarray, shares: np.ndarray) -> None:
+        """One pass over the weights for all targets."""
+        side = up if to_above else down
+        side += shares[:, :, 0] @ weights
+
+    sides = Inputs(Matrix(above), None if below is None else Matrix(below))
     rows, spread, memory = np.flatnonzero(r.any(axis=0)), np.zeros(len(r)), Memory(dtype)
     step = max(1, ROWS // (n * r.itemsize))
     for at in range(0, len(rows), step):
@@ -348,12 +394,7 @@ def dense(layer: Dense, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: 
             weight = np.square(weight)
             z = weight.sum(axis=1)[:, None]
         bias = bias if bias.any() else None
-        part, other, evenly = _piece(
-            choice, weight, bias, signs, Inputs(above, below), z, r[:, block][:, :, None], losses, memory
-        )
-        up += part[:, :, 0]
-        if other is not None and down is not None:
-            down += other[:, :, 0]
+        evenly = _piece(choice, weight, bias, signs, sides, z, r[:, block][:, :, None], losses, give)
         if evenly is not None:
             spread += total(evenly)
     result = _merge(choice, above[:, 0], None if below is None else below[:, 0], up, down)
@@ -399,6 +440,35 @@ def _square_sums(layer: Conv, x: np.ndarray, y: np.ndarray, squares: np.ndarray)
     return within[0] @ squares.sum(axis=1) @ within[1].T
 
 
+def _scatter(layer: Conv, weights, share: np.ndarray, out: np.ndarray, rows: tuple[int, int], memory: Memory) -> None:
+    """The adjoint of a convolution: add transposed weights times shares to the inputs of a band of output rows.
+
+    With stride 1 that is itself a convolution, of the shares with the weights turned by half a turn: no columns exist.
+
+    Parameters
+    ----------
+    weights : real (m, C * kh * kw)
+    share : real (m, oh of the band, ow)
+    out : real (C, H, W)
+        Added to.
+    """
+    (channels, height, width), (begin, end) = out.shape, rows
+    if layer.stride != (1, 1):
+        part = memory.take("columns", weights.shape[1], share[0].size)
+        _kernels.product(weights.T, share.reshape(len(share), -1), part)
+        scatter(part, out, layer.kernel, layer.stride, layer.pads, layer.dilation, begin, end)
+        return
+    tall, wide = (layer.dilation[a] * (layer.kernel[a] - 1) for a in (0, 1))
+    top, left = layer.pads[:2]
+    first, last = max(0, begin - top), min(height, end - top + tall)
+    if first >= last:
+        return
+    turned = weights.reshape(len(weights), channels, -1).transpose(1, 0, 2)[:, :, ::-1]
+    pads, target = (tall - top + begin, wide - left), out.reshape(channels, -1)[:, first * width : last * width]
+    share = np.ascontiguousarray(share)
+    _kernels.convolve(turned, share, layer.kernel, (1, 1), pads, layer.dilation, (first, last), width, target, add=True)
+
+
 def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
     """Relevance of a convolution's input, band by band of output rows.
 
@@ -407,9 +477,8 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
     (x,), losses, rule, dtype = inputs, Losses(), choice.rule, r.dtype
     if isinstance(rule, Flat):
         return _flat(layer, x, r, choice)
-    parts, width = bool(isinstance(rule, Box) or getattr(rule, "signed", False)), y.shape[3]
-    window = (layer.kernel, layer.stride, layer.pads, layer.dilation)
-    above, below = _sides(x[0], choice)
+    signed, width = bool(isinstance(rule, Box) or getattr(rule, "signed", False)), y.shape[3]
+    above, below = _sides(np.ascontiguousarray(x[0]), choice)
     up = np.zeros((len(r), *x.shape[1:]), dtype)
     down = None if below is None else np.zeros_like(up)
     even = np.zeros_like(r) if choice.bias == "distribute" and layer.bias.any() else None
@@ -419,21 +488,8 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
         weights = np.square(weights)
         squares = _square_sums(layer, x, y, weights)
     n_in, n_out = weights.shape[1], len(weights) // layer.groups
-    per_row, memory = weights[0].size * width * r.itemsize, Memory(dtype)
-
-    def read(name: str, side: np.ndarray | None, begin: int, end: int) -> np.ndarray | None:
-        if side is None:
-            return None
-        if layer.pointwise:
-            return side.reshape(n_in, -1)[:, begin * width : end * width]
-        return columns(side, *window, begin, end, memory.take(name, per_row // r.itemsize * (end - begin)))
-
-    def write(values: np.ndarray, out: np.ndarray, begin: int, end: int) -> None:
-        for part, target in zip(values, out, strict=True):
-            if layer.pointwise:
-                target.reshape(n_in, -1)[:, begin * width : end * width] += part
-            else:
-                scatter(part, target, *window, begin, end)
+    memory = Memory(dtype)
+    per_row = width * r.itemsize * (2 * n_out if layer.stride == (1, 1) else weights[0].size)
 
     for g in range(layer.groups):
         ins = slice(g * n_in, (g + 1) * n_in)
@@ -447,22 +503,31 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
         weight = weights[outs].reshape(-1, weights[0].size)
         bias = layer.cast("bias", dtype)[outs]
         bias = bias if bias.any() else None
-        signs = _signs(weight, memory) if parts else None
+        signs = _signs(weight, memory) if signed else None
         z, mine = (y[0] if squares is None else squares)[outs], r[:, outs]
-        sides = {"read above": above[ins], "read below": None if below is None else below[ins]}
-        for begin, end in bands(y.shape[2], per_row, min(BAND, OUTPUTS * weights[0].size * r.itemsize)):
+        for begin, end in bands(y.shape[2], per_row, BAND):
             share = mine[:, :, begin:end].reshape(len(r), len(weight), -1)
             if share.max() <= 0 <= share.min():
                 continue
-            read_in = Inputs(*(read(name, side, begin, end) for name, side in sides.items())) if parts else None
-            result = _piece(
-                choice, weight, bias, signs, read_in, z[:, begin:end].reshape(len(weight), -1), share, losses, memory
+            read = [None if side is None else Patches(layer, side[ins], (begin, end), width) for side in (above, below)]
+
+            def give(to_above: bool, parts: np.ndarray, shares: np.ndarray, ins=ins, rows=(begin, end)) -> None:
+                for share, target in zip(shares, up if to_above else down, strict=True):
+                    _scatter(layer, parts, share.reshape(len(parts), -1, width), target[ins], rows, memory)
+
+            evenly = _piece(
+                choice,
+                weight,
+                bias,
+                signs,
+                Inputs(*read),
+                z[:, begin:end].reshape(len(weight), -1),
+                share,
+                losses,
+                give,
             )
-            write(result[0], up[:, ins], begin, end)
-            if result[1] is not None:
-                write(result[1], down[:, ins], begin, end)
-            if result[2] is not None:
-                even[:, outs, begin:end] = result[2].reshape(*share.shape[:2], end - begin, width)
+            if evenly is not None:
+                even[:, outs, begin:end] = evenly.reshape(*share.shape[:2], end - begin, width)
     out = _merge(choice, above, below, up, down)
     if even is not None:
         out += _evenly(layer, x, even, losses)
