@@ -2,8 +2,9 @@
 
 Arrays are (n, C, H, W), or (n, C) behind the last pooling. A layer computes in the dtype of its input: float32, or
 float64 in exact mode; parameters are cast once for each dtype and kept. `out_shape` tells a shape from shapes, all
-without the batch axis. `columns` and `scatter`, its adjoint, are what convolution and its relevance are made of; both
-work on bands of output rows, so that the copy of a large layer never exists as a whole.
+without the batch axis. A convolution is one product with the windows of its input, which the kernel reads where they
+lie; `columns` is their matrix, and `scatter` its adjoint. All work on bands of output rows, so that the copy of a large
+layer never exists as a whole.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from . import _kernels
 
-BAND_BYTES = 1 << 21  # of columns at a time: what the second- and third-level caches hold
+BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
 
 
 # ---- windows ---------------------------------------------------------------------------------------------------------
@@ -161,11 +162,6 @@ class Conv(Layer):
     @property
     def kernel(self) -> tuple[int, int]:
         return self.weight.shape[2:]
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether a window is one pixel and every pixel is one: a plain matrix product."""
-        return self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.pads)
 
     @property
     def depthwise(self) -> bool:

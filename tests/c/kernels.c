@@ -793,6 +793,89 @@ static void splat(void) {
     EXPECT(pixel == 1);
 }
 
+/* ---- dense products and convolutions ----------------------------------------------------------------------------- */
+
+static fvlrp_windows windows_of(ptrdiff_t height, ptrdiff_t width) {
+    return (fvlrp_windows){.channels = 1 + below(4), .height = height, .width = width, .kernel_y = 1 + below(4),
+                           .kernel_x = 1 + below(4), .stride_y = 1 + below(3), .stride_x = 1 + below(3),
+                           .dilation_y = 1 + below(2), .dilation_x = 1 + below(2), .top = below(9) - 3,
+                           .left = below(9) - 3, .first = below(3), .rows = below(9), .cols = 1 + below(20)};
+}
+
+static double pixel_of(int real, const fvlrp_windows *w, const void *image, ptrdiff_t k, ptrdiff_t j) {
+    const ptrdiff_t kx = k % w->kernel_x, ky = k / w->kernel_x % w->kernel_y, c = k / w->kernel_x / w->kernel_y;
+    const ptrdiff_t y = (w->first + j / w->cols) * w->stride_y + ky * w->dilation_y - w->top;
+    const ptrdiff_t x = j % w->cols * w->stride_x + kx * w->dilation_x - w->left;
+    if (y < 0 || x < 0 || y >= w->height || x >= w->width) return 0;
+    return get(real, image, (c * w->height + y) * w->width + x);
+}
+
+/* A lies with its taps turned about where `turned`; rows of B and C are `more` longer than they need to be. */
+static void product_case(int real, const fvlrp_windows *w, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, ptrdiff_t taps,
+                         int turned, int add, ptrdiff_t more) {
+    const ptrdiff_t ldb = n + more, ldc = n + more, tap = turned ? -1 : 1;
+    char *a = filled(real, m * k, -1, 1), *bias = filled(real, m, -1, 1);
+    void *b = filled(real, w ? w->channels * w->height * w->width : k ? (k - 1) * ldb + n : 0, -1, 1);
+    const ptrdiff_t size = m && n ? (m - 1) * ldc + n : 0;
+    char *c = filled(real, size, -1, 1), *before = array(size, (size_t)real);
+    memcpy(before, c, (size_t)(size * real));
+    const void *first = a + (turned && k ? (taps - 1) * real : 0);
+#define PRODUCT fvlrp_product(real, m, k, n, first, k, taps, tap, taps, b, ldb, w, bias, add, c, ldc)
+    EXPECT(PRODUCT == FVLRP_OK);
+    for (ptrdiff_t i = 0; i < size; i++) {
+        const ptrdiff_t y = i / ldc, x = i % ldc;
+        double sum = get(real, before, i);
+        if (x < n) {
+            sum = (add ? sum : 0) + get(real, bias, y);
+            for (ptrdiff_t j = 0; j < k; j++)
+                sum += get(real, a, y * k + (turned ? j - j % taps + taps - 1 - j % taps : j)) *
+                       (w ? pixel_of(real, w, b, j, x) : get(real, b, j * ldb + x));
+        }
+        EXPECT(close_to(get(real, c, i), sum, (real == FVLRP_F32 ? 1e-6 : 1e-14) * (double)(k + 2)));
+    }
+    if (!add) STARVE(PRODUCT);
+#undef PRODUCT
+    release();
+}
+
+static void products(void) {
+    const ptrdiff_t depths[] = {0, 1, 7, 127, 128, 129, 300};
+    for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4)
+        for (int turn = 0; turn < 60; turn++) {
+            const ptrdiff_t depth = depths[below(7)], more = below(2) * (1 + below(5));
+            now = "product";
+            product_case(real, NULL, below(20), depth, below(150), 1, 0, turn % 2, more);
+            if (depth % 7 == 0) product_case(real, NULL, below(9), depth, below(70), 7, 1, turn % 2, more);
+            now = "convolution";
+            const fvlrp_windows w = windows_of(1 + below(12), 1 + below(25));
+            const ptrdiff_t taps = w.kernel_y * w.kernel_x;
+            product_case(real, &w, below(9), w.channels * taps, w.rows * w.cols, taps, below(2) > 0, turn % 2, more);
+        }
+    now = "product's bad arguments";
+    double one = 1, c = 0;
+    fvlrp_windows w = {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1};
+#define PRODUCT(real, m, k, n, taps, ldb, windows, ldc)                                                               \
+    fvlrp_product(real, m, k, n, &one, 1, 1, 1, taps, &one, ldb, windows, NULL, 0, &c, ldc)
+    EXPECT(PRODUCT(FVLRP_U8, 1, 1, 1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, -1, 1, 1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, -1, 1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, -1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 0, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 3, 1, 2, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 2, 2, 1, 1, NULL, 2) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 2, 1, 2, 1, 2, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 2, 1, 1, 1, &w, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 2, 1, 1, &w, 2) == FVLRP_E_ARGUMENT);
+    w.stride_x = 0;
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 1, 1, &w, 1) == FVLRP_E_ARGUMENT);
+    w.stride_x = 1, w.height = PTRDIFF_MAX;
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 1, 1, &w, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(c == 0);
+    w.height = 1;
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 1, 1, &w, 1) == FVLRP_OK && c == 1);
+#undef PRODUCT
+}
+
 /* ---- dispatch ---------------------------------------------------------------------------------------------------- */
 
 static void before_a_choice(void) {
@@ -811,6 +894,7 @@ static void before_a_choice(void) {
     EXPECT(fvlrp_tables(&m, 0, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_normalise(0, 0, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_shares(0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_product(FVLRP_F32, 0, 0, 0, NULL, 1, 1, 1, 1, NULL, 0, NULL, NULL, 0, NULL, 0) == FVLRP_E_ISA);
     EXPECT(fvlrp_select("v9") == FVLRP_E_ISA && !strcmp(fvlrp_isa(), "none"));
     for (int status = -20; status < 20; status++) EXPECT(fvlrp_words(status) && *fvlrp_words(status));
     EXPECT(fvlrp_select(NULL) == FVLRP_OK && !strcmp(fvlrp_isa(), fvlrp_isa_available(0)));
@@ -831,6 +915,7 @@ int main(int count, char **words) {
         mixture_refuses();
         vectors();
         splat();
+        products();
         printf("%s: every kernel, seed %llu\n", isa, (unsigned long long)seed);
     }
     return 0;
