@@ -1,7 +1,7 @@
 /* isa.c - the hot kernels of one instruction set, compiled once for each with -DFVLRP_ISA=v2|v3|v4|generic.
  *
- * Everything included here is static: the table is all that leaves this translation unit. Those of the Fisher
- * vector and dense products are compiled twice, for float and for double. */
+ * Everything included here is static: the table is all that leaves this translation unit. What follows real.h
+ * is compiled twice, for float and for double. */
 #include "common.h"
 
 #include "sift.c"
