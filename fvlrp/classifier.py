@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -200,15 +201,20 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
     def _check(self) -> None:
         if isinstance(self.C, str):
             choose("C", self.C, ("auto",))
-        elif not (np.isfinite(self.C) and self.C > 0):
+        elif not (isinstance(self.C, Real) and 0 < self.C < np.inf):
             raise ValueError(f"C must be a positive number or 'auto', got {self.C!r}")
-        if not 1 <= self.n_pca <= 128:
-            raise ValueError(f"n_pca must lie in 1..128, got {self.n_pca!r}")
+        if not (isinstance(self.n_pca, Integral) and 1 <= self.n_pca <= 128):
+            raise ValueError(f"n_pca must be a whole number in 1..128, got {self.n_pca!r}")
+        for name in ("n_components", "n_samples"):
+            value = getattr(self, name)
+            if not (isinstance(value, Integral) and value >= 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if not 0 <= self.gate < 1 / self.n_components:
             raise ValueError(f"gate must lie in [0, 1 / n_components = {1 / self.n_components:.3g}), got {self.gate!r}")
-        if not len(self.pyramid) or any(len(level) != 2 or min(level) < 1 for level in self.pyramid):
+        levels = list(self.pyramid) if np.iterable(self.pyramid) else []
+        if not levels or any(np.shape(level) != (2,) or min(level) < 1 for level in levels):
             raise ValueError(f"pyramid must list (rows, columns) of each level, got {self.pyramid!r}")
-        if self.max_height is not None and self.max_height < 1:
+        if self.max_height is not None and not (isinstance(self.max_height, Real) and self.max_height >= 1):
             raise ValueError(f"max_height must be a positive number of rows or None, got {self.max_height!r}")
 
     def _sift(self) -> DenseSIFT:
@@ -314,10 +320,11 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         for at in range(0, codes.shape[1], 1 << 14):
             self.coef_[:, at : at + (1 << 14)] = duals @ codes[:, at : at + (1 << 14)]
 
-    # What may change after fitting: how images are read and descriptors taken. The rest is in the fitted arrays.
-    _FREE = (
+    # What applying a model depends on. How images are read and descriptors taken may change after fitting; the last
+    # three are in the fitted arrays, too, and `_link` refuses to contradict those.
+    _APPLIED = (
         *("bin_sizes", "step", "magnif", "window", "window_size", "contrast_threshold", "quantize", "angles"),
-        *("max_height", "gate"),
+        *("max_height", "gate", "n_components", "n_pca", "pyramid"),
     )
 
     def _link(self) -> None:
@@ -331,7 +338,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             )
         linear = Linear(self.coef_, self.intercept_)
         self._stack = FisherStack(self._sift(), self._fisher(), linear, self.classes_, self.max_height)
-        self._linked = self._free()
+        self._linked = self._applied()
 
     def uncenter(self):
         """Move the projection's mean into the mixture's means: the same scores, and relevance without a mean.
@@ -349,13 +356,13 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
     def _fitted(self) -> FisherStack:
         if not hasattr(self, "coef_"):
             raise NotFittedError("this FisherVectorClassifier is not fitted; call fit, or load a model with fvlrp.load")
-        if self._linked != self._free():
+        if self._linked != self._applied():
             self._check()
             self._link()
         return self._stack
 
-    def _free(self) -> tuple:
-        return tuple(getattr(self, name) for name in self._FREE)
+    def _applied(self) -> tuple:
+        return tuple(getattr(self, name) for name in self._APPLIED)
 
     def decision_function(self, images) -> np.ndarray:
         """Scores float64 (n, n_classes); with two classes (n,), positive for ``classes_[1]``."""
