@@ -6,9 +6,7 @@ defaults are the set-up of Chatfield et al. (BMVC 2011), which the paper explain
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -21,6 +19,7 @@ from sklearn.utils import check_random_state
 from . import threads
 from .fisher import PYRAMID, Fisher, FisherStack, FisherTrace, Linear
 from .gmm import DiagonalGMM
+from .images import batch, naming
 from .labels import parse_labels
 from .progress import Progress
 from .rules import choose
@@ -35,15 +34,6 @@ class Projection:
 
     components_: np.ndarray  # float64 (D, 128), orthonormal rows
     mean_: np.ndarray  # float64 (128,), zero unless the classifier was told to centre
-
-
-def _naming(images, i: int, call):
-    """`call()`, whose complaints about an image say which of `images` it is."""
-    try:
-        return call()
-    except ValueError as error:
-        shown = f" ({images[i]})" if isinstance(images[i], str | os.PathLike) else ""
-        raise ValueError(f"images[{i}]{shown}: {error}") from error
 
 
 class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
@@ -156,7 +146,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         class_names : sequence, optional
             Names of the classes (of the sorted labels, or of the matrix's columns).
         """
-        images = self._images(images)
+        images = batch(images)
         signs, classes, multilabel = parse_labels(labels, len(images), class_names)
         self._check()
         random = check_random_state(self.random_state)
@@ -187,16 +177,6 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             del codes
         self._link()
         return self
-
-    @staticmethod
-    def _images(images) -> Sequence:
-        if isinstance(images, (str, bytes)) or not isinstance(images, Sequence | np.ndarray):
-            raise ValueError(f"images must be a sequence of paths, PIL images or arrays, got {type(images).__name__}")
-        if isinstance(images, np.ndarray) and images.dtype != object and images.ndim < 3 and images.dtype.kind != "U":
-            raise ValueError(f"images must be a sequence of images, got one array of shape {images.shape}: [image]?")
-        if not len(images):
-            raise ValueError("images must hold at least one image, got none")
-        return images
 
     def _check(self) -> None:
         if isinstance(self.C, str):
@@ -248,7 +228,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         progress = Progress("descriptors of image", len(images), self.verbose)
 
         def one(i: int, seed: int) -> np.ndarray:
-            values = _naming(images, i, lambda: sift.extract_grey(stack.grey(images[i])).values)
+            values = naming(images, i, lambda image: sift.extract_grey(stack.grey(image)).values)
             if len(values) > share:
                 values = values[np.sort(np.random.RandomState(seed).choice(len(values), share, replace=False))]
             progress.step()
@@ -367,12 +347,12 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, images) -> np.ndarray:
         """Scores float64 (n, n_classes); with two classes (n,), positive for ``classes_[1]``."""
         stack = self._fitted()
-        images = self._images(images)
+        images = batch(images)
         progress = Progress("image", len(images), self.verbose)
 
         def one(i: int) -> np.ndarray:
             n_jobs = self.n_jobs if len(images) == 1 else None
-            scores = _naming(images, i, lambda: stack.scores(images[i], n_jobs=n_jobs))
+            scores = naming(images, i, partial(stack.scores, n_jobs=n_jobs))
             progress.step()
             return scores
 

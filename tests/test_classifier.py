@@ -232,6 +232,7 @@ def test_an_image_that_cannot_be_used_is_named(plain, pieces, tmp_path, n_jobs):
         (images[0][:, :20], ValueError, r"images\[3\]: .*40 x 20 pixels is too small"),
         (np.full((40, 40), np.nan), ValueError, r"images\[3\]: .*NaN"),
         (images[0] * 1.0, ValueError, r"images\[3\]: .*divide an image in 0\.\.255 by 255"),
+        (None, TypeError, r"images\[3\]: image must be a path.*NoneType"),
         (np.zeros((2, 40, 40, 3)), ValueError, r"images\[3\]: .*shape \(2, 40, 40, 3\); expected"),
     ):
         given = [*images[:3], bad, *images[4:]]
