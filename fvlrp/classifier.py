@@ -6,11 +6,10 @@ defaults are the set-up of Chatfield et al. (BMVC 2011), which the paper explain
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -20,6 +19,7 @@ from sklearn.utils import check_random_state
 from . import threads
 from .fisher import PYRAMID, Fisher, FisherStack, FisherTrace, Linear
 from .gmm import DiagonalGMM
+from .images import batch, naming
 from .labels import parse_labels
 from .progress import Progress
 from .rules import choose
@@ -34,15 +34,6 @@ class Projection:
 
     components_: np.ndarray  # float64 (D, 128), orthonormal rows
     mean_: np.ndarray  # float64 (128,), zero unless the classifier was told to centre
-
-
-def _naming(images, i: int, call):
-    """`call()`, whose complaints about an image say which of `images` it is."""
-    try:
-        return call()
-    except ValueError as error:
-        shown = f" ({images[i]})" if isinstance(images[i], str | os.PathLike) else ""
-        raise ValueError(f"images[{i}]{shown}: {error}") from error
 
 
 class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
@@ -155,7 +146,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         class_names : sequence, optional
             Names of the classes (of the sorted labels, or of the matrix's columns).
         """
-        images = self._images(images)
+        images = batch(images)
         signs, classes, multilabel = parse_labels(labels, len(images), class_names)
         self._check()
         random = check_random_state(self.random_state)
@@ -187,28 +178,23 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         self._link()
         return self
 
-    @staticmethod
-    def _images(images) -> Sequence:
-        if isinstance(images, (str, bytes)) or not isinstance(images, Sequence | np.ndarray):
-            raise ValueError(f"images must be a sequence of paths, PIL images or arrays, got {type(images).__name__}")
-        if isinstance(images, np.ndarray) and images.dtype != object and images.ndim < 3 and images.dtype.kind != "U":
-            raise ValueError(f"images must be a sequence of images, got one array of shape {images.shape}: [image]?")
-        if not len(images):
-            raise ValueError("images must hold at least one image, got none")
-        return images
-
     def _check(self) -> None:
         if isinstance(self.C, str):
             choose("C", self.C, ("auto",))
-        elif not (np.isfinite(self.C) and self.C > 0):
+        elif not (isinstance(self.C, Real) and 0 < self.C < np.inf):
             raise ValueError(f"C must be a positive number or 'auto', got {self.C!r}")
-        if not 1 <= self.n_pca <= 128:
-            raise ValueError(f"n_pca must lie in 1..128, got {self.n_pca!r}")
+        if not (isinstance(self.n_pca, Integral) and 1 <= self.n_pca <= 128):
+            raise ValueError(f"n_pca must be a whole number in 1..128, got {self.n_pca!r}")
+        for name in ("n_components", "n_samples"):
+            value = getattr(self, name)
+            if not (isinstance(value, Integral) and value >= 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if not 0 <= self.gate < 1 / self.n_components:
             raise ValueError(f"gate must lie in [0, 1 / n_components = {1 / self.n_components:.3g}), got {self.gate!r}")
-        if not len(self.pyramid) or any(len(level) != 2 or min(level) < 1 for level in self.pyramid):
+        levels = list(self.pyramid) if np.iterable(self.pyramid) else []
+        if not levels or any(np.shape(level) != (2,) or min(level) < 1 for level in levels):
             raise ValueError(f"pyramid must list (rows, columns) of each level, got {self.pyramid!r}")
-        if self.max_height is not None and self.max_height < 1:
+        if self.max_height is not None and not (isinstance(self.max_height, Real) and self.max_height >= 1):
             raise ValueError(f"max_height must be a positive number of rows or None, got {self.max_height!r}")
 
     def _sift(self) -> DenseSIFT:
@@ -242,7 +228,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         progress = Progress("descriptors of image", len(images), self.verbose)
 
         def one(i: int, seed: int) -> np.ndarray:
-            values = _naming(images, i, lambda: sift.extract_grey(stack.grey(images[i])).values)
+            values = naming(images, i, lambda image: sift.extract_grey(stack.grey(image)).values)
             if len(values) > share:
                 values = values[np.sort(np.random.RandomState(seed).choice(len(values), share, replace=False))]
             progress.step()
@@ -314,10 +300,11 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         for at in range(0, codes.shape[1], 1 << 14):
             self.coef_[:, at : at + (1 << 14)] = duals @ codes[:, at : at + (1 << 14)]
 
-    # What may change after fitting: how images are read and descriptors taken. The rest is in the fitted arrays.
-    _FREE = (
+    # What applying a model depends on. How images are read and descriptors taken may change after fitting; the last
+    # three are in the fitted arrays, too, and `_link` refuses to contradict those.
+    _APPLIED = (
         *("bin_sizes", "step", "magnif", "window", "window_size", "contrast_threshold", "quantize", "angles"),
-        *("max_height", "gate"),
+        *("max_height", "gate", "n_components", "n_pca", "pyramid"),
     )
 
     def _link(self) -> None:
@@ -331,7 +318,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             )
         linear = Linear(self.coef_, self.intercept_)
         self._stack = FisherStack(self._sift(), self._fisher(), linear, self.classes_, self.max_height)
-        self._linked = self._free()
+        self._linked = self._applied()
 
     def uncenter(self):
         """Move the projection's mean into the mixture's means: the same scores, and relevance without a mean.
@@ -349,23 +336,23 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
     def _fitted(self) -> FisherStack:
         if not hasattr(self, "coef_"):
             raise NotFittedError("this FisherVectorClassifier is not fitted; call fit, or load a model with fvlrp.load")
-        if self._linked != self._free():
+        if self._linked != self._applied():
             self._check()
             self._link()
         return self._stack
 
-    def _free(self) -> tuple:
-        return tuple(getattr(self, name) for name in self._FREE)
+    def _applied(self) -> tuple:
+        return tuple(getattr(self, name) for name in self._APPLIED)
 
     def decision_function(self, images) -> np.ndarray:
         """Scores float64 (n, n_classes); with two classes (n,), positive for ``classes_[1]``."""
         stack = self._fitted()
-        images = self._images(images)
+        images = batch(images)
         progress = Progress("image", len(images), self.verbose)
 
         def one(i: int) -> np.ndarray:
             n_jobs = self.n_jobs if len(images) == 1 else None
-            scores = _naming(images, i, lambda: stack.scores(images[i], n_jobs=n_jobs))
+            scores = naming(images, i, partial(stack.scores, n_jobs=n_jobs))
             progress.step()
             return scores
 

@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read the output has gone
         return FAILED
-    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+    except MemoryError as error:
+        print(f"fvlrp: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+        return FAILED
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"fvlrp: {error}", file=sys.stderr)
         return FAILED
 
@@ -241,7 +244,7 @@ def run_explain(args) -> int:
     for photo, stem in zip(args.photo, _stems(args.photo), strict=True):
         try:
             record = out / f"{stem}.json"
-            if args.resume and (done := _finished(record, args)) is not None:
+            if args.resume and (done := _finished(record, photo, args)) is not None:
                 results.append(done)
                 continue
             result = _explain_one(clf, photo, out / stem, formats, rules, args)
@@ -293,13 +296,14 @@ def _asked(args) -> dict:
     }
 
 
-def _finished(record: Path, args) -> dict | None:
-    """The record of an earlier run that asked for the very same and whose files are all there."""
+def _finished(record: Path, photo, args) -> dict | None:
+    """The record of an earlier run that asked the very same of this photograph and whose files are all there."""
     try:
         done = json.loads(record.read_text())
     except (OSError, ValueError):
         return None
-    same = done.get("asked") == _asked(args) and all(Path(path).exists() for path in done.get("files", [""]))
+    asked = (done.get("photo"), done.get("asked"))
+    same = asked == (str(photo), _asked(args)) and all(Path(path).exists() for path in done.get("files", [""]))
     return done if same else None
 
 
@@ -355,7 +359,7 @@ def run_demo(args) -> int:
         try:
             trace = clf.trace(photo)
             explanations = trace.explain(target or trace.top, trace.depths)
-            rows += explanations if isinstance(explanations, list) else [explanations]
+            rows += explanations
         except (ValueError, OSError) as error:
             broken.append({"photo": str(photo), "error": str(error)})
             print(f"fvlrp: {photo}: {error}", file=sys.stderr)

@@ -430,16 +430,16 @@ class ConvNet:
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 and not self.multilabel_ else scores
 
     def _each(self, function, images, what: str) -> list:
-        images = _images(images)
+        images = pictures.batch(images)
         progress = Progress(what, len(images), self.verbose)
 
-        def one(image):
-            result = function(image)
+        def one(i: int):
+            result = pictures.naming(images, i, function)
             progress.step()
             return result
 
         with blas_threads(self.n_jobs if len(images) == 1 else None):
-            return threads.run([partial(one, image) for image in images], self.n_jobs)
+            return threads.run([partial(one, i) for i in range(len(images))], self.n_jobs)
 
     def predict(self, images) -> np.ndarray:
         """Classes (n,), or for labels that were a matrix an indicator of 0 / 1 (n, n_classes)."""
@@ -504,7 +504,7 @@ class ConvNet:
         """
         from .labels import parse_labels
 
-        images = _images(images)
+        images = pictures.batch(images)
         signs, classes, multilabel = parse_labels(labels, len(images), class_names)
         last = self._last_learned()
         features = np.array(
@@ -631,16 +631,6 @@ class ConvNet:
 def _parameters(layer: Layer) -> dict[str, np.ndarray]:
     values = {field.name: getattr(layer, field.name) for field in fields(layer)}
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-
-
-def _images(images) -> Sequence:
-    if isinstance(images, str | bytes) or not isinstance(images, Sequence | np.ndarray):
-        raise ValueError(f"images must be a sequence of paths, PIL images or arrays, got {type(images).__name__}")
-    if isinstance(images, np.ndarray) and images.dtype != object and images.ndim < 3 and images.dtype.kind != "U":
-        raise ValueError(f"images must be a sequence of images, got one array of shape {images.shape}: [image]?")
-    if not len(images):
-        raise ValueError("images must hold at least one image, got none")
-    return images
 
 
 def _logistic(

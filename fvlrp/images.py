@@ -8,7 +8,8 @@ and how a heatmap computed on a resized image returns to the input's own size wi
 from __future__ import annotations
 
 import os
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -88,6 +89,27 @@ def rgb(image: ImageLike) -> np.ndarray:
     if values.dtype != np.uint8:
         values = np.rint(values * 255).astype(np.uint8)
     return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
+
+
+def batch(images) -> Sequence:
+    """`images` as they are, if they are a sequence of at least one image; one array may hold images of one size."""
+    if isinstance(images, str | bytes) or not isinstance(images, Sequence | np.ndarray):
+        raise ValueError(f"images must be a sequence of paths, PIL images or arrays, got {type(images).__name__}")
+    if isinstance(images, np.ndarray) and images.dtype != object and images.ndim < 3 and images.dtype.kind != "U":
+        raise ValueError(f"images must be a sequence of images, got one array of shape {images.shape}: [image]?")
+    if not len(images):
+        raise ValueError("images must hold at least one image, got none")
+    return images
+
+
+def naming(images: Sequence, i: int, function: Callable[[ImageLike], Any]):
+    """``function(images[i])``, whose complaints say which of the images they are about."""
+    try:
+        return function(images[i])
+    except (ValueError, TypeError) as error:
+        shown = f" ({images[i]})" if isinstance(images[i], str | os.PathLike) else ""
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"images[{i}]{shown}: {error}") from error
 
 
 def resize_to_height(values: np.ndarray, max_height: int | None) -> np.ndarray:

@@ -232,6 +232,7 @@ def test_an_image_that_cannot_be_used_is_named(plain, pieces, tmp_path, n_jobs):
         (images[0][:, :20], ValueError, r"images\[3\]: .*40 x 20 pixels is too small"),
         (np.full((40, 40), np.nan), ValueError, r"images\[3\]: .*NaN"),
         (images[0] * 1.0, ValueError, r"images\[3\]: .*divide an image in 0\.\.255 by 255"),
+        (None, TypeError, r"images\[3\]: image must be a path.*NoneType"),
         (np.zeros((2, 40, 40, 3)), ValueError, r"images\[3\]: .*shape \(2, 40, 40, 3\); expected"),
     ):
         given = [*images[:3], bad, *images[4:]]
@@ -287,10 +288,16 @@ def test_defaults_are_the_preset():
     [
         ({"C": 0}, "C must be a positive number or 'auto', got 0"),
         ({"C": "best"}, "C must be one of 'auto', got 'best'"),
-        ({"n_pca": 129}, r"n_pca must lie in 1\.\.128, got 129"),
+        ({"C": None}, "C must be a positive number or 'auto', got None"),
+        ({"n_pca": 129}, r"n_pca must be a whole number in 1\.\.128, got 129"),
+        ({"n_pca": 2.5}, r"n_pca must be a whole number in 1\.\.128, got 2.5"),
+        ({"n_components": 0}, "n_components must be a whole number of at least 1, got 0"),
+        ({"n_samples": 0}, "n_samples must be a whole number of at least 1, got 0"),
         ({"gate": 0.5}, r"gate must lie in \[0, 1 / n_components = 0.25\), got 0.5"),
         ({"pyramid": ()}, "pyramid must list"),
+        ({"pyramid": 3}, "pyramid must list"),
         ({"pyramid": ((2, 2), (0, 1))}, "pyramid must list"),
+        ({"max_height": "480"}, "max_height must be a positive number of rows or None, got '480'"),
         ({"max_height": 0}, "max_height must be a positive number of rows or None, got 0"),
         ({"bin_sizes": ()}, "bin_sizes must name at least one"),
         ({"step": 0}, "step must be at least 1 pixel"),
@@ -390,10 +397,11 @@ def test_parameters_of_reading_images_may_change_after_fitting(plain, photo, tmp
     assert load(saved(clf, tmp_path)).step == clf.step
 
 
-def test_parameters_of_the_fitted_arrays_may_not(plain, tmp_path):
+def test_parameters_of_the_fitted_arrays_may_not(plain, photo, tmp_path):
     clf = load(saved(plain, tmp_path)).set_params(n_components=3)
-    with pytest.raises(ValueError, match=r"fitted with n_components=16.*fit again"):
-        clf.save(tmp_path / "other.fvlrp")
+    for call in (lambda: clf.save(tmp_path / "other.fvlrp"), lambda: clf.trace(photo), lambda: clf.predict([photo])):
+        with pytest.raises(ValueError, match=r"fitted with n_components=16.*fit again"):
+            call()
 
 
 def saved(clf, folder):

@@ -90,6 +90,16 @@ def test_resuming_with_other_choices_computes_again(capsys, photographs, model, 
     assert json.loads(text)["results"][0]["explanations"][0]["rules"]["epsilon_pool"] == 1
 
 
+def test_resuming_with_another_photograph_of_the_same_name_computes_again(capsys, photographs, model, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.open(photographs[0]).transpose(Image.Transpose.ROTATE_180).save(other / "photo0.png")
+    args = ["--model", model, "--out", tmp_path / "o", "--json", "--resume"]
+    run(capsys, "explain", photographs[0], *args)
+    _, text, _ = run(capsys, "explain", other / "photo0.png", *args)
+    assert json.loads(text)["results"][0]["photo"] == str(other / "photo0.png")
+
+
 def test_photographs_of_one_name_do_not_overwrite_each_other(capsys, photographs, model, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

@@ -197,6 +197,18 @@ def test_classes_come_from_the_scores(net, photographs):
         net.predict(images[0])
 
 
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        (np.full((9, 9), np.nan), ValueError, r"images\[1\]: .*NaN"),
+        (None, TypeError, r"images\[1\]: image must be a path.*NoneType"),
+    ],
+)
+def test_an_image_that_is_refused_is_named(net, bad, error, words):
+    with pytest.raises(error, match=words):
+        net.decision_function([np.zeros((9, 9, 3), np.uint8), bad])
+
+
 def test_threads_change_nothing_and_leave_blas_as_it_was(net, photographs):
     from threadpoolctl import threadpool_info
 
