@@ -317,7 +317,7 @@ def back(case: Case) -> Trial:
     one = _kernels.Encoded(y, np.arange(len(rows) + 1), np.zeros(len(rows), np.uint16), np.ones(len(rows), np.float32))
     tables = np.zeros((1, model.components, 3, model.stride), np.float32)
     tables[0, 0, :, : model.dims] = np.random.default_rng(0).standard_normal((3, model.dims)) * [[1], [1e-2], [1e-4]]
-    supports = Supports(case.descriptors.geometry, layer.pyramid, case.stack.sift)
+    supports = Supports(case.descriptors.geometry, layer.pyramid)
 
     def ours() -> np.ndarray:
         total, bins = np.empty((1, n)), np.empty((1, n, 16), np.float32)

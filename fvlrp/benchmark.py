@@ -379,7 +379,7 @@ def explain_from(trace, saved, target: int) -> np.ndarray:
     r, _ = trace._start(target, saved, RULES)
     shares, _ = trace._shares(r, saved, RULES)
     below = trace.stack.fisher.relevance(shares[None], saved, RULES, frozenset({"bin"}), trace.n_jobs)
-    supports = Supports(trace.descriptors.geometry, trace.stack.fisher.pyramid, trace.stack.sift)
+    supports = Supports(trace.descriptors.geometry, trace.stack.fisher.pyramid)
     return trace._pixels("bin", 0, below, supports, RULES)[0]
 
 
