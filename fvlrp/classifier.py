@@ -373,13 +373,18 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         return np.asarray(self.classes_)[scores.argmax(axis=1)]
 
     def score(self, images, labels, sample_weight=None) -> float:
-        """Accuracy, or for a matrix of labels the mean average precision (11-point) over classes."""
+        """Accuracy, or for a matrix of labels the mean average precision (11-point) over classes.
+
+        `sample_weight` weighs the accuracy; average precision has no weights.
+        """
         if not self.multilabel_:
             from sklearn.metrics import accuracy_score
 
             return float(accuracy_score(labels, self.predict(images), sample_weight=sample_weight))
         from .evaluate import average_precision
 
+        if sample_weight is not None:
+            raise ValueError("sample_weight must be None for a matrix of labels: average precision has no weights")
         return float(np.nanmean(average_precision(labels, self.decision_function(images))))
 
     def trace(self, image, dtype="float32") -> FisherTrace:

@@ -449,16 +449,19 @@ class ConvNet:
         return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
 
     def score(self, images, labels, sample_weight=None) -> float:
-        """Accuracy, or for a matrix of labels the mean average precision (11-point) over classes."""
+        """Accuracy, or for a matrix of labels the mean average precision (11-point) over classes.
+
+        `sample_weight` weighs the accuracy; average precision has no weights.
+        """
         if not self.multilabel_:
             from sklearn.metrics import accuracy_score
 
             return float(accuracy_score(labels, self.predict(images), sample_weight=sample_weight))
         from .evaluate import average_precision
-        from .labels import parse_labels
 
-        signs, _, _ = parse_labels(labels, len(images))
-        return float(np.nanmean(average_precision(signs, self.decision_function(images))))
+        if sample_weight is not None:
+            raise ValueError("sample_weight must be None for a matrix of labels: average precision has no weights")
+        return float(np.nanmean(average_precision(labels, self.decision_function(images))))
 
     # ---- explaining ----
 

@@ -17,7 +17,7 @@ from . import _kernels, images, threads
 from .geometry import BINS, Geometry, axis_cell, box
 from .rules import FisherRules
 from .sift import DenseSIFT, Descriptors
-from .stack import EXACT, Explanation, Ledger, Relevances, Trace
+from .stack import EXACT, Explanation, Ledger, Relevances, Trace, precision
 
 DEPTHS = ("vector", "descriptor", "bin", "gradient")  # coarse to fine
 PYRAMID = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level; 8 cells, the preset's order
@@ -497,9 +497,7 @@ class FisherTrace(Trace):
     report_depths = DEPTHS
 
     def __init__(self, stack: FisherStack, image, dtype=np.float32, n_jobs=None):
-        if dtype not in (np.float32, np.float64, "float32", "float64"):  # np.dtype(None) would be exact, too
-            raise ValueError(f"dtype must be 'float32' (fast) or 'float64' (exact), got {dtype!r}")
-        dtype = np.dtype(dtype)
+        dtype = precision(dtype)
         self.stack, self.dtype, self.n_jobs = stack, dtype, n_jobs
         self.image = images.rgb(image).copy()  # the caller may change an array that is its own picture
         self.grey = stack.grey(image)

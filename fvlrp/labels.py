@@ -28,14 +28,16 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
         return signs, names, True
     if array.ndim != 1:
         raise ValueError(f"labels must have shape (n,) or (n, n_classes), got {array.shape}")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise ValueError(f"labels must name a class for every image, {np.count_nonzero(np.isnan(array))} are NaN")
     classes, position = np.unique(array, return_inverse=True)
     if len(classes) < 2:
-        raise ValueError(f"labels must hold at least two classes, got {list(classes)}")
+        raise ValueError(f"labels must hold at least two classes, got {classes.tolist()}")
     if class_names is not None:
         names = _names(class_names)
         if len(names) != len(classes):
             raise ValueError(
-                f"class_names must name the {len(classes)} classes {list(classes)}, got {len(names)} names"
+                f"class_names must name the {len(classes)} classes {classes.tolist()}, got {len(names)} names"
             )
         classes = names
     return np.where(position[:, None] == np.arange(len(classes)), 1, -1).astype(np.int8), classes, False

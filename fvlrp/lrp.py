@@ -39,7 +39,7 @@ from .layers import (
     scatter,
 )
 from .rules import AlphaBeta, Box, ConvRules, Flat, Rule, Shares, WSquare, ZPlus, ratio, total
-from .stack import EXACT, Explanation, Ledger, Relevances, Trace
+from .stack import EXACT, Explanation, Ledger, Relevances, Trace, precision
 
 INPUT = -1  # what nodes call the network's input
 BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
@@ -792,12 +792,9 @@ class ConvTrace(Trace):
     default_depth = "input"
 
     def __init__(self, net, image, dtype="float32"):
-        dtype = np.dtype(dtype)
-        if dtype not in (np.dtype(np.float32), EXACT):
-            raise ValueError(f"dtype must be 'float32' (fast) or 'float64' (exact), got {str(dtype)!r}")
-        self.net, self.dtype = net, dtype
-        self.image = images.rgb(image)
-        self.x = np.asarray(net.prepare(image), dtype)
+        self.net, self.dtype = net, precision(dtype)
+        self.image = images.rgb(image).copy()  # the caller may change an array that is its own picture
+        self.x = np.asarray(net.prepare(image), self.dtype)
         self._saved = net.activations(self.x)
         super().__init__(self._saved[-1].reshape(-1).astype(np.float64), net.classes_)
         if len(self.scores) != len(self.classes):

@@ -15,6 +15,13 @@ import numpy as np
 EXACT = np.dtype(np.float64)
 
 
+def precision(dtype) -> np.dtype:
+    """The type that a pass computes in, float32 or float64."""
+    if dtype not in (np.float32, np.float64, "float32", "float64"):  # np.dtype(None) would be exact, too
+        raise ValueError(f"dtype must be 'float32' (fast) or 'float64' (exact), got {dtype!r}")
+    return np.dtype(dtype)
+
+
 class Ledger(Mapping):
     """Where every unit of relevance went: ``score = sum of all other entries``.
 

@@ -136,6 +136,11 @@ def test_labels_of_any_kind_can_be_predicted_saved_and_explained(pieces, tmp_pat
     assert [e.target for e in again.explain(images[0], again.classes_)] == classes
 
 
+def test_labels_that_are_missing_are_counted():
+    with pytest.raises(ValueError, match="labels must name a class for every image, 1 are NaN"):
+        parse_labels([1.0, np.nan, 2.0], 3)
+
+
 def test_labels_as_objects_are_strings():
     """Columns of pandas hold strings as objects."""
     signs, classes, _ = parse_labels(np.array(["b", "a", "b"], object), 3)

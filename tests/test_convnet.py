@@ -209,6 +209,19 @@ def test_an_image_that_is_refused_is_named(net, bad, error, words):
         net.decision_function([np.zeros((9, 9, 3), np.uint8), bad])
 
 
+def test_a_trace_keeps_the_photograph_that_it_explains(net):
+    image = np.zeros((9, 9, 3), np.uint8)
+    trace = net.trace(image)
+    image[:] = 255
+    assert not trace.image.any()
+
+
+@pytest.mark.parametrize("dtype", [None, "float16", "real"])
+def test_a_trace_computes_in_float32_or_float64(net, dtype):
+    with pytest.raises(ValueError, match=r"dtype must be 'float32' \(fast\) or 'float64' \(exact\)"):
+        net.trace(np.zeros((9, 9, 3), np.uint8), dtype=dtype)
+
+
 def test_threads_change_nothing_and_leave_blas_as_it_was(net, photographs):
     from threadpoolctl import threadpool_info
 
@@ -314,6 +327,8 @@ def test_a_matrix_of_labels_makes_independent_classes_and_ignores_zeros(net, pho
     assert new.multilabel_ and list(new.classes_) == ["down", "across", "fifth"]
     np.testing.assert_array_equal(new.predict(images)[:, :2], matrix[:, :2] > 0)
     assert new.score(images, matrix) > 0.8
+    with pytest.raises(ValueError, match="average precision has no weights"):
+        new.score(images, matrix, sample_weight=np.ones(24))
 
     # The peer never sees the ignored rows of the third class; only the standardisation does.
     from sklearn.linear_model import LogisticRegression
