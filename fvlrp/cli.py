@@ -396,13 +396,13 @@ def _examples() -> list[tuple]:
 
 
 def run_compare(args) -> int:
-    from . import figures, render
+    from . import figures, images, render
 
     names = args.model or ["voc20"]
     models = [_load(name, args) for name in names]
     targets = [args.target] * len(args.photo)
     if args.target == "top":
-        targets = [models[0].trace(photo).top for photo in args.photo]
+        targets = [images.naming(args.photo, i, models[0].trace).top for i in range(len(args.photo))]
     sheet = figures.sheet(models, args.photo, targets, names=[Path(name).stem for name in names], cmap=args.cmap)
     render.write_png(args.out, sheet)
     _result(args, {"sheet": args.out, "targets": targets}, args.out)

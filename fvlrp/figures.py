@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import render
+from .images import naming
 from .stack import Explanation
 
 
@@ -74,13 +75,13 @@ def sheet(models: Sequence, images: Sequence, targets: Sequence, *, names=None, 
     if len(names) != len(models):
         raise ValueError(f"names must title every model: {len(models)} models, {len(names)} names")
     grid = []
-    for image, target in zip(images, targets, strict=True):
+    for i, target in enumerate(targets):
         wanted = target if isinstance(target, tuple) else (target,) * len(models)
         if len(wanted) != len(models):
             raise ValueError(f"targets must hold one class per model: {len(models)} models, got {target!r}")
         row = []
         for model, name in zip(models, wanted, strict=True):
-            trace = model.trace(image)
+            trace = naming(images, i, model.trace)
             high, low = trace.explain(name, trace.figure_depths)
             row += [
                 render.Panel(high.image, f"{high.target} {high.score:+.2f}"),

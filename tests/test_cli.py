@@ -100,6 +100,14 @@ def test_resuming_with_another_photograph_of_the_same_name_computes_again(capsys
     assert json.loads(text)["results"][0]["photo"] == str(other / "photo0.png")
 
 
+def test_a_photograph_that_cannot_be_compared_is_named(capsys, photographs, model, tmp_path):
+    low = tmp_path / "low.png"
+    Image.new("RGB", (9, 9)).save(low)
+    for target in ([], ["--target", "a"]):
+        code, _, err = run(capsys, "compare", low, "--model", model, "--out", tmp_path / "sheet.png", *target)
+        assert code == 1 and "low.png" in err and "too small" in err
+
+
 def test_photographs_of_one_name_do_not_overwrite_each_other(capsys, photographs, model, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
