@@ -17,6 +17,7 @@ from . import __version__, threads
 from .progress import Progress
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+CMAPS = ("paper", "safe", "grey")
 RULES = "such as epsilon_pool=1; for a network the name of a preset, such as composite"
 
 
@@ -82,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("--out", default="fvlrp-out", help="folder for the results (default: %(default)s)")
     explain.add_argument("--format", default="png", help="png, npz or png,npz (default: %(default)s)")
     explain.add_argument("--sheet", action="store_true", help="also a contact sheet of each photograph")
-    explain.add_argument("--cmap", default="paper", help="colour map: paper, safe or grey (default: %(default)s)")
+    explain.add_argument("--cmap", choices=CMAPS, default="paper", help="colour map (default: %(default)s)")
     explain.add_argument("--bar", action="store_true", help="add a colour bar to the heatmaps")
     explain.add_argument("--exact", action="store_true", help="compute in float64")
     explain.add_argument("--rule", action="append", default=[], metavar="NAME=VALUE", help=RULES)
@@ -95,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     _model(compare, several=True)
     compare.add_argument("--target", default="top", help='one class for all photographs, or "top" of the first model')
     compare.add_argument("--out", default="fvlrp-compare.png", help="picture to write (default: %(default)s)")
-    compare.add_argument("--cmap", default="paper")
+    compare.add_argument("--cmap", choices=CMAPS, default="paper", help="colour map (default: %(default)s)")
 
     evaluate = _command(commands, "evaluate", run_evaluate, "average precision per class, 11-point and area")
     evaluate.add_argument("data", help="VOC devkit folder, or a folder with one subfolder of photographs per class")
@@ -121,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--target", default="top", help='classes, comma-separated; "top" (default) of each photograph')
     report.add_argument("--depth", default="", help="depths, comma-separated (default: coarse to fine)")
     report.add_argument("--out", default="fvlrp-report.html", help="file to write (default: %(default)s)")
-    report.add_argument("--cmap", default="paper", help="colour map: paper, safe or grey (default: %(default)s)")
+    report.add_argument("--cmap", choices=CMAPS, default="paper", help="colour map (default: %(default)s)")
 
     info = _command(commands, "info", run_info, "what a model holds, and how this fvlrp was built")
     info.add_argument("model", nargs="?", help="model file, or the name of a model inside the package")

@@ -49,7 +49,16 @@ def _low(row: Sequence[Explanation]) -> Explanation:
     return coarse[-1] if coarse else row[0]
 
 
-def sheet(models: Sequence, images: Sequence, targets: Sequence, *, names=None, cmap: str = "paper", height: int = 200):
+def sheet(
+    models: Sequence,
+    images: Sequence,
+    targets: Sequence,
+    *,
+    names=None,
+    cmap: str = "paper",
+    height: int = 200,
+    scale: str | float | None = "99.5%",
+):
     """Figure 1 of the paper: for each model the photograph, its heatmap at high and at low resolution, and alpha.
 
     Parameters
@@ -62,6 +71,8 @@ def sheet(models: Sequence, images: Sequence, targets: Sequence, *, names=None, 
         The class to explain in each image: one for all models, or a tuple of one for each.
     names : sequence of str, optional
         Titles of the models.
+    scale : as `render.colour` takes it
+        By default every heatmap saturates at the 99.5th percentile of its own |R|.
 
     Returns
     -------
@@ -85,9 +96,9 @@ def sheet(models: Sequence, images: Sequence, targets: Sequence, *, names=None, 
             high, low = trace.explain(name, trace.figure_depths)
             row += [
                 render.Panel(high.image, f"{high.target} {high.score:+.2f}"),
-                render.Panel(render.colour(high.heatmap, cmap, scale="99.5%"), f"sum {high.heatmap.sum():+.3g}"),
-                render.Panel(render.colour(low.heatmap, cmap, scale="99.5%"), f"sum {low.heatmap.sum():+.3g}"),
-                render.Panel(render.alpha(low.image, low.heatmap, scale="99.5%"), ""),
+                render.Panel(render.colour(high.heatmap, cmap, scale=scale), f"sum {high.heatmap.sum():+.3g}"),
+                render.Panel(render.colour(low.heatmap, cmap, scale=scale), f"sum {low.heatmap.sum():+.3g}"),
+                render.Panel(render.alpha(low.image, low.heatmap, scale=scale), ""),
             ]
         grid.append(row)
     titles = [t for name in names for t in (name, "high resolution", "low resolution", "low, as alpha")]
