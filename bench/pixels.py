@@ -27,13 +27,14 @@ def main(megapixels: float, n_jobs: int) -> dict:
     small = mosaic(100, 130)
     clf.explain(small, "person", "bin")
     before, seconds = _peak(), []
-    for _ in range(3):
+    for _ in range(5):
         start = perf_counter()
         explanation = clf.explain(image, "person", "bin")
         seconds.append(perf_counter() - start)
     return {
         "size": list(image.shape[:2]),
-        "milliseconds": 1e3 * float(np.median(seconds)),
+        "first, ms": 1e3 * seconds[0],  # the system gives memory that this process never had
+        "milliseconds": 1e3 * float(np.median(seconds[2:])),
         "MB": _peak(),
         "MB before": before,
         "ledger closes": explanation.ledger.closes(),

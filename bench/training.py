@@ -1,6 +1,7 @@
 """Training, beside the same on cyvlfeat's SIFT and NumPy."""
 
 import sys
+from functools import lru_cache, partial
 from time import perf_counter
 
 import numpy as np
@@ -68,13 +69,10 @@ def peer(clf, paths, labels, samples: int) -> tuple[float, str]:
     model.pca_ = type(clf.pca_)(basis, np.zeros(128))
     model.gmm_ = type("Mixture", (), dict(zip(("weights_", "means_", "covariances_"), mixture, strict=True)))
     model.coef_, model.intercept_ = np.zeros((1, codes.shape[1]), np.float32), np.zeros(1)
-    chains: dict[Geometry, Chain] = {}
+    made = lru_cache(maxsize=2)(partial(Chain, model))  # buffers of a size serve all photographs of that size
     for i, path in enumerate(paths):
         values, geometry = descriptors(path)
-        chain = chains.setdefault(geometry, Chain(model, geometry)) if geometry in chains else None
-        if chain is None:
-            chains.clear()  # buffers of one size at a time
-            chain = chains[geometry] = Chain(model, geometry)
+        chain = made(geometry)
         codes[i] = chain.scores(chain.encode(values))[0]
     lap("codes")
     gram = codes @ codes.T
