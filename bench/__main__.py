@@ -172,11 +172,8 @@ def absolute(results: dict, say) -> None:
 
 def table_of_pixels(args, say) -> int:
     jobs = args.threads or 1
-    print(
-        f"\n| height x width | ms, {jobs} thread{'s' * (jobs > 1)} "
-        "| ms a megapixel | first call, ms | peak MB | of it before |",
-        file=say,
-    )
+    heads = f"ms, {jobs} thread{'s' * (jobs > 1)} | ms a megapixel | first call, ms | peak MB | of it before"
+    print(f"\n| height x width | {heads} |", file=say)
     print("|---|---:|---:|---:|---:|---:|", file=say)
     results = []
     for size in pixels.MEGAPIXELS[:3] if args.quick else pixels.MEGAPIXELS:
