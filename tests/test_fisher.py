@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvlrp import fisher, images, reference
+from fvlrp import fisher, images, load, reference
 from fvlrp.fisher import DEPTHS, Fisher, FisherStack, FisherTrace, Linear, Normalise, Supports
 from fvlrp.geometry import Geometry
 from fvlrp.rules import FisherRules
@@ -490,3 +490,17 @@ def test_images_that_cannot_be_explained(plain, image, words):
 def test_there_are_two_kinds_of_arithmetic(plain, photo, dtype):
     with pytest.raises(ValueError, match=r"dtype must be 'float32' \(fast\) or 'float64' \(exact\)"):
         plain.trace(photo, dtype)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0, 9.0, 10.0, 100.0])
+def test_fast_heatmaps_of_smooth_photographs_agree_with_exact_ones(epsilon):
+    # Enlarged, a photograph is smooth: many sums and projections lie near 0, where a stabiliser decides.
+    samples = pytest.importorskip("skimage.data")
+    small = Image.fromarray(samples.gravel()[:190, :250]).resize((375, 282), Image.Resampling.BICUBIC)
+    clf = load("voc20")
+    rules = {"epsilon_pool": epsilon, "epsilon_pca": epsilon}
+    fast, exact = (clf.trace(small, dtype).explain("person", DEPTHS, rules) for dtype in ("float32", "float64"))
+    for one, other in zip(fast, exact, strict=True):
+        off = np.linalg.norm(one.heatmap - other.heatmap) / np.linalg.norm(other.heatmap)
+        assert off <= (5e-4 if epsilon == 100 else 5e-3)
+        assert one.ledger.closes() and other.ledger.closes()
