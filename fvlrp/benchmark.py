@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import platform
 from collections.abc import Callable
@@ -336,7 +337,7 @@ class Chain:
 
 def stages(clf, image, n_jobs: int, repeats: int = 7) -> dict[str, float]:
     """Milliseconds of each stage for one image."""
-    clf.set_params(n_jobs=n_jobs)
+    clf = copy.copy(clf).set_params(n_jobs=n_jobs)  # the caller's keeps its own
     trace = clf.trace(image)
     stack, target = trace.stack, trace.top
     sums = stack.fisher.forward(trace.descriptors, n_jobs=n_jobs)[0]
@@ -355,7 +356,7 @@ def stages(clf, image, n_jobs: int, repeats: int = 7) -> dict[str, float]:
 
 def against_numpy(clf, image, pairs: int = 7) -> dict[str, float]:
     """From descriptors to a heatmap on one thread: fvlrp and `Chain` in turn, and how far the maps differ."""
-    clf.set_params(n_jobs=1)
+    clf = copy.copy(clf).set_params(n_jobs=1)
     trace = clf.trace(image)
     stack, x = trace.stack, trace.descriptors.values.astype(np.float32)
     target = trace.classes.index(trace.top)
