@@ -17,10 +17,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
 from . import threads
-from .fisher import PYRAMID, Fisher, FisherStack, FisherTrace, Linear
+from .fisher import PYRAMID, Fisher, FisherMenu, FisherStack, FisherTrace, Linear
 from .gmm import DiagonalGMM
 from .images import batch, naming
-from .labels import parse_labels
+from .labels import Decisions, parse_labels
 from .progress import Progress
 from .rules import choose
 from .sift import DenseSIFT
@@ -36,10 +36,14 @@ class Projection:
     mean_: np.ndarray  # float64 (128,), zero unless the classifier was told to centre
 
 
-class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
+class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
     """Image classifier on improved Fisher vectors of dense SIFT, whose decisions can be explained at any depth.
 
     Images are paths, PIL images or arrays (uint8, uint16, or floats in 0..1), of any sizes.
+
+    After fitting, `bin_sizes`, `step`, `max_height` and `gate` may be changed by `set_params` (fewer descriptors are
+    faster, and their mean is nearly the same), and `n_jobs` and `verbose`. Parameters that say what a descriptor is, or
+    that the learned arrays have the shape of, may not: the next use refuses. All others count when `fit` is called.
 
     Parameters
     ----------
@@ -175,7 +179,7 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
             codes = self._encode(images, folder)
             self._fit_svm(codes, np.concatenate([signs, signs]) if self.mirror else signs, random)
             del codes
-        self._link()
+        self._adopt()
         return self
 
     def _check(self) -> None:
@@ -300,25 +304,31 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         for at in range(0, codes.shape[1], 1 << 14):
             self.coef_[:, at : at + (1 << 14)] = duals @ codes[:, at : at + (1 << 14)]
 
-    # What applying a model depends on. How images are read and descriptors taken may change after fitting; the last
-    # three are in the fitted arrays, too, and `_link` refuses to contradict those.
-    _APPLIED = (
-        *("bin_sizes", "step", "magnif", "window", "window_size", "contrast_threshold", "quantize", "angles"),
-        *("max_height", "gate", "n_components", "n_pca", "pyramid"),
+    # What applying a model depends on. Where descriptors are taken, and what counts as no posterior, may change after
+    # fitting: a Fisher vector is a mean over descriptors. What a descriptor is, and which cell, component and dimension
+    # a coefficient belongs to, may not: the scores would be those of no model.
+    _FREE = ("bin_sizes", "step", "max_height", "gate")
+    _FIXED = (
+        *("magnif", "window", "window_size", "contrast_threshold", "quantize", "angles"),
+        *("n_pca", "n_components", "pyramid"),
     )
+
+    def _adopt(self) -> None:
+        """Put what was just learned or loaded together, and keep the parameters that belong to it."""
+        self._learned = self._values(self._FIXED)
+        self._link()
 
     def _link(self) -> None:
         """Put the fitted parts together; called by whatever changes them."""
-        K, D = self.gmm_.means_.shape
-        cells = sum(rows * columns for rows, columns in self.pyramid)
-        if (self.n_components, self.n_pca) != (K, D) or self.coef_.shape[1] != cells * 2 * K * D:
-            raise ValueError(
-                f"the model was fitted with n_components={K}, n_pca={D} and {self.coef_.shape[1]} dimensions; "
-                "after changing n_components, n_pca or pyramid, fit again"
-            )
+        for name, learned, now in zip(self._FIXED, self._learned, self._values(self._FIXED), strict=True):
+            if now != learned:
+                raise ValueError(
+                    f"the model was fitted with {name}={learned!r}, and {name} is now {now!r}: "
+                    f"set_params({name}={learned!r}) goes back, or fit again"
+                )
         linear = Linear(self.coef_, self.intercept_)
         self._stack = FisherStack(self._sift(), self._fisher(), linear, self.classes_, self.max_height)
-        self._linked = self._applied()
+        self._linked = self._values(self._FREE + self._FIXED)
 
     def uncenter(self):
         """Move the projection's mean into the mixture's means: the same scores, and relevance without a mean.
@@ -336,13 +346,14 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
     def _fitted(self) -> FisherStack:
         if not hasattr(self, "coef_"):
             raise NotFittedError("this FisherVectorClassifier is not fitted; call fit, or load a model with fvlrp.load")
-        if self._linked != self._applied():
+        if self._linked != self._values(self._FREE + self._FIXED):
             self._check()
             self._link()
         return self._stack
 
-    def _applied(self) -> tuple:
-        return tuple(getattr(self, name) for name in self._APPLIED)
+    def _values(self, names: tuple[str, ...]) -> list:
+        """Present values of parameters; sequences as tuples, which are equal whatever they were given as."""
+        return [_frozen(getattr(self, name)) for name in names]
 
     def decision_function(self, images) -> np.ndarray:
         """Scores float64 (n, n_classes); with two classes (n,), positive for ``classes_[1]``."""
@@ -363,29 +374,10 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         """Scores of one image for every class, float64 (n_classes,): what an explanation of each starts from."""
         return self._fitted().scores(image)
 
-    def predict(self, images) -> np.ndarray:
-        """Classes (n,), or for labels that were a matrix an indicator of 0 / 1 (n, n_classes)."""
-        scores = self.decision_function(images)
-        if self.multilabel_:
-            return (scores > 0).astype(np.int64)
-        if scores.ndim == 1:
-            return np.asarray(self.classes_)[(scores > 0).astype(int)]
-        return np.asarray(self.classes_)[scores.argmax(axis=1)]
-
-    def score(self, images, labels, sample_weight=None) -> float:
-        """Accuracy, or for a matrix of labels the mean average precision (11-point) over classes.
-
-        `sample_weight` weighs the accuracy; average precision has no weights.
-        """
-        if not self.multilabel_:
-            from sklearn.metrics import accuracy_score
-
-            return float(accuracy_score(labels, self.predict(images), sample_weight=sample_weight))
-        from .evaluate import average_precision
-
-        if sample_weight is not None:
-            raise ValueError("sample_weight must be None for a matrix of labels: average precision has no weights")
-        return float(np.nanmean(average_precision(labels, self.decision_function(images))))
+    @property
+    def menu(self) -> FisherMenu:
+        """Classes, depths and rules that an explanation can be asked for; `menu.check` refuses others up front."""
+        return self._fitted().menu
 
     def trace(self, image, dtype="float32") -> FisherTrace:
         """One forward pass of one image, to explain any number of targets, depths and rules from.
@@ -425,6 +417,10 @@ class FisherVectorClassifier(ClassifierMixin, BaseEstimator):
         from . import models
 
         models.save_fisher(self, path, weights)
+
+
+def _frozen(value):
+    return tuple(map(_frozen, value)) if np.iterable(value) and not isinstance(value, str) else value
 
 
 def choose_c(gram: np.ndarray, signs: np.ndarray, random, copies: int = 1, folds: int = 5) -> float:

@@ -21,11 +21,10 @@ from PIL import Image
 from . import files, threads
 from . import images as pictures
 from . import layers as _layers
+from .labels import Decisions, parse_labels
 from .layers import Conv, Dense, Flatten, GlobalAveragePool, Layer
 from .progress import Progress
-from .rules import choose
-
-FILE_KIND = "convnet"  # what tells a file with a network from others
+from .rules import choose, real
 
 # What a node's `kind` calls each layer; files spell it this way, too.
 KINDS = {
@@ -238,7 +237,7 @@ def _short_names(labels: Sequence[str]) -> list[str]:
 # ---- the network -----------------------------------------------------------------------------------------------------
 
 
-class ConvNet:
+class ConvNet(Decisions):
     """A convolutional image classifier whose decisions can be explained down to any layer, or to the pixels.
 
     Made by `from_onnx`, `fvlrp.load` or `retrain`. Images are paths, PIL images or arrays (uint8, uint16, or floats in
@@ -441,29 +440,14 @@ class ConvNet:
         with blas_threads(self.n_jobs if len(images) == 1 else None):
             return threads.run([partial(one, i) for i in range(len(images))], self.n_jobs)
 
-    def predict(self, images) -> np.ndarray:
-        """Classes (n,), or for labels that were a matrix an indicator of 0 / 1 (n, n_classes)."""
-        scores = self.decision_function(images)
-        if self.multilabel_:
-            return (scores > 0).astype(np.int64)
-        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
-
-    def score(self, images, labels, sample_weight=None) -> float:
-        """Accuracy, or for a matrix of labels the mean average precision (11-point) over classes.
-
-        `sample_weight` weighs the accuracy; average precision has no weights.
-        """
-        if not self.multilabel_:
-            from sklearn.metrics import accuracy_score
-
-            return float(accuracy_score(labels, self.predict(images), sample_weight=sample_weight))
-        from .evaluate import average_precision
-
-        if sample_weight is not None:
-            raise ValueError("sample_weight must be None for a matrix of labels: average precision has no weights")
-        return float(np.nanmean(average_precision(labels, self.decision_function(images))))
-
     # ---- explaining ----
+
+    @property
+    def menu(self):
+        """Classes, depths and rules that an explanation can be asked for; `menu.check` refuses others up front."""
+        from .lrp import ConvMenu
+
+        return ConvMenu(self)
 
     def trace(self, image, dtype="float32"):
         """One forward pass of one image, to explain any number of targets, depths and rules from.
@@ -505,9 +489,9 @@ class ConvNet:
         -------
         ConvNet
         """
-        from .labels import parse_labels
-
         images = pictures.batch(images)
+        if C is not None and not (real(C) and 0 < C < np.inf):
+            raise ValueError(f"C must be a positive number or None, got {C!r}")
         signs, classes, multilabel = parse_labels(labels, len(images), class_names)
         last = self._last_learned()
         features = np.array(
@@ -590,7 +574,7 @@ class ConvNet:
     def save(self, path) -> None:
         """Write the network to `path`, exactly that name, atomically and byte for byte reproducible."""
         header, arrays = self.to_parts()
-        files.save_arrays(path, {"kind": FILE_KIND, **header}, arrays)
+        files.save_arrays(path, {"kind": files.CONVNET, **header}, arrays)
 
     def to_parts(self) -> tuple[dict, dict[str, np.ndarray]]:
         """What a file holds: a header ready for JSON, and arrays by name."""

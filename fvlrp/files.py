@@ -26,6 +26,7 @@ import numpy as np
 
 FORMAT = "fvlrp"
 VERSION = 1
+FISHER, CONVNET, EXPLANATION = "fisher-vector classifier", "convnet", "explanation"  # kinds of files
 
 _HEADER = "header.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip archive can hold

@@ -17,7 +17,7 @@ from . import _kernels, images, threads
 from .geometry import BINS, Geometry, axis_cell, box
 from .rules import FisherRules
 from .sift import DenseSIFT, Descriptors
-from .stack import EXACT, Explanation, Ledger, Relevances, Trace, precision
+from .stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
 
 DEPTHS = ("vector", "descriptor", "bin", "gradient")  # coarse to fine
 PYRAMID = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level; 8 cells, the preset's order
@@ -452,7 +452,7 @@ class FisherStack:
     """pixels -> dense SIFT -> Fisher sums -> normalised vector -> linear scores, as one value that can be traced."""
 
     def __init__(self, sift: DenseSIFT, fisher: Fisher, linear: Linear | None, classes: Sequence, max_height):
-        self.sift, self.fisher, self.linear, self.classes = sift, fisher, linear, list(classes)
+        self.sift, self.fisher, self.linear, self.menu = sift, fisher, linear, FisherMenu(classes)
         self.normalise = Normalise()
         self.max_height = max_height
 
@@ -476,8 +476,18 @@ class FisherStack:
 
     def per_class(self, scores: np.ndarray) -> np.ndarray:
         """One score per class: of two classes with one hyperplane, positive speaks for the second."""
-        two = len(scores) == 1 and len(self.classes) == 2
+        two = len(scores) == 1 and len(self.menu.classes) == 2
         return np.array([-scores[0], scores[0]]) if two else scores
+
+
+class FisherMenu(Menu):
+    """What a Fisher-vector classifier's explanations can be asked for."""
+
+    def __init__(self, classes: Sequence):
+        super().__init__(classes, DEPTHS, "bin", figure_depths=("bin", "descriptor"), report_depths=DEPTHS)
+
+    def rules(self, rules) -> FisherRules:
+        return FisherRules.of(rules)
 
 
 class FisherTrace(Trace):
@@ -492,11 +502,6 @@ class FisherTrace(Trace):
     scores, classes : as in Trace
     """
 
-    depths = DEPTHS
-    default_depth = "bin"
-    figure_depths = ("bin", "descriptor")  # the paper's high and low resolution
-    report_depths = DEPTHS
-
     def __init__(self, stack: FisherStack, image, dtype=np.float32, n_jobs=None):
         dtype = precision(dtype)
         self.stack, self.dtype, self.n_jobs = stack, dtype, n_jobs
@@ -506,7 +511,7 @@ class FisherTrace(Trace):
         self._forward: dict[np.dtype, Pooled] = {}
         self.vector, _ = stack.normalise.forward(self._pooled(dtype).sums)
         scores, self._saved = stack.linear.forward(self.vector, dtype == EXACT)
-        super().__init__(stack.per_class(scores), stack.classes)
+        super().__init__(stack.per_class(scores), stack.menu)
         self._known = {dtype: (self._saved, self.scores)}
 
     def _pooled(self, dtype) -> Pooled:
@@ -556,7 +561,6 @@ class FisherTrace(Trace):
         return shares.reshape(sums.shape), dict(zip(("absorbed_pool", "empty_cell", "zero_sum"), left, strict=True))
 
     def _explain(self, positions: list[int], depths: list[str], rules) -> list[Explanation]:
-        rules = FisherRules.of(rules)
         if "gradient" in depths and len(positions) > TOGETHER:
             groups = [positions[at : at + TOGETHER] for at in range(0, len(positions), TOGETHER)]
             return [explanation for group in groups for explanation in self._explain(group, depths, rules)]

@@ -184,7 +184,7 @@ class DiagonalGMM(DensityMixin, BaseEstimator):
         def block(at: int) -> np.ndarray:
             encoded, _ = model.posteriors(model.pad(X[at : at + BLOCK]))
             # float posteriors below the smallest number are left out, so rows are filled by index.
-            dense = np.zeros((len(encoded.y), self.n_components), X.dtype)
+            dense = np.zeros((len(encoded.y), len(self.weights_)), X.dtype)
             rows = np.repeat(np.arange(len(encoded.y)), np.diff(encoded.indptr))
             dense[rows, encoded.index] = encoded.gamma
             return dense

@@ -39,7 +39,7 @@ from .layers import (
     scatter,
 )
 from .rules import AlphaBeta, Box, ConvRules, Flat, Rule, Shares, WSquare, ZPlus, ratio, total
-from .stack import EXACT, Explanation, Ledger, Relevances, Trace, precision
+from .stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
 
 INPUT = -1  # what nodes call the network's input
 BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
@@ -767,6 +767,83 @@ def walk(
     return walks
 
 
+# ---- what can be asked for -------------------------------------------------------------------------------------------
+
+
+def choices(nodes, rules: ConvRules, box: Callable) -> tuple[list[Choice], list[Choice]]:
+    """How each node shares relevance above and below the depth; `box(node, rule)` is the range of a first layer's."""
+    # A kind may be one that this network has none of, so that one set of rules serves many networks.
+    kinds = sorted(layer.__name__.lower() for layer in (*LINEAR, *JOINS, *POOLS))
+    names = [node.name for node in nodes]
+    for key, _ in rules.layers:
+        if key not in ("first", *kinds, *names):
+            raise ValueError(
+                f"rules name no layer or kind {key!r}; kinds are first, {', '.join(kinds)}; "
+                f"layers are {', '.join(names)}"
+            )
+    exact = [_choice(nodes, i, rules, box) for i in range(len(nodes))]
+    return exact, [Choice(rules.below, rules.bias, rules.flat, rules.pool)] * len(nodes)
+
+
+def _choice(nodes, i: int, rules: ConvRules, box: Callable) -> Choice:
+    node = nodes[i]
+    linear = isinstance(node.layer, LINEAR)
+    first = linear and not any(isinstance(nodes[j].layer, LINEAR) for j in ancestors(nodes, i) - {i})
+    named = rules.named(node.name, node.kind, first)
+    if isinstance(node.layer, POOLS):
+        if named is not None and not isinstance(named, Flat):
+            raise ValueError(f"a pool takes the rule Flat() or none, got {named!r} for {node.name!r}")
+        return Choice(rules.default, pool="winner" if named is None else "flat")
+    if named is not None and not isinstance(node.layer, LINEAR + JOINS):
+        raise ValueError(f"{node.name!r} ({node.kind}) passes relevance on unchanged and takes no rule")
+    rule = rules.default if named is None else named
+    if not isinstance(rule, Box):
+        return Choice(rule, rules.bias, rules.flat)
+    if not first and isinstance(node.layer, LINEAR + JOINS):
+        raise ValueError(f"Box is a rule of the layer that sees the pixels, got it for {node.name!r}")
+    return Choice(rule, rules.bias, rules.flat, box=box(node, rule) if first else None)
+
+
+def above_pixels(nodes, node) -> list:
+    """The layers between the pixels and a first layer, in their order."""
+    chain, source = [], node.inputs[0]
+    while source != INPUT:
+        if len(nodes[source].inputs) != 1:
+            raise ValueError(f"Box needs a layer that sees the pixels alone, got {node.name!r}")
+        chain.append(nodes[source].layer)
+        source = nodes[source].inputs[0]
+    return chain[::-1]
+
+
+class ConvMenu(Menu):
+    """What a network's explanations can be asked for: targets and depths by index, too."""
+
+    def __init__(self, net):
+        convs = [node.name for node in net.nodes if isinstance(node.layer, Conv)]
+        figure = ("input", convs[0] if convs else net.layers[0])
+        super().__init__(net.classes_, (*net.layers, "input"), "input", figure_depths=figure, report_depths=figure)
+        self.nodes = net.nodes
+
+    def target(self, target) -> int:
+        if isinstance(target, int | np.integer) and not isinstance(target, bool) and target not in self.classes:
+            if not 0 <= target < len(self.classes):
+                raise ValueError(f"unknown target {target!r}; indices of classes are 0..{len(self.classes) - 1}")
+            return int(target)
+        return super().target(target)
+
+    def depth(self, depth) -> str:
+        if isinstance(depth, int | np.integer) and not isinstance(depth, bool):
+            if not 0 <= depth < len(self.nodes):
+                raise ValueError(f"unknown depth {depth!r}; indices of layers are 0..{len(self.nodes) - 1}")
+            return self.nodes[depth].name
+        return super().depth(depth)
+
+    def rules(self, rules) -> ConvRules:
+        rules = ConvRules.of(rules)
+        choices(self.nodes, rules, box=lambda node, rule: above_pixels(self.nodes, node))
+        return rules
+
+
 # ---- one image: trace and explanations -------------------------------------------------------------------------------
 
 
@@ -789,37 +866,16 @@ class ConvTrace(Trace):
         Fast, or exact: then ledgers close to 1e-9.
     """
 
-    default_depth = "input"
-
     def __init__(self, net, image, dtype="float32"):
         self.net, self.dtype = net, precision(dtype)
         self.image = images.rgb(image).copy()  # the caller may change an array that is its own picture
         self.x = np.asarray(net.prepare(image), self.dtype)
         self._saved = net.activations(self.x)
-        super().__init__(self._saved[-1].reshape(-1).astype(np.float64), net.classes_)
+        super().__init__(self._saved[-1].reshape(-1).astype(np.float64), ConvMenu(net))
         if len(self.scores) != len(self.classes):
             raise ValueError(f"the network has {len(self.scores)} outputs and {len(self.classes)} classes")
-        self.depths = (*net.layers, "input")
-        convs = [node.name for node in net.nodes if isinstance(node.layer, Conv)]
-        self.figure_depths = ("input", convs[0] if convs else net.layers[0])
-        self.report_depths = self.figure_depths
-
-    def _target(self, target) -> int:
-        if isinstance(target, int | np.integer) and not isinstance(target, bool) and target not in self.classes:
-            if not 0 <= target < len(self.classes):
-                raise ValueError(f"unknown target {target!r}; indices of classes are 0..{len(self.classes) - 1}")
-            return int(target)
-        return super()._target(target)
-
-    def _depth(self, depth) -> str:
-        if isinstance(depth, int | np.integer) and not isinstance(depth, bool):
-            if not 0 <= depth < len(self.net.layers):
-                raise ValueError(f"unknown depth {depth!r}; indices of layers are 0..{len(self.net.layers) - 1}")
-            return self.net.layers[depth]
-        return super()._depth(depth)
 
     def _explain(self, positions: list[int], depths: list[str], rules) -> list[Explanation]:
-        rules = ConvRules.of(rules)
         exact, flat = self._choices(rules)
         at = [INPUT if depth == "input" else self.net.layers.index(depth) for depth in depths]
         self._warn(at, rules)
@@ -886,43 +942,8 @@ class ConvTrace(Trace):
                     stacklevel=5,
                 )
 
-    # ---- rules of this network
-
     def _choices(self, rules: ConvRules) -> tuple[list[Choice], list[Choice]]:
-        """How each node shares relevance above and below the depth."""
-        nodes = self.net.nodes
-        # A kind may be one that this network has none of, so that one set of rules serves many networks.
-        kinds = sorted(layer.__name__.lower() for layer in (*LINEAR, *JOINS, *POOLS))
-        for key, _ in rules.layers:
-            if key not in ("first", *kinds, *self.net.layers):
-                names = ", ".join(self.net.layers)
-                raise ValueError(
-                    f"rules name no layer or kind {key!r}; kinds are first, {', '.join(kinds)}; layers are {names}"
-                )
-        exact, flat = [], []
-        for i, node in enumerate(nodes):
-            exact.append(self._choice(i, node, rules))
-            flat.append(Choice(rules.below, rules.bias, rules.flat, rules.pool))
-        return exact, flat
-
-    def _choice(self, i: int, node, rules: ConvRules) -> Choice:
-        linear = isinstance(node.layer, LINEAR)
-        first = linear and not any(
-            isinstance(self.net.nodes[j].layer, LINEAR) for j in ancestors(self.net.nodes, i) - {i}
-        )
-        named = rules.named(node.name, node.kind, first)
-        if isinstance(node.layer, POOLS):
-            if named is not None and not isinstance(named, Flat):
-                raise ValueError(f"a pool takes the rule Flat() or none, got {named!r} for {node.name!r}")
-            return Choice(rules.default, pool="winner" if named is None else "flat")
-        if named is not None and not isinstance(node.layer, LINEAR + JOINS):
-            raise ValueError(f"{node.name!r} ({node.kind}) passes relevance on unchanged and takes no rule")
-        rule = rules.default if named is None else named
-        if not isinstance(rule, Box):
-            return Choice(rule, rules.bias, rules.flat)
-        if not first and isinstance(node.layer, LINEAR + JOINS):
-            raise ValueError(f"Box is a rule of the layer that sees the pixels, got it for {node.name!r}")
-        return Choice(rule, rules.bias, rules.flat, box=self._box(node, rule) if first else None)
+        return choices(self.net.nodes, rules, self._box)
 
     def _box(self, node, rule: Box) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest input of a first layer, real (1, C, H, W): the rule's, or those of black and white."""
@@ -934,14 +955,6 @@ class ConvTrace(Trace):
                 if np.size(value) not in (1, self.x.shape[1]):
                     raise ValueError(f"Box holds {np.size(value)} values, the input has {self.x.shape[1]} channels")
                 ends.append(np.broadcast_to(np.reshape(value, (1, -1, 1, 1)), self.x.shape).astype(self.dtype))
-        chain = []
-        source = node.inputs[0]
-        while source != INPUT:
-            layer = self.net.nodes[source].layer
-            if len(self.net.nodes[source].inputs) != 1:
-                raise ValueError(f"Box needs a layer that sees the pixels alone, got {node.name!r}")
-            chain.append(layer)
-            source = self.net.nodes[source].inputs[0]
-        for layer in reversed(chain):
+        for layer in above_pixels(self.net.nodes, node):
             ends = [layer.forward(end) for end in ends]
         return np.minimum(*ends), np.maximum(*ends)

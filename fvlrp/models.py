@@ -10,8 +10,6 @@ import numpy as np
 from . import files
 from .rules import choose
 
-KIND = "fisher-vector classifier"
-CONVNET = "convnet"
 WEIGHTS = {"float32": None, "int8": 127, "int4": 7}  # largest integer of each way to store coef_
 
 
@@ -50,8 +48,8 @@ def load(model):
 
 
 def _open(path):
-    header, arrays = files.load_arrays(path, (KIND, CONVNET))
-    return (_fisher if header["kind"] == KIND else _convnet)(path, header, arrays)
+    header, arrays = files.load_arrays(path, (files.FISHER, files.CONVNET))
+    return (_fisher if header["kind"] == files.FISHER else _convnet)(path, header, arrays)
 
 
 def _onnx(name: str):
@@ -74,11 +72,10 @@ def _convnet(path, header: dict, arrays: dict):
 def save_fisher(clf, path, weights: str = "float32") -> None:
     """Write a fitted `FisherVectorClassifier`; see its `save`."""
     choose("weights", weights, tuple(WEIGHTS))
-    clf._fitted()
-    clf._link()  # refuses parameters that the fitted arrays do not have
+    clf._fitted()  # refuses parameters that what was learned does not have
     parameters = {k: v for k, v in clf.get_params().items() if k not in ("n_jobs", "verbose", "random_state")}
     header = {
-        "kind": KIND,
+        "kind": files.FISHER,
         "parameters": parameters,
         "random_state": clf.random_state if isinstance(clf.random_state, int) else None,
         "weights": weights,
@@ -158,7 +155,7 @@ def _fisher(path, header: dict, arrays: dict):
         cells = sum(rows * cols for rows, cols in clf.pyramid)
         shape = (len(clf.intercept_), cells * 2 * K * D)
         clf.coef_ = _restored(arrays, header["weights"], shape, D)
-        clf._link()
+        clf._adopt()
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a model this fvlrp can use: {error}") from error
     return clf

@@ -6,8 +6,8 @@ and travels in the Explanation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from typing import Any
 
@@ -18,6 +18,20 @@ def choose(name: str, value: Any, valid: tuple) -> None:
     """Raise ValueError unless `value` is one of `valid`."""
     if value not in valid:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
+
+
+def real(value: Any) -> bool:
+    """Whether `value` is a number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _amount(rule: Any, *names: str) -> None:
+    """Keep fields as floats, what JSON can hold; raise ValueError unless they are finite numbers >= 0."""
+    for name in names:
+        value = getattr(rule, name)
+        if not real(value) or not 0 <= value < np.inf:
+            raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+        object.__setattr__(rule, name, float(value))
 
 
 @dataclass(frozen=True)
@@ -61,11 +75,7 @@ class FisherRules:
     eps_mode: str = "absolute"
 
     def __post_init__(self):
-        for name in ("epsilon_pool", "epsilon_pca"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 <= value < np.inf:
-                raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
-            object.__setattr__(self, name, float(value))  # what JSON can hold
+        _amount(self, "epsilon_pool", "epsilon_pca")
         choose("bias", self.bias, ("distribute", "active", "ignore"))
         choose("mean", self.mean, ("auto", "none", "centered", "bias"))
         choose("zero_desc", self.zero_desc, ("drop", "uniform"))
@@ -94,15 +104,6 @@ class FisherRules:
 
 
 # ---- rules of a layer, for networks ----------------------------------------------------------------------------------
-
-
-def _amount(rule: Any, *names: str) -> None:
-    """Keep fields as floats, what JSON can hold; raise ValueError unless they are finite numbers >= 0."""
-    for name in names:
-        value = getattr(rule, name)
-        if not isinstance(value, Real) or not 0 <= value < np.inf:
-            raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
-        object.__setattr__(rule, name, float(value))
 
 
 def total(values: np.ndarray) -> np.ndarray:
@@ -249,8 +250,10 @@ class Box:
             return
         for name in ("low", "high"):
             value = getattr(self, name)
-            if not np.isscalar(value):
-                object.__setattr__(self, name, tuple(float(v) for v in value))
+            numbers = [value] if real(value) or not np.iterable(value) else list(value)
+            if not numbers or not all(map(real, numbers)):
+                raise ValueError(f"{name} must be a number, or one for each channel, got {value!r}")
+            object.__setattr__(self, name, float(value) if real(value) else tuple(map(float, numbers)))
         low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
         if not (np.isfinite(low).all() and np.isfinite(high).all()) or (np.ndim(low) and low.shape != high.shape):
             raise ValueError(f"low and high must be finite and of one length, got {self.low!r} and {self.high!r}")
@@ -259,12 +262,35 @@ class Box:
 
 
 Rule = Epsilon | AlphaBeta | ZPlus | Gamma | WSquare | Flat | Box
+NAMES = {kind.__name__.lower(): kind for kind in Rule.__args__}  # as text spells the rules: "alphabeta:2:1"
 PRESETS = ("paper", "composite", "caffe-flat")
+
+
+def spelled(text: str, what: str = "rule") -> Rule:
+    """A rule from its name, and its numbers behind colons: "flat", "epsilon:0.1", "alphabeta:2:1", "box:-1:1"."""
+    name, *numbers = text.split(":")
+    choose(what, name.lower(), tuple(NAMES))
+    kind = NAMES[name.lower()]
+    takes = [field.name for field in fields(kind)]
+    try:
+        values = [float(number) for number in numbers]
+    except ValueError:
+        values = None
+    if values is None or len(values) > len(takes):
+        wanted = f"numbers for {', '.join(takes)}" if takes else "no numbers"
+        raise ValueError(f"rule {name!r} takes {wanted} behind colons, got {text!r}")
+    return kind(*values)
+
+
+def _read(name: str, rule: Rule | str) -> Rule:
+    return spelled(rule, f"the rule of {name!r}") if isinstance(rule, str) else rule
 
 
 @dataclass(frozen=True)
 class ConvRules:
     """Choices of a network's explanation: a rule for every layer and what else there is to choose.
+
+    Activations, shapes and local response normalisation pass relevance on unchanged and take no rule.
 
     Parameters
     ----------
@@ -272,7 +298,8 @@ class ConvRules:
         The rule of every layer that no other entry names.
     layers : mapping of str to rule
         Rules by a layer's name, by its kind ("conv", "dense", ...), or by "first": the convolutions and dense layers
-        that no other comes before. A name counts before "first", "first" before a kind.
+        that no other comes before. A name counts before "first", "first" before a kind. Rules may be spelled as text
+        here and in `default` and `below`: "flat", "epsilon:0.1" (see `spelled`).
     below : Flat or WSquare
         What takes the place of convolutions and dense layers below the depth.
     bias : {"absorb", "distribute", "ignore"}
@@ -281,8 +308,6 @@ class ConvRules:
     pool : {"winner", "flat"}
         Pools below the depth: all to the maximum as above the depth, or evenly over the window. For pools above the
         depth, give their kind or name the rule `Flat`.
-    lrn : {"identity"}
-        Local response normalisation passes relevance on unchanged.
     flat : {"conserving", "caffe"}
         `Flat` divides by the window's inputs inside the image, all channels; or by kernel height x width alone as the
         LRP toolbox for Caffe does. That multiplies relevance by the channels and loses what falls on padding: for
@@ -294,11 +319,13 @@ class ConvRules:
     below: Flat | WSquare = Flat()
     bias: str = "absorb"
     pool: str = "winner"
-    lrn: str = "identity"
     flat: str = "conserving"
 
     def __post_init__(self):
-        object.__setattr__(self, "layers", tuple(sorted(dict(self.layers).items(), key=lambda item: str(item[0]))))
+        for name in ("default", "below"):
+            object.__setattr__(self, name, _read(name, getattr(self, name)))
+        layers = sorted(dict(self.layers).items(), key=lambda item: str(item[0]))
+        object.__setattr__(self, "layers", tuple((name, _read(name, rule)) for name, rule in layers))
         for name, rule in (("default", self.default), *self.layers):
             if not isinstance(rule, Rule):
                 valid = ", ".join(kind.__name__ for kind in Rule.__args__)
@@ -307,7 +334,6 @@ class ConvRules:
             raise ValueError(f"below must be Flat() or WSquare(), got {self.below!r}")
         choose("bias", self.bias, ("absorb", "distribute", "ignore"))
         choose("pool", self.pool, ("winner", "flat"))
-        choose("lrn", self.lrn, ("identity",))
         choose("flat", self.flat, ("conserving", "caffe"))
 
     @classmethod
@@ -319,17 +345,19 @@ class ConvRules:
             return cls(layers={"dense": Epsilon(), "first": Box()})
         if name == "caffe-flat":
             return cls(flat="caffe")
-        raise ValueError(f"unknown rules {name!r}; presets are {', '.join(map(repr, PRESETS))}")
+        raise ValueError(
+            f"unknown rules {name!r}; presets are {', '.join(map(repr, PRESETS))}; rules are {', '.join(NAMES)}"
+        )
 
     @classmethod
     def of(cls, rules: ConvRules | Rule | Mapping[str, Rule] | str | None) -> ConvRules:
-        """`rules` itself, or made from one rule, a mapping of layers to rules, a preset's name, or None."""
+        """`rules` itself, or made from one rule or its name, a mapping of layers to rules, a preset, or None."""
         if rules is None:
             return cls()
         if isinstance(rules, cls):
             return rules
         if isinstance(rules, str):
-            return cls.preset(rules)
+            return cls(default=rules) if rules.split(":")[0].lower() in NAMES else cls.preset(rules)
         if isinstance(rules, Rule):
             return cls(default=rules)
         if isinstance(rules, Mapping):
@@ -338,6 +366,16 @@ class ConvRules:
             "rules must be a ConvRules value, a rule, a mapping of layer names or kinds to rules, "
             f"or one of {', '.join(map(repr, PRESETS))}, got {rules!r}"
         )
+
+    def changed(self, settings: Mapping[str, str], layers: Sequence[str] = ()) -> ConvRules:
+        """These rules with some said otherwise, as text.
+
+        A name is one of the `layers` that the network has, or a field ("bias", "below", ...), or a kind of layer.
+        """
+        own = {field.name for field in fields(self)} - {"layers", *layers}
+        values = {name: value for name, value in settings.items() if name in own}
+        named = {name: value for name, value in settings.items() if name not in own}
+        return replace(self, **values, layers={**dict(self.layers), **named})
 
     def named(self, name: str, kind: str, first: bool) -> Rule | None:
         """The rule that `layers` has for a layer, if any."""

@@ -180,9 +180,62 @@ class Explanation:
             words = {name: str(summary[name]) for name in ("target", "depth", "score")}
             render.write_png(path, self.to_image(**options), {**words, "ledger": json.dumps(summary["ledger"])})
         elif suffix == ".npz":
-            files.save_arrays(path, {"kind": "explanation", **self.summary()}, {"heatmap": self.heatmap})
+            if options:
+                raise ValueError(f"{', '.join(options)} belongs to a picture (.png); numbers (.npz) have no options")
+            files.save_arrays(path, {"kind": files.EXPLANATION, **self.summary()}, {"heatmap": self.heatmap})
         else:
             raise ValueError(f"path must end in .png (picture) or .npz (numbers), got {str(path)!r}")
+
+
+class Menu:
+    """What a classifier's explanations can be asked for, known before any photograph is.
+
+    Attributes
+    ----------
+    classes : list
+        The values that a target can take, in the order of the scores.
+    depths : tuple of str
+        What a depth can be; `default_depth` is that of None, `figure_depths` are the paper's high and low resolution,
+        `report_depths` a few to show.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence,
+        depths: Sequence[str],
+        default_depth: str,
+        figure_depths: Sequence[str] = (),
+        report_depths: Sequence[str] = (),
+    ):
+        self.classes = [name.item() if isinstance(name, np.generic) else name for name in classes]
+        self.depths, self.default_depth = tuple(depths), default_depth
+        self.figure_depths, self.report_depths = tuple(figure_depths), tuple(report_depths)
+
+    def check(self, target=None, depth=None, rules=None) -> None:
+        """Raise the ValueError that `Trace.explain` would raise of the same arguments, without a forward pass."""
+        for one in [] if target is None else _listed(target):
+            self.target(one)
+        for one in [] if depth is None else _listed(depth):
+            self.depth(one)
+        self.rules(rules)
+
+    def rules(self, rules):
+        """The value that holds all choices of an explanation, of whatever says them; None is the defaults."""
+        return rules
+
+    def target(self, target) -> int:
+        """Position of a class name or value; overridden where indices are targets, too."""
+        for i, name in enumerate(self.classes):
+            if str(target) == str(name) or (type(target) is not bool and target == name):  # True is no class 1
+                return i
+        shown = ", ".join(map(str, self.classes[:40])) + (", ..." if len(self.classes) > 40 else "")
+        raise ValueError(f"unknown target {target!r}; classes are {shown}")
+
+    def depth(self, depth) -> str:
+        """The name of a depth."""
+        if depth not in self.depths:
+            raise ValueError(f"unknown depth {depth!r}; depths are {', '.join(map(repr, self.depths))}")
+        return depth
 
 
 class Trace:
@@ -191,31 +244,15 @@ class Trace:
     Attributes
     ----------
     scores : float64 (n_classes,)
-    classes : sequence
-        The values that a target can take, in the order of `scores`.
-    depths : tuple of str
-        What a depth can be; `figure_depths` are the paper's high and low resolution, `report_depths` a few to show.
+    menu : Menu
+        What can be asked for; its `classes`, `depths`, `default_depth`, `figure_depths` and `report_depths` are
+        attributes here, too.
     """
 
-    depths: tuple[str, ...] = ()
-    default_depth = ""
-
-    def __init__(self, scores: np.ndarray, classes: Sequence):
-        self.scores = scores
-        self.classes = [name.item() if isinstance(name, np.generic) else name for name in classes]
-
-    def _target(self, target) -> int:
-        """Position of a class name or value; overridden where indices are targets, too."""
-        for i, name in enumerate(self.classes):
-            if str(target) == str(name) or (type(target) is not bool and target == name):  # True is no class 1
-                return i
-        shown = ", ".join(map(str, self.classes[:40])) + (", ..." if len(self.classes) > 40 else "")
-        raise ValueError(f"unknown target {target!r}; classes are {shown}")
-
-    def _depth(self, depth) -> str:
-        if depth not in self.depths:
-            raise ValueError(f"unknown depth {depth!r}; depths are {', '.join(map(repr, self.depths))}")
-        return depth
+    def __init__(self, scores: np.ndarray, menu: Menu):
+        self.scores, self.menu = scores, menu
+        self.classes, self.depths, self.default_depth = menu.classes, menu.depths, menu.default_depth
+        self.figure_depths, self.report_depths = menu.figure_depths, menu.report_depths
 
     def explain(self, target=None, depth=None, rules=None) -> Explanation | list[Explanation]:
         """Explain targets at depths in one backward pass.
@@ -233,18 +270,22 @@ class Trace:
         -------
         Explanation, or a list target by target with depths in the order given where either is a sequence.
         """
-        several_targets, several_depths = _several(target), _several(depth)
-        targets = list(target) if several_targets else [self.top if target is None else target]
-        depths = list(depth) if several_depths else [self.default_depth if depth is None else depth]
-        positions = [self._target(t) for t in targets]
-        depths = [self._depth(d) for d in depths]
+        targets = [self.top] if target is None else _listed(target)
+        depths = [self.default_depth] if depth is None else _listed(depth)
+        positions = [self.menu.target(t) for t in targets]
+        depths = [self.menu.depth(d) for d in depths]
+        rules = self.menu.rules(rules)
         explanations = self._explain(positions, depths, rules) if positions and depths else []
-        return explanations if several_targets or several_depths else explanations[0]
+        return explanations if _several(target) or _several(depth) else explanations[0]
 
     @property
     def top(self):
         """The class with the highest score."""
         return self.classes[int(np.argmax(self.scores))]
+
+
+def _listed(value) -> list:
+    return list(value) if _several(value) else [value]
 
 
 def _several(value) -> bool:

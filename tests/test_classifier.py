@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -405,8 +406,55 @@ def test_parameters_of_reading_images_may_change_after_fitting(plain, photo, tmp
 def test_parameters_of_the_fitted_arrays_may_not(plain, photo, tmp_path):
     clf = load(saved(plain, tmp_path)).set_params(n_components=3)
     for call in (lambda: clf.save(tmp_path / "other.fvlrp"), lambda: clf.trace(photo), lambda: clf.predict([photo])):
-        with pytest.raises(ValueError, match=r"fitted with n_components=16.*fit again"):
+        with pytest.raises(ValueError, match=r"fitted with n_components=16, and n_components is now 3.*fit again"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pyramid", ((1, 1), (3, 1), (2, 2))),  # as many cells as fitted, in another order
+        ("pyramid", ((4, 2),)),
+        ("n_pca", 12),
+        ("magnif", 3.0),
+        ("window", "gaussian"),
+        ("window_size", 2.0),
+        ("contrast_threshold", 0.0),
+        ("quantize", False),
+        ("angles", "exact"),
+    ],
+)
+def test_what_a_coefficient_belongs_to_may_not_change(plain, photo, name, value):
+    clf, was = copy.copy(plain), getattr(plain, name)
+    clf.set_params(**{name: value})
+    for call in (lambda: clf.scores(photo), lambda: clf.explain(photo), clf.uncenter, clf.describe, lambda: clf.menu):
+        with pytest.raises(
+            ValueError, match=re.escape(f"fitted with {name}={was!r}, and {name} is now {value!r}: set_")
+        ):
+            call()
+    assert np.array_equal(clf.set_params(**{name: was}).scores(photo), plain.scores(photo))
+
+
+def test_the_same_parameters_in_other_clothes_are_no_change(plain, photo):
+    clf = copy.copy(plain).set_params(pyramid=[[2, 2], [3, 1], [1, 1]], bin_sizes=np.array([4, 6, 8, 10]), magnif=6)
+    assert np.array_equal(clf.scores(photo), plain.scores(photo))
+    sizes = [4, 6]
+    fewer = clf.set_params(bin_sizes=sizes).scores(photo)
+    sizes[1] = 8  # in place
+    assert not np.array_equal(clf.scores(photo), fewer)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"bin_sizes": (4, 8)}, {"step": 4}, {"max_height": 54}, {"gate": 0.0}],
+    ids=lambda change: next(iter(change)),
+)
+def test_where_descriptors_are_taken_may_change(plain, textures, change):
+    images, _ = textures(4, seed=9)
+    scores, before = (clf.decision_function(images) for clf in (copy.copy(plain).set_params(**change), plain))
+    assert not np.array_equal(scores, before)
+    print(np.corrcoef(scores.ravel(), before.ravel()))
+    assert np.corrcoef(scores.ravel(), before.ravel())[0, 1] > 0.5
 
 
 def saved(clf, folder):

@@ -14,7 +14,7 @@ def test_alpha_is_one_more_than_beta(beta):
 
 
 @pytest.mark.parametrize("make", (Epsilon, Gamma, lambda v: AlphaBeta(1 + 1, v)), ids=("epsilon", "gamma", "beta"))
-@pytest.mark.parametrize("value", (-1, np.nan, np.inf, "1", None))
+@pytest.mark.parametrize("value", (-1, np.nan, np.inf, "1", None, True, np.True_))
 def test_amounts_are_finite_and_not_negative(make, value):
     with pytest.raises(ValueError, match=r"must be a finite number >= 0, got"):
         make(value)
@@ -25,6 +25,9 @@ def test_box_is_given_whole_and_in_order():
     assert Box(np.zeros(3), np.ones(3)) == Box((0, 0, 0), (1, 1, 1))
     with pytest.raises(ValueError, match="low and high must be given together"):
         Box(0)
+    for low in (True, "0", ("0", "0", "0"), (), None):
+        with pytest.raises(ValueError, match=r"low must be a number, or one for each channel|given together"):
+            Box(low, (1, 1, 1))
     with pytest.raises(ValueError, match="low must not exceed high"):
         Box((0, 2), (1, 1))
     with pytest.raises(ValueError, match="of one length"):
@@ -55,16 +58,39 @@ def test_a_name_counts_before_first_and_first_before_a_kind():
     (
         ({"bias": "drop"}, "bias must be one of 'absorb', 'distribute', 'ignore', got 'drop'"),
         ({"pool": "mean"}, "pool must be one of 'winner', 'flat'"),
-        ({"lrn": "taylor"}, "lrn must be one of 'identity'"),
         ({"flat": "toolbox"}, "flat must be one of 'conserving', 'caffe'"),
         ({"below": ZPlus()}, r"below must be Flat\(\) or WSquare\(\)"),
-        ({"layers": {"conv": "alpha-beta"}}, "the rule of 'conv' must be one of Epsilon, AlphaBeta"),
+        ({"layers": {"conv": 1}}, "the rule of 'conv' must be one of Epsilon, AlphaBeta"),
+        ({"layers": {"conv": "alpha-beta"}}, "the rule of 'conv' must be one of 'epsilon', 'alphabeta', .*'box', got"),
+        ({"below": "gradient"}, "the rule of 'below' must be one of 'epsilon'"),
+        ({"default": "flat:1"}, "rule 'flat' takes no numbers behind colons, got 'flat:1'"),
+        ({"default": "gamma:much"}, "rule 'gamma' takes numbers for gamma behind colons, got 'gamma:much'"),
+        ({"default": "epsilon:-1"}, "epsilon must be a finite number >= 0, got -1.0"),
         ({"default": 3}, "the rule of 'default' must be one of Epsilon"),
     ),
 )
 def test_bad_choices_are_told_what_is_valid(options, message):
     with pytest.raises(ValueError, match=message):
         ConvRules(**options)
+
+
+def test_rules_can_be_spelled():
+    rules = ConvRules(default="gamma:0.5", layers={"conv": "Flat", "fc": "alphabeta:1:0", "first": "box:-1:1"})
+    assert rules == ConvRules(Gamma(0.5), {"conv": Flat(), "fc": AlphaBeta(1, 0), "first": Box(-1, 1)})
+    assert ConvRules.of("epsilon:0.1") == ConvRules(Epsilon(0.1))
+    assert ConvRules.of({"conv": "zplus"}) == ConvRules.of({"conv": ZPlus()})
+    assert ConvRules(below="wsquare").below == WSquare()
+    with pytest.raises(ValueError, match=r"unknown rules 'lrp'; presets are .*; rules are epsilon, .*, box"):
+        ConvRules.of("lrp")
+
+
+def test_rules_can_be_changed_by_text():
+    rules = ConvRules.of("composite")
+    changed = rules.changed({"first": "wsquare", "bias": "ignore", "pool": "flat"})
+    assert changed == ConvRules(
+        layers={"dense": Epsilon(), "first": WSquare()}, bias="ignore", pool="flat"
+    ) and rules == ConvRules.of("composite")  # fmt: skip
+    assert rules.changed({"pool": "flat"}, layers=["pool"]).named("pool", "maxpool", False) == Flat()
 
 
 def test_anything_else_is_told_what_rules_are():

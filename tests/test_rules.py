@@ -43,7 +43,7 @@ def test_options_take_their_words_only(name):
 
 
 @pytest.mark.parametrize("name", ["epsilon_pool", "epsilon_pca"])
-@pytest.mark.parametrize("value", [-1, np.nan, np.inf, "100", None, [1.0], np.ones(2)])
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf, "100", None, [1.0], np.ones(2), True, np.False_])
 def test_stabilisers_are_numbers_not_below_0(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a finite number >= 0, got"):
         FisherRules(**{name: value})

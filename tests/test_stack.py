@@ -8,7 +8,7 @@ from PIL import Image
 
 from fvlrp import files, render
 from fvlrp.rules import FisherRules
-from fvlrp.stack import Explanation, Ledger, Relevances, Trace
+from fvlrp.stack import Explanation, Ledger, Menu, Relevances, Trace
 
 # ---- ledger ----
 
@@ -65,8 +65,8 @@ def test_relevance_is_made_once_when_asked():
 class Recorder(Trace):
     """A trace that explains nothing and remembers what it was asked."""
 
-    depths = ("coarse", "fine")
-    default_depth = "fine"
+    def __init__(self, scores, classes):
+        super().__init__(scores, Menu(classes, ("coarse", "fine"), "fine"))
 
     def _explain(self, positions, depths, rules):
         return [(position, depth, rules) for position in positions for depth in depths]
@@ -132,6 +132,16 @@ def test_unknown_depths_list_the_depths(animals, depth):
         animals.explain("cat", depth)
 
 
+def test_a_menu_checks_without_a_forward_pass(animals):
+    menu = animals.menu
+    menu.check()
+    menu.check(["cat", "dog"], "fine")
+    with pytest.raises(ValueError, match="unknown target 'bird'; classes are cat, dog, cow"):
+        menu.check(["cat", "bird"], "fine")
+    with pytest.raises(ValueError, match="unknown depth 'pixel'; depths are 'coarse', 'fine'"):
+        menu.check("cat", ["fine", "pixel"])
+
+
 # ---- explanations ----
 
 
@@ -173,6 +183,8 @@ def test_an_explanation_is_saved_as_picture_or_numbers(explanation, tmp_path):
     explanation.save(tmp_path / "it.npz")
     header, arrays = files.load_arrays(tmp_path / "it.npz", "explanation")
     assert np.array_equal(arrays["heatmap"], explanation.heatmap) and header["depth"] == "fine"
+    with pytest.raises(ValueError, match=r"cmap, bar belongs to a picture \(\.png\)"):
+        explanation.save(tmp_path / "other.npz", cmap="safe", bar=True)
     with pytest.raises(ValueError, match=r"must end in \.png \(picture\) or \.npz \(numbers\), got 'it\.jpg'"):
         explanation.save("it.jpg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["it.npz", "it.png"]
