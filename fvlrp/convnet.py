@@ -207,6 +207,8 @@ def _resized(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def read_description(path) -> tuple[Preprocess, list[str] | None]:
     """Preprocessing and class names of the JSON file beside a model."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no file {os.fspath(path)} that says how to prepare photographs")
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import render
-from .images import naming
+from .images import batch, naming
 from .stack import Explanation
 
 
@@ -79,6 +79,11 @@ def sheet(
     PIL.Image.Image
     """
     models = list(models) if isinstance(models, Sequence) else [models]
+    if not models:
+        raise ValueError("models must hold at least one classifier, got none")
+    images = batch(images)
+    if isinstance(targets, str):
+        raise ValueError(f"targets must be a sequence of one class per image, got {targets!r}: [{targets!r}]?")
     if len(images) != len(targets):
         raise ValueError(f"targets must name one class per image: {len(images)} images, {len(targets)} targets")
     if names is None:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from time import monotonic
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin
+from sklearn.base import BaseEstimator, DensityMixin, TransformerMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -216,9 +216,15 @@ class FisherEncoder(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     gmm : DiagonalGMM, or anything with weights_, means_ and diagonal covariances_
+        Used as it is where it is fitted: `transform` then needs no `fit`. An unfitted one is cloned, and `fit` learns
+        it from the rows of all lists.
     gate : float, default 1e-6
         Posteriors below it count as 0.
     n_jobs : int or None
+
+    Attributes
+    ----------
+    gmm_ : the mixture that is used, once `fit` was called
     """
 
     def __init__(self, gmm, *, gate=GATE, n_jobs=None):
@@ -227,27 +233,33 @@ class FisherEncoder(TransformerMixin, BaseEstimator):
         self.n_jobs = n_jobs
 
     def fit(self, X=None, y=None):
-        """Nothing to learn: the mixture is given."""
-        check_is_fitted(self.gmm, "weights_")
+        """Learn the mixture from the lists of descriptors X, unless it is given fitted; `y` is ignored."""
+        if hasattr(self.gmm, "weights_"):
+            self.gmm_ = self.gmm
+            return self
+        if X is None:
+            check_is_fitted(self.gmm, "weights_")
+        self.gmm_ = clone(self.gmm).fit(np.concatenate([_rows(i, x) for i, x in enumerate(_lists(X))]))
         return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "gmm_") or hasattr(self.gmm, "weights_")
 
     def transform(self, X: Iterable) -> np.ndarray:
         """Sums float64 (m, 2 K D) of m arrays of descriptors (n_i, D), laid out [u_1..u_K, v_1..v_K], each of length D.
 
-        A list of no descriptors has a vector of zeros. float32 arrays are encoded in float32 (sums in float64).
+        A list of no descriptors has a vector of zeros. Arrays of float32 or uint8 are encoded in float32 (sums in
+        float64).
         """
-        check_is_fitted(self.gmm, "weights_")
-        weights, means, covariances = (
-            np.asarray(a, np.float64) for a in (self.gmm.weights_, self.gmm.means_, self.gmm.covariances_)
-        )
+        gmm = self.gmm if hasattr(self.gmm, "weights_") else getattr(self, "gmm_", self.gmm)
+        check_is_fitted(gmm, "weights_")
+        weights, means, covariances = (np.asarray(a, np.float64) for a in (gmm.weights_, gmm.means_, gmm.covariances_))
         if covariances.shape != means.shape:
             raise ValueError(
                 f"gmm.covariances_ must be diagonal, of shape {means.shape}, got {covariances.shape}: "
                 "fit the mixture with covariance_type='diag'"
             )
-        if isinstance(X, np.ndarray) and X.ndim == 2:
-            raise ValueError(f"X must be a list of (n, D) arrays, one an image, got one array of shape {X.shape}: [X]?")
-        lists = [self._list(i, x, means.shape[1]) for i, x in enumerate(X)]
+        lists = [_rows(i, x, means.shape[1]) for i, x in enumerate(_lists(X))]
         models = {
             dtype: _kernels.Model(None, None, weights, means, covariances, self.gate, dtype)
             for dtype in {x.dtype for x in lists}
@@ -267,12 +279,20 @@ class FisherEncoder(TransformerMixin, BaseEstimator):
             len(lists), 2 * means.size
         )
 
-    @staticmethod
-    def _list(i: int, x, dims: int) -> np.ndarray:
-        x = np.asarray(x)
-        x = np.ascontiguousarray(x, np.float32 if x.dtype == np.float32 else np.float64)
-        if x.ndim != 2 or x.shape[1] != dims:
-            raise ValueError(f"X[{i}] must have shape (n, {dims}), as the mixture has, got {x.shape}")
-        if not np.isfinite(x).all():
-            raise ValueError(f"X[{i}] holds NaN or infinity")
-        return x
+
+def _lists(X) -> Iterable:
+    if isinstance(X, np.ndarray) and X.ndim == 2:
+        raise ValueError(f"X must be a list of (n, D) arrays, one an image, got one array of shape {X.shape}: [X]?")
+    return X
+
+
+def _rows(i: int, x, dims: int | None = None) -> np.ndarray:
+    """Descriptors as real (n, D), in the precision that they are encoded in."""
+    x = np.asarray(x)
+    x = np.ascontiguousarray(x, np.float32 if x.dtype in (np.float32, np.uint8) else np.float64)
+    if x.ndim != 2 or dims not in (None, x.shape[1]):
+        wanted = "(n, D)" if dims is None else f"(n, {dims}), as the mixture has"
+        raise ValueError(f"X[{i}] must have shape {wanted}, got {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(f"X[{i}] holds NaN or infinity")
+    return x

@@ -28,6 +28,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_REASONS = {
+    FileNotFoundError: "there is no such file",
+    IsADirectoryError: "it is a folder",
+    PermissionError: "permission denied",
+}
 _ROUNDING = 1e-6  # how far a float may leave [0, 1] and still be read as rounding of an earlier computation
 
 
@@ -94,12 +99,18 @@ def rgb(image: ImageLike) -> np.ndarray:
 def batch(images) -> Sequence:
     """`images` as they are, if they are a sequence of at least one image; one array may hold images of one size."""
     if isinstance(images, str | bytes) or not isinstance(images, Sequence | np.ndarray):
-        raise ValueError(f"images must be a sequence of paths, PIL images or arrays, got {type(images).__name__}")
-    if isinstance(images, np.ndarray) and images.dtype != object and images.ndim < 3 and images.dtype.kind != "U":
+        hint = ": [image]?" if isinstance(images, str | os.PathLike | Image.Image) else ""
+        raise ValueError(f"images must be a sequence of paths, PIL images or arrays, got {type(images).__name__}{hint}")
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OU" and _is_one(images.shape):
         raise ValueError(f"images must be a sequence of images, got one array of shape {images.shape}: [image]?")
     if not len(images):
         raise ValueError("images must hold at least one image, got none")
     return images
+
+
+def _is_one(shape: tuple[int, ...]) -> bool:
+    """Whether an array is a single image: grey, or with channels last rather than many that are 4 pixels wide."""
+    return len(shape) < 3 or (len(shape) == 3 and shape[2] in (1, 3, 4))
 
 
 def naming(images: Sequence, i: int, function: Callable[[ImageLike], Any]):
@@ -216,8 +227,8 @@ def _decoded(image: str | os.PathLike | Image.Image, name: str) -> Image.Image:
             return _upright(image)
         with Image.open(image) as picture:
             return _upright(picture)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise type(error)(f"cannot read {name}: {_REASONS.get(type(error), error)}") from error
     except Exception as error:  # Decoders raise whatever their parser stumbles over, from SyntaxError to IndexError.
         raise OSError(f"cannot read {name}: {error}") from error
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
 
 from . import _kernels, threads
 from .geometry import Geometry, Scale
+from .images import batch, naming
+from .images import grey as grey_values
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,17 @@ class Descriptors:
         return len(self.values)
 
 
-@dataclass(frozen=True)
-class DenseSIFT:
+@dataclass(unsafe_hash=True)  # `__setattr__` makes it safe
+class DenseSIFT(TransformerMixin, BaseEstimator):
     """Dense SIFT at several scales, as VLFeat's ``vl_phow`` computes it on grey images.
 
     Each scale smooths the image with a Gaussian of ``bin_size / magnif`` pixels, spreads gradient magnitudes over 8
     orientations and pools them into 4 x 4 bins by triangles of twice the bin size. Descriptors are L2-normalised,
     clipped at 0.2, normalised again, multiplied by 512 and clipped at 255.
+
+    A scikit-learn transformer from images to lists of descriptors that learns nothing, and a value: it never changes,
+    and equal parameters make equal extractors. `set_params` therefore refuses; in a pipeline, the step is replaced
+    (``set_params(densesift=DenseSIFT(step=4))``, and so are candidates of a grid search).
 
     Parameters
     ----------
@@ -89,6 +96,14 @@ class DenseSIFT:
     >>> descriptors = DenseSIFT(step=4).extract(np.eye(64, dtype=np.float32))
     >>> descriptors.values.shape, descriptors.values.dtype
     ((402, 128), dtype('uint8'))
+
+    Fisher vectors in a pipeline; `FisherVectorClassifier` adds PCA, a pyramid and explanations:
+
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from fvlrp import DiagonalGMM, FisherEncoder
+    >>> pipeline = make_pipeline(DenseSIFT(step=8), FisherEncoder(DiagonalGMM(2, random_state=0)))
+    >>> pipeline.fit_transform([np.eye(64, dtype=np.float32), np.eye(64, 80, dtype=np.float32)]).shape
+    (2, 512)
     """
 
     bin_sizes: tuple[int, ...] = (4, 6, 8, 10)
@@ -103,7 +118,9 @@ class DenseSIFT:
 
     def __post_init__(self):
         sizes = self.bin_sizes if np.iterable(self.bin_sizes) else (self.bin_sizes,)
-        object.__setattr__(self, "bin_sizes", tuple(_pixels("bin_sizes", size) for size in sizes))
+        sizes = tuple(_pixels("bin_sizes", size) for size in sizes)
+        if sizes != self.bin_sizes or list(map(type, sizes)) != list(map(type, self.bin_sizes)):
+            object.__setattr__(self, "bin_sizes", sizes)  # else the very same tuple, as scikit-learn's clone demands
         object.__setattr__(self, "step", _pixels("step", self.step))
         if not self.bin_sizes:
             raise ValueError("bin_sizes must name at least one bin size in pixels, got none")
@@ -116,6 +133,39 @@ class DenseSIFT:
         for name, choices in (("window", _kernels.WINDOWS), ("angles", _kernels.ANGLES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}")
+
+    def __setattr__(self, name: str, value) -> None:
+        """Parameters are set once; pipelines of scikit-learn hang notes of their own on their steps."""
+        if name in self.__dataclass_fields__ and name in vars(self):
+            self.set_params(**{name: value})
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dataclass_fields__:
+            raise FrozenInstanceError(f"a DenseSIFT does not change: {name} stays")
+        super().__delattr__(name)
+
+    def set_params(self, **params) -> DenseSIFT:
+        """Nothing: a value does not change. Raises AttributeError for any parameter."""
+        if params:
+            given = ", ".join(f"{name}={value!r}" for name, value in params.items())
+            raise FrozenInstanceError(
+                f"a DenseSIFT does not change: make another, DenseSIFT({given}), and replace this one"
+            )
+        return self
+
+    def fit(self, images=None, y=None) -> DenseSIFT:
+        """Nothing to learn. Returns self."""
+        return self
+
+    def transform(self, images) -> list[np.ndarray]:
+        """Values of the descriptors of each image, (n, 128), as `extract` gives them; `n_jobs` images at a time."""
+        images = batch(images)
+        one = partial(naming, images, function=lambda image: self.extract(image).values)
+        return threads.run([partial(one, i) for i in range(len(images))], self.n_jobs)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Frames of an image of `height` x `width` pixels."""
@@ -139,9 +189,7 @@ class DenseSIFT:
             If the image is too small for every scale, or its values are not in 0..1 (floats) or 0..255 (uint8).
         """
         if not (isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.float32):
-            from . import images
-
-            image = images.grey(image)
+            image = grey_values(image)
         return self.extract_grey(image)
 
     def extract_grey(self, grey: np.ndarray, n_jobs: int | None = None) -> Descriptors:

@@ -65,6 +65,25 @@ def rng():
     return np.random.default_rng(20160321)
 
 
+def pytest_generate_tests(metafunc):
+    """Tests that ask for `isa` run once on every instruction set of this machine."""
+    if "isa" in metafunc.fixturenames:
+        from fvlrp import _kernels
+
+        metafunc.parametrize("isa", _kernels.isas(), indirect=True)
+
+
+@pytest.fixture
+def isa(request):
+    """The instruction set in use. Models are packed for it: make them after this fixture."""
+    from fvlrp import _kernels
+
+    before = _kernels.isa()
+    _kernels.select(request.param)
+    yield request.param
+    _kernels.select(before)
+
+
 # ---- small classifiers, trained once for all tests: no test may change them ----
 
 TEXTURES = ("brick", "grass", "gravel")

@@ -212,7 +212,8 @@ def test_images_that_are_no_sequence_of_images(plain, photo, tmp_path):
     for images, words in (
         ("folder", "sequence of paths, PIL images or arrays, got str"),
         (Path("folder"), "sequence of paths"),
-        (Image.fromarray(photo), "sequence of paths.*got Image"),
+        (Image.fromarray(photo), r"sequence of paths.*got Image: \[image\]\?"),
+        (photo, r"one array of shape \(50, 55, 3\): \[image\]\?"),
         (iter([photo]), "sequence of paths"),
         (photo[:, :, 0], r"one array of shape \(50, 55\): \[image\]\?"),
         ([], "at least one image, got none"),
@@ -231,7 +232,8 @@ def test_an_image_that_cannot_be_used_is_named(plain, pieces, tmp_path, n_jobs):
     (tmp_path / "text.jpg").write_text("no picture")
     Image.fromarray(images[0][:12]).save(tmp_path / "low.png")
     for bad, error, words in (
-        (tmp_path / "none.png", FileNotFoundError, r"none\.png"),
+        (tmp_path / "none.png", FileNotFoundError, r"^cannot read image .*none\.png: there is no such file$"),
+        (tmp_path, IsADirectoryError, r"^cannot read image .*: it is a folder$"),
         (tmp_path / "half.png", OSError, r"cannot read image .*half\.png"),
         (tmp_path / "text.jpg", OSError, r"cannot read image .*text\.jpg"),
         (tmp_path / "low.png", ValueError, r"images\[3\] \(.*low\.png\): .*12 x 44 pixels is too small.*22 x 22"),
@@ -453,8 +455,7 @@ def test_where_descriptors_are_taken_may_change(plain, textures, change):
     images, _ = textures(4, seed=9)
     scores, before = (clf.decision_function(images) for clf in (copy.copy(plain).set_params(**change), plain))
     assert not np.array_equal(scores, before)
-    print(np.corrcoef(scores.ravel(), before.ravel()))
-    assert np.corrcoef(scores.ravel(), before.ravel())[0, 1] > 0.5
+    assert np.corrcoef(scores.ravel(), before.ravel())[0, 1] > 0.9
 
 
 def saved(clf, folder):

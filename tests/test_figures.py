@@ -70,6 +70,17 @@ def test_sheet_of_one_model_names_it(plain, photo, laid):
     assert rows[0][0].caption.startswith(plain.trace(photo).top)
 
 
+def test_sheet_needs_models_and_images(plain, photo):
+    with pytest.raises(ValueError, match="models must hold at least one classifier, got none"):
+        fvlrp.sheet([], [photo], ["grass"])
+    with pytest.raises(ValueError, match="images must hold at least one image, got none"):
+        fvlrp.sheet([plain], [], [])
+    with pytest.raises(ValueError, match=r"got one array of shape \(50, 55, 3\): \[image\]\?"):
+        fvlrp.sheet([plain], photo, ["grass"])
+    with pytest.raises(ValueError, match=r"one class per image, got 'grass': \['grass'\]\?"):
+        fvlrp.sheet([plain], [photo], "grass")
+
+
 @pytest.mark.parametrize(
     ("targets", "names", "words"),
     [

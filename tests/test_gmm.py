@@ -349,6 +349,28 @@ def test_descriptors_that_do_not_fit_are_refused(mixture, lists, words):
         FisherEncoder(mixture).transform(lists)
 
 
+def test_the_encoder_learns_a_mixture_that_is_not_fitted():
+    lists, mixture = [cloud(60, seed=1), cloud(90, seed=2)], DiagonalGMM(2, random_state=0)
+    encoder = FisherEncoder(mixture).fit(lists)
+    assert not hasattr(mixture, "weights_")
+    learned = DiagonalGMM(2, random_state=0).fit(np.concatenate(lists))
+    np.testing.assert_array_equal(encoder.transform(lists), FisherEncoder(learned).transform(lists))
+    assert FisherEncoder(learned).fit(lists).gmm_ is learned
+    with pytest.raises(ValueError, match=r"X\[0\] must have shape \(n, D\), got \(4,\)"):
+        FisherEncoder(mixture).fit([np.zeros(4)])
+
+
+def test_bytes_are_encoded_as_float32(mixture):
+    values = np.random.default_rng(0).integers(0, 4, (50, 4), dtype=np.uint8)
+    encoder = FisherEncoder(mixture)
+    np.testing.assert_array_equal(encoder.transform([values]), encoder.transform([values.astype(np.float32)]))
+
+
+def test_the_shape_of_posteriors_is_what_was_learned():
+    gmm = DiagonalGMM(3, random_state=0).fit(cloud(60)).set_params(n_components=2)
+    assert gmm.predict_proba(cloud(5)).shape == (5, 3)
+
+
 def test_an_unfitted_mixture_is_refused():
     with pytest.raises(NotFittedError):
         FisherEncoder(DiagonalGMM(2)).fit()

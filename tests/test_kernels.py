@@ -32,15 +32,6 @@ def one_blas_thread():
         yield
 
 
-@pytest.fixture(params=_kernels.isas())
-def isa(request):
-    """Models are packed for the instruction set in use: make them after this fixture."""
-    before = _kernels.isa()
-    _kernels.select(request.param)
-    yield request.param
-    _kernels.select(before)
-
-
 class Problem(NamedTuple):
     x: np.ndarray  # descriptors
     rows: np.ndarray | None  # which of them, in an order of their own

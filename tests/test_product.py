@@ -24,12 +24,7 @@ WINDOWS = [  # image, kernel, stride, pads, dilation
 ]
 
 
-@pytest.fixture(params=_kernels.isas(), autouse=True)
-def isa(request):
-    before = _kernels.isa()
-    _kernels.select(request.param)
-    yield request.param
-    _kernels.select(before)
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 @pytest.fixture(params=TOLERANCE)

@@ -1,25 +1,25 @@
 """Dense SIFT: parity with VLFeat, the kernels against their NumPy twins, and the gradient depth's conservation."""
 
 import os
+import pickle
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+from sklearn.svm import LinearSVC
 
 from fvlrp import _kernels, reference
 from fvlrp.geometry import Geometry
+from fvlrp.gmm import DiagonalGMM, FisherEncoder
 from fvlrp.sift import DenseSIFT
 
 GOLDEN = Path(__file__).parent / "data" / "sift_vlfeat.npz"
 WINDOWS = ("flat", "gaussian")
-
-
-@pytest.fixture(params=_kernels.isas())
-def isa(request):
-    before = _kernels.isa()
-    _kernels.select(request.param)
-    yield request.param
-    _kernels.select(before)
 
 
 def texture(height, width, seed=0):
@@ -417,3 +417,56 @@ def test_descriptors_know_their_frames():
     got = DenseSIFT().extract(texture(60, 45))
     assert got.geometry == Geometry(60, 45) and got.frames.shape == (len(got), 3)
     assert got.zeroed.dtype == bool and got.values.dtype == np.uint8
+
+
+# ---- scikit-learn ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"bin_sizes": [4, np.int64(8)], "step": np.int32(400), "window": "gaussian"}])
+def test_an_extractor_is_cloned_to_an_equal_value(options):
+    sift = DenseSIFT(**options)
+    twin = clone(sift)
+    assert twin == sift and hash(twin) == hash(sift) and DenseSIFT(**sift.get_params()) == sift
+    assert {type(size) for size in sift.bin_sizes} == {int} and repr(twin) == repr(sift)
+    assert pickle.loads(pickle.dumps(sift)) == sift
+
+
+def test_an_extractor_does_not_change():
+    sift = DenseSIFT()
+    assert sift.set_params() is sift
+    with pytest.raises(AttributeError, match=r"does not change: make another, DenseSIFT\(step=4, window='gaussian'\)"):
+        sift.set_params(step=4, window="gaussian")
+    with pytest.raises(FrozenInstanceError):
+        sift.step = 4
+    with pytest.raises(FrozenInstanceError):
+        del sift.step
+    assert sift == DenseSIFT() and sift.step == 3
+
+
+def test_an_extractor_transforms_images_of_any_size_to_lists_of_values():
+    images = [texture(40, 50), (255 * texture(33, 60)).astype(np.uint8)]
+    for n_jobs in (1, 2):
+        sift = DenseSIFT(step=5, n_jobs=n_jobs)
+        lists = sift.fit(images).transform(images)
+        for values, image in zip(lists, images, strict=True):
+            np.testing.assert_array_equal(values, sift.extract(image).values)
+    with pytest.raises(ValueError, match=r"images\[1\]: image of 9 x 9 pixels is too small"):
+        sift.transform([images[0], texture(9, 9)])
+    with pytest.raises(ValueError, match=r"one array of shape \(40, 50\): \[image\]\?"):
+        sift.transform(images[0])
+
+
+def test_fisher_vectors_in_a_pipeline():
+    """SIFT, a mixture that the encoder learns, and a grid that replaces the extractor."""
+    images = [texture(40, 50)[:, :: 1 if i % 2 else -1] * (0.5 + i / 20) for i in range(8)]
+    pipeline = make_pipeline(
+        DenseSIFT(step=9), FisherEncoder(DiagonalGMM(2, random_state=0)), Normalizer(), LinearSVC()
+    )
+    grid = GridSearchCV(pipeline, {"densesift": [DenseSIFT(step=9), DenseSIFT(step=12)]}, cv=2)
+    grid.fit(images, [0, 1] * 4)
+    assert grid.best_params_["densesift"] in (DenseSIFT(step=9), DenseSIFT(step=12))
+    values = np.concatenate(pipeline[0].transform(images)).astype(np.float32)
+    vectors = pipeline[:2].fit_transform(images)
+    np.testing.assert_array_equal(
+        vectors, FisherEncoder(DiagonalGMM(2, random_state=0).fit(values)).transform(pipeline[0].transform(images))
+    )
