@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -18,7 +22,14 @@ from .progress import Progress
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 CMAPS = ("paper", "safe", "grey")
-RULES = "such as epsilon_pool=1; for a network the name of a preset, such as composite"
+RULES = (
+    "such as epsilon_pool=1; for a network a preset (composite), a rule for all layers (epsilon:0.1), or LAYER=RULE for"
+    " a layer or a kind of layers (conv1=wsquare, conv=flat); again for more"
+)
+
+
+class UsageError(ValueError):
+    """Options that no photograph could be explained with."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,19 +40,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return USAGE
     try:
-        return args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            code = args.run(args)
+            sys.stdout.flush()  # here, where a reader that has gone is no traceback
+            return code
     except KeyboardInterrupt:
         print("\nfvlrp: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output has gone
+        # Whoever read the output has gone: what is left goes nowhere, or Python would complain on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except MemoryError as error:
         print(f"fvlrp: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
         return FAILED
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"fvlrp: {error}", file=sys.stderr)
-        return FAILED
+        return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def _warned(message, *_) -> None:
+    print(f"fvlrp: {message}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,18 +81,20 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--split", help="VOC: the list to train on (train, trainval); else a subfolder")
     train.add_argument("--out", required=True, help="file to write, such as model.fvlrp")
     train.add_argument("--weights", choices=("float32", "int8", "int4"), default="float32", help="how to store weights")
-    train.add_argument("--components", type=int, default=256, help="components of the mixture (default: %(default)s)")
-    train.add_argument("--step", type=int, default=3, help="pixels between descriptors (default: %(default)s)")
+    train.add_argument(
+        "--components", type=_count, default=256, help="components of the mixture (default: %(default)s)"
+    )
+    train.add_argument("--step", type=_count, default=3, help="pixels between descriptors (default: %(default)s)")
     train.add_argument("--C", type=_c, default=5.0, help='of the SVM, or "auto" (default: %(default)s)')
     train.add_argument("--mirror", action="store_true", help="train on mirrored photographs, too")
-    train.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    train.add_argument("--seed", type=_seed, default=0, help="random seed (default: %(default)s)")
 
     retrain = _command(commands, "retrain", run_retrain, "retrain a network's last layer for other classes")
     retrain.add_argument("network", help="ONNX file (with the JSON file that describes it beside it), or a model file")
     retrain.add_argument("data", help="VOC devkit folder, or a folder with one subfolder of photographs per class")
     retrain.add_argument("--split", help="VOC: the list to train on (train, trainval); else a subfolder")
     retrain.add_argument("--out", required=True, help="file to write, such as net.fvlrp")
-    retrain.add_argument("--C", type=float, help="of the logistic regressions (default: 10 / rows learned from)")
+    retrain.add_argument("--C", type=_positive, help="of the logistic regressions (default: 10 / rows learned from)")
     retrain.add_argument("--no-mirror", action="store_true", help="do not train on mirrored photographs")
 
     explain = _command(commands, "explain", run_explain, "explain photographs: heatmaps as PNG and numbers as .npz")
@@ -110,9 +132,9 @@ def build_parser() -> argparse.ArgumentParser:
     _model(flip)
     flip.add_argument("--target", default="top", help='class to explain, or "top" (default) of each photograph')
     flip.add_argument("--depth", default="", help='depths, comma-separated, or "all" (default: coarse to fine)')
-    flip.add_argument("--steps", type=int, default=100, help="regions of 9 x 9 replaced (default: %(default)s)")
-    flip.add_argument("--draws", type=int, default=1, help="repetitions with other colours (default: %(default)s)")
-    flip.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    flip.add_argument("--steps", type=_count, default=100, help="regions of 9 x 9 replaced (default: %(default)s)")
+    flip.add_argument("--draws", type=_count, default=1, help="repetitions with other colours (default: %(default)s)")
+    flip.add_argument("--seed", type=_seed, default=0, help="random seed (default: %(default)s)")
 
     report = _command(
         commands, "report", run_report, "one HTML file of photographs, heatmaps and ledgers, for offline use"
@@ -137,7 +159,7 @@ def _command(commands, name: str, run: Callable, help: str) -> argparse.Argument
     command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     command.set_defaults(run=run)
     command.add_argument("--json", action="store_true", help="results as JSON on stdout")
-    command.add_argument("--jobs", type=int, default=-1, help="threads; -1 is all (default)")
+    command.add_argument("--jobs", type=_jobs, default=-1, help="threads; -1 is all (default)")
     command.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return command
 
@@ -147,8 +169,34 @@ def _model(command, several: bool = False) -> None:
     command.add_argument("--model", **(how if several else {"default": "voc20", "help": "model file or name"}))
 
 
+def _number_of(kind: type, low: float, what: str) -> Callable[[str], float]:
+    """Reads an option that is a number above `low`; argparse names the option in the complaint."""
+
+    def read(text: str) -> float:
+        try:
+            if low < (value := kind(text)) < np.inf:
+                return value
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
+
+    return read
+
+
+_count = _number_of(int, 0, "a whole number of at least 1")
+_seed = _number_of(int, -1, "a whole number of at least 0")
+_positive = _number_of(float, 0, "a positive number")
+
+
 def _c(text: str) -> float | str:
-    return text if text == "auto" else float(text)
+    return text if text == "auto" else _number_of(float, 0, "a positive number or auto")(text)
+
+
+def _jobs(text: str) -> int:
+    value = _number_of(int, -np.inf, "a number of threads, or -1 for all")(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("expected a number of threads, or -1 for all, got '0'")
+    return value
 
 
 def _load(name: str, args):
@@ -163,7 +211,90 @@ def _say(args, text: str) -> None:
 
 
 def _result(args, value: dict, text: str) -> None:
-    print(json.dumps(value, indent=1) if args.json else text)
+    if args.json or text:
+        print(json.dumps(value, indent=1) if args.json else text)
+
+
+class _Photographs:
+    """What became of the photographs of a batch: a broken one does not stop it, and is listed at the end."""
+
+    def __init__(self, args):
+        self.args, self.failed = args, []
+
+    @contextmanager
+    def one(self, photo) -> Iterator[None]:
+        """Work on one photograph; what it raises is kept."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            self.failed.append({"photo": str(photo), "error": str(error)})
+            _say(self.args, f"{photo}: failed")
+
+    def close(self) -> int:
+        """List the broken ones on stderr; the exit code."""
+        for failure in self.failed:
+            print(f"fvlrp: {failure['photo']}: {failure['error']}", file=sys.stderr)
+        return FAILED if self.failed else OK
+
+
+# ---- what can be asked for, and where it goes: checked before any work -----------------------------------------------
+
+
+def _targets(menu, text: str) -> list:
+    """Classes as asked for: comma-separated, "top" (None stands for it) or "all"; a class may have a comma in it."""
+    if text == "all":
+        return menu.classes
+    try:
+        return [menu.classes[menu.target(text)]]
+    except ValueError:
+        names = [name.strip() for name in text.split(",")]
+        return [None if name == "top" else menu.classes[_usage(menu.target, name)] for name in names]
+
+
+def _depths(menu, asked: str | None, default: Sequence[str]) -> list[str]:
+    """Depths as asked for: comma-separated, "all", or the default where nothing was."""
+    if not asked:
+        return list(default)
+    return list(menu.depths) if asked == "all" else [_usage(menu.depth, d.strip()) for d in asked.split(",")]
+
+
+def _usage(check: Callable, *args):
+    """`check(*args)`, whose ValueError is the user's options'."""
+    try:
+        return check(*args)
+    except ValueError as error:
+        raise UsageError(error) from error
+
+
+def _these(trace, targets: Sequence) -> list:
+    """`targets` with the best class of this photograph in the place of None, each once."""
+    return list(dict.fromkeys(trace.top if target is None else target for target in targets))
+
+
+def _file(path: str) -> Path:
+    """Where a result goes, refused before minutes of work rather than after."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out: there is no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"--out: {path} is a folder; expected the name of a file")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"--out: the folder {path.parent} cannot be written to")
+    return path
+
+
+def _folder(path: str) -> Path:
+    """The folder that results go to, made where there is none."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(f"--out: {path} must be a folder, and is or lies in a file") from None
+    except OSError as error:
+        raise OSError(f"--out: cannot make the folder {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"--out: the folder {path} cannot be written to")
+    return path
 
 
 # ---- train -----------------------------------------------------------------------------------------------------------
@@ -173,9 +304,7 @@ def run_train(args) -> int:
     from . import datasets
     from .classifier import FisherVectorClassifier
 
-    out = Path(args.out)
-    if not out.parent.is_dir():  # before minutes of work, not after
-        raise FileNotFoundError(f"--out: there is no folder {out.parent}")
+    out = _file(args.out)
     data = datasets.open_dataset(args.data, args.split)
     start = monotonic()
     clf = FisherVectorClassifier(
@@ -186,46 +315,35 @@ def run_train(args) -> int:
         random_state=args.seed,
         n_jobs=args.jobs,
         verbose=not args.quiet,
-    ).fit(data.paths, data.labels, data.class_names if data.labels.ndim == 2 else None)
+    ).fit(data.paths, data.labels, _class_names(data))
     clf.save(out, weights=args.weights)
-    seconds = monotonic() - start
-    result = {
-        "model": str(out),
-        "bytes": out.stat().st_size,
-        "images": len(data),
-        "classes": len(data.class_names),
-        "C": clf.C_,
-        "seconds": round(seconds, 1),
-    }
-    _result(args, result, f"{out}: {len(data)} photographs, {len(data.class_names)} classes, {seconds:.0f} s")
-    return OK
+    return _trained(args, out, data, clf.C_, start)
 
 
 def run_retrain(args) -> int:
     from . import datasets
 
-    out = Path(args.out)
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out: there is no folder {out.parent}")
-    data = datasets.open_dataset(args.data, args.split)
-    start = monotonic()
+    out = _file(args.out)
     net = _load(args.network, args)
     if not hasattr(net, "retrain"):
         raise ValueError(f"{args.network} is no network; fvlrp train makes Fisher-vector classifiers")
-    names = data.class_names if data.labels.ndim == 2 else None
+    data = datasets.open_dataset(args.data, args.split)
+    start = monotonic()
     net.verbose = not args.quiet
-    net = net.retrain(data.paths, data.labels, names, mirror=not args.no_mirror, C=args.C)
-    net.save(out)
-    seconds = monotonic() - start
-    result = {
-        "model": str(out),
-        "bytes": out.stat().st_size,
-        "images": len(data),
-        "classes": len(data.class_names),
-        "C": args.C,
-        "seconds": round(seconds, 1),
-    }
-    _result(args, result, f"{out}: {len(data)} photographs, {len(data.class_names)} classes, {seconds:.0f} s")
+    net.retrain(data.paths, data.labels, _class_names(data), mirror=not args.no_mirror, C=args.C).save(out)
+    return _trained(args, out, data, args.C, start)
+
+
+def _class_names(data) -> Sequence[str] | None:
+    return data.class_names if data.labels.ndim == 2 else None
+
+
+def _trained(args, out: Path, data, c: float | None, start: float) -> int:
+    """Tell of a model that was written."""
+    seconds, classes = monotonic() - start, len(data.class_names)
+    value = {"model": str(out), "bytes": out.stat().st_size, "images": len(data), "classes": classes, "C": c}
+    text = f"{out}: {len(data)} photographs, {classes} classes, {seconds:.0f} s"
+    _result(args, {**value, "seconds": round(seconds, 1)}, text)
     return OK
 
 
@@ -233,43 +351,38 @@ def run_retrain(args) -> int:
 
 
 def run_explain(args) -> int:
-    clf = _load(args.model, args)
-    rules = _rules(args.rule, presets=hasattr(clf, "retrain"))
-    formats = args.format.split(",")
+    formats = list(dict.fromkeys(args.format.split(",")))
     for name in formats:
         if name not in ("png", "npz"):
-            raise ValueError(f"--format must be png, npz or png,npz, got {args.format!r}")
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    results, broken = [], []
+            raise UsageError(f"--format must be png, npz or png,npz, got {args.format!r}")
+    clf = _load(args.model, args)
+    targets = _targets(clf.menu, args.target)
+    depths = list(dict.fromkeys(_depths(clf.menu, args.depth, [clf.menu.default_depth])))
+    rules = _rules(clf.menu, args.rule)
+    out = _folder(args.out)
+    results, batch = [], _Photographs(args)
     for photo, stem in zip(args.photo, _stems(args.photo), strict=True):
-        try:
+        with batch.one(photo):
             record = out / f"{stem}.json"
             if args.resume and (done := _finished(record, photo, args)) is not None:
                 results.append(done)
                 continue
-            result = _explain_one(clf, photo, out / stem, formats, rules, args)
+            trace = clf.trace(photo, "float64" if args.exact else "float32")
+            explanations = trace.explain(_these(trace, targets), depths, rules)
+            result = _explained(explanations, photo, out / stem, formats, args)
             _write_json(record, result)  # last: its presence says that all the rest is there
             results.append(result)
             _say(args, f"{photo}: " + ", ".join(f"{s['target']} {s['score']:+.3f}" for s in result["scores"]))
-        except (ValueError, OSError) as error:
-            broken.append({"photo": str(photo), "error": str(error)})
-            _say(args, f"{photo}: failed")
-    for failure in broken:
-        print(f"fvlrp: {failure['photo']}: {failure['error']}", file=sys.stderr)
+    code = batch.close()
     text = "\n".join(path for result in results for path in result["files"])
-    _result(args, {"results": results, "failed": broken}, text)
-    return FAILED if broken else OK
+    _result(args, {"results": results, "failed": batch.failed}, text)
+    return code
 
 
-def _explain_one(clf, photo, base: Path, formats: list[str], rules, args) -> dict:
+def _explained(explanations: Sequence, photo, base: Path, formats: list[str], args) -> dict:
+    """Write the pictures and numbers of one photograph; its record."""
     from . import figures, render
 
-    trace = clf.trace(photo, "float64" if args.exact else "float32")
-    targets = trace.classes if args.target == "all" else [name.strip() for name in args.target.split(",")]
-    depths = list(trace.depths) if args.depth == "all" else (args.depth or trace.default_depth).split(",")
-    targets = list(dict.fromkeys(trace.top if target == "top" else target for target in targets))
-    explanations = trace.explain(targets, [depth.strip() for depth in depths], rules)
     written = []
     for ex in explanations:
         for suffix in formats:
@@ -301,11 +414,12 @@ def _finished(record: Path, photo, args) -> dict | None:
     """The record of an earlier run that asked the very same of this photograph and whose files are all there."""
     try:
         done = json.loads(record.read_text())
-    except (OSError, ValueError):
+        made = record.stat().st_mtime_ns
+        changed = any(os.path.exists(name) and os.stat(name).st_mtime_ns > made for name in (photo, args.model))
+        same = not changed and (done["photo"], done["asked"]) == (str(photo), _asked(args))
+        return done if same and all(Path(path).exists() for path in done["files"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    asked = (done.get("photo"), done.get("asked"))
-    same = asked == (str(photo), _asked(args)) and all(Path(path).exists() for path in done.get("files", [""]))
-    return done if same else None
 
 
 def _write_json(path: Path, value: dict) -> None:
@@ -315,19 +429,28 @@ def _write_json(path: Path, value: dict) -> None:
         file.write(json.dumps(value, indent=1).encode())
 
 
-def _rules(settings: list[str], presets: bool) -> dict | str | None:
-    if presets and len(settings) == 1 and "=" not in settings[0]:
-        return settings[0]
-    rules = {}
-    for setting in settings:
-        name, separator, value = setting.partition("=")
-        if not separator:
-            raise ValueError(f"--rule must be NAME=VALUE, such as epsilon_pool=1, got {setting!r}")
-        try:
-            rules[name] = float(value)
-        except ValueError:
-            rules[name] = value
-    return rules or None
+def _rules(menu, settings: list[str]):
+    """The rules that --rule asks for, checked."""
+    from .rules import ConvRules
+
+    pairs = [setting.partition("=") for setting in settings]
+    if not isinstance(menu.rules(None), ConvRules):
+        bare = [name for name, separator, _ in pairs if not separator]
+        if bare:
+            raise UsageError(f"--rule must be NAME=VALUE, such as epsilon_pool=1, got {bare[0]!r}")
+        return _usage(menu.rules, {name: _read(value) for name, _, value in pairs})
+    rules = None
+    for name, separator, value in pairs:
+        base = ConvRules.of(rules)
+        rules = _usage(base.changed, {name: value}, menu.depths) if separator else _usage(ConvRules.of, name)
+    return _usage(menu.rules, rules)
+
+
+def _read(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _plain(name) -> str:
@@ -336,78 +459,91 @@ def _plain(name) -> str:
 
 def _stems(photos: Sequence[str]) -> list[str]:
     """A name for the results of each photograph; those of one name in several folders are numbered."""
-    stems, seen = [], {}
+    stems: dict[str, None] = {}
     for photo in photos:
         stem = _plain(Path(photo).stem)
-        seen[stem] = seen.get(stem, 0) + 1
-        stems.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
-    return stems
+        numbered = (f"{stem}-{number}" for number in count(2))
+        stems[stem if stem not in stems else next(name for name in numbered if name not in stems)] = None
+    return list(stems)
 
 
 # ---- demo ------------------------------------------------------------------------------------------------------------
 
 
 def run_demo(args) -> int:
-    from . import figures, render
+    from . import figures
 
     clf = _load("voc20", args)
-    photographs = [(photo, args.target) for photo in args.photo] or _examples()
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    rows, records, broken = [], [], []
-    for photo, target in photographs:
+    target = None if args.target is None else _usage(clf.menu.target, args.target)
+    wanted = None if target is None else clf.menu.classes[target]
+    photographs = [(stem, photo, wanted) for stem, photo in zip(_stems(args.photo), args.photo, strict=True)]
+    out = _folder(args.out)
+    rows, records, batch = [], [], _Photographs(args)
+    for name, photo, target in photographs or _examples():
         start = monotonic()
-        try:
+        with batch.one(photo if isinstance(photo, str) else name):
             trace = clf.trace(photo)
-            explanations = trace.explain(target or trace.top, trace.depths)
+            explanations = trace.explain([target or trace.top], trace.depths)
+            for ex in explanations:
+                ex.save(out / f"{name}_{ex.depth}.png")
+            order = np.argsort(trace.scores)[::-1][:3]
+            best = ", ".join(f"{trace.classes[i]} {trace.scores[i]:+.2f}" for i in order)
+            finest = explanations[-1]
+            _say(args, f"\n{name}: explained as {finest.target} in {monotonic() - start:.2f} s; highest scores: {best}")
+            _say(args, "\n".join(f"  {line}" for line in str(finest.ledger).splitlines()))
+            records.append({"photo": name, "explanations": [ex.summary() for ex in explanations]})
             rows += explanations
-        except (ValueError, OSError) as error:
-            broken.append({"photo": str(photo), "error": str(error)})
-            print(f"fvlrp: {photo}: {error}", file=sys.stderr)
-            continue
-        order = np.argsort(trace.scores)[::-1][:3]
-        best = ", ".join(f"{trace.classes[i]} {trace.scores[i]:+.2f}" for i in order)
-        finest = explanations[-1]
-        name = _plain(Path(photo).stem) if isinstance(photo, str) else _plain(finest.target)
-        for ex in explanations:
-            ex.save(out / f"{name}_{ex.depth}.png")
-        _say(args, f"\n{name}: explained as {finest.target} in {monotonic() - start:.2f} s; highest scores: {best}")
-        _say(args, "\n".join(f"  {line}" for line in str(finest.ledger).splitlines()))
-        records.append({"photo": name, "explanations": [ex.summary() for ex in explanations]})
-    if not rows:
-        return FAILED
-    path = out / "sheet.png"
-    render.write_png(path, figures.depth_sheet(rows))
-    _result(args, {"sheet": str(path), "photographs": records, "failed": broken}, f"{path}")
-    return FAILED if broken else OK
+    code = batch.close()
+    sheet = _sheet(out / "sheet.png", rows and figures.depth_sheet(rows))
+    _result(args, {"sheet": sheet, "photographs": records, "failed": batch.failed}, sheet or "")
+    return code
 
 
 def _examples() -> list[tuple]:
-    """Real photographs that come with scikit-image, and what is in them."""
+    """Real photographs that come with scikit-image: name, pixels, and what is in them."""
     try:
         from skimage import data
     except ImportError:
         raise ImportError(
             "the demo's photographs come with scikit-image: pip install 'fvlrp[demo]', or name photographs of your own"
         ) from None
-    return [(data.chelsea(), "cat"), (data.astronaut(), "person"), (data.stereo_motorcycle()[0], "motorbike")]
+    pictures = {"cat": data.chelsea(), "person": data.astronaut(), "motorbike": data.stereo_motorcycle()[0]}
+    return [(name, picture, name) for name, picture in pictures.items()]
+
+
+def _sheet(path: Path, picture) -> str | None:
+    """Write a sheet, if there is one: every photograph may have failed."""
+    from . import render
+
+    if not picture:
+        return None
+    render.write_png(path, picture)
+    return str(path)
 
 
 # ---- compare, evaluate, info -----------------------------------------------------------------------------------------
 
 
 def run_compare(args) -> int:
-    from . import figures, images, render
+    from . import figures
 
+    out = _file(args.out)
     names = args.model or ["voc20"]
     models = [_load(name, args) for name in names]
-    targets = [args.target] * len(args.photo)
-    if args.target == "top":
-        targets = [images.naming(args.photo, i, models[0].trace).top for i in range(len(args.photo))]
-    sheet = figures.sheet(models, args.photo, targets, names=[Path(name).stem for name in names], cmap=args.cmap)
-    render.write_png(args.out, sheet)
-    _result(args, {"sheet": args.out, "targets": targets}, args.out)
-    return OK
+    for model in models:
+        target = None if args.target == "top" else model.menu.classes[_usage(model.menu.target, args.target)]
+    rows, targets, batch = [], [], _Photographs(args)
+    for photo in args.photo:
+        with batch.one(photo):
+            traces = [model.trace(photo) for model in models]
+            wanted = traces[0].top if target is None else target
+            rows.append(figures.sheet_row(traces, wanted, args.cmap))
+            targets.append(wanted)
+    titles = [Path(name).stem for name in names]
+    sheet = _sheet(out, rows and figures.sheet_of(rows, titles, args.cmap))
+    code = batch.close()
+    _result(args, {"sheet": sheet, "targets": targets, "failed": batch.failed}, sheet or "")
+    return code
 
 
 def run_evaluate(args) -> int:
@@ -415,11 +551,11 @@ def run_evaluate(args) -> int:
 
     data = datasets.open_dataset(args.data, args.split)
     names = args.model or ["voc20"]
+    models = [_load(name, args) for name in names]
+    columns = [_columns(clf.classes_, data.class_names, name) for name, clf in zip(names, models, strict=True)]
     results, broken = [], {}
-    for name in names:
-        clf = _load(name, args)
-        columns = _columns(clf.classes_, data.class_names, name)
-        scores = _scores(clf, data.paths, broken, args)[:, columns]
+    for name, clf, own in zip(names, models, columns, strict=True):
+        scores = _scores(clf, data.paths, broken, args)[:, own]
         read = ~np.isnan(scores).any(axis=1)
         if not read.any():
             raise OSError(
@@ -431,7 +567,7 @@ def run_evaluate(args) -> int:
             {
                 "model": name,
                 "images": int(read.sum()),
-                "mean": {method: float(np.nanmean(ap)) for method, ap in table.items()},
+                "mean": {m: None if np.isnan(ap).all() else float(np.nanmean(ap)) for m, ap in table.items()},
                 "classes": {
                     str(label): {method: _number(ap[i]) for method, ap in table.items()}
                     for i, label in enumerate(data.class_names)
@@ -449,59 +585,54 @@ def run_report(args) -> int:
     from . import report
     from .files import atomic_write
 
+    out = _file(args.out)
+    report.environment()  # before any work: it may be missing
     clf = _load(args.model, args)
-    groups, broken = [], []
+    targets = _targets(clf.menu, args.target)
+    depths = _depths(clf.menu, args.depth, clf.menu.report_depths)
+    groups, batch = [], _Photographs(args)
     for photo in args.photo:
-        try:
+        with batch.one(photo):
             trace = clf.trace(photo)
-            names = [trace.top if name == "top" else name.strip() for name in args.target.split(",")]
-            depths = _depths(trace, args.depth)
-            groups += [(Path(photo).name, trace.explain(name, depths)) for name in dict.fromkeys(names)]
-        except (ValueError, OSError) as error:
-            broken.append({"photo": str(photo), "error": str(error)})
-            print(f"fvlrp: {photo}: {error}", file=sys.stderr)
-    with atomic_write(args.out) as file:
-        file.write(report.html(groups, failed=broken, cmap=args.cmap).encode())
-    _result(args, {"report": args.out, "explained": len(groups), "failed": broken}, args.out)
-    return FAILED if broken else OK
+            groups += [(Path(photo).name, trace.explain(target, depths)) for target in _these(trace, targets)]
+    with atomic_write(out) as file:
+        file.write(report.html(groups, failed=batch.failed, cmap=args.cmap).encode(errors="replace"))
+    code = batch.close()
+    _result(args, {"report": args.out, "explained": len(groups), "failed": batch.failed}, args.out)
+    return code
 
 
 def run_flip(args) -> int:
     from . import evaluate
 
     clf = _load(args.model, args)
-    results, broken = [], []
+    target = None if args.target == "top" else clf.menu.classes[_usage(clf.menu.target, args.target)]
+    asked = _depths(clf.menu, args.depth, clf.menu.report_depths)
+    results, batch = [], _Photographs(args)
     progress = Progress("flipped photograph", len(args.photo), not args.quiet)
     for photo in args.photo:
-        try:
-            results.append(_flip_one(clf, photo, args, evaluate))
-        except (ValueError, OSError) as error:
-            broken.append({"photo": str(photo), "error": str(error)})
-            print(f"fvlrp: {photo}: {error}", file=sys.stderr)
+        with batch.one(photo):
+            results.append(_flip_one(clf, photo, target, asked, args))
         progress.step()
     depths = list(dict.fromkeys(depth for result in results for depth in result["aopc"]))
     means = {
         depth: vars(evaluate.bootstrap(np.array([result["aopc"][depth] for result in results]))) for depth in depths
     }
     lines = [f"{depth:<12} {m['mean']:+.4f}  [{m['low']:+.4f}, {m['high']:+.4f}]" for depth, m in means.items()]
-    _result(args, {"mean": means, "results": results, "failed": broken}, "\n".join(["AOPC, MoRF", *lines]))
-    return FAILED if broken else OK
+    code = batch.close()
+    text = "\n".join(["AOPC, MoRF", *lines]) if lines else ""
+    _result(args, {"mean": means, "results": results, "failed": batch.failed}, text)
+    return code
 
 
-def _depths(trace, asked: str) -> list[str]:
-    """Depths as asked for: comma-separated, "all", or "" for the few that tell most."""
-    if asked in ("", "all"):
-        return list(trace.depths if asked else trace.report_depths)
-    return [depth.strip() for depth in asked.split(",")]
-
-
-def _flip_one(clf, photo, args, evaluate) -> dict:
+def _flip_one(clf, photo, target, depths: list[str], args) -> dict:
     """AOPC of every depth and of a random order, for one photograph."""
+    from . import evaluate
+
     trace = clf.trace(photo)
-    target = trace.top if args.target == "top" else args.target
-    depths = _depths(trace, args.depth)
+    target = trace.top if target is None else target
     maps = [ex.heatmap for ex in trace.explain(target, depths)]
-    column = trace.classes.index(target) if target in trace.classes else [str(c) for c in trace.classes].index(target)
+    column = trace.menu.target(target)
 
     def score(images: np.ndarray) -> list[float]:
         return [row[column] for row in threads.run([partial(clf.scores, image) for image in images], args.jobs)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from . import render
 from .images import batch, naming
-from .stack import Explanation
+from .stack import Explanation, Trace
 
 
 def depth_sheet(
@@ -90,21 +90,33 @@ def sheet(
         names = [type(model).__name__ for model in models]
     if len(names) != len(models):
         raise ValueError(f"names must title every model: {len(models)} models, {len(names)} names")
-    grid = []
-    for i, target in enumerate(targets):
-        wanted = target if isinstance(target, tuple) else (target,) * len(models)
-        if len(wanted) != len(models):
+    for target in targets:
+        if isinstance(target, tuple) and len(target) != len(models):
             raise ValueError(f"targets must hold one class per model: {len(models)} models, got {target!r}")
-        row = []
-        for model, name in zip(models, wanted, strict=True):
-            trace = naming(images, i, model.trace)
-            high, low = trace.explain(name, trace.figure_depths)
-            row += [
-                render.Panel(high.image, f"{high.target} {high.score:+.2f}"),
-                render.Panel(render.colour(high.heatmap, cmap, scale=scale), f"sum {high.heatmap.sum():+.3g}"),
-                render.Panel(render.colour(low.heatmap, cmap, scale=scale), f"sum {low.heatmap.sum():+.3g}"),
-                render.Panel(render.alpha(low.image, low.heatmap, scale=scale), ""),
-            ]
-        grid.append(row)
+    rows = [
+        sheet_row([naming(images, i, model.trace) for model in models], target, cmap, scale)
+        for i, target in enumerate(targets)
+    ]
+    return sheet_of(rows, names, cmap, height)
+
+
+def sheet_row(
+    traces: Sequence[Trace], target, cmap: str = "paper", scale: str | float | None = "99.5%"
+) -> list[render.Panel]:
+    """A row of `sheet`: one photograph, traced by every model."""
+    row = []
+    for trace, name in zip(traces, target if isinstance(target, tuple) else (target,) * len(traces), strict=True):
+        high, low = trace.explain(name, trace.figure_depths)
+        row += [
+            render.Panel(high.image, f"{high.target} {high.score:+.2f}"),
+            render.Panel(render.colour(high.heatmap, cmap, scale=scale), f"sum {high.heatmap.sum():+.3g}"),
+            render.Panel(render.colour(low.heatmap, cmap, scale=scale), f"sum {low.heatmap.sum():+.3g}"),
+            render.Panel(render.alpha(low.image, low.heatmap, scale=scale), ""),
+        ]
+    return row
+
+
+def sheet_of(rows: Sequence[Sequence[render.Panel]], names: Sequence[str], cmap: str = "paper", height: int = 200):
+    """The sheet of rows that `sheet_row` made, under the titles of the models."""
     titles = [t for name in names for t in (name, "high resolution", "low resolution", "low, as alpha")]
-    return render.sheet(grid, column_titles=titles, height=height, bar=cmap)
+    return render.sheet(rows, column_titles=titles, height=height, bar=cmap)

@@ -76,12 +76,17 @@ def html(
     ImportError
         Jinja2, the extra ``report``, is missing.
     """
+    template = environment().from_string(TEMPLATE)
+    return template.render(title=title, failed=failed, groups=[_group(*group, cmap) for group in groups])
+
+
+def environment():
+    """What renders the report. Raises ImportError as `html` does."""
     try:
         from jinja2 import Environment
     except ImportError:
         raise ImportError("a report needs Jinja2: pip install 'fvlrp[report]'") from None
-    template = Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE)
-    return template.render(title=title, failed=failed, groups=[_group(*group, cmap) for group in groups])
+    return Environment(autoescape=True, trim_blocks=True)
 
 
 def _group(name: str, explanations: Sequence[Explanation], cmap: str) -> dict:

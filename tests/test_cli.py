@@ -1,6 +1,7 @@
 """The command line: results on stdout, exit codes, batches that go on and runs that resume."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvlrp import cli, models
+from fvlrp import ConvNet, cli, models
+from fvlrp.convnet import Node
+from fvlrp.layers import Conv, Flatten, GlobalAveragePool, ReLU
+from fvlrp.rules import Box, ConvRules, Epsilon, Gamma, WSquare
 
 
 @pytest.fixture
@@ -103,9 +107,18 @@ def test_resuming_with_another_photograph_of_the_same_name_computes_again(capsys
 def test_a_photograph_that_cannot_be_compared_is_named(capsys, photographs, model, tmp_path):
     low = tmp_path / "low.png"
     Image.new("RGB", (9, 9)).save(low)
-    for target in ([], ["--target", "a"]):
-        code, _, err = run(capsys, "compare", low, "--model", model, "--out", tmp_path / "sheet.png", *target)
+    out = tmp_path / "sheet.png"
+    for target in ([], ["--target", "brick"]):
+        code, text, err = run(capsys, "compare", low, "--model", model, "--out", out, "--json", *target)
         assert code == 1 and "low.png" in err and "too small" in err
+        assert json.loads(text)["sheet"] is None and not out.exists()
+    code, text, err = run(capsys, "compare", low, photographs[0], "--model", model, "--out", out, "--json")
+    value = json.loads(text)
+    assert code == 1 and err.rstrip().splitlines()[-1].startswith(f"fvlrp: {low}: ")
+    assert value["sheet"] == str(out) and len(value["targets"]) == 1 and value["failed"][0]["photo"] == str(low)
+    alone = Image.open(out).size
+    assert run(capsys, "compare", photographs[0], "--model", model, "--out", out)[0] == 0
+    assert Image.open(out).size == alone
 
 
 def test_photographs_of_one_name_do_not_overwrite_each_other(capsys, photographs, model, tmp_path):
@@ -126,15 +139,179 @@ def test_photographs_of_one_name_do_not_overwrite_each_other(capsys, photographs
         (["--depth", "pixel"], "pixel.*depths are.*gradient"),
         (["--rule", "epsilon=3"], "epsilon.*valid ones are.*epsilon_pool"),
         (["--rule", "epsilon_pool"], "NAME=VALUE"),
+        (["--rule", "bias=drop"], "bias must be one of 'distribute'"),
         (["--format", "gif"], "gif"),
-        (["--model", "nothing"], "no model 'nothing'.*voc20"),
+        (["--target", "brick", "--depth", "bin,pixel"], "pixel.*depths are.*gradient"),
+        (["--target", "brick,unicorn"], "unicorn.*classes are"),
     ],
 )
-def test_wrong_options_are_named_with_the_valid_ones(capsys, photographs, model, tmp_path, args, words):
-    given = [] if "--model" in args else ["--model", model]
-    code, _, err = run(capsys, "explain", photographs[0], "--out", tmp_path / "o", *given, *args)
-    assert code == 1
-    assert re.search(words, err)
+def test_wrong_options_are_named_with_the_valid_ones(capsys, untraced, photographs, model, tmp_path, args, words):
+    code, out, err = run(capsys, "explain", *photographs, "--model", model, "--out", tmp_path / "o", *args)
+    assert code == 2 and out == ""
+    assert len(err.splitlines()) == 1 and re.search(words, err)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture
+def untraced(monkeypatch):
+    """No forward pass is allowed."""
+    from fvlrp import FisherVectorClassifier
+
+    def refuse(*args):
+        raise AssertionError("a forward pass before the options were checked")
+
+    monkeypatch.setattr(FisherVectorClassifier, "trace", refuse)
+
+
+@pytest.mark.parametrize("command", ["flip", "report", "compare", "demo"])
+@pytest.mark.parametrize("option", ["--target", "--depth"])
+def test_every_command_checks_its_options_first(capsys, untraced, photographs, model, tmp_path, command, option):
+    if option == "--depth" and command in ("compare", "demo"):
+        pytest.skip("it has no such option")
+    given = [] if command == "demo" else ["--model", model]
+    given += [] if command == "flip" else ["--out", tmp_path / "out"]
+    code, _, err = run(capsys, command, *photographs, *given, option, "unicorn")
+    assert code == 2 and len(err.splitlines()) == 1 and re.search("unknown .*'unicorn'.* are ", err)
+
+
+def test_an_unknown_model_lists_the_packaged_ones(capsys, photographs):
+    code, _, err = run(capsys, "explain", photographs[0], "--model", "nothing")
+    assert code == 1 and re.search("no model 'nothing'.*voc20", err)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["train", ".", "--out", "x", "--C", "0"], "--C: expected a positive number or auto, got '0'"),
+        (["train", ".", "--out", "x", "--C", "best"], "--C: expected a positive number or auto, got 'best'"),
+        (["train", ".", "--out", "x", "--step", "0"], "--step: expected a whole number of at least 1, got '0'"),
+        (["retrain", "n", ".", "--out", "x", "--C", "-1"], "--C: expected a positive number, got '-1'"),
+        (["flip", "x", "--steps", "2.5"], "--steps: expected a whole number of at least 1, got '2.5'"),
+        (["flip", "x", "--seed", "-1"], "--seed: expected a whole number of at least 0"),
+        (["info", "--jobs", "0"], "--jobs: expected a number of threads, or -1 for all, got '0'"),
+    ],
+)
+def test_numbers_out_of_range_are_wrong_usage(capsys, args, words):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(args)
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A network with a class whose name has a comma."""
+    random = np.random.default_rng(0)
+    layers = [
+        Conv(random.normal(size=(8, 3, 3, 3)).astype(np.float32), np.zeros(8, np.float32)),
+        ReLU(),
+        Conv(random.normal(size=(3, 8, 1, 1)).astype(np.float32), np.zeros(3, np.float32)),
+        GlobalAveragePool(),
+        Flatten(),
+    ]
+    names = "conv1", "relu", "conv2", "pool", "scores"
+    nodes = [Node(n, type(a).__name__.lower(), a, (i - 1,)) for i, (n, a) in enumerate(zip(names, layers, strict=True))]
+    path = str(tmp_path / "net.fvlrp")
+    ConvNet(nodes, (3, 24, 20), ["cat", "crane, bird", "crane, machine"]).save(path)
+    return path
+
+
+def test_layers_take_their_own_rules(capsys, network, photographs, tmp_path):
+    rules = ["--rule", "composite", "--rule", "conv2=gamma:0.5", "--rule", "conv1=wsquare", "--rule", "bias=ignore"]
+    args = [photographs[0], "--model", network, "--target", "crane, bird", "--format", "npz", "--quiet", "--json"]
+    code, text, _ = run(capsys, "explain", *args, *rules, "--out", tmp_path)
+    result = json.loads(text)["results"][0]
+    assert code == 0 and [score["target"] for score in result["scores"]] == ["crane, bird"]
+    layers = {"conv2": Gamma(0.5), "conv1": WSquare(), "dense": Epsilon(), "first": Box()}
+    given = ConvRules(layers=layers, bias="ignore")
+    assert result["explanations"][0]["rules"] == given.to_dict()
+    with np.load(result["files"][0]) as arrays:
+        wanted = models.load(network).explain(photographs[0], "crane, bird", rules=given).heatmap
+        np.testing.assert_allclose(arrays["heatmap"], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (
+            "conv9=flat",
+            "no layer or kind 'conv9'; kinds are first, .*conv.*; layers are conv1, relu, conv2, pool, scores",
+        ),
+        ("conv1=square", "the rule of 'conv1' must be one of 'epsilon', .*'wsquare', 'flat', 'box', got 'square'"),
+        ("relu=flat", "'relu'.* takes no rule"),
+        ("pool=gamma", "a pool takes the rule Flat"),
+        ("conv2=box", "Box is a rule of the layer that sees the pixels, got it for 'conv2'"),
+        ("lrp", "unknown rules 'lrp'; presets are 'paper', .*; rules are epsilon"),
+        ("epsilon:much", "takes numbers for epsilon behind colons"),
+    ],
+)
+def test_rules_of_a_network_are_checked_first(capsys, network, photographs, tmp_path, rule, words, monkeypatch):
+    monkeypatch.setattr(ConvNet, "trace", None)
+    code, _, err = run(capsys, "explain", photographs[0], "--model", network, "--out", tmp_path / "o", "--rule", rule)
+    assert code == 2 and len(err.splitlines()) == 1 and re.search(words, err)
+
+
+def test_warnings_are_one_line(capsys, photographs, model, monkeypatch):
+    import warnings
+
+    monkeypatch.setattr(cli, "run_info", lambda args: warnings.warn("look out", stacklevel=1) or 0)
+    assert run(capsys, "info")[2] == "fvlrp: look out\n"
+
+
+def test_names_of_results_are_never_the_same():
+    photos = ["a.jpg", "b/a.png", "a-2.jpg", "c/a.jpg", "b/a-2.png"]
+    stems = cli._stems(photos)
+    assert len(set(stems)) == 5 and stems[:2] == ["a", "a-2"]
+
+
+def test_a_photograph_or_model_that_changed_is_explained_again(capsys, photographs, model, tmp_path):
+    args = ["explain", photographs[0], "--model", model, "--out", tmp_path / "o", "--quiet", "--resume"]
+    run(capsys, *args)
+    record = tmp_path / "o" / "photo0.json"
+    for changed in (photographs[0], model):
+        made = record.stat().st_mtime_ns
+        run(capsys, *args)
+        assert record.stat().st_mtime_ns == made
+        os.utime(changed, ns=(made + 10**9, made + 10**9))
+        run(capsys, *args)
+        assert record.stat().st_mtime_ns != made
+        os.utime(changed, ns=(made, made))
+
+
+@pytest.mark.parametrize("broken", ["", "[]", "{}", '{"photo": 1, "asked": 2}', "null"])
+def test_a_broken_record_is_written_again(capsys, photographs, model, tmp_path, broken):
+    record = tmp_path / "photo0.json"
+    record.write_text(broken)
+    code, *_ = run(capsys, "explain", photographs[0], "--model", model, "--out", tmp_path, "--resume", "--quiet")
+    assert code == 0 and json.loads(record.read_text())["photo"] == photographs[0]
+
+
+def test_places_that_results_cannot_go_to_are_refused_first(capsys, untraced, photographs, model, tmp_path):
+    (tmp_path / "file").write_text("")
+    for command in ("report", "compare"):
+        for out, words in (
+            (tmp_path / "no" / "x", "no folder"),
+            (tmp_path, "is a folder; expected the name of a file"),
+        ):
+            code, _, err = run(capsys, command, photographs[0], "--model", model, "--out", out)
+            assert code == 1 and words in err and "--out" in err
+    for out in (tmp_path / "file", tmp_path / "file" / "x"):
+        code, _, err = run(capsys, "explain", photographs[0], "--model", model, "--out", out)
+        assert code == 1 and "--out" in err and "must be a folder" in err
+
+
+def test_a_report_asks_for_jinja2_first(capsys, untraced, photographs, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    code, _, err = run(capsys, "report", *photographs, "--model", model, "--out", tmp_path / "x.html")
+    assert code == 1 and err == "fvlrp: a report needs Jinja2: pip install 'fvlrp[report]'\n"
+
+
+def test_a_reader_that_has_gone_is_no_traceback(model):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fvlrp.cli", "info", model, "--json"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_train_on_a_folder_per_class_then_evaluate(capsys, tmp_path, textures):
