@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -22,7 +21,7 @@ from .gmm import DiagonalGMM
 from .images import batch, naming
 from .labels import Decisions, parse_labels
 from .progress import Progress
-from .rules import choose
+from .rules import choose, real, whole
 from .sift import DenseSIFT
 
 CODES_IN_MEMORY = 4 << 30  # bytes of training codes beyond which they go to a temporary file
@@ -185,21 +184,23 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
     def _check(self) -> None:
         if isinstance(self.C, str):
             choose("C", self.C, ("auto",))
-        elif not (isinstance(self.C, Real) and 0 < self.C < np.inf):
+        elif not (real(self.C) and 0 < self.C < np.inf):
             raise ValueError(f"C must be a positive number or 'auto', got {self.C!r}")
-        if not (isinstance(self.n_pca, Integral) and 1 <= self.n_pca <= 128):
+        if not (whole(self.n_pca) and 1 <= self.n_pca <= 128):
             raise ValueError(f"n_pca must be a whole number in 1..128, got {self.n_pca!r}")
         for name in ("n_components", "n_samples"):
             value = getattr(self, name)
-            if not (isinstance(value, Integral) and value >= 1):
+            if not (whole(value) and value >= 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not 0 <= self.gate < 1 / self.n_components:
+        if not (real(self.gate) and 0 <= self.gate < 1 / self.n_components):
             raise ValueError(f"gate must lie in [0, 1 / n_components = {1 / self.n_components:.3g}), got {self.gate!r}")
         levels = list(self.pyramid) if np.iterable(self.pyramid) else []
-        if not levels or any(np.shape(level) != (2,) or min(level) < 1 for level in levels):
+        if not levels or any(
+            np.shape(level) != (2,) or not all(whole(n) and n >= 1 for n in level) for level in levels
+        ):
             raise ValueError(f"pyramid must list (rows, columns) of each level, got {self.pyramid!r}")
-        if self.max_height is not None and not (isinstance(self.max_height, Real) and self.max_height >= 1):
-            raise ValueError(f"max_height must be a positive number of rows or None, got {self.max_height!r}")
+        if self.max_height is not None and not (whole(self.max_height) and self.max_height >= 1):
+            raise ValueError(f"max_height must be a positive whole number of rows or None, got {self.max_height!r}")
 
     def _sift(self) -> DenseSIFT:
         return DenseSIFT(

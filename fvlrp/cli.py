@@ -34,6 +34,8 @@ class UsageError(ValueError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 something failed, 2 wrong usage, 130 interrupted."""
+    if argv is None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not fit the terminal's encoding
     parser = build_parser()
     args = parser.parse_args(argv)
     if not hasattr(args, "run"):
@@ -69,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="fvlrp", description="Why an image classifier decided, as heatmaps at the resolution you choose."
     )
     parser.add_argument("--version", action="version", version=f"fvlrp {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     demo = _command(commands, "demo", run_demo, "explain real photographs at every depth with the built-in model")
     demo.add_argument("photo", nargs="*", help="your own photographs; none: a cat, a person and a motorbike")
@@ -528,6 +530,8 @@ def run_compare(args) -> int:
     from . import figures
 
     out = _file(args.out)
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out must end in .png, got {args.out!r}")
     names = args.model or ["voc20"]
     models = [_load(name, args) for name in names]
     for model in models:

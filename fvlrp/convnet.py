@@ -97,19 +97,20 @@ class Preprocess:
     def __post_init__(self):
         for name in ("size", "mean", "std"):
             object.__setattr__(self, name, tuple(np.ravel(getattr(self, name)).tolist()))
-        if len(self.size) != 2 or any(length != int(length) or length < 1 for length in self.size):
+        if len(self.size) != 2 or any(not real(n) or n < 1 or n % 1 for n in self.size):
             raise ValueError(f"size must be height and width in whole pixels, got {self.size!r}")
         object.__setattr__(self, "size", tuple(map(int, self.size)))
         choose("how", self.how, ("stretch", "crop"))
         choose("order", self.order, ("RGB", "BGR", "grey"))
         choose("high", self.high, (1, 255))
-        if self.resize is not None and (self.how != "crop" or self.resize < max(self.size)):
+        short = self.resize
+        if short is not None and (self.how != "crop" or not real(short) or short < max(self.size)):
             raise ValueError(
                 f"resize must be at least {max(self.size)}, and of use for how='crop', got {self.resize!r}"
             )
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if len(values) not in (1, self.channels) or not np.isfinite(values).all():
+            if len(values) not in (1, self.channels) or not all(real(v) and np.isfinite(v) for v in values):
                 raise ValueError(f"{name} must hold 1 or {self.channels} finite numbers, got {values!r}")
         if not all(self.std):
             raise ValueError(f"std must not be zero, got {self.std!r}")
@@ -188,7 +189,7 @@ class Preprocess:
         std = values.get("std", 1.0) if "scale" not in values else 1 / np.asarray(values["scale"], float)
         how, resize = _read_resize(values.get("resize", ""))
         high = float(np.max(values.get("value_range", (0, 1))))
-        return cls(tuple(values["input_size"]), how, resize, order, high, mean, std)
+        return cls(values["input_size"], how, resize, order, high, mean, std)
 
 
 def _read_resize(text) -> tuple[str, int | None]:
@@ -212,6 +213,8 @@ def read_description(path) -> tuple[Preprocess, list[str] | None]:
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
+        if not isinstance(values, dict):
+            raise ValueError(f"expected an object of names and values, got {type(values).__name__}")
         preprocess = Preprocess.from_dict(
             values if "input_size" in values else {k: v for k, v in values.items() if k not in _CLASS_KEYS}
         )

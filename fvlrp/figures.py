@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from . import render
 from .images import batch, naming
 from .stack import Explanation, Trace
@@ -82,8 +84,10 @@ def sheet(
     if not models:
         raise ValueError("models must hold at least one classifier, got none")
     images = batch(images)
-    if isinstance(targets, str):
+    if isinstance(targets, str) or not isinstance(targets, Sequence | np.ndarray):
         raise ValueError(f"targets must be a sequence of one class per image, got {targets!r}: [{targets!r}]?")
+    if not all(hasattr(model, "trace") for model in models):
+        raise TypeError(f"models must be classifiers, got {next(m for m in models if not hasattr(m, 'trace'))!r}")
     if len(images) != len(targets):
         raise ValueError(f"targets must name one class per image: {len(images)} images, {len(targets)} targets")
     if names is None:

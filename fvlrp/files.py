@@ -52,8 +52,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise FileNotFoundError(f"cannot write {os.fspath(path)}: there is no folder {folder}")
     mode = _mode(target)
     temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")
-    # os.open applies the umask; tempfile would leave the file readable by its owner only.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        # os.open applies the umask; tempfile would leave the file readable by its owner only.
+        descriptor = os.open(temporary, flags, 0o666)
+    except OSError as error:
+        raise type(error)(f"cannot write {os.fspath(path)}: {error.strerror}") from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -62,8 +66,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if mode is not None:
             os.chmod(temporary, mode)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno is not None:  # such as a full disk, which names no file
+            raise type(error)(f"cannot write {os.fspath(path)}: {error.strerror}") from error
         raise
 
 

@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _kernels, threads
-from .rules import choose
+from .rules import choose, real, whole
 
 GATE = 1e-6  # posteriors below it do not move a mean by anything that float32 sums would show
 SEGMENTS = 8  # of rows, each with its own sums, merged in order: the same bits for any number of threads
@@ -84,6 +84,12 @@ class DiagonalGMM(DensityMixin, BaseEstimator):
         """Fit the mixture to rows X (n, D); `y` is ignored."""
         X = validate_data(self, X, dtype=[np.float64, np.float32], order="C", ensure_min_samples=2)
         choose("weights", self.weights, ("smoothed", "ml"))
+        for name in ("n_components", "max_iter", "n_init_samples"):
+            if not whole(getattr(self, name)):
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
+        for name in ("variance_floor", "tol"):
+            if not real(getattr(self, name)):
+                raise ValueError(f"{name} must be a number, got {getattr(self, name)!r}")
         if not 1 <= self.n_components <= len(X):
             raise ValueError(f"n_components must lie in 1..n_samples = {len(X)}, got {self.n_components}")
         if self.n_components > 1 << 16:
@@ -259,6 +265,8 @@ class FisherEncoder(TransformerMixin, BaseEstimator):
                 f"gmm.covariances_ must be diagonal, of shape {means.shape}, got {covariances.shape}: "
                 "fit the mixture with covariance_type='diag'"
             )
+        if not (real(self.gate) and 0 <= self.gate < 1):
+            raise ValueError(f"gate must lie in [0, 1), got {self.gate!r}")
         lists = [_rows(i, x, means.shape[1]) for i, x in enumerate(_lists(X))]
         models = {
             dtype: _kernels.Model(None, None, weights, means, covariances, self.gate, dtype)

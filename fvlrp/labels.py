@@ -74,6 +74,9 @@ class Decisions:
             raise ValueError(
                 f"labels must have one row per image: {len(images)} images, labels of shape {np.shape(labels)}"
             )
+        if (np.ndim(labels) == 2) != self.multilabel_:
+            wanted = f"(n, {len(self.classes_)}), a column per class" if self.multilabel_ else "(n,), a class per image"
+            raise ValueError(f"labels must have shape {wanted}, as those learned from, got {np.shape(labels)}")
         if not self.multilabel_:
             from sklearn.metrics import accuracy_score
 

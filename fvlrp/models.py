@@ -34,7 +34,9 @@ def load(model):
     ValueError
         The file is damaged, newer than this fvlrp, or holds something else.
     """
-    name = os.fspath(model)
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(f"model must be the path of a file or a name such as 'voc20', got {model!r}")
+    name = os.fsdecode(model)
     if name.lower().endswith(".onnx"):
         return _onnx(name)
     if os.path.isfile(name):  # a folder may well have the name of a model

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from fvlrp.images import ImageLike, load
+from fvlrp.rules import real
 
 # 127 steps on either side of zero, which has an entry of its own: a coloured map fits into a palette of 256.
 _STEPS = 127
@@ -243,8 +244,8 @@ def _pair(image: ImageLike, heatmap) -> tuple[np.ndarray, np.ndarray]:
 
 def _opacity(amount: np.ndarray, end: float, gamma: float) -> np.ndarray:
     """(amount / end) ** gamma in 0..1: (H, W, 1), zero everywhere where `end` is."""
-    if not 0 < gamma < np.inf:
-        raise ValueError(f"gamma is {gamma}; expected a number above 0 (below 1 lifts small relevance)")
+    if not (real(gamma) and 0 < gamma < np.inf):
+        raise ValueError(f"gamma is {gamma!r}; expected a number above 0 (below 1 lifts small relevance)")
     if not end:
         return np.zeros((*amount.shape, 1))
     return ((np.minimum(amount, end) / end) ** gamma)[:, :, None]
@@ -315,8 +316,8 @@ def alpha(image: ImageLike, heatmap, gamma: float = 0.5, background=0, scale: Sc
         Where sizes differ, for a background that is no colour, and as `colour` does.
     """
     pixels, plane = _pair(image, heatmap)
-    behind = np.asarray(background, dtype=np.float64)
-    if behind.shape not in ((), (3,)) or not ((behind >= 0) & (behind <= 255)).all():
+    behind = np.asarray(background)
+    if behind.shape not in ((), (3,)) or behind.dtype.kind not in "iuf" or not ((behind >= 0) & (behind <= 255)).all():
         raise ValueError(f"background is {background!r}; expected a grey level 0..255 or three of them (r, g, b)")
     evidence = np.maximum(plane, 0)
     return _blend(pixels, behind, _opacity(evidence, _magnitude(evidence, scale), gamma))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,11 @@ def choose(name: str, value: Any, valid: tuple) -> None:
 def real(value: Any) -> bool:
     """Whether `value` is a number; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def whole(value: Any) -> bool:
+    """Whether `value` is a whole number; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _amount(rule: Any, *names: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from . import _kernels, threads
 from .geometry import Geometry, Scale
 from .images import batch, naming
 from .images import grey as grey_values
+from .rules import choose, real, whole
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,14 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
             raise ValueError("bin_sizes must name at least one bin size in pixels, got none")
         for name in ("magnif", "window_size"):
             value = getattr(self, name)
-            if not 0 < value < np.inf:
+            if not (real(value) and 0 < value < np.inf):
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
-        if not 0 <= self.contrast_threshold < np.inf:
-            raise ValueError(f"contrast_threshold must not be negative, got {self.contrast_threshold!r}")
+        if not (real(self.contrast_threshold) and 0 <= self.contrast_threshold < np.inf):
+            raise ValueError(
+                f"contrast_threshold must be a number and not be negative, got {self.contrast_threshold!r}"
+            )
         for name, choices in (("window", _kernels.WINDOWS), ("angles", _kernels.ANGLES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}")
+            choose(name, getattr(self, name), tuple(choices))
 
     def __setattr__(self, name: str, value) -> None:
         """Parameters are set once; pipelines of scikit-learn hang notes of their own on their steps."""
@@ -294,13 +295,11 @@ def _of(scale: Scale, array: np.ndarray) -> np.ndarray:
 
 
 def _pixels(name: str, value) -> int:
-    try:
-        value = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be whole pixels, got {value!r}") from None
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1 pixel, got {value}")
-    return value
+    if not whole(value):
+        raise TypeError(f"{name} must be whole pixels, got {value!r}")
+    if not 1 <= value < 1 << 31:
+        raise ValueError(f"{name} must be at least 1 pixel and less than 2^31, got {value}")
+    return int(value)
 
 
 def _grey(grey) -> np.ndarray:

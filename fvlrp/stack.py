@@ -92,6 +92,13 @@ class Relevances(Mapping):
             self._made[name] = np.asarray(self._makers[name](), np.float64)
         return self._made[name]
 
+    def __getstate__(self) -> dict:
+        """All of them: what makes them holds the whole forward pass, which no other process has."""
+        return {"_makers": dict.fromkeys(self._makers), "_made": dict(self)}
+
+    def __deepcopy__(self, memo) -> Relevances:
+        return self  # nothing in it changes
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
 

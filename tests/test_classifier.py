@@ -192,6 +192,17 @@ def test_scoring_needs_no_examples_of_every_class(multilabel, textures):
     assert np.isnan(wanted[2]) and multilabel.score(images, signs) == np.nanmean(wanted)
 
 
+def test_scoring_takes_labels_of_the_form_that_was_learned_from(plain, multilabel, photo):
+    with pytest.raises(ValueError, match=r"one row per image: 1 images, labels of shape \(2,\)"):
+        plain.score([photo], ["brick", "grass"])
+    with pytest.raises(ValueError, match=r"one row per image: 1 images, labels of shape \(\)"):
+        plain.score([photo], "brick")
+    with pytest.raises(ValueError, match=r"shape \(n,\), a class per image, as those learned from, got \(1, 3\)"):
+        plain.score([photo], [[1, 0, 0]])
+    with pytest.raises(ValueError, match=r"shape \(n, 3\), a column per class, as those learned from, got \(1,\)"):
+        multilabel.score([photo], ["brick"])
+
+
 # ---- images ----
 
 
@@ -305,8 +316,17 @@ def test_defaults_are_the_preset():
         ({"pyramid": ()}, "pyramid must list"),
         ({"pyramid": 3}, "pyramid must list"),
         ({"pyramid": ((2, 2), (0, 1))}, "pyramid must list"),
-        ({"max_height": "480"}, "max_height must be a positive number of rows or None, got '480'"),
-        ({"max_height": 0}, "max_height must be a positive number of rows or None, got 0"),
+        ({"pyramid": ((1.5, 2),)}, "pyramid must list"),
+        ({"pyramid": ((2, 2), "ab")}, "pyramid must list"),
+        ({"max_height": "480"}, "max_height must be a positive whole number of rows or None, got '480'"),
+        ({"max_height": 0}, "max_height must be a positive whole number of rows or None, got 0"),
+        ({"max_height": 99.5}, "max_height must be a positive whole number of rows or None, got 99.5"),
+        ({"C": True}, "C must be a positive number or 'auto', got True"),
+        ({"n_pca": True}, r"n_pca must be a whole number in 1\.\.128, got True"),
+        ({"gate": "0"}, r"gate must lie in \[0, 1 / n_components = 0.25\), got '0'"),
+        ({"gate": None}, r"gate must lie in \[0, 1 / n_components = 0.25\), got None"),
+        ({"max_iter": 2.5}, "max_iter must be a whole number, got 2.5"),
+        ({"variance_floor": "x"}, "variance_floor must be a number, got 'x'"),
         ({"bin_sizes": ()}, "bin_sizes must name at least one"),
         ({"step": 0}, "step must be at least 1 pixel"),
         ({"weights": "equal"}, "weights must be one of 'smoothed', 'ml', got 'equal'"),
@@ -387,6 +407,15 @@ def test_a_pickled_classifier_is_the_same(multilabel, photo):
     assert state(again) == state(multilabel)
     assert again.scores(photo).tolist() == multilabel.scores(photo).tolist()
     assert np.array_equal(again.explain(photo, "grass").heatmap, multilabel.explain(photo, "grass").heatmap)
+
+
+def test_a_pickled_explanation_keeps_its_relevance(multilabel, photo):
+    ex = multilabel.explain(photo, "grass")
+    again = pickle.loads(pickle.dumps(ex))
+    assert np.array_equal(again.heatmap, ex.heatmap) and list(again.relevance) == list(ex.relevance)
+    for name in ex.relevance:
+        assert np.array_equal(again.relevance[name], ex.relevance[name])
+    assert copy.deepcopy(multilabel.explain(photo, "grass")).relevance["bin"].shape[1:] == (4, 4)
 
 
 def test_progress_is_for_eyes_only(pieces, capsys):

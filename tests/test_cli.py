@@ -169,7 +169,7 @@ def test_every_command_checks_its_options_first(capsys, untraced, photographs, m
     if option == "--depth" and command in ("compare", "demo"):
         pytest.skip("it has no such option")
     given = [] if command == "demo" else ["--model", model]
-    given += [] if command == "flip" else ["--out", tmp_path / "out"]
+    given += [] if command == "flip" else ["--out", tmp_path / "out.png"]
     code, _, err = run(capsys, command, *photographs, *given, option, "unicorn")
     assert code == 2 and len(err.splitlines()) == 1 and re.search("unknown .*'unicorn'.* are ", err)
 
@@ -303,6 +303,31 @@ def test_a_report_asks_for_jinja2_first(capsys, untraced, photographs, model, tm
     monkeypatch.setitem(sys.modules, "jinja2", None)
     code, _, err = run(capsys, "report", *photographs, "--model", model, "--out", tmp_path / "x.html")
     assert code == 1 and err == "fvlrp: a report needs Jinja2: pip install 'fvlrp[report]'\n"
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(photographs, model, tmp_path):
+    photo = tmp_path / "猫.png"
+    Image.open(photographs[0]).save(photo)
+    command = [
+        sys.executable,
+        "-m",
+        "fvlrp.cli",
+        "explain",
+        photo,
+        "--model",
+        model,
+        "--out",
+        tmp_path,
+        "--target",
+        "brick",
+    ]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip().endswith(rb"/\u732b_brick_bin.png")
+
+
+def test_a_sheet_is_a_png(capsys, untraced, photographs, model, tmp_path):
+    code, _, err = run(capsys, "compare", photographs[0], "--model", model, "--out", tmp_path / "x.jpg")
+    assert code == 2 and re.search(r"--out must end in \.png, got '.*x\.jpg'", err)
 
 
 def test_a_reader_that_has_gone_is_no_traceback(model):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,13 @@ def test_a_heatmap_lands_where_the_crop_was_taken():
 def test_what_cannot_be_prepared_is_refused():
     for options, message in [
         ({"size": (0, 5)}, "size must be"),
+        ({"size": 224}, "size must be height and width in whole pixels, got (224,)"),
+        ({"size": ("224", "224")}, "size must be height and width in whole pixels"),
+        ({"size": (224.5, 224)}, "size must be height and width in whole pixels"),
+        ({"how": "crop", "resize": "256"}, "resize must be at least 224"),
+        ({"mean": "x"}, "mean must hold 1 or 3 finite numbers, got ('x',)"),
+        ({"std": (1, None, 1)}, "std must hold 1 or 3 finite numbers"),
+        ({"mean": True}, "mean must hold 1 or 3 finite numbers"),
         ({"how": "squash"}, "how must be one of"),
         ({"how": "crop", "resize": 100}, "resize must be at least 224"),
         ({"order": "RBG"}, "order must be one of"),
@@ -121,7 +129,7 @@ def test_what_cannot_be_prepared_is_refused():
         ({"std": (0,)}, "std must not be zero"),
         ({"high": 2}, "high must be one of"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=re.escape(message)):
             Preprocess(**options)
     with pytest.raises(ValueError, match=r"expected .* 224, 224"):
         Preprocess().undo(np.zeros((5, 5)), (5, 5))
@@ -149,9 +157,17 @@ def test_the_description_beside_a_model_is_understood(tmp_path):
     preprocess, names = read_description(path)
     assert preprocess == Preprocess((227, 200), "crop", 256, "BGR", 255, (1, 2, 3), (2,))
     assert names == ["tench", "crane", "crane (2)", "maillot", "maillot, tank suit"]
-    path.write_text("{")
-    with pytest.raises(ValueError, match=r"d\.json does not describe"):
-        read_description(path)
+    for text, words in (
+        ("{", "Expecting property name"),
+        ("[1]", "expected an object of names and values, got list"),
+        ('{"input_size": 3}', "size must be height and width"),
+        ('{"input_size": [8, 8], "mean": "x"}', "mean must hold 1 or 3 finite numbers"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"d\.json does not describe how to prepare photographs: {words}"):
+            read_description(path)
+    with pytest.raises(FileNotFoundError, match=r"^no file .*none\.json that says how to prepare photographs$"):
+        read_description(tmp_path / "none.json")
 
 
 # ---- applying --------------------------------------------------------------------------------------------------------
@@ -289,6 +305,17 @@ def test_describe_is_ready_for_json(net):
 
 
 # ---- retraining ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("C", [0, -1.0, np.nan, "10", True])
+def test_a_strength_that_cannot_be_is_refused_before_any_photograph_is_read(net, C):
+    with pytest.raises(ValueError, match=f"C must be a positive number or None, got {C!r}"):
+        net.retrain(["missing.jpg"] * 2, ["a", "b"], C=C)
+
+
+def test_an_image_that_is_missing_is_named_in_one_sentence(net):
+    with pytest.raises(FileNotFoundError, match=r"^cannot read image missing\.jpg: there is no such file$"):
+        net.retrain(["missing.jpg"] * 2, ["a", "b"])
 
 
 def test_retraining_learns_classes_the_network_never_knew(net, photographs):

@@ -77,6 +77,10 @@ def test_sheet_needs_models_and_images(plain, photo):
         fvlrp.sheet([plain], [], [])
     with pytest.raises(ValueError, match=r"got one array of shape \(50, 55, 3\): \[image\]\?"):
         fvlrp.sheet([plain], photo, ["grass"])
+    with pytest.raises(ValueError, match=r"one class per image, got None"):
+        fvlrp.sheet([plain], [photo], None)
+    with pytest.raises(TypeError, match="models must be classifiers, got 5"):
+        fvlrp.sheet([plain, 5], [photo], ["grass"])
     with pytest.raises(ValueError, match=r"one class per image, got 'grass': \['grass'\]\?"):
         fvlrp.sheet([plain], [photo], "grass")
 

@@ -1,5 +1,6 @@
 """Files out: whole or absent, the same bytes for the same content, read back exactly or refused, never executed."""
 
+import errno
 import hashlib
 import io
 import json
@@ -101,6 +102,22 @@ def test_a_missing_folder_and_a_folder_as_target_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"), atomic_write(tmp_path / "nowhere" / "x"):
         pass
     with pytest.raises(IsADirectoryError, match="it is a folder"), atomic_write(tmp_path):
+        pass
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    path = tmp_path / "x"
+    with pytest.raises(OSError, match=r"^cannot write .*x: No space left"), atomic_write(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to_names_the_file(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "temporary")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError, match=r"^cannot write .*x: Permission denied$"), atomic_write(tmp_path / "x"):
         pass
 
 
