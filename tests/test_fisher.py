@@ -523,5 +523,5 @@ def test_passes_and_parts_of_any_size_make_the_same_heatmaps(plain, photo, monke
     for name in ("PASS", "PART"):
         monkeypatch.setattr(fisher, name, 1)  # byte: one target a pass, one scale a part
         for ex, expected in zip(trace.explain(plain.classes_, depth), whole, strict=True):
-            assert np.array_equal(ex.heatmap, expected.heatmap)
+            assert distance(ex.heatmap, expected.heatmap) < 1e-6  # several targets share products of other shapes
             assert ex.ledger.closes() and dict(ex.ledger) == pytest.approx(dict(expected.ledger), abs=1e-6)
