@@ -28,6 +28,7 @@ PART = 24 << 20  # bytes up to which scales are walked together
 STEADY = 10.0  # stabilisers from which float denominators do; at 100 heatmaps agree with double to 3e-5
 PIECE = 4096  # descriptors in one task; more where a cell would have more than PIECES: each costs a sum of its own
 PIECES = 16
+KEEP = 1 << 18  # descriptors up to which projections are kept; of more, the way back makes them again, the same bits
 
 
 # ---- pooling: project -> assign -> sums, Eqs. 3-4 --------------------------------------------------------------------
@@ -143,6 +144,12 @@ def _pieces(rows: np.ndarray) -> list[np.ndarray]:
     return np.array_split(rows, count) if count else []
 
 
+def _encode_sparingly(model, values: np.ndarray, rows: np.ndarray) -> tuple:
+    """What `model.encode` returns, without the projections and in arrays no longer than their entries."""
+    encoded, sums = model.encode(values, rows)
+    return _kernels.Encoded(None, encoded.indptr, encoded.index.copy(), encoded.gamma.copy()), sums
+
+
 def _between(pieces, begin: int, end: int) -> list[tuple]:
     """Pieces cut to the descriptors begin .. end - 1, their rows counted from `begin`."""
     cut = []
@@ -152,9 +159,8 @@ def _between(pieces, begin: int, end: int) -> list[tuple]:
             continue
         indptr = encoded.indptr[first : last + 1]
         entries = slice(indptr[0], indptr[-1])
-        one = _kernels.Encoded(
-            encoded.y[first:last], indptr - indptr[0], encoded.index[entries], encoded.gamma[entries]
-        )
+        y = None if encoded.y is None else encoded.y[first:last]
+        one = _kernels.Encoded(y, indptr - indptr[0], encoded.index[entries], encoded.gamma[entries])
         cut.append((cell, rows[first:last] - begin, one))
     return cut
 
@@ -213,14 +219,15 @@ class Fisher:
             empty = descriptors.zeroed[rows]
             zeros.append(rows[empty])
             pieces += [(cell, piece) for piece in _pieces(rows[~empty])]
-        room = model.room([len(rows) for _, rows in pieces])
-        done = threads.run(
-            [
+        if len(descriptors) <= KEEP:
+            room = model.room([len(rows) for _, rows in pieces])
+            tasks = [
                 partial(model.encode, descriptors.values, rows, place)
                 for (_, rows), place in zip(pieces, room, strict=True)
-            ],
-            n_jobs,
-        )
+            ]
+        else:
+            tasks = [partial(_encode_sparingly, model, descriptors.values, rows) for _, rows in pieces]
+        done = threads.run(tasks, n_jobs)
         parts = [(cell, 1, part) for (cell, _), (_, part) in zip(pieces, done, strict=True)]
         parts += [(cell, len(rows), zero_sums) for cell, rows in enumerate(zeros) if len(rows)]
         sums, occupancy = _kernels.merge(parts, layout.member, self.weights, self.means.shape[1])
@@ -284,6 +291,8 @@ class Fisher:
 
         def piece(cell, rows, encoded):
             absorbed, past = np.zeros(targets), np.zeros(targets)
+            if encoded.y is None:
+                encoded = _kernels.Encoded(model.project(x, rows), encoded.indptr, encoded.index, encoded.gamma)
             model.relevance(
                 x,
                 rows,

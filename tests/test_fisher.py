@@ -525,3 +525,14 @@ def test_passes_and_parts_of_any_size_make_the_same_heatmaps(plain, photo, monke
         for ex, expected in zip(trace.explain(plain.classes_, depth), whole, strict=True):
             assert distance(ex.heatmap, expected.heatmap) < 1e-6  # several targets share products of other shapes
             assert ex.ledger.closes() and dict(ex.ledger) == pytest.approx(dict(expected.ledger), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_projections_made_again_are_the_same_bits(plain, photo, monkeypatch, dtype):
+    kept = plain.trace(photo, dtype).explain("grass", DEPTHS)
+    monkeypatch.setattr(fisher, "KEEP", 0)
+    trace = plain.trace(photo, dtype)
+    assert all(encoded.y is None for _, _, encoded in trace._pooled(trace.dtype).pieces)
+    for ex, expected in zip(trace.explain("grass", DEPTHS), kept, strict=True):
+        assert np.array_equal(ex.heatmap, expected.heatmap)
+        assert all(np.array_equal(ex.relevance[name], expected.relevance[name]) for name in ex.relevance)
