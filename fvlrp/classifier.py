@@ -188,6 +188,8 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
             raise ValueError(f"C must be a positive number or 'auto', got {self.C!r}")
         if not (whole(self.n_pca) and 1 <= self.n_pca <= 128):
             raise ValueError(f"n_pca must be a whole number in 1..128, got {self.n_pca!r}")
+        for name in ("center", "mirror", "quantize"):
+            choose(name, getattr(self, name), (True, False))
         for name in ("n_components", "n_samples"):
             value = getattr(self, name)
             if not (whole(value) and value >= 1):

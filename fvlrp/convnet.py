@@ -208,6 +208,8 @@ def _resized(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def read_description(path) -> tuple[Preprocess, list[str] | None]:
     """Preprocessing and class names of the JSON file beside a model."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"preprocess must be a Preprocess value or the path of a JSON file, got {path!r}")
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no file {os.fspath(path)} that says how to prepare photographs")
     try:
@@ -283,7 +285,7 @@ class ConvNet(Decisions):
         n_classes = self.shapes[-1][0]
         self.classes_ = np.arange(n_classes) if classes is None else np.asarray(classes)
         if self.classes_.shape != (n_classes,):
-            raise ValueError(f"classes must name the network's {n_classes} outputs, got {len(self.classes_)} names")
+            raise ValueError(f"classes must name the network's {n_classes} outputs, got {self.classes_.size} names")
         self.multilabel_, self.n_jobs, self.verbose = bool(multilabel), n_jobs, verbose
 
     def _preprocess(self, preprocess) -> Preprocess:

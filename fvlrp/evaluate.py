@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .images import ImageLike, load
+from .rules import real, whole
 
 ORDERS = ("morf", "lerf", "random")
 
@@ -116,8 +117,8 @@ def pointing_game(heatmap: np.ndarray, boxes: np.ndarray, tolerance: float = 15)
     ValueError
         As `context` raises, or `tolerance` is negative.
     """
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance is {tolerance}; expected a distance in pixels, 0 or more")
+    if not (real(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance is {tolerance!r}; expected a distance in pixels, 0 or more")
     heatmap = _checked_heatmap(heatmap)
     boxes = _clipped(boxes, heatmap.shape)
     if len(boxes) == 0:
@@ -223,12 +224,14 @@ def pixel_flipping(
         smaller than a region, or `score` does not return one finite score per image.
     """
     for name, value in (("region", region), ("steps", steps), ("draws", draws), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
+        if not whole(value) or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
     orders = (order,) if isinstance(order, str) else tuple(order)
     unknown = [name for name in orders if name not in ORDERS]
     if unknown or not orders:
         raise ValueError(f"order is {order!r}; expected of {', '.join(ORDERS)}")
+    if hasattr(heatmaps, "heatmap"):
+        raise ValueError("heatmaps is an Explanation; expected its array: explanation.heatmap")
     if len(heatmaps) == 0:
         raise ValueError("heatmaps is empty; expected at least one array (H, W)")
     pixels = load(image)
@@ -300,8 +303,8 @@ def bootstrap(values: np.ndarray, *, level: float = 0.95, draws: int = 10_000, r
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or np.isinf(values).any():
         raise ValueError(f"values has shape {values.shape}; expected one finite number or NaN per image, (n,)")
-    if not 0 < level < 1 or draws < 1:
-        raise ValueError(f"level is {level} and draws {draws}; expected a level inside (0, 1) and at least 1 draw")
+    if not (real(level) and 0 < level < 1) or not whole(draws) or draws < 1:
+        raise ValueError(f"level is {level!r} and draws {draws!r}; expected a level inside (0, 1) and at least 1 draw")
     values = values[~np.isnan(values)]
     if len(values) == 0:
         return Interval(float("nan"), float("nan"), float("nan"), level, 0)

@@ -12,9 +12,14 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
 
     One label per image, or a matrix: VOC's 1 / 0 / -1, or, where no -1 occurs, an indicator of 0 / 1.
     """
-    array = np.asarray(labels)
-    if array.dtype == object:  # what pandas holds strings in; a model file takes none
-        array = np.array(array.tolist())
+    try:
+        array = np.asarray(labels)
+        if array.dtype == object:  # what pandas holds strings in; a model file takes none
+            array = np.array(array.tolist())
+    except ValueError:
+        raise ValueError("labels must be one per image, or rows of one length with a column per class") from None
+    if array.dtype == object:
+        raise ValueError(f"labels must be names, numbers or bools, got {array.ravel()[:5].tolist()}")
     if array.ndim == 0 or len(array) != n:
         raise ValueError(f"labels must have one row per image: {n} images, labels of shape {array.shape}")
     if array.ndim == 2 and array.shape[1] > 0:
@@ -47,6 +52,8 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
 
 def _names(class_names) -> np.ndarray:
     """Names of classes as an array; a target could not tell two equal ones apart."""
+    if isinstance(class_names, str) or not np.iterable(class_names):
+        raise ValueError(f"class_names must be a sequence of names, got {class_names!r}")
     names = np.array(list(class_names))
     if names.ndim != 1 or len(np.unique(names)) != len(names):
         raise ValueError(f"class_names must be different names, got {list(class_names)}")

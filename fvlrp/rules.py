@@ -16,7 +16,7 @@ import numpy as np
 
 def choose(name: str, value: Any, valid: tuple) -> None:
     """Raise ValueError unless `value` is one of `valid`."""
-    if value not in valid:
+    if np.ndim(value) or value not in valid:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
 
 
@@ -329,7 +329,10 @@ class ConvRules:
     def __post_init__(self):
         for name in ("default", "below"):
             object.__setattr__(self, name, _read(name, getattr(self, name)))
-        layers = sorted(dict(self.layers).items(), key=lambda item: str(item[0]))
+        try:
+            layers = sorted(dict(self.layers).items(), key=lambda item: str(item[0]))
+        except (TypeError, ValueError):
+            raise ValueError(f"layers must be a mapping of names or kinds to rules, got {self.layers!r}") from None
         object.__setattr__(self, "layers", tuple((name, _read(name, rule)) for name, rule in layers))
         for name, rule in (("default", self.default), *self.layers):
             if not isinstance(rule, Rule):

@@ -1,5 +1,7 @@
 """Measures against plain re-implementations of their definitions and against hand-made examples."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -308,6 +310,9 @@ def test_equal_sums_fall_in_random_order():
         ({"order": ()}, "morf, lerf, random"),
         ({"steps": 0}, "steps is 0"),
         ({"draws": 0}, "draws is 0"),
+        ({"steps": "9"}, "steps is '9'; expected a whole number of at least 1"),
+        ({"region": 2.5}, "region is 2.5; expected a whole number of at least 1"),
+        ({"heatmaps": SimpleNamespace(heatmap=np.zeros(SHAPE))}, "heatmaps is an Explanation; .*explanation.heatmap"),
         ({"region": 32}, "at least one region of 32"),
         ({"score": lambda images: 1.0}, r"score returned shape \(\) for 16 images"),
         ({"score": lambda images: np.full(len(images), np.nan)}, "one finite score"),
@@ -339,7 +344,9 @@ def test_an_interval_of_nothing_is_nan():
     assert bootstrap([2.0]) == bootstrap([2.0, np.nan])
 
 
-@pytest.mark.parametrize("options", [{"values": [[1.0]]}, {"values": [np.inf]}, {"level": 1}, {"draws": 0}])
+@pytest.mark.parametrize(
+    "options", [{"values": [[1.0]]}, {"values": [np.inf]}, {"level": 1}, {"level": "x"}, {"draws": 0}, {"draws": 2.5}]
+)
 def test_bad_arguments_of_the_bootstrap_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         bootstrap(**{"values": [1.0, 2.0], **options})
