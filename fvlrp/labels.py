@@ -18,10 +18,10 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
             array = np.array(array.tolist())
     except ValueError:
         raise ValueError("labels must be one per image, or rows of one length with a column per class") from None
-    if array.dtype == object:
-        raise ValueError(f"labels must be names, numbers or bools, got {array.ravel()[:5].tolist()}")
     if array.ndim == 0 or len(array) != n:
         raise ValueError(f"labels must have one row per image: {n} images, labels of shape {array.shape}")
+    if array.dtype == object:
+        raise ValueError(f"labels must be names, numbers or bools, got {array.ravel()[:5].tolist()}")
     if array.ndim == 2 and array.shape[1] > 0:
         if not np.isin(array, (-1, 0, 1)).all():
             raise ValueError(f"a matrix of labels must hold 1, 0 or -1 only, got {np.unique(array)[:5]}")
