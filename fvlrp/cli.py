@@ -441,11 +441,12 @@ def _rules(menu, settings: list[str]):
         if bare:
             raise UsageError(f"--rule must be NAME=VALUE, such as epsilon_pool=1, got {bare[0]!r}")
         return _usage(menu.rules, {name: _read(value) for name, _, value in pairs})
-    rules = None
-    for name, separator, value in pairs:
-        base = ConvRules.of(rules)
-        rules = _usage(base.changed, {name: value}, menu.depths) if separator else _usage(ConvRules.of, name)
-    return _usage(menu.rules, rules)
+    whole = [name for name, separator, _ in pairs if not separator]
+    if len(whole) > 1:
+        raise UsageError(f"--rule takes one preset or rule for all layers, got {' and '.join(whole)}")
+    rules = _usage(ConvRules.of, whole[0] if whole else None)
+    named = {name: value for name, separator, value in pairs if separator}
+    return _usage(menu.rules, _usage(rules.changed, named, menu.depths))
 
 
 def _read(value: str) -> float | str:

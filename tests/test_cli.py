@@ -216,7 +216,7 @@ def network(tmp_path):
 
 
 def test_layers_take_their_own_rules(capsys, network, photographs, tmp_path):
-    rules = ["--rule", "composite", "--rule", "conv2=gamma:0.5", "--rule", "conv1=wsquare", "--rule", "bias=ignore"]
+    rules = ["--rule", "conv2=gamma:0.5", "--rule", "composite", "--rule", "conv1=wsquare", "--rule", "bias=ignore"]
     args = [photographs[0], "--model", network, "--target", "crane, bird", "--format", "npz", "--quiet", "--json"]
     code, text, _ = run(capsys, "explain", *args, *rules, "--out", tmp_path)
     result = json.loads(text)["results"][0]
@@ -248,6 +248,12 @@ def test_rules_of_a_network_are_checked_first(capsys, network, photographs, tmp_
     monkeypatch.setattr(ConvNet, "trace", None)
     code, _, err = run(capsys, "explain", photographs[0], "--model", network, "--out", tmp_path / "o", "--rule", rule)
     assert code == 2 and len(err.splitlines()) == 1 and re.search(words, err)
+
+
+def test_one_rule_for_all_layers_is_enough(capsys, network, photographs, tmp_path):
+    args = ["--model", network, "--out", tmp_path / "o", "--rule", "composite", "--rule", "epsilon"]
+    code, _, err = run(capsys, "explain", photographs[0], *args)
+    assert code == 2 and err == "fvlrp: --rule takes one preset or rule for all layers, got composite and epsilon\n"
 
 
 def test_warnings_are_one_line(capsys, photographs, model, monkeypatch):
