@@ -172,6 +172,7 @@ int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int
         return FVLRP_E_ARGUMENT;
     if (mean < FVLRP_MEAN_NONE || mean > FVLRP_MEAN_BIAS) return FVLRP_E_ARGUMENT;
     if ((out->bins || out->sift) && (model->inputs != 128 || !x)) return FVLRP_E_ARGUMENT;
+    if (n && !y && (!model->inputs || !x)) return FVLRP_E_ARGUMENT;
     return kernels->relevance(model, type, x, rows, n, y, indptr, index, gamma, targets, tables, epsilon, mean, out);
 }
 

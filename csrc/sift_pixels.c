@@ -9,8 +9,6 @@
  * as it is for R. What is lost is summed over rows, and pixels over scales, in double. Included by isa.c once per real
  * type. */
 
-typedef __typeof__((VREAL){0} > (VREAL){0}) R(mask);
-
 /* A bin that holds no more is empty: R / h must stay finite. What a gradient leaves in a bin is 1e-13 or more, unless
  * a narrow Gaussian window all but removes it. */
 #if REAL_BITS == 32
@@ -272,11 +270,10 @@ static ptrdiff_t R(list_rows)(R(sift_back) *b, ptrdiff_t y, ptrdiff_t count) {
 /* Sums of octets times planes, every `stride`-th octet of which is meant: sums[m] for m < count, rounded up to 8. */
 INLINE void R(times_planes)(const REAL *octets, const REAL *planes, ptrdiff_t stride, ptrdiff_t count, REAL *sums) {
     for (ptrdiff_t m = 0; m < count; m += 8) {
-        REAL product[8 * ORIENTATIONS];
+        R(eight) product[8];
         UNROLL for (int i = 0; i < 8; i++)
-            *(R(eight_any) *)(product + i * ORIENTATIONS) =
-                R(load8)(octets + (m + i) * ORIENTATIONS) * R(load8)(planes + (m + i) * stride * ORIENTATIONS);
-        R(sum_runs)(product, sums + m);
+            product[i] = R(load8)(octets + (m + i) * ORIENTATIONS) * R(load8)(planes + (m + i) * stride * ORIENTATIONS);
+        *(R(eight_any) *)(sums + m) = R(sums_of_eight)(product);
     }
 }
 

@@ -231,7 +231,7 @@ class Fisher:
 
         cells = len(saved.layout.rows)
         used = [cell for cell in range(cells) if len(saved.layout.rows[cell])]
-        tables = np.empty((cells, targets, model.components, 3, model.stride), dtype)
+        tables = _kernels.aligned((cells, targets, model.components, 3, model.stride), dtype)
         threads.run(
             [
                 partial(model.tables, shares[t], saved.layout.member[cell], tables[cell, t])
