@@ -227,7 +227,7 @@ INLINE double R(sum_row)(const REAL *r, ptrdiff_t length) {
 
 /* Rows that go back together, of as many targets as have tables of so many bytes: a row's components lie anywhere in a
  * table, which therefore has to stay in the second cache. */
-enum { R(BACK_ROWS) = 48, R(AHEAD) = 12, R(TABLE_BYTES) = 1 << 20 };
+enum { R(BACK_ROWS) = 48, R(AHEAD) = 12, R(TABLE_BYTES) = 2 << 20 };
 
 /* Scratch of fvlrp_relevance and what a call keeps constant. */
 typedef struct {

@@ -90,7 +90,7 @@ INLINE int R(any)(R(mask) v) {
 }
 
 /* Rows whose matrices are made together: what is read of the projection then serves all of them. */
-enum { R(MATRIX_ROWS) = VBYTES == 64 ? 3 : 1 };
+enum { R(MATRIX_ROWS) = VBYTES == 64 ? 4 : 1 };
 
 /* For many targets: what each projected dimension of MATRIX_ROWS descriptors sends to its 16 bins per unit of q,
  * (rows, D, 16): sum_o basis_d,8b+o xhat_8b+o. A target then costs 16 D multiplications instead of 128 D. */
