@@ -190,7 +190,7 @@ INLINE void R(relevance_columns)(const int width, const REAL *table, ptrdiff_t s
         const REAL *of = table + index[e] * 3 * stride;
         const VREAL g = R(fill)(gamma[e]);
         const REAL *of1 = of + stride, *of2 = of1 + stride;
-        __asm__("" : "+r"(of), "+r"(of1), "+r"(of2));
+        __asm__("" : "+r"(of1), "+r"(of2)); /* registers of their own: a sum in an address splits the instruction */
         UNROLL for (int v = 0; v < width; v++) c0[v] += g * R(load)(of + v * LANES);
         UNROLL for (int v = 0; v < width; v++) c1[v] += g * R(load)(of1 + v * LANES);
         UNROLL for (int v = 0; v < width; v++) c2[v] += g * R(load)(of2 + v * LANES);
@@ -404,16 +404,18 @@ INLINE void R(denominators)(const R(backward) *b, ptrdiff_t i, const REAL *y) {
     if (R(any)(close)) R(denominators_again)(b, i, y, near);
 }
 
-/* Have the descriptor of a later row fetched, and the y of one not as late: nothing in a cell's rows tells the processor
- * where the next ones are, and both come from far. */
+/* Have the descriptor and the y of later rows fetched: nothing in a cell's rows tells the processor where the next ones
+ * are, and both come from far. */
 INLINE void R(ask_for)(const R(backward) *b, ptrdiff_t row, const REAL *y) {
-    const ptrdiff_t size = b->model->inputs * b->type;
-    if (row < b->n) {
-        const char *x = (const char *)b->x + (b->rows ? b->rows[row] : row) * size;
+    const ptrdiff_t size = b->model->inputs * b->type, stride = b->model->stride, later = row + R(BACK_ROWS);
+    if (later < b->n) {
+        const char *x = (const char *)b->x + (b->rows ? b->rows[later] : later) * size;
         for (ptrdiff_t at = 0; at < size; at += 64) __builtin_prefetch(x + at);
         __builtin_prefetch(x + size - 1);
     }
-    for (ptrdiff_t d = 0; d < b->model->stride; d += 64 / (ptrdiff_t)sizeof(REAL)) __builtin_prefetch(y + d);
+    if (!b->y && row + R(AHEAD) < b->n)
+        for (ptrdiff_t d = 0; d < stride; d += 64 / (ptrdiff_t)sizeof(REAL))
+            __builtin_prefetch(y + R(AHEAD) * stride + d);
 }
 
 /* Eqs. 5-6 of m rows for one target, and what is wanted of them as they are. */
@@ -425,7 +427,7 @@ static void R(relevance_rows)(R(backward) *b, ptrdiff_t first, ptrdiff_t m, cons
     for (ptrdiff_t i = 0; i < m; i++, y += stride, r += stride) {
         const ptrdiff_t to = target * out->pitch + (b->rows ? b->rows[first + i] : first + i);
         const int64_t at = indptr[first + i];
-        if (divisors) R(ask_for)(b, first + i + R(BACK_ROWS), y + R(AHEAD) * stride);
+        if (divisors) R(ask_for)(b, first + i, y);
         /* Divisions take their time beside the products of the same row. */
         if (divisors) R(denominators)(b, i, y);
         R(relevance_row)(table, stride, index + at, gamma + at, indptr[first + i + 1] - at, y, r);
