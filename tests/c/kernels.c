@@ -417,7 +417,8 @@ static void relevance_case(const mixture_case *c, const fvlrp_model *m, const vo
 
     /* What was projected before is projected again, to the same bits. */
     const ptrdiff_t size = targets * pitch * 16 * real;
-    char *again = memcpy(array(size, 1), memset(out.bins, 0, (size_t)size), (size_t)size);
+    void *again = filled(real, targets * pitch * 16, 0, 0);
+    memset(out.bins, 0, (size_t)size);
     part = (fvlrp_relevances){.bins = out.bins, .pitch = pitch};
     EXPECT(RELEVANCE(x, &part) == FVLRP_OK);
     part.bins = again, y = NULL;
