@@ -171,7 +171,8 @@ int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int
     if (!model || !model->components || bad_type(type) || n < 0 || targets < 0 || !(epsilon >= 0) || !out)
         return FVLRP_E_ARGUMENT;
     if (mean < FVLRP_MEAN_NONE || mean > FVLRP_MEAN_BIAS) return FVLRP_E_ARGUMENT;
-    if ((out->bins || out->sift) && (model->inputs != 128 || !x)) return FVLRP_E_ARGUMENT;
+    if ((out->bins || out->sift) && model->inputs != 128) return FVLRP_E_ARGUMENT;
+    if (n && (out->bins || out->sift || out->absorbed || !y) && (!model->inputs || !x)) return FVLRP_E_ARGUMENT;
     return kernels->relevance(model, type, x, rows, n, y, indptr, index, gamma, targets, tables, epsilon, mean, out);
 }
 

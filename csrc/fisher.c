@@ -176,43 +176,41 @@ static int R(tables)(const fvlrp_model *model, ptrdiff_t cells, const double *sh
     return FVLRP_OK;
 }
 
-/* r += gamma (c0 + c1 y + c2 y^2) for one component's entries, `width` vectors of columns. A row of `yr` is y, then r:
- * apart, their addresses would often agree in the low bits that loads are checked against stores by. */
-INLINE void R(relevance_columns)(const int width, REAL *yr, ptrdiff_t stride, const uint8_t *rows, const REAL *gamma,
-                                 int64_t count, const REAL *table) {
+/* Registers allow so many vectors of columns for each of three coefficients at a time. */
+enum { R(COEFFICIENTS) = VBYTES == 64 ? 5 : 4 };
+
+/* r = sum_k gamma_k (c0 + c1 y + c2 y^2), `width` vectors of columns of one row: what meets in registers are the
+ * coefficients, so that an entry costs their products and nothing is stored before the end. Neighbouring rows share
+ * components, whose tables the nearest cache still holds. */
+INLINE void R(relevance_columns)(const int width, const REAL *table, ptrdiff_t stride, const uint16_t *index,
+                                 const REAL *gamma, int64_t count, const REAL *y, REAL *r) {
     VREAL c0[5], c1[5], c2[5];
-    UNROLL for (int v = 0; v < width; v++) {
-        c0[v] = R(load)(table + v * LANES);
-        c1[v] = R(load)(table + stride + v * LANES);
-        c2[v] = R(load)(table + 2 * stride + v * LANES);
-    }
+    UNROLL for (int v = 0; v < width; v++) c0[v] = c1[v] = c2[v] = (VREAL){0};
     for (int64_t e = 0; e < count; e++) {
-        REAL *y = yr + rows[e] * 2 * stride, *r = y + stride;
+        const REAL *of = table + index[e] * 3 * stride;
         const VREAL g = R(fill)(gamma[e]);
-        UNROLL for (int v = 0; v < width; v++) {
-            const VREAL x = R(load)(y + v * LANES);
-            const VREAL sum = R(load)(r + v * LANES);
-            R(store)(r + v * LANES, sum + g * ((c2[v] * x + c1[v]) * x + c0[v]));
-        }
+        const REAL *of1 = of + stride, *of2 = of1 + stride;
+        __asm__("" : "+r"(of1), "+r"(of2)); /* registers of their own: a sum in an address splits the instruction */
+        UNROLL for (int v = 0; v < width; v++) c0[v] += g * R(load)(of + v * LANES);
+        UNROLL for (int v = 0; v < width; v++) c1[v] += g * R(load)(of1 + v * LANES);
+        UNROLL for (int v = 0; v < width; v++) c2[v] += g * R(load)(of2 + v * LANES);
+    }
+    UNROLL for (int v = 0; v < width; v++) {
+        const VREAL at = R(load)(y + v * LANES);
+        R(store)(r + v * LANES, (c2[v] * at + c1[v]) * at + c0[v]);
     }
 }
 
-/* Eqs. 5-6 for a tile of m rows, whose entries `t` holds by component: the second half of each row of yr. */
-static void R(relevance_tile)(const fvlrp_model *model, const R(by_component) *t, ptrdiff_t m, const REAL *table,
-                              REAL *yr) {
-    const ptrdiff_t stride = model->stride;
-    for (ptrdiff_t i = 0; i < m; i++) memset(yr + (2 * i + 1) * stride, 0, (size_t)stride * sizeof(REAL));
-    for (ptrdiff_t k = 0; k < model->components; k++, table += 3 * stride) {
-        const int64_t begin = t->heads[k], count = t->heads[k + 1] - begin;
-        if (!count) continue;
-        const uint8_t *rows = t->rows + begin;
-        const REAL *weights = t->gamma + begin;
-        ptrdiff_t at = 0;
-        for (; at + R(COLUMNS) * LANES <= stride; at += R(COLUMNS) * LANES)
-            R(relevance_columns)(R(COLUMNS), yr + at, stride, rows, weights, count, table + at);
-        for (; at < stride; at += LANES)
-            R(relevance_columns)(1, yr + at, stride, rows, weights, count, table + at);
-    }
+/* Eqs. 5-6 for one row. */
+INLINE void R(relevance_row)(const REAL *table, ptrdiff_t stride, const uint16_t *index, const REAL *gamma,
+                             int64_t count, const REAL *y, REAL *r) {
+    ptrdiff_t at = 0;
+    for (; at + R(COEFFICIENTS) * LANES <= stride; at += R(COEFFICIENTS) * LANES)
+        R(relevance_columns)(R(COEFFICIENTS), table + at, stride, index, gamma, count, y + at, r + at);
+    for (; at + 2 * LANES <= stride; at += 2 * LANES)
+        R(relevance_columns)(2, table + at, stride, index, gamma, count, y + at, r + at);
+    for (; at < stride; at += LANES)
+        R(relevance_columns)(1, table + at, stride, index, gamma, count, y + at, r + at);
 }
 
 INLINE double R(sum_row)(const REAL *r, ptrdiff_t length) {
@@ -227,149 +225,243 @@ INLINE double R(sum_row)(const REAL *r, ptrdiff_t length) {
 #endif
 }
 
+/* Rows that go back together, of as many targets as have tables of so many bytes: a row's components lie anywhere in a
+ * table, which therefore has to stay in the second cache. */
+enum { R(BACK_ROWS) = 48, R(AHEAD) = 12, R(TABLE_BYTES) = 2 << 20 };
+
 /* Scratch of fvlrp_relevance and what a call keeps constant. */
 typedef struct {
-    REAL *xhat, *inverse, *lost, *yr, *q, *values, *offset, *projected_mean, *matrices;
-    int has_mean;
+    const fvlrp_model *model;
+    int type, mean;
+    const void *x;
+    const int64_t *rows;
+    double epsilon;
+    const fvlrp_relevances *out;
+    int has_mean, through, many;
+    ptrdiff_t n, together; /* rows; targets */
+    REAL *xhat;         /* (rows, inputs): x, centred where the rule says so */
+    REAL *in, *y;       /* (rows, inputs), (rows, stride): projected again, where the caller keeps no y */
+    REAL *inverse;      /* (rows, stride): 1 / (z +- epsilon) */
+    REAL *r;            /* (together, rows, stride): relevance, then q = R / (z +- epsilon) */
+    REAL *values;       /* (rows, inputs): P^T q */
+    REAL *matrices;     /* (MATRIX_ROWS, D, 16) */
+    REAL *offset, *projected_mean; /* (stride) */
 } R(backward);
 
 static void R(backward_close)(R(backward) *b) {
     free(b->xhat);
+    free(b->in);
+    free(b->y);
     free(b->inverse);
-    free(b->lost);
-    free(b->yr);
-    free(b->q);
+    free(b->r);
     free(b->values);
+    free(b->matrices);
     free(b->offset);
     free(b->projected_mean);
-    free(b->matrices);
 }
 
-static int R(backward_open)(R(backward) *b, const fvlrp_model *model, int mean, int through, int many) {
-    const ptrdiff_t rows = R(TILE) + R(SLACK), stride = model->stride, inputs = model->inputs;
-    *b = (R(backward)){0};
-    b->yr = scratch(rows * 2 * stride, sizeof(REAL));
-    if (!b->yr) return FVLRP_E_MEMORY;
-    if (!through) return FVLRP_OK;
-    b->xhat = scratch(rows * inputs, sizeof(REAL));
-    b->inverse = scratch(rows * stride, sizeof(REAL));
-    b->lost = scratch(rows * stride, sizeof(REAL));
-    b->q = scratch(rows * stride, sizeof(REAL));
-    b->values = scratch(rows * ((inputs + LANES - 1) / LANES * LANES), sizeof(REAL));
-    b->offset = scratch(stride, sizeof(REAL));
-    b->projected_mean = scratch(stride, sizeof(REAL));
-    if (!b->xhat || !b->inverse || !b->lost || !b->q || !b->values || !b->offset || !b->projected_mean)
-        return FVLRP_E_MEMORY;
-    if (many && !(b->matrices = scratch(R(TILE) * model->dims, 16 * sizeof(REAL)))) return FVLRP_E_MEMORY;
-    memset(b->q, 0, (size_t)(rows * stride) * sizeof(REAL));
-    memset(b->offset, 0, (size_t)stride * sizeof(REAL));
-    memset(b->projected_mean, 0, (size_t)stride * sizeof(REAL));
+/* `count` zeros, so that what whole blocks read past the last row is finite. */
+static REAL *R(zeros)(ptrdiff_t count) {
+    REAL *array = scratch(count, sizeof(REAL));
+    if (array) memset(array, 0, (size_t)count * sizeof(REAL));
+    return array;
+}
+
+static int R(backward_open)(R(backward) *b, ptrdiff_t targets, int project) {
+    const fvlrp_model *model = b->model;
+    const ptrdiff_t rows = R(BACK_ROWS) + R(SLACK), stride = model->stride, inputs = model->inputs;
+    const ptrdiff_t table = model->components * 3 * stride * (ptrdiff_t)sizeof(REAL);
     b->has_mean = R(has_mean)(model);
+    b->through = b->out->bins || b->out->sift || b->out->absorbed;
+    /* From three targets on, the matrices that all of them share pay. */
+    b->many = targets > 2 && b->out->bins && !b->out->sift;
+    b->together = least(most(R(TABLE_BYTES) / table, 1), most(targets, 1));
+    if (!(b->r = R(zeros)(b->together * rows * stride))) return FVLRP_E_MEMORY;
+    if (project && (!(b->in = R(zeros)(rows * inputs)) || !(b->y = R(zeros)(rows * stride)))) return FVLRP_E_MEMORY;
+    if (!b->through) return FVLRP_OK;
+    b->xhat = R(zeros)(rows * inputs);
+    b->inverse = R(zeros)(rows * stride);
+    b->values = R(zeros)(rows * ((inputs + LANES - 1) / LANES * LANES));
+    b->offset = R(zeros)(stride);
+    b->projected_mean = R(zeros)(stride);
+    if (!b->xhat || !b->inverse || !b->values || !b->offset || !b->projected_mean) return FVLRP_E_MEMORY;
+    if (b->many && !(b->matrices = R(zeros)(R(MATRIX_ROWS) * model->dims * 16))) return FVLRP_E_MEMORY;
+    for (ptrdiff_t d = model->dims; d < stride; d++) b->offset[d] = 100; /* padding: 0 / 100, far from 0 / 0 */
     for (ptrdiff_t d = 0; b->has_mean && d < model->dims; d++) {
         double sum = 0;
         for (ptrdiff_t j = 0; j < inputs; j++) sum += model->basis[d * inputs + j] * (double)((REAL *)model->mean)[j];
         b->projected_mean[d] = (REAL)sum;
         /* y = P (x - m); without the mean, z = P x = y + P m. */
-        if (mean == FVLRP_MEAN_NONE) b->offset[d] = (REAL)sum;
+        if (b->mean == FVLRP_MEAN_NONE) b->offset[d] = (REAL)sum;
     }
     return FVLRP_OK;
 }
 
-/* What 1 - z inverse leaves of each dimension: the stabiliser's part, or all where 0/0 counts as 0. */
-static void R(losses)(const fvlrp_model *model, const REAL *inverse, ptrdiff_t m, double epsilon, REAL *lost) {
-    for (ptrdiff_t i = 0; i < m * model->stride; i++) {
-        const REAL size = inverse[i] < 0 ? -inverse[i] : inverse[i];
-        lost[i] = inverse[i] == 0 ? 1 : (REAL)epsilon * size;
+/* What m rows have whatever the target: their values, and y, which is returned. */
+static const REAL *R(backward_rows)(R(backward) *b, ptrdiff_t first, ptrdiff_t m, const REAL *y) {
+    const fvlrp_model *model = b->model;
+    const ptrdiff_t inputs = model->inputs;
+    if (b->through) {
+        R(gather)(b->type, b->x, b->rows, first, m, inputs, b->xhat);
+        if (b->mean == FVLRP_MEAN_CENTERED && b->has_mean)
+            for (ptrdiff_t i = 0; i < m * inputs; i++) b->xhat[i] -= ((const REAL *)model->mean)[i % inputs];
     }
+    if (y) return y + first * model->stride;
+    R(gather)(b->type, b->x, b->rows, first, m, inputs, b->in);
+    R(project_tile)(model, b->has_mean, b->in, m, b->y);
+    return b->y;
 }
 
-/* q = r / (z +- epsilon) of a tile; ADDS what the stabiliser absorbs, and what the mean does where `bias` is set. */
-static void R(divide)(const fvlrp_model *model, const R(backward) *b, ptrdiff_t m, int bias, double *absorbed,
-                      double *past) {
-    const ptrdiff_t stride = model->stride;
+/* q = r / (z +- epsilon) in the place of r; ADDS what the stabiliser absorbs (all where 0/0 counts as 0), and what the
+ * mean does where the rule is FVLRP_MEAN_BIAS. */
+static void R(divide)(const R(backward) *b, ptrdiff_t m, REAL *r, double *absorbed, double *past) {
+    const ptrdiff_t stride = b->model->stride;
+    const VREAL epsilon = R(fill)((REAL)b->epsilon);
+    const R(mask) one = (R(mask))R(fill)(1);
     VREAL lost = {0}, mean = {0};
     for (ptrdiff_t i = 0; i < m; i++)
         for (ptrdiff_t d = 0; d < stride; d += LANES) {
-            const VREAL r = R(load)(b->yr + (2 * i + 1) * stride + d);
-            const VREAL q = r * R(load)(b->inverse + i * stride + d);
-            R(store)(b->q + i * stride + d, q);
-            lost += r * R(load)(b->lost + i * stride + d);
-            if (bias) mean += q * R(load)(b->projected_mean + d);
+            const VREAL whole = R(load)(r + i * stride + d), inverse = R(load)(b->inverse + i * stride + d);
+            const VREAL q = whole * inverse, size = epsilon * R(absolute)(inverse);
+            const R(mask) none = inverse == 0;
+            lost += whole * (VREAL)((none & one) | (~none & (R(mask))size));
+            if (b->mean == FVLRP_MEAN_BIAS) mean += q * R(load)(b->projected_mean + d);
+            R(store)(r + i * stride + d, q);
         }
     for (int j = 0; j < LANES; j++) *absorbed += (double)lost[j];
     for (int j = 0; j < LANES; j++) *past -= (double)mean[j];
 }
 
-/* What a tile of descriptors has whatever the target: its values, the inverted denominators, the matrices. */
-static void R(backward_tile)(const fvlrp_model *model, R(backward) *b, int type, const void *x, const int64_t *rows,
-                             ptrdiff_t first, ptrdiff_t m, const REAL *y, double epsilon, int mean) {
-    const ptrdiff_t inputs = model->inputs, stride = model->stride;
-    R(gather)(type, x, rows, first, m, inputs, b->xhat);
-    if (mean == FVLRP_MEAN_CENTERED && b->has_mean)
-        for (ptrdiff_t i = 0; i < m * inputs; i++) b->xhat[i] -= ((const REAL *)model->mean)[i % inputs];
-    R(denominators)(model, b->xhat, y, b->offset, m, epsilon, !(mean == FVLRP_MEAN_BIAS && b->has_mean), b->inverse);
-    R(losses)(model, b->inverse, m, epsilon, b->lost);
-    for (ptrdiff_t i = 0; b->matrices && i < m; i++)
-        R(bin_matrix)(model, b->xhat + i * inputs, b->inverse + i * stride, b->matrices + i * model->dims * 16);
+/* Relevance of values by one product with the projection: to `out`, summed over bins or not. */
+static void R(values_rows)(const R(backward) *b, ptrdiff_t first, ptrdiff_t m, ptrdiff_t offset, const REAL *q) {
+    const fvlrp_model *model = b->model;
+    const ptrdiff_t inputs = model->inputs, pitch = (inputs + LANES - 1) / LANES * LANES;
+    REAL *sift = b->out->sift, *bins = b->out->bins;
+    R(gemm)(q, model->stride, m, model->stride, model->backward, inputs, NULL, b->values, pitch);
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const ptrdiff_t to = offset + (b->rows ? b->rows[first + i] : first + i);
+        const REAL *value = b->values + i * pitch, *x = b->xhat + i * inputs;
+        for (ptrdiff_t j = 0; sift && j < inputs; j += LANES)
+            R(store)(sift + to * inputs + j, R(load)(value + j) * R(load)(x + j));
+        for (ptrdiff_t j = 0; bins && j < inputs; j += 64) {
+            R(eight) product[8];
+            UNROLL for (int u = 0; u < 8; u++) product[u] = R(load8)(value + j + 8 * u) * R(load8)(x + j + 8 * u);
+            *(R(eight_any) *)(bins + to * 16 + j / 8) = R(sums_of_eight)(product);
+        }
+    }
 }
 
-/* One target's relevance of a tile's values, by one product with the projection: to `out`, summed over bins or not. */
-static void R(values_tile)(const fvlrp_model *model, const R(backward) *b, const int64_t *rows, ptrdiff_t first,
-                           ptrdiff_t m, ptrdiff_t offset, const fvlrp_relevances *out) {
-    const ptrdiff_t inputs = model->inputs, pitch = (inputs + LANES - 1) / LANES * LANES;
-    R(gemm)(b->q, model->stride, m, model->stride, model->backward, inputs, NULL, b->values, pitch);
+/* Bins of all targets from `target` on that go together, by matrices. */
+static void R(bins_rows)(const R(backward) *b, ptrdiff_t first, ptrdiff_t m, ptrdiff_t target, ptrdiff_t count) {
+    const fvlrp_model *model = b->model;
+    const ptrdiff_t stride = model->stride, apart = (R(BACK_ROWS) + R(SLACK)) * stride, pitch = b->out->pitch;
     for (ptrdiff_t i = 0; i < m; i++) {
-        const ptrdiff_t to = offset + (rows ? rows[first + i] : first + i);
-        REAL *value = b->values + i * pitch;
-        for (ptrdiff_t j = 0; j < inputs; j += LANES)
-            R(store)(value + j, R(load)(value + j) * R(load)(b->xhat + i * inputs + j));
-        if (out->sift) memcpy((REAL *)out->sift + to * inputs, value, (size_t)inputs * sizeof(REAL));
-        if (out->bins) {
-            R(sum_runs)(value, (REAL *)out->bins + to * 16);
-            R(sum_runs)(value + 64, (REAL *)out->bins + to * 16 + 8);
+        if (i % R(MATRIX_ROWS) == 0) R(bin_matrices)(model, b->xhat + i * model->inputs, b->matrices);
+        const REAL *matrix = b->matrices + i % R(MATRIX_ROWS) * model->dims * 16, *q = b->r + i * stride;
+        const ptrdiff_t to = target * pitch + (b->rows ? b->rows[first + i] : first + i);
+        REAL *bins = (REAL *)b->out->bins + to * 16;
+        ptrdiff_t t = 0;
+        for (; t + 4 <= count; t += 4)
+            R(bins_of)(4, q + t * apart, apart, model->dims, matrix, bins + t * pitch * 16, pitch * 16);
+        for (; t < count; t++)
+            R(bins_of)(1, q + t * apart, apart, model->dims, matrix, bins + t * pitch * 16, pitch * 16);
+    }
+}
+
+/* z of one row's dimensions closer to 0 than `near`, in double, and their inverse denominators. */
+static void R(denominators_again)(const R(backward) *b, ptrdiff_t i, const REAL *y, REAL near) {
+    const fvlrp_model *model = b->model;
+    REAL *inverse = b->inverse + i * model->stride;
+    for (ptrdiff_t d = 0; d < model->dims; d++) {
+        double z = (double)y[d] + (double)b->offset[d], magnitude;
+        if (!(fabs(z) < (double)near)) continue;
+        if (!(b->mean == FVLRP_MEAN_BIAS && b->has_mean)) {
+            z = R(exact_z)(model, d, b->xhat + i * model->inputs, &magnitude);
+            if (b->epsilon == 0 && fabs(z) <= 1e-12 * magnitude) {
+                inverse[d] = 0;
+                continue;
+            }
         }
+        const double stable = z < 0 ? z - b->epsilon : z + b->epsilon;
+        inverse[d] = stable == 0 ? 0 : (REAL)(1 / stable);
+    }
+}
+
+/* Denominators of Eq. 1 for row i, inverted: 1 / (z + epsilon sgn z), 0 where 0/0 counts as 0. A float z too close to 0
+ * for its sign (or, with a small epsilon, for its value) is computed again in double: epsilon sgn z jumps there. */
+INLINE void R(denominators)(const R(backward) *b, ptrdiff_t i, const REAL *y) {
+    const ptrdiff_t stride = b->model->stride;
+    const VREAL epsilon = R(fill)((REAL)b->epsilon), one = R(fill)(1), zero = {0};
+    const REAL near = R(near_zero)(b->epsilon);
+    REAL *inverse = b->inverse + i * stride;
+    R(mask) close = {0};
+    for (ptrdiff_t d = 0; d < stride; d += LANES) {
+        /* + 0 makes 0 of -0, whose sign is + here. */
+        const VREAL z = R(load)(y + d) + R(load)(b->offset + d) + zero;
+        R(store)(inverse + d, one / (z + R(with_sign)(epsilon, z)));
+        close |= R(absolute)(z) < near;
+    }
+    if (R(any)(close)) R(denominators_again)(b, i, y, near);
+}
+
+/* Have the descriptor and the y of later rows fetched: nothing in a cell's rows tells the processor where the next ones
+ * are, and both come from far. */
+INLINE void R(ask_for)(const R(backward) *b, ptrdiff_t row, const REAL *y) {
+    const ptrdiff_t size = b->model->inputs * b->type, stride = b->model->stride, later = row + R(BACK_ROWS);
+    if (later < b->n) {
+        const char *x = (const char *)b->x + (b->rows ? b->rows[later] : later) * size;
+        for (ptrdiff_t at = 0; at < size; at += 64) __builtin_prefetch(x + at);
+        __builtin_prefetch(x + size - 1);
+    }
+    if (!b->y && row + R(AHEAD) < b->n)
+        for (ptrdiff_t d = 0; d < stride; d += 64 / (ptrdiff_t)sizeof(REAL))
+            __builtin_prefetch(y + R(AHEAD) * stride + d);
+}
+
+/* Eqs. 5-6 of m rows for one target, and what is wanted of them as they are. */
+static void R(relevance_rows)(R(backward) *b, ptrdiff_t first, ptrdiff_t m, const REAL *y, const int64_t *indptr,
+                              const uint16_t *index, const REAL *gamma, ptrdiff_t target, const REAL *table,
+                              int divisors, REAL *r) {
+    const ptrdiff_t stride = b->model->stride, dims = b->model->dims;
+    const fvlrp_relevances *out = b->out;
+    for (ptrdiff_t i = 0; i < m; i++, y += stride, r += stride) {
+        const ptrdiff_t to = target * out->pitch + (b->rows ? b->rows[first + i] : first + i);
+        const int64_t at = indptr[first + i];
+        if (divisors) R(ask_for)(b, first + i, y);
+        /* Divisions take their time beside the products of the same row. */
+        if (divisors) R(denominators)(b, i, y);
+        R(relevance_row)(table, stride, index + at, gamma + at, indptr[first + i + 1] - at, y, r);
+        if (out->total) out->total[to] = R(sum_row)(r, stride);
+        if (out->pca) memcpy((REAL *)out->pca + to * dims, r, (size_t)dims * sizeof(REAL));
     }
 }
 
 static int R(relevance)(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
                         const void *y, const int64_t *indptr, const uint16_t *index, const void *gamma,
                         ptrdiff_t targets, const void *tables, double epsilon, int mean, const fvlrp_relevances *out) {
-    const ptrdiff_t tile = R(TILE), stride = model->stride, dims = model->dims;
-    const int through = out->bins || out->sift || out->absorbed;
-    /* From three targets on, the matrices that all of them share pay. */
-    const int many = targets > 2 && out->bins && !out->sift;
-    R(backward) b;
-    R(by_component) sorted = {0};
-    int status = R(backward_open)(&b, model, mean, through, many);
-    if (status == FVLRP_OK) status = R(by_component_open)(&sorted, model->components);
-    if (status != FVLRP_OK) goto out;
-
-    for (ptrdiff_t first = 0; first < n; first += tile) {
-        const ptrdiff_t m = n - first < tile ? n - first : tile;
-        const REAL *yt = (const REAL *)y + first * stride;
-        R(by_component_fill)(&sorted, model->components, m, indptr + first, index, gamma);
-        if (through) R(backward_tile)(model, &b, type, x, rows, first, m, yt, epsilon, mean);
-        for (ptrdiff_t i = 0; i < m; i++)
-            memcpy(b.yr + 2 * i * stride, yt + i * stride, (size_t)stride * sizeof(REAL));
-        for (ptrdiff_t t = 0; t < targets; t++) {
-            double absorbed = 0, past = 0;
-            R(relevance_tile)(model, &sorted, m, (const REAL *)tables + t * model->components * 3 * stride, b.yr);
-            for (ptrdiff_t i = 0; i < m; i++) {
-                const ptrdiff_t to = t * out->pitch + (rows ? rows[first + i] : first + i);
-                const REAL *r = b.yr + (2 * i + 1) * stride;
-                if (out->total) out->total[to] = R(sum_row)(r, stride);
-                if (out->pca) memcpy((REAL *)out->pca + to * dims, r, (size_t)dims * sizeof(REAL));
-                if (many) R(bins_of)(r, dims, b.matrices + i * dims * 16, (REAL *)out->bins + to * 16);
+    const ptrdiff_t apart = (R(BACK_ROWS) + R(SLACK)) * model->stride, table = model->components * 3 * model->stride;
+    R(backward) b = {.model = model, .type = type, .mean = mean, .x = x, .rows = rows,
+                      .n = n, .epsilon = epsilon, .out = out};
+    const int status = R(backward_open)(&b, targets, !y);
+    for (ptrdiff_t target = 0; status == FVLRP_OK && target < targets; target += b.together) {
+        const ptrdiff_t count = least(b.together, targets - target);
+        for (ptrdiff_t first = 0; first < n; first += R(BACK_ROWS)) {
+            const ptrdiff_t m = least(R(BACK_ROWS), n - first);
+            const REAL *yt = R(backward_rows)(&b, first, m, y);
+            for (ptrdiff_t t = 0; t < count; t++) {
+                double absorbed = 0, past = 0;
+                REAL *r = b.r + t * apart;
+                R(relevance_rows)(&b, first, m, yt, indptr, index, gamma, target + t,
+                                  (const REAL *)tables + (target + t) * table, b.through && t == 0, r);
+                if (!b.through) continue;
+                R(divide)(&b, m, r, &absorbed, &past);
+                if (out->absorbed) out->absorbed[target + t] += absorbed;
+                if (out->bias) out->bias[target + t] += past;
+                if (!b.many && (out->bins || out->sift)) R(values_rows)(&b, first, m, (target + t) * out->pitch, r);
             }
-            if (!through) continue;
-            R(divide)(model, &b, m, mean == FVLRP_MEAN_BIAS, &absorbed, &past);
-            if (out->absorbed) out->absorbed[t] += absorbed;
-            if (out->bias) out->bias[t] += past;
-            if (!many && (out->bins || out->sift)) R(values_tile)(model, &b, rows, first, m, t * out->pitch, out);
+            if (b.many) R(bins_rows)(&b, first, m, target, count);
         }
     }
-out:
     R(backward_close)(&b);
-    R(by_component_close)(&sorted);
     return status;
 }

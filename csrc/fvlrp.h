@@ -141,7 +141,7 @@ int fvlrp_pool(const fvlrp_model *model, const void *y, ptrdiff_t n, const int64
                const void *gamma, double *s0, double *s1, double *s2);
 
 /* The three above in one pass over tiles of rows that stay in cache: descriptors in, sums out. y, indptr, index and
- * gamma are kept for fvlrp_relevance. Arguments as above; `done` and FVLRP_E_FULL as in fvlrp_posteriors. */
+ * gamma are kept for fvlrp_relevance (y may be dropped). Arguments as above; `done` and FVLRP_E_FULL as in fvlrp_posteriors. */
 int fvlrp_encode(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
                  ptrdiff_t capacity, void *y, int64_t *indptr, uint16_t *index, void *gamma, double *s0, double *s1,
                  double *s2, ptrdiff_t *done);
@@ -167,7 +167,9 @@ typedef struct fvlrp_relevances {
  *   R_l,in = sum_i basis_i,in xhat_in R_li / (z_i + epsilon sgn z_i),  z_i = sum_in basis_i,in xhat_in   (Eq. 1)
  * where xhat = x, or x - m for FVLRP_MEAN_CENTERED; FVLRP_MEAN_BIAS divides by y instead of z. sgn(0) = +1; with
  * epsilon = 0, 0/0 = 0.
- *   tables  real (targets, K, 3, stride): the polynomial c0 + c1 y + c2 y^2 of each (k, i): fvlrp_tables makes them */
+ *   y       real (n, stride), or NULL: the descriptors are then projected again, to the same bits
+ *   tables  real (targets, K, 3, stride): the polynomial c0 + c1 y + c2 y^2 of each (k, i): fvlrp_tables makes them.
+ *           Rows of them are read at random: in whole cache lines, and fastest, where the array begins with one */
 int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, const void *y,
                     const int64_t *indptr, const uint16_t *index, const void *gamma, ptrdiff_t targets,
                     const void *tables, double epsilon, int mean, const fvlrp_relevances *out);

@@ -65,36 +65,74 @@ static void R(by_orientation)(const double *row, ptrdiff_t inputs, REAL *out) {
     for (ptrdiff_t i = 0; i < bins * 8; i++) out[i % 8 * bins + i / 8] = (REAL)row[i];
 }
 
-/* For many targets: what each projected dimension of a descriptor sends to its 16 bins per unit of relevance,
- * (D, 16): inverse_d * sum_o basis_d,8b+o xhat_8b+o. A target then costs 16 D multiplications instead of 128 D. */
-static void R(bin_matrix)(const fvlrp_model *model, const REAL *xhat, const REAL *inverse, REAL *out) {
-    REAL x[128];
-    UNROLL for (int o = 0; o < 8; o++)
-        for (int b = 0; b < 16; b++) x[16 * o + b] = xhat[8 * b + o];
+/* What vector extensions have no word for. */
+#if REAL_BITS == 32
+typedef vint R(mask);
+#else
+typedef vlong R(mask);
+#endif
+INLINE VREAL R(absolute)(VREAL v) { return (VREAL)((R(mask))v & ~(R(mask))R(fill)((REAL)-0.0)); }
+INLINE VREAL R(with_sign)(VREAL v, VREAL sign) { return (VREAL)((R(mask))v | ((R(mask))sign & (R(mask))R(fill)((REAL)-0.0))); }
+/* a / b to 2 units in the last place, for normal b whose inverse is normal: division units take four times as long. */
+INLINE VREAL R(quotient)(VREAL a, VREAL b) {
+#if REAL_BITS == 32 && VBYTES == 64
+    const VREAL rough = (VREAL)_mm512_rcp14_ps((__m512)b);
+    return a * (rough + rough * (1 - b * rough));
+#else
+    return a / b;
+#endif
+}
+INLINE int R(any)(R(mask) v) {
+    uint64_t words[VBYTES / 8], all = 0;
+    memcpy(words, &v, VBYTES);
+    UNROLL for (int i = 0; i < VBYTES / 8; i++) all |= words[i];
+    return all != 0;
+}
+
+/* Rows whose matrices are made together: what is read of the projection then serves all of them. */
+enum { R(MATRIX_ROWS) = VBYTES == 64 ? 4 : 1 };
+
+/* For many targets: what each projected dimension of MATRIX_ROWS descriptors sends to its 16 bins per unit of q,
+ * (rows, D, 16): sum_o basis_d,8b+o xhat_8b+o. A target then costs 16 D multiplications instead of 128 D. */
+static void R(bin_matrices)(const fvlrp_model *model, const REAL *xhat, REAL *out) {
+    enum { ROWS = R(MATRIX_ROWS) };
+    REAL x[ROWS][128];
+    UNROLL for (int i = 0; i < ROWS; i++)
+        for (int o = 0; o < 8; o++)
+            for (int b = 0; b < 16; b++) x[i][16 * o + b] = xhat[128 * i + 8 * b + o];
     for (int at = 0; at < 16; at += LANES) {
-        VREAL values[8];
-        UNROLL for (int o = 0; o < 8; o++) values[o] = R(load)(x + 16 * o + at);
+        VREAL values[ROWS][8];
+        UNROLL for (int i = 0; i < ROWS; i++)
+            UNROLL for (int o = 0; o < 8; o++) values[i][o] = R(load)(x[i] + 16 * o + at);
         const REAL *basis = (const REAL *)model->binned + at;
         for (ptrdiff_t d = 0; d < model->dims; d++, basis += 128) {
-            VREAL even = {0}, odd = {0};
-            UNROLL for (int o = 0; o < 8; o += 2) {
-                even += R(load)(basis + 16 * o) * values[o];
-                odd += R(load)(basis + 16 * o + 16) * values[o + 1];
+            VREAL sum[ROWS] = {{0}};
+            UNROLL for (int o = 0; o < 8; o++) {
+                const VREAL part = R(load)(basis + 16 * o);
+                UNROLL for (int i = 0; i < ROWS; i++) sum[i] += part * values[i][o];
             }
-            R(store)(out + 16 * d + at, (even + odd) * inverse[d]);
+            UNROLL for (int i = 0; i < ROWS; i++) R(store)(out + (i * model->dims + d) * 16 + at, sum[i]);
         }
     }
 }
 
-/* bins (16) = relevance (D) times a bin matrix. */
-INLINE void R(bins_of)(const REAL *relevance, ptrdiff_t dims, const REAL *matrix, REAL *bins) {
+/* bins (16) = q (D) times a bin matrix, for `targets` <= 4 of them: their q and bins lie so far apart. */
+INLINE void R(bins_of)(const int targets, const REAL *q, ptrdiff_t q_apart, ptrdiff_t dims, const REAL *matrix,
+                       REAL *bins, ptrdiff_t bins_apart) {
     for (int at = 0; at < 16; at += LANES) {
-        VREAL sum[4] = {{0}, {0}, {0}, {0}};
+        VREAL even[4], odd[4];
+        UNROLL for (int t = 0; t < targets; t++) even[t] = odd[t] = (VREAL){0};
         ptrdiff_t d = 0;
-        for (; d + 4 <= dims; d += 4)
-            UNROLL for (int u = 0; u < 4; u++) sum[u] += relevance[d + u] * R(load)(matrix + 16 * (d + u) + at);
-        for (; d < dims; d++) sum[0] += relevance[d] * R(load)(matrix + 16 * d + at);
-        R(store)(bins + at, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+        for (; d + 2 <= dims; d += 2) {
+            const VREAL first = R(load)(matrix + 16 * d + at), second = R(load)(matrix + 16 * d + 16 + at);
+            UNROLL for (int t = 0; t < targets; t++) {
+                even[t] += q[t * q_apart + d] * first;
+                odd[t] += q[t * q_apart + d + 1] * second;
+            }
+        }
+        if (d < dims)
+            UNROLL for (int t = 0; t < targets; t++) even[t] += q[t * q_apart + d] * R(load)(matrix + 16 * d + at);
+        UNROLL for (int t = 0; t < targets; t++) R(store)(bins + t * bins_apart + at, even[t] + odd[t]);
     }
 }
 
@@ -102,19 +140,17 @@ typedef REAL R(eight) __attribute__((vector_size(8 * sizeof(REAL))));
 typedef REAL R(eight_any) __attribute__((vector_size(8 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 INLINE R(eight) R(load8)(const REAL *p) { return *(const R(eight_any) *)p; }
 
-/* Sums of eight runs of eight: a bin's eight orientations. */
-INLINE void R(sum_runs)(const REAL *x, REAL *out) {
+/* The sums of eight octets: a bin's eight orientations each. */
+INLINE R(eight) R(sums_of_eight)(const R(eight) x[8]) {
     R(eight) a[4], b[2];
-    UNROLL for (int i = 0; i < 4; i++) {
-        const R(eight) u = R(load8)(x + 16 * i), v = R(load8)(x + 16 * i + 8);
-        a[i] = __builtin_shufflevector(u, v, 0, 8, 2, 10, 4, 12, 6, 14) +
-               __builtin_shufflevector(u, v, 1, 9, 3, 11, 5, 13, 7, 15);
-    }
+    UNROLL for (int i = 0; i < 4; i++)
+        a[i] = __builtin_shufflevector(x[2 * i], x[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+               __builtin_shufflevector(x[2 * i], x[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
     UNROLL for (int i = 0; i < 2; i++)
         b[i] = __builtin_shufflevector(a[2 * i], a[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
                __builtin_shufflevector(a[2 * i], a[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
-    *(R(eight_any) *)out = __builtin_shufflevector(b[0], b[1], 0, 1, 2, 3, 8, 9, 10, 11) +
-                           __builtin_shufflevector(b[0], b[1], 4, 5, 6, 7, 12, 13, 14, 15);
+    return __builtin_shufflevector(b[0], b[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+           __builtin_shufflevector(b[0], b[1], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 
 /* z_i in double for one descriptor: sum over inputs of basis_i,in xhat_in; sizes of its terms in *magnitude. */
@@ -130,38 +166,5 @@ INLINE double R(exact_z)(const fvlrp_model *model, ptrdiff_t dim, const REAL *xh
     return z;
 }
 
-/* Denominators of Eq. 1 for a tile, inverted: inverse = 1 / (z + epsilon sgn z), 0 where 0/0 counts as 0.
- * lost = epsilon / (|z| + epsilon), or 1 where nothing is passed on. A float z too close to 0 for its sign (or, with a
- * small epsilon, for its value) is computed again in double: epsilon sgn z jumps there. */
-static void R(denominators)(const fvlrp_model *model, const REAL *xhat, const REAL *y, const REAL *offset, ptrdiff_t m,
-                            double epsilon, int exact, REAL *inverse) {
-    const ptrdiff_t stride = model->stride, dims = model->dims;
-    const REAL eps = (REAL)epsilon;
-    const REAL near = (REAL)(epsilon >= 1 ? 1e-3 : 10);
-    for (ptrdiff_t i = 0; i < m; i++) {
-        const REAL *yi = y + i * stride;
-        REAL *inv = inverse + i * stride;
-        int close = 0;
-        for (ptrdiff_t d = 0; d < stride; d++) {
-            const REAL z = yi[d] + offset[d];
-            const REAL stable = z < 0 ? z - eps : z + eps;
-            inv[d] = 1 / stable;
-            close |= (z < near) & (z > -near);
-        }
-        for (ptrdiff_t d = dims; d < stride; d++) inv[d] = 0;
-        if (!close) continue;
-        for (ptrdiff_t d = 0; d < dims; d++) {
-            double z = (double)yi[d] + (double)offset[d], magnitude;
-            if (!(fabs(z) < (double)near)) continue;
-            if (exact) {
-                z = R(exact_z)(model, d, xhat + i * model->inputs, &magnitude);
-                if (epsilon == 0 && fabs(z) <= 1e-12 * magnitude) {
-                    inv[d] = 0;
-                    continue;
-                }
-            }
-            const double stable = z < 0 ? z - epsilon : z + epsilon;
-            inv[d] = stable == 0 ? 0 : (REAL)(1 / stable);
-        }
-    }
-}
+/* Below this, epsilon sgn z is not to be trusted to a float z. */
+INLINE REAL R(near_zero)(double epsilon) { return (REAL)(epsilon >= 1 ? 1e-3 : 10); }

@@ -9,8 +9,6 @@
  * as it is for R. What is lost is summed over rows, and pixels over scales, in double. Included by isa.c once per real
  * type. */
 
-typedef __typeof__((VREAL){0} > (VREAL){0}) R(mask);
-
 /* A bin that holds no more is empty: R / h must stay finite. What a gradient leaves in a bin is 1e-13 or more, unless
  * a narrow Gaussian window all but removes it. */
 #if REAL_BITS == 32
@@ -47,9 +45,11 @@ typedef struct {
     sift_tracks tracks;
     sift_planes_of planes;
     ptrdiff_t next_plane;        /* rows of planes so far */
+    ptrdiff_t next_frame;        /* rows of frames gathered so far */
     ptrdiff_t next_centre[BINS]; /* rows of bin centres divided so far, per track */
     ptrdiff_t across, pitch;     /* octets of one track, reals of all of them, in a row of bin centres */
     ptrdiff_t ring, depth;       /* rows of planes, and of a track's bin centres, that a ring holds */
+    ptrdiff_t waiting;           /* rows of a track's bin centres that frames may have reached before h is there */
     ptrdiff_t plane_pitch, line_pitch;
     ptrdiff_t pad, padded;       /* a track's octets in a gathered row: `pad` zeros on either side */
     ptrdiff_t left, count;       /* first pixel column within reach of a centre; pixels of one phase */
@@ -58,7 +58,8 @@ typedef struct {
     REAL *block_taps;            /* (tracks, taps + BLOCK - 1, BLOCK): the same for BLOCK neighbouring rows */
     REAL *kept;                  /* ring of planes, `reach` border octets repeated on either side */
     REAL *along_x;               /* ring of planes pooled along x */
-    REAL *pooled, *mass;         /* h on BLOCK rows of bin centres, R on one */
+    REAL *pooled;                /* h on BLOCK rows of bin centres */
+    REAL *mass;                  /* (tracks along y, waiting) rows of R */
     REAL *shares;                /* (tracks along y, depth) rows of q */
     REAL *lines;                 /* BLOCK pixel rows gathered along y */
     REAL *out, *sums;            /* one phase of a line gathered along x; that times the planes */
@@ -80,6 +81,7 @@ static void R(back_layout)(R(sift_back) *b, sift_block *block) {
     b->pitch = row_pitch(t->tracks * b->across * ORIENTATIONS, size);
     b->ring = t->taps + R(BLOCK) - 1;
     b->depth = (b->ring - 1) / t->stride + 2;
+    b->waiting = frame / t->stride + R(BLOCK) + 1;
     b->plane_pitch = row_pitch((s->width + 2 * reach + group * t->stride) * ORIENTATIONS, size);
     b->pad = (2 * reach + frame) / t->stride + 4;
     b->padded = b->across + 2 * b->pad;
@@ -92,7 +94,7 @@ static void R(back_layout)(R(sift_back) *b, sift_block *block) {
     b->kept = carve(block, b->ring, b->plane_pitch * size);
     b->along_x = carve(block, b->ring, b->pitch * size);
     b->pooled = carve(block, R(BLOCK), b->pitch * size);
-    b->mass = carve(block, b->pitch, size);
+    b->mass = carve(block, t->tracks * b->waiting, b->pitch * size);
     b->shares = carve(block, t->tracks * b->depth, b->pitch * size);
     b->lines = carve(block, R(BLOCK), b->line_pitch * size);
     b->out = carve(block, (b->count + group) * ORIENTATIONS, size);
@@ -136,6 +138,7 @@ static void R(back_start)(R(sift_back) *b) {
     /* What whole vectors read past the end of a row must be finite, and the margins of gathered lines 0. */
     memset(b->kept, 0, (size_t)(b->ring * b->plane_pitch * size));
     memset(b->along_x, 0, (size_t)(b->ring * b->pitch * size));
+    memset(b->mass, 0, (size_t)(t->tracks * b->waiting * b->pitch * size));
     memset(b->shares, 0, (size_t)(t->tracks * b->depth * b->pitch * size));
     memset(b->lines, 0, (size_t)(R(BLOCK) * b->line_pitch * size));
     memset(b->out, 0, (size_t)((b->count + 8) * ORIENTATIONS * size));
@@ -177,38 +180,45 @@ static void R(pool_rows)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t y, ptrdiff_
     else R(weigh_block)(b->pooled, b->pitch, b->rows, b->block_taps + track * b->ring * R(BLOCK), taps, n);
 }
 
-/* R on a row of bin centres: from bins (iy, ...) of the frames whose bins iy lie on it. */
-static void R(gather_frames)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t index, const REAL *relevance) {
+static REAL *R(mass_row)(const R(sift_back) *b, ptrdiff_t track, ptrdiff_t index) {
+    return b->mass + (track * b->waiting + index % b->waiting) * b->pitch;
+}
+
+/* Add the relevance of the frame rows up to k to the rows of bin centres that their bins lie on. Every frame is read
+ * once, in order: relevance comes from farther away than anything else here. */
+static void R(gather_frames)(R(sift_back) *b, ptrdiff_t k, const REAL *relevance) {
     const sift_tracks *t = &b->tracks;
     const fvlrp_scale *s = b->scale;
-    REAL *columns[BINS];
-    for (int ix = 0; ix < BINS; ix++) columns[ix] = b->mass + (t->track[ix] * b->across + t->shift[ix]) * ORIENTATIONS;
-    memset(b->mass, 0, (size_t)b->pitch * sizeof(REAL));
-    for (int iy = 0; iy < BINS; iy++) {
-        const ptrdiff_t down = index - t->shift[iy], k = down / t->jump;
-        if (t->track[iy] != track || down < 0 || down % t->jump || k >= s->rows) continue;
-        const REAL *from = relevance + (k * s->cols * BINS + iy) * (BINS * ORIENTATIONS);
+    for (; b->next_frame <= least(k, s->rows - 1); b->next_frame++) {
+        const REAL *from = relevance + b->next_frame * s->cols * VALUES;
+        REAL *rows[BINS];
+        ptrdiff_t columns[BINS];
+        for (int i = 0; i < BINS; i++) {
+            rows[i] = R(mass_row)(b, t->track[i], b->next_frame * t->jump + t->shift[i]);
+            columns[i] = (t->track[i] * b->across + t->shift[i]) * ORIENTATIONS;
+        }
         for (ptrdiff_t j = 0, at = 0; j < s->cols; j++, at += t->jump * ORIENTATIONS, from += VALUES)
-            UNROLL for (int ix = 0; ix < BINS; ix++) {
-                REAL *to = columns[ix] + at;
-                *(R(eight_any) *)to = R(load8)(to) + R(load8)(from + ix * ORIENTATIONS);
+            UNROLL for (int bin = 0; bin < BINS * BINS; bin++) {
+                REAL *to = rows[bin / BINS] + columns[bin % BINS] + at;
+                *(R(eight_any) *)to = R(load8)(to) + R(load8)(from + bin * ORIENTATIONS);
             }
     }
 }
 
 /* q = R / h on a row of bin centres; what lies where h = 0 is lost. */
 static void R(divide_row)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t index, const REAL *pooled) {
-    REAL *share = R(share_row)(b, track, index);
+    REAL *share = R(share_row)(b, track, index), *mass = R(mass_row)(b, track, index);
     const R(mask) one = (R(mask))R(fill)(1);
     VREAL lost = {0};
     for (ptrdiff_t i = 0; i < b->tracks.tracks * b->across * ORIENTATIONS; i += LANES) {
-        const VREAL h = R(load)(pooled + i), r = R(load)(b->mass + i);
+        const VREAL h = R(load)(pooled + i), r = R(load)(mass + i);
         const R(mask) full = h > LEAST_POOLED;
         const VREAL divisor = (VREAL)(((R(mask))h & full) | (one & ~full));
-        R(store)(share + i, (VREAL)((R(mask))(r / divisor) & full));
+        R(store)(share + i, (VREAL)((R(mask))R(quotient)(r, divisor) & full));
         lost += (VREAL)((R(mask))r & ~full);
     }
     for (int j = 0; j < LANES; j++) b->lost += (double)lost[j];
+    memset(mass, 0, (size_t)b->pitch * sizeof(REAL)); /* for the row that comes here next */
 }
 
 /* How many rows of bin centres from `index` on are best pooled together; 0 if no frame has that row. Rows further apart
@@ -229,7 +239,7 @@ static void R(divide_until)(R(sift_back) *b, ptrdiff_t track, ptrdiff_t last, co
         const ptrdiff_t index = b->next_centre[track], count = R(rows_together)(b, index, end);
         if (count) R(pool_rows)(b, track, t->start[track] + index * t->stride, count);
         for (ptrdiff_t r = 0; r < count; r++) {
-            R(gather_frames)(b, track, index + r, relevance);
+            R(gather_frames)(b, (index + r) / t->jump, relevance);
             R(divide_row)(b, track, index + r, b->pooled + r * b->pitch);
         }
         b->next_centre[track] += most(count, 1);
@@ -272,11 +282,10 @@ static ptrdiff_t R(list_rows)(R(sift_back) *b, ptrdiff_t y, ptrdiff_t count) {
 /* Sums of octets times planes, every `stride`-th octet of which is meant: sums[m] for m < count, rounded up to 8. */
 INLINE void R(times_planes)(const REAL *octets, const REAL *planes, ptrdiff_t stride, ptrdiff_t count, REAL *sums) {
     for (ptrdiff_t m = 0; m < count; m += 8) {
-        REAL product[8 * ORIENTATIONS];
+        R(eight) product[8];
         UNROLL for (int i = 0; i < 8; i++)
-            *(R(eight_any) *)(product + i * ORIENTATIONS) =
-                R(load8)(octets + (m + i) * ORIENTATIONS) * R(load8)(planes + (m + i) * stride * ORIENTATIONS);
-        R(sum_runs)(product, sums + m);
+            product[i] = R(load8)(octets + (m + i) * ORIENTATIONS) * R(load8)(planes + (m + i) * stride * ORIENTATIONS);
+        *(R(eight_any) *)(sums + m) = R(sums_of_eight)(product);
     }
 }
 

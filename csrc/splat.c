@@ -1,6 +1,9 @@
 /* splat.c - from regularly spaced points to pixels: scatter, then one separable filter; the cost does not grow with the
  * number of points over a pixel. All in double. Included by isa.c.
  *
+ * Rows stream: those that hold points are filtered along x into a ring, and a row of pixels gathers the rows of the
+ * ring within reach, so that only points and pixels come from beyond the nearest caches.
+ *
  * A box of length a b is a box of a taps followed by b taps a pixels apart: a + b additions instead of a b, and none of
  * the drift or the dependency of a running sum. */
 
@@ -25,89 +28,146 @@ static int splat_combs(const double *taps, ptrdiff_t length, ptrdiff_t lead, spl
     return best > 1 ? 2 : 1;
 }
 
-/* to[x] = sum_t tap_t from[x - (lead + t spacing) unit] for 0 <= x < width, or ADDED to it. A unit is 1 along a row, a
- * row's length down a column. */
-INLINE void comb_apply(const splat_comb *c, const double *from, ptrdiff_t unit, ptrdiff_t width, const int add,
-                       double *to) {
-    const ptrdiff_t apart = c->spacing * unit;
-    from -= c->lead * unit;
-    ptrdiff_t x = 0;
-    for (; x + DOUBLES <= width; x += DOUBLES) {
-        vdouble sum = {0};
+/* to[x] = sum_t tap_t rows[t][x] for `vectors` vectors from x on, or ADDED to it. */
+INLINE void comb_vectors(const splat_comb *c, const double *const *rows, ptrdiff_t x, const int vectors, const int add,
+                         double *to) {
+    vdouble sum[4];
+    UNROLL for (int v = 0; v < vectors; v++) sum[v] = (vdouble){0};
+    for (ptrdiff_t t = 0; t < c->length; t++) {
+        const double *row = rows[t] + x;
         if (c->taps)
-            for (ptrdiff_t t = 0; t < c->length; t++) sum += c->taps[t] * load_double(from + x - t * apart);
+            UNROLL for (int v = 0; v < vectors; v++) sum[v] += c->taps[t] * load_double(row + v * DOUBLES);
         else
-            for (ptrdiff_t t = 0; t < c->length; t++) sum += load_double(from + x - t * apart);
-        store_double(to + x, add ? load_double(to + x) + c->value * sum : c->value * sum);
+            UNROLL for (int v = 0; v < vectors; v++) sum[v] += load_double(row + v * DOUBLES);
     }
+    UNROLL for (int v = 0; v < vectors; v++) {
+        double *at = to + x + v * DOUBLES;
+        store_double(at, add ? load_double(at) + c->value * sum[v] : c->value * sum[v]);
+    }
+}
+
+INLINE void comb_apply(const splat_comb *c, const double *const *rows, ptrdiff_t width, const int add, double *to) {
+    ptrdiff_t x = 0;
+    for (; x + 4 * DOUBLES <= width; x += 4 * DOUBLES) comb_vectors(c, rows, x, 4, add, to);
+    for (; x + DOUBLES <= width; x += DOUBLES) comb_vectors(c, rows, x, 1, add, to);
     for (; x < width; x++) {
         double sum = 0;
-        for (ptrdiff_t t = 0; t < c->length; t++) sum += (c->taps ? c->taps[t] : 1) * from[x - t * apart];
+        for (ptrdiff_t t = 0; t < c->length; t++) sum += (c->taps ? c->taps[t] : 1) * rows[t][x];
         to[x] = (add ? to[x] : 0) + c->value * sum;
     }
 }
 
-/* Add one scale's weighed values to a canvas whose pixel (0, 0) is `origin`, and mark the rows that hold any. */
-INLINE void scatter(const int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins,
-                    ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x,
-                    double *origin, ptrdiff_t pitch, uint8_t *held) {
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (ptrdiff_t iy = 0; iy < bins; iy++) {
-            const ptrdiff_t y = first + step * r + spacing * iy;
-            const double wy = weight_y[r * bins + iy];
-            held[y] = 1;
-            for (ptrdiff_t c = 0; c < cols; c++) {
-                const ptrdiff_t at = ((r * cols + c) * bins + iy) * bins;
-                double *to = origin + y * pitch + first + step * c;
-                for (ptrdiff_t ix = 0; ix < bins; ix++) {
-                    const double v = real == FVLRP_F32 ? (double)((const float *)values)[at + ix]
-                                                       : ((const double *)values)[at + ix];
-                    to[spacing * ix] += wy * weight_x[c * bins + ix] * v;
-                }
+/* One scale's points, as in fvlrp.h, and the buffers between them and the pixels. */
+typedef struct {
+    int real;
+    const void *values;
+    ptrdiff_t rows, cols, bins, spacing, first, step;
+    const double *weight_y, *weight_x;
+    splat_comb comb[2];
+    int combs;
+    ptrdiff_t width, reach, pitch;
+    ptrdiff_t ring[2];   /* rows that each comb along y looks back to */
+    double *points[2];   /* a row of points, `reach` zeros on either side; filtered once */
+    double *filtered[2]; /* rings: filtered along x; along y with the first of two combs */
+    const double **taken;
+} splat_rows;
+
+/* Add row y of the weighed values to `to`; 0 where there are none. */
+INLINE int scatter(const splat_rows *s, ptrdiff_t y, const int real, const ptrdiff_t bins, double *to) {
+    int held = 0;
+    for (ptrdiff_t iy = 0; iy < bins; iy++) {
+        const ptrdiff_t down = y - s->first - s->spacing * iy, r = down / s->step;
+        if (down < 0 || down % s->step || r >= s->rows) continue;
+        const double wy = s->weight_y[r * bins + iy], *wx = s->weight_x;
+        double *at = to + s->first;
+        held = 1;
+        for (ptrdiff_t c = 0; c < s->cols; c++, at += s->step, wx += bins) {
+            const ptrdiff_t from = ((r * s->cols + c) * bins + iy) * bins;
+            UNROLL for (ptrdiff_t ix = 0; ix < bins; ix++) {
+                const double v = real == FVLRP_F32 ? (double)((const float *)s->values)[from + ix]
+                                                   : ((const double *)s->values)[from + ix];
+                at[s->spacing * ix] += wy * wx[ix] * v;
             }
         }
+    }
+    return held;
+}
+
+static int scatter_row(const splat_rows *s, ptrdiff_t y, double *to) {
+    if (s->real == FVLRP_F32) return s->bins == 4 ? scatter(s, y, FVLRP_F32, 4, to) : scatter(s, y, FVLRP_F32, s->bins, to);
+    return s->bins == 4 ? scatter(s, y, FVLRP_F64, 4, to) : scatter(s, y, FVLRP_F64, s->bins, to);
+}
+
+static void splat_layout(splat_rows *s, sift_block *block) {
+    const ptrdiff_t size = sizeof(double);
+    const splat_comb *last = &s->comb[s->combs - 1];
+    s->reach = s->comb[0].length + (s->comb[0].lead < 0 ? -s->comb[0].lead : s->comb[0].lead) +
+               (s->combs == 2 ? 2 * last->length * last->spacing : 0);
+    s->pitch = row_pitch(s->width + 2 * s->reach, size);
+    s->ring[0] = s->comb[0].length;
+    s->ring[1] = s->combs == 2 ? (last->length - 1) * last->spacing + 1 : 0;
+    for (int i = 0; i < 2; i++) s->points[i] = carve(block, s->pitch, size);
+    for (int i = 0; i < 2; i++) s->filtered[i] = carve(block, s->ring[i], row_pitch(s->width, size) * size);
+    s->taken = carve(block, most(s->comb[0].length, last->length), sizeof(double *));
+}
+
+static double *ring_row(const splat_rows *s, int i, ptrdiff_t y) {
+    const ptrdiff_t at = y % s->ring[i];
+    return s->filtered[i] + (at < 0 ? at + s->ring[i] : at) * row_pitch(s->width, sizeof(double));
+}
+
+/* Row y of the points, filtered along x, into the first ring. */
+static void filter_along_x(splat_rows *s, ptrdiff_t y) {
+    double *from = s->points[0] + s->reach, *between = s->points[1], *to = ring_row(s, 0, y);
+    if (!scatter_row(s, y, from)) {
+        memset(to, 0, (size_t)s->width * sizeof(double));
+        return;
+    }
+    const splat_comb *c = s->comb;
+    if (s->combs == 2) { /* over the margins, too, as far as the second comb looks */
+        const ptrdiff_t margin = c[1].length * c[1].spacing;
+        for (ptrdiff_t t = 0; t < c->length; t++) s->taken[t] = from - margin - c->lead - t;
+        comb_apply(c, s->taken, s->width + margin, 0, between);
+        c++;
+        for (ptrdiff_t t = 0; t < c->length; t++) s->taken[t] = between + margin - t * c->spacing;
+    } else
+        for (ptrdiff_t t = 0; t < c->length; t++) s->taken[t] = from - c->lead - t;
+    comb_apply(c, s->taken, s->width, 0, to);
+    memset(s->points[0], 0, (size_t)s->pitch * sizeof(double));
+}
+
+/* List the rows of ring i that comb i looks back to from row y. */
+static void look_back(splat_rows *s, int i, ptrdiff_t y) {
+    const splat_comb *c = &s->comb[i];
+    for (ptrdiff_t t = 0; t < c->length; t++) s->taken[t] = ring_row(s, i, y - t * c->spacing);
 }
 
 static int splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
                  ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
                  ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width, double *pixels) {
-    splat_comb comb[2];
-    const int combs = splat_combs(taps, length, lead, comb);
-    /* Two canvases with margins of zeros as wide as the kernel reaches: no tap needs a check. */
-    const ptrdiff_t reach = most(length + (lead < 0 ? -lead : lead), 2 * length + lead);
-    const ptrdiff_t pitch = width + 2 * reach, all = height + 2 * reach, slack = reach + DOUBLES;
-    int status = FVLRP_E_MEMORY;
-    double *canvas[2] = {NULL, NULL};
-    uint8_t *held = calloc((size_t)all, 1);
-    if (!held || !checked(all, pitch * (ptrdiff_t)sizeof(double))) goto out;
-    for (int i = 0; i < 2; i++) {
-        canvas[i] = scratch(all * pitch + 2 * slack, sizeof(double));
-        if (!canvas[i]) goto out;
-        memset(canvas[i], 0, (size_t)(all * pitch + 2 * slack) * sizeof(double));
-    }
-    double *from = canvas[0] + slack, *to = canvas[1] + slack, *swap;
-    double *origin = from + reach * pitch + reach;
-    if (real == FVLRP_F32)
-        scatter(FVLRP_F32, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, origin, pitch,
-                held + reach);
-    else
-        scatter(FVLRP_F64, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, origin, pitch,
-                held + reach);
+    splat_rows s = {.real = real, .values = values, .rows = rows, .cols = cols, .bins = bins, .spacing = spacing,
+                    .first = first, .step = step, .weight_y = weight_y, .weight_x = weight_x, .width = width};
+    s.combs = splat_combs(taps, length, lead, s.comb);
+    sift_block block = {0};
+    splat_layout(&s, &block);
+    block.base = scratch(block.used, 1);
+    if (!block.base) return FVLRP_E_MEMORY;
+    memset(block.base, 0, (size_t)block.used);
+    block.used = 0;
+    splat_layout(&s, &block);
 
-    for (int i = 0; i < combs; i++, swap = from, from = to, to = swap)
-        for (ptrdiff_t y = reach; y < reach + height; y++)
-            if (held[y]) comb_apply(&comb[i], from + y * pitch, 1, pitch, 0, to + y * pitch);
-    if (combs == 2) { /* rows that the second comb looks up lie above the image, too */
-        for (ptrdiff_t y = reach - length + 1; y < reach + height; y++)
-            comb_apply(&comb[0], from + y * pitch + reach, pitch, width, 0, to + y * pitch + reach);
-        swap = from, from = to, to = swap;
+    /* Pixel row y gathers points from row y - lead upwards. */
+    const ptrdiff_t last = first + step * (rows - 1) + spacing * (bins - 1);
+    const ptrdiff_t end = least(height - lead, last + length);
+    for (ptrdiff_t y = first; y < end; y++) {
+        filter_along_x(&s, y);
+        look_back(&s, 0, y);
+        if (s.combs == 2) {
+            comb_apply(&s.comb[0], s.taken, width, 0, ring_row(&s, 1, y));
+            look_back(&s, 1, y);
+        }
+        if (y + lead >= 0) comb_apply(&s.comb[s.combs - 1], s.taken, width, 1, pixels + (y + lead) * width);
     }
-    for (ptrdiff_t y = 0; y < height; y++)
-        comb_apply(&comb[combs - 1], from + (y + reach) * pitch + reach, pitch, width, 1, pixels + y * width);
-    status = FVLRP_OK;
-out:
-    free(held);
-    free(canvas[0]);
-    free(canvas[1]);
-    return status;
+    free(block.base);
+    return FVLRP_OK;
 }

@@ -248,7 +248,7 @@ class Fisher:
         dtype = saved.zero.y.dtype
         model, _, _ = self.packed(dtype)
         cells = len(saved.layout.rows)
-        tables = np.empty((cells, len(shares), model.components, 3, model.stride), dtype)
+        tables = _kernels.aligned((cells, len(shares), model.components, 3, model.stride), dtype)
         tasks = [
             partial(model.tables, share, saved.layout.member[cell], table)
             for cell in range(cells)
@@ -291,8 +291,6 @@ class Fisher:
 
         def piece(cell, rows, encoded):
             absorbed, past = np.zeros(targets), np.zeros(targets)
-            if encoded.y is None:
-                encoded = _kernels.Encoded(model.project(x, rows), encoded.indptr, encoded.index, encoded.gamma)
             model.relevance(
                 x,
                 rows,

@@ -422,6 +422,40 @@ def test_one_target_alone_gets_the_bits_it_gets_among_others(isa):
             assert_same_bits(array, together[name][t : t + 1])
 
 
+@pytest.mark.parametrize("treatment", ("none", "centered", "bias"))
+@pytest.mark.parametrize("with_mean", (False, True))
+@pytest.mark.parametrize("dims, components", ((80, 256), (33, 16)))
+@pytest.mark.parametrize("dtype", TYPES)
+def test_descriptors_projected_again_give_the_bits_of_those_that_were_kept(
+    dtype, dims, components, with_mean, treatment, isa
+):
+    case = (131, dims, components, "uint8", 1e-6, with_mean)
+    p = problem(*case)
+    model = p.model(dtype)
+    rows = np.random.default_rng(1).permutation(131)[:101].astype(np.int64)
+    encoded, _ = model.encode(p.x, rows)
+    tables = tables_of(model, p, shares(case))
+    kept, again = outputs(model, p), outputs(model, p)
+    model.relevance(p.x, rows, encoded, tables, 100.0, treatment, **kept)
+    model.relevance(p.x, rows, changed(encoded, y=None), tables, 100.0, treatment, **again)
+    for name, array in kept.items():
+        assert np.abs(array).max() > 0 or name == "bias"
+        assert_same_bits(again[name], array)
+
+
+def test_sums_of_descriptors_that_were_not_kept_are_refused(made):
+    _, model, encoded, _ = made
+    with pytest.raises(ValueError, match=r"encoded\.y must be there"):
+        model.pool(changed(encoded, y=None))
+
+
+def test_aligned_arrays_begin_with_a_cache_line():
+    for shape, dtype in (((3, 5, 7), np.float32), ((2, 0), np.float64), ((1,), np.uint8)):
+        array = _kernels.aligned(shape, dtype)
+        assert array.shape == shape and array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable
+        assert array.size == 0 or array.ctypes.data % 64 == 0
+
+
 # ---- bits and pieces -------------------------------------------------------------------------------------------------
 
 
@@ -899,10 +933,10 @@ def test_a_photographs_relevance_in_float32_is_that_in_float64(photographs, dtyp
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("treatment", ["none", "centered", "bias"])
-def test_many_targets_are_what_each_is_alone(dtype, treatment):
-    # From three targets on, bins come from matrices that all targets share.
+@pytest.mark.parametrize(("n", "dims", "components", "targets"), [(130, 33, 7, 5), (300, 80, 256, 10)])
+def test_many_targets_are_what_each_is_alone(n, dims, components, targets, dtype, treatment, isa):
+    # From three targets on, bins come from matrices that targets share; ten large tables go in several groups.
     rng = np.random.default_rng(5)
-    n, dims, components, targets = 130, 33, 7, 5
     basis = np.linalg.qr(rng.normal(size=(128, dims)))[0].T
     x = rng.integers(0, 200, (n, 128)).astype(np.uint8)
     mean = None if treatment == "none" else rng.uniform(0, 30, 128)

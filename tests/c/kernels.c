@@ -414,6 +414,17 @@ static void relevance_case(const mixture_case *c, const fvlrp_model *m, const vo
     STARVE(RELEVANCE(x, &part));
     part = (fvlrp_relevances){.pitch = pitch};
     EXPECT(RELEVANCE(x, &part) == FVLRP_OK);
+
+    /* What was projected before is projected again, to the same bits. */
+    const ptrdiff_t size = targets * pitch * 16 * real;
+    void *again = filled(real, targets * pitch * 16, 0, 0);
+    memset(out.bins, 0, (size_t)size);
+    part = (fvlrp_relevances){.bins = out.bins, .pitch = pitch};
+    EXPECT(RELEVANCE(x, &part) == FVLRP_OK);
+    part.bins = again, y = NULL;
+    STARVE(RELEVANCE(x, &part));
+    EXPECT(!memcmp(again, out.bins, (size_t)size));
+    if (c->n) EXPECT(RELEVANCE(NULL, &part) == FVLRP_E_ARGUMENT);
 #undef RELEVANCE
 }
 
@@ -640,6 +651,9 @@ static void mixture_refuses(void) {
     fvlrp_relevance(m_, type, x_, NULL, n, y, p.indptr, p.index, p.gamma, targets, table, epsilon, mean, out_)
     EXPECT(RELEVANCE(NULL, x, FVLRP_U8, 2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
     EXPECT(RELEVANCE(&m, NULL, FVLRP_U8, 2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
+    double absorbed = 0;
+    const fvlrp_relevances ledger = {.absorbed = &absorbed, .pitch = 2};
+    EXPECT(RELEVANCE(&m, NULL, FVLRP_U8, 2, 1, 1, 0, &ledger) == FVLRP_E_ARGUMENT);
     EXPECT(RELEVANCE(&m, x, 5, 2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
     EXPECT(RELEVANCE(&m, x, FVLRP_U8, -2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
     EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, -1, 1, 0, &out) == FVLRP_E_ARGUMENT);
