@@ -6,7 +6,6 @@
 #define FVLRP_COMMON_H
 
 #include <float.h>
-#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -77,6 +76,6 @@ typedef struct fvlrp_table {
                    const void *, ptrdiff_t, const fvlrp_windows *, const void *, int, void *, ptrdiff_t);
 } fvlrp_table;
 
-extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_generic;
+extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_amx, fvlrp_table_generic;
 
 #endif
