@@ -81,14 +81,26 @@ INLINE VREAL R(exponential)(VREAL v) {
 #endif
 }
 
+/* v where it is greater than `than`, which a not-a-number never is. */
+INLINE VREAL R(larger)(VREAL v, VREAL than) {
+#if REAL_BITS == 32 && defined(__AVX512F__)
+    return (VREAL)_mm512_max_ps((__m512)v, (__m512)than);
+#else
+    const __typeof__(v > than) more = v > than;
+    return (VREAL)(((__typeof__(more))v & more) | ((__typeof__(more))than & ~more));
+#endif
+}
+
 /* The largest of `padded` values, a multiple of the vector's length. */
 INLINE REAL R(largest)(const REAL *l, ptrdiff_t padded) {
-    VREAL best = R(fill)(-(REAL)INFINITY);
-    for (ptrdiff_t k = 0; k < padded; k += LANES) {
-        const VREAL v = R(load)(l + k);
-        const __typeof__(v > best) more = v > best;
-        best = (VREAL)(((__typeof__(more))v & more) | ((__typeof__(more))best & ~more));
+    VREAL best = R(fill)(-(REAL)INFINITY), other = best;
+    ptrdiff_t k = 0;
+    for (; k + 2 * LANES <= padded; k += 2 * LANES) {
+        best = R(larger)(R(load)(l + k), best);
+        other = R(larger)(R(load)(l + k + LANES), other);
     }
+    if (k < padded) best = R(larger)(R(load)(l + k), best);
+    best = R(larger)(other, best);
 #if REAL_BITS == 32 && defined(__AVX512F__)
     return _mm512_reduce_max_ps((__m512)best);
 #else
@@ -181,6 +193,8 @@ INLINE ptrdiff_t R(keep)(const REAL *values, const int32_t *index, ptrdiff_t fou
 }
 
 #undef SMALLEST
+#undef GROUP
+#define GROUP 16 /* rows whose posteriors are found together */
 #if REAL_BITS == 32
 #define SMALLEST 1e-37f /* below it a float exponential is clamped: no posterior at all */
 #else
@@ -191,9 +205,9 @@ typedef struct {
     const fvlrp_model *model;
     REAL *features; /* (tile + slack, 2 stride): [y^2, y] */
     REAL *logits;   /* (tile + slack, padded K) */
-    REAL *values;   /* padded K and a vector of slack */
+    REAL *values;   /* (GROUP, padded K and a vector of slack) */
     int32_t *index; /* the same */
-    REAL *last_gamma; /* the same: a row's entries where the output has no slack left */
+    REAL *last_gamma; /* padded K and a vector of slack: a row's entries where the output has no slack left */
     uint16_t *last_index;
     ptrdiff_t padded;
     REAL cut;       /* log of the smallest posterior, relative to the largest, that is worth an exponential */
@@ -205,8 +219,8 @@ static int R(assigner_open)(R(assigner) *a, const fvlrp_model *model) {
     a->padded = (model->components + LANES - 1) / LANES * LANES;
     a->features = scratch(rows * 2 * model->stride, sizeof(REAL));
     a->logits = scratch(rows * a->padded, sizeof(REAL));
-    a->values = scratch(a->padded + LANES, sizeof(REAL));
-    a->index = scratch(a->padded + LANES, sizeof(int32_t));
+    a->values = scratch(GROUP * (a->padded + LANES), sizeof(REAL));
+    a->index = scratch(GROUP * (a->padded + LANES), sizeof(int32_t));
     a->last_gamma = scratch(a->padded + LANES, sizeof(REAL));
     a->last_index = scratch(a->padded + LANES, sizeof(uint16_t));
     /* What each component left out takes from the sum is below exp(-margin) of the gate; of a high gate, which many
@@ -228,6 +242,47 @@ static void R(assigner_close)(R(assigner) *a) {
     free(a->last_index);
 }
 
+/* What the logits of a row leave out: the means over the components of their coefficients. */
+static double R(left_out)(const fvlrp_model *model, const REAL *y) {
+    const ptrdiff_t stride = model->stride;
+    const double *centre = model->centre;
+    double sum = centre[2 * stride];
+    for (ptrdiff_t d = 0; d < model->dims; d++) sum += (centre[d] * (double)y[d] + centre[stride + d]) * (double)y[d];
+    return sum;
+}
+
+/* Posteriors of rows first .. first + rows - 1 of a tile from their logits, step by step: a row's steps wait for each
+ * other, those of several rows do not. Returns how many rows fitted. */
+static ptrdiff_t R(assign_group)(R(assigner) *a, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t capacity, int64_t *indptr,
+                                 uint16_t *index, REAL *gamma, double *loglik) {
+    const ptrdiff_t padded = a->padded, pitch = padded + LANES;
+    const REAL gate = a->model->gate > 0 ? (REAL)a->model->gate : SMALLEST, *logits = a->logits + first * padded;
+    REAL largest[GROUP], sum[GROUP];
+    ptrdiff_t found[GROUP];
+    for (ptrdiff_t r = 0; r < rows; r++) largest[r] = R(largest)(logits + r * padded, padded);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        found[r] = R(compress)(logits + r * padded, padded, largest[r] + a->cut, largest[r], a->values + r * pitch,
+                               a->index + r * pitch);
+    for (ptrdiff_t r = 0; r < rows; r++) sum[r] = R(exponentials)(a->values + r * pitch, found[r]);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const REAL *values = a->values + r * pitch, scale = 1 / sum[r];
+        const int32_t *which = a->index + r * pitch;
+        int64_t at = indptr[first + r];
+        if (at + found[r] + LANES <= capacity) {
+            at += R(keep)(values, which, found[r], scale, gate, index + at, gamma + at);
+        } else { /* near the end, whole vectors would be written past it */
+            const ptrdiff_t kept = R(keep)(values, which, found[r], scale, gate, a->last_index, a->last_gamma);
+            if (at + kept > capacity) return r;
+            memcpy(index + at, a->last_index, (size_t)kept * sizeof(uint16_t));
+            memcpy(gamma + at, a->last_gamma, (size_t)kept * sizeof(REAL));
+            at += kept;
+        }
+        indptr[first + r + 1] = at;
+        if (loglik) loglik[first + r] = (double)largest[r] + log((double)sum[r]);
+    }
+    return rows;
+}
+
 /* Posteriors of a tile of m <= TILE rows. Entries go to index[at...], gamma[at...]; returns how many rows fitted. */
 static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t capacity, int64_t *indptr,
                            uint16_t *index, REAL *gamma, double *loglik) {
@@ -243,32 +298,11 @@ static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t
     }
     R(gemm)(a->features, 2 * stride, m, 2 * stride, model->logits, model->components, model->offset, a->logits, padded);
 
-    const REAL gate = model->gate > 0 ? (REAL)model->gate : SMALLEST;
-    int64_t at = indptr[0];
-    for (ptrdiff_t i = 0; i < m; i++) {
-        const REAL *l = a->logits + i * padded;
-        const REAL largest = R(largest)(l, padded);
-        const ptrdiff_t found = R(compress)(l, padded, largest + a->cut, largest, a->values, a->index);
-        const REAL sum = R(exponentials)(a->values, found);
-        if (at + found + LANES <= capacity) {
-            at += R(keep)(a->values, a->index, found, 1 / sum, gate, index + at, gamma + at);
-        } else { /* near the end, whole vectors would be written past it */
-            const ptrdiff_t kept = R(keep)(a->values, a->index, found, 1 / sum, gate, a->last_index, a->last_gamma);
-            if (at + kept > capacity) return i;
-            memcpy(index + at, a->last_index, (size_t)kept * sizeof(uint16_t));
-            memcpy(gamma + at, a->last_gamma, (size_t)kept * sizeof(REAL));
-            at += kept;
-        }
-        indptr[i + 1] = at;
-        if (loglik) {
-            const double *centre = model->centre;
-            double constant = centre[2 * stride];
-            for (ptrdiff_t d = 0; d < model->dims; d++) {
-                const double v = y[i * stride + d];
-                constant += (centre[d] * v + centre[stride + d]) * v;
-            }
-            loglik[i] = constant + (double)largest + log((double)sum);
-        }
+    for (ptrdiff_t i = 0; i < m; i += GROUP) {
+        const ptrdiff_t rows = m - i < GROUP ? m - i : GROUP;
+        const ptrdiff_t fitted = R(assign_group)(a, i, rows, capacity, indptr, index, gamma, loglik);
+        for (ptrdiff_t r = i; loglik && r < i + fitted; r++) loglik[r] += R(left_out)(model, y + r * stride);
+        if (fitted < rows) return i + fitted;
     }
     return m;
 }
