@@ -41,7 +41,7 @@ if sysconfig.get_platform().endswith("-x86_64") and sys.maxsize > 2**32:
         "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
     }
     if sys.platform == "linux":  # whose leave dispatch.c asks for
-        ISAS["amx"] = [*ISAS["v4"], "-mamx-tile", "-mamx-bf16"]
+        ISAS["amx"] = [*ISAS["v4"], "-mamx-tile", "-mamx-bf16", "-mavx512vbmi2"]
 else:
     ISAS = {"generic": []}
 

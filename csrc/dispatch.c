@@ -31,7 +31,8 @@ static int has_amx(void) {
     unsigned a, b, c, d, low, high;
     uint64_t system = 0;
     const unsigned tiles = 1u << 24, bf16 = 1u << 22, states = 1u << TILE_CONFIG | 1u << TILE_DATA;
-    if (!has_v4() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (tiles | bf16)) != (tiles | bf16)) return 0;
+    if (!has_v4() || !__builtin_cpu_supports("avx512vbmi2")) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (tiles | bf16)) != (tiles | bf16)) return 0;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); /* there, as AVX is */
     if ((low & states) != states) return 0;
     return !syscall(SYS_arch_prctl, ARCH_GET_XCOMP_SUPP_, &system) && system >> TILE_DATA & 1;
