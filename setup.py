@@ -107,8 +107,8 @@ class BuildPerISA(build_ext):
             if not ISAS[isa]:
                 raise
             raise CompileError(
-                f"csrc/isa.c does not compile for the instruction set {isa}: the compiler says why above; GCC 11, Clang 12 or newer "
-                "is needed"
+                f"csrc/isa.c does not compile for the instruction set {isa}: the compiler says why above; "
+                "GCC 11, Clang 12 or newer is needed"
             ) from None
 
 

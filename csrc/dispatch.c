@@ -123,7 +123,7 @@ int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, co
     return kernels->sift_pixels(scale, image, real, relevance, pixels, zero_bin);
 }
 
-/* Bytes of a value of a packed matrix: three bf16 where tiles take floats, so that a block serves every instruction set. */
+/* Bytes of a value of a packed matrix: a float may become three bf16. */
 static ptrdiff_t packed(int real) { return real == FVLRP_F32 ? 6 : real; }
 
 int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components,

@@ -2,7 +2,8 @@
  *
  * B (depth x columns) is packed once per model into panels of a few vectors of columns, so that a panel's rows are read
  * in order from the nearest cache. A block of MR rows of A meets a panel in registers: 6 x 4 (or 5 x 5) vectors with 32
- * registers, 6 x 2 with 16; with AMX, floats go through tiles.h. A and C tiles have room for a whole last block: callers pass padded scratch. */
+ * registers, 6 x 2 with 16; with AMX, floats go through tiles.h. A and C have room for a whole last block: callers pass
+ * padded scratch. */
 
 #if VBYTES == 64 || defined(__aarch64__)
 #define PANEL 4

@@ -125,7 +125,7 @@ INLINE uint64_t passing(const float *l, ptrdiff_t count, __m512 limit) {
 }
 #endif
 
-/* Entries of `l` above `threshold`, less `shift`, with their indices: how many. Both outputs have two vectors of slack. */
+/* Entries of `l` above `threshold`, less `shift`, with their indices: how many. Outputs have two vectors of slack. */
 INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, REAL shift, REAL *values, int32_t *index) {
     ptrdiff_t found = 0;
 #if REAL_BITS == 32 && defined(__AVX512VBMI2__)

@@ -1,10 +1,9 @@
 /* tiles.h - products of float matrices on the bf16 tiles of AMX.
  *
- * A float is the sum of three bf16 of 8 significant bits each, x = x1 + x2 + x3, without any error. Of the nine products
- * of the pieces of two floats the three smallest are below 2^-24 of the whole; the other six, summed in float, are a
- * product in float, at 2.4 times the speed of fused multiply-adds. Whole numbers up to 256 have one piece, so that of
- * the six products three are left. A sum runs over 16 terms and then over those sums, one rounding for each: its error
- * is less than that of one long sum.
+ * A float is the sum of three bf16 of 8 significant bits each, x = x1 + x2 + x3, without any error. Of the nine
+ * products of the pieces of two floats three are about 2^-24 of the whole; the other six, summed in float, are a
+ * product in float and still faster than fused multiply-adds. Whole numbers up to 256 have one piece, so that of the six
+ * products three are left. Sums run over 16 terms and then over those sums: their error is less than a long sum's.
  *
  * Where it differs from float: what is below 2^-126 in a piece, a product or a sum is 0, which loses digits of values
  * below 2^-102; and infinities, like values past 3.39e38, give not-a-number. A row's result has the same bits
@@ -46,7 +45,8 @@ INLINE void tile_store(uint16_t *to, __m512 low, __m512 high) {
     typedef uint16_t halves __attribute__((vector_size(64)));
     const halves upper = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
                           33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-    _mm512_store_si512(to, _mm512_permutex2var_epi16(_mm512_castps_si512(low), (__m512i)upper, _mm512_castps_si512(high)));
+    const __m512i first = _mm512_castps_si512(low), second = _mm512_castps_si512(high);
+    _mm512_store_si512(to, _mm512_permutex2var_epi16(first, (__m512i)upper, second));
 }
 
 /* Split up to 32 rows of a (row length lda), `depth` columns, into tiles: [16 rows][block of columns][piece]. Columns
@@ -94,7 +94,7 @@ INLINE void tiles_b(const int columns, const uint16_t *b) {
     if (columns == 2) _tile_loadd(7, b + TILE_SIZE, 64);
 }
 
-/* c (`rows` tiles by `columns` tiles) = start (its rows `step` apart; NULL is 0) + A B. The small products come first. */
+/* c (`rows` by `columns` tiles) = start (its rows `step` apart; NULL is 0) + A B. The small products come first. */
 INLINE void tiles_block(const int rows, const int columns, int pieces, const uint16_t *a, ptrdiff_t blocks,
                         const uint16_t *b, const float *start, ptrdiff_t step, float *c, ptrdiff_t ldc) {
     const ptrdiff_t next = blocks * TILE_PIECES * TILE_SIZE, pitch = step * 4, piece = columns * TILE_SIZE;

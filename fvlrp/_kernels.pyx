@@ -66,7 +66,7 @@ def take(array, name, shape, dtypes, bint writable=False):
 
 
 def isa():
-    """Instruction set in use: "v2", "v3" or "v4" (x86-64 levels), or "generic"."""
+    """Instruction set in use: "v2", "v3" or "v4" (x86-64 levels), "amx" (v4 and AMX tiles), or "generic"."""
     return fvlrp_isa().decode()
 
 
