@@ -156,13 +156,15 @@ def test_projection_is_that_of_the_equation(case, dtype):
     assert not y[:, len(p.basis) :].any()
 
 
+@pytest.mark.parametrize("bits", (8, 16, 24))
 @pytest.mark.parametrize("inputs", (1, 31, 128, 160, 161, 200, 333))
 @pytest.mark.parametrize("n, dims", ((1, 80), (16, 3), (40, 33), (97, 80)))
-def test_a_float32_projection_has_float32s_accuracy_at_any_depth(n, dims, inputs, isa):
-    """Numbers of all 24 bits: tiles multiply them in pieces of 8, none of which may be missing or out of place."""
+def test_a_float32_projection_has_float32s_accuracy_at_any_depth(n, dims, inputs, bits, isa):
+    """Tiles multiply numbers in pieces of 8 bits: none that a number has may be missing or out of place."""
     rng = np.random.default_rng(inputs)
     basis = rng.standard_normal((dims, inputs)).astype(np.float32).astype(np.float64)
-    x = (rng.standard_normal((n, inputs)) * np.exp(rng.uniform(-3, 3, inputs))).astype(np.float32)
+    fraction, exponent = np.frexp(rng.standard_normal((n, inputs)) * np.exp(rng.uniform(-3, 3, inputs)))
+    x = np.ldexp(np.round(fraction * 2**bits), exponent - bits).astype(np.float32)
     got = _kernels.Model(basis, None, None, None, None).project(x)
     magnitude = np.abs(x).astype(np.float64) @ np.abs(basis.T)
     assert np.sqrt(np.mean(((got[:, :dims] - x.astype(np.float64) @ basis.T) / magnitude) ** 2)) <= 1e-7
