@@ -6,10 +6,12 @@
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -26,6 +28,8 @@ FLAGS = [
     "-fno-trapping-math",
     "-Wno-psabi",
 ]
+# Left out where the compiler or its assembler is older than what it needs.
+OPTIONAL = {"amx": "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n"}
 OWN_FLAGS = shlex.split(os.environ.get("FVLRP_CFLAGS", ""))
 
 # The platform of the build and not of the machine: a universal macOS build compiles for two processors at once, to
@@ -36,6 +40,8 @@ if sysconfig.get_platform().endswith("-x86_64") and sys.maxsize > 2**32:
         "v3": ["-march=x86-64-v3"],
         "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
     }
+    if sys.platform == "linux":  # whose leave dispatch.c asks for
+        ISAS["amx"] = [*ISAS["v4"], "-mamx-tile", "-mamx-bf16", "-mavx512vbmi2"]
 else:
     ISAS = {"generic": []}
 
@@ -70,10 +76,22 @@ class BuildPerISA(build_ext):
     def build_extension(self, ext):
         built = self.get_ext_fullpath(ext.name)
         if self.force or newer_group([*ext.sources, *ext.depends], built, "newer"):
+            isas = [isa for isa in ISAS if self.compiles(isa)]
+            ext.define_macros = [(f"FVLRP_HAVE_{isa.upper()}", "1") for isa in isas]
             with ThreadPoolExecutor() as pool:
-                compiled = pool.map(lambda isa: self.compile_isa(ext, isa), ISAS)
+                compiled = pool.map(lambda isa: self.compile_isa(ext, isa), isas)
                 ext.extra_objects = [name for objects in compiled for name in objects]
         super().build_extension(ext)
+
+    def compiles(self, isa):
+        """Whether the instruction set is to be built: all are but those that are optional and too new."""
+        if isa not in OPTIONAL:
+            return True
+        with TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(OPTIONAL[isa])
+            command = [*self.compiler.compiler_so, *ISAS[isa], *OWN_FLAGS, "-c", source, "-o", source.with_suffix(".o")]
+            return subprocess.run(command, capture_output=True).returncode == 0
 
     def compile_isa(self, ext, isa):
         """Object files of csrc/isa.c for one instruction set, in a folder of its own."""
@@ -89,8 +107,8 @@ class BuildPerISA(build_ext):
             if not ISAS[isa]:
                 raise
             raise CompileError(
-                f"csrc/isa.c does not compile for x86-64-{isa}: the compiler says why above; GCC 11, Clang 12 or newer "
-                "is needed"
+                f"csrc/isa.c does not compile for the instruction set {isa}: the compiler says why above; "
+                "GCC 11, Clang 12 or newer is needed"
             ) from None
 
 
@@ -100,7 +118,6 @@ setup(
             "fvlrp._kernels",
             sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/status.c"],
             include_dirs=["csrc"],
-            define_macros=[(f"FVLRP_HAVE_{isa.upper()}", "1") for isa in ISAS],
             extra_compile_args=FLAGS + OWN_FLAGS,
             libraries=["m"],
             depends=["setup.py", *sorted(str(path) for path in Path("csrc").glob("*.[ch]"))],

@@ -79,6 +79,6 @@ typedef struct fvlrp_table {
                    const void *, ptrdiff_t, const fvlrp_windows *, const void *, int, void *, ptrdiff_t);
 } fvlrp_table;
 
-extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_generic;
+extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_amx, fvlrp_table_generic;
 
 #endif

@@ -1,4 +1,11 @@
 /* dispatch.c - argument checks, then the kernel of the instruction set that fvlrp_select() chose. */
+#ifdef FVLRP_HAVE_AMX
+#define _GNU_SOURCE /* syscall */
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "common.h"
 
 static const fvlrp_table *kernels;
@@ -15,6 +22,25 @@ static int has_v4(void) {
            __builtin_cpu_supports("avx512vl");
 }
 #endif
+static int nothing_to_ask(void) { return 1; }
+#ifdef FVLRP_HAVE_AMX
+/* Linux saves the tiles of a process only from when it asks for them on. */
+enum { ARCH_GET_XCOMP_SUPP_ = 0x1021, ARCH_REQ_XCOMP_PERM_ = 0x1023, TILE_CONFIG = 17, TILE_DATA = 18 };
+
+static int has_amx(void) {
+    unsigned a, b, c, d, low, high;
+    uint64_t system = 0;
+    const unsigned tiles = 1u << 24, bf16 = 1u << 22, states = 1u << TILE_CONFIG | 1u << TILE_DATA;
+    if (!has_v4() || !__builtin_cpu_supports("avx512vbmi2")) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (tiles | bf16)) != (tiles | bf16)) return 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); /* there, as AVX is */
+    if ((low & states) != states) return 0;
+    return !syscall(SYS_arch_prctl, ARCH_GET_XCOMP_SUPP_, &system) && system >> TILE_DATA & 1;
+}
+
+/* For all threads of the process and its children; refused where a thread's signal stack has no room for the tiles. */
+static int ask_for_tiles(void) { return !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM_, TILE_DATA); }
+#endif
 #ifdef FVLRP_HAVE_GENERIC
 static int has_generic(void) { return 1; }
 #endif
@@ -24,14 +50,18 @@ static const struct {
     const char *name;
     const fvlrp_table *table;
     int (*here)(void);
+    int (*ask)(void); /* of the system, once chosen */
 } builds[] = {
+#ifdef FVLRP_HAVE_AMX
+    {"amx", &fvlrp_table_amx, has_amx, ask_for_tiles},
+#endif
 #ifdef FVLRP_HAVE_V2
-    {"v4", &fvlrp_table_v4, has_v4},
-    {"v3", &fvlrp_table_v3, has_v3},
-    {"v2", &fvlrp_table_v2, has_v2},
+    {"v4", &fvlrp_table_v4, has_v4, nothing_to_ask},
+    {"v3", &fvlrp_table_v3, has_v3, nothing_to_ask},
+    {"v2", &fvlrp_table_v2, has_v2, nothing_to_ask},
 #endif
 #ifdef FVLRP_HAVE_GENERIC
-    {"generic", &fvlrp_table_generic, has_generic},
+    {"generic", &fvlrp_table_generic, has_generic, nothing_to_ask},
 #endif
 };
 enum { BUILDS = sizeof builds / sizeof builds[0] };
@@ -39,7 +69,7 @@ enum { BUILDS = sizeof builds / sizeof builds[0] };
 int fvlrp_select(const char *isa) {
     for (int i = 0; i < BUILDS; i++) {
         if (isa && *isa && strcmp(isa, builds[i].name)) continue;
-        if (!builds[i].here()) continue;
+        if (!builds[i].here() || !builds[i].ask()) continue;
         kernels = builds[i].table;
         chosen = builds[i].name;
         return FVLRP_OK;
@@ -93,6 +123,9 @@ int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, co
     return kernels->sift_pixels(scale, image, real, relevance, pixels, zero_bin);
 }
 
+/* Bytes of a value of a packed matrix: a float may become three bf16. */
+static ptrdiff_t packed(int real) { return real == FVLRP_F32 ? 6 : real; }
+
 int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components,
                      const double *basis, const double *mean, const double *priors, const double *means,
                      const double *variances, double gate, void *block) {
@@ -108,13 +141,14 @@ int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t d
     model->gate = gate;
     char *at = (char *)(((uintptr_t)block + 63) & ~(uintptr_t)63);
     const ptrdiff_t s = model->stride, k = (components + 63) / 64 * 64, in = (inputs + 63) / 64 * 64;
+    const ptrdiff_t deep = (s + 31) / 32 * 32, matrix = packed(real);
 #define TAKE(field, count, size) (model->field = (void *)at, at += ((count) * (size) + 63) / 64 * 64)
-    TAKE(forward, inputs * (s + 64), real);
-    TAKE(backward, s * in, real);
+    TAKE(forward, in * (s + 64), matrix);
+    TAKE(backward, deep * in, matrix);
     TAKE(binned, dims * inputs, real);
     TAKE(mean, in, real);
     TAKE(basis, dims * inputs, (ptrdiff_t)sizeof(double));
-    TAKE(logits, 2 * s * k, real);
+    TAKE(logits, 2 * s * k, matrix);
     TAKE(offset, k, real);
     TAKE(scale, components * s, real);
     TAKE(shift, components * s, real);
@@ -128,9 +162,9 @@ size_t fvlrp_model_bytes(int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t c
     if (inputs > 1 << 16 || dims > 1 << 16 || components > 1 << 16) return 0;
     const size_t s = ((size_t)dims + 15) / 16 * 16, k = ((size_t)components + 63) / 64 * 64;
     const size_t in = ((size_t)inputs + 63) / 64 * 64;
-    const size_t reals = in * (s + 64) + 2 * s * in + in + 2 * s * k + k + 2 * (size_t)components * s;
-    const size_t doubles = (size_t)dims * (size_t)inputs + 2 * s + 1;
-    return reals * (size_t)real + doubles * sizeof(double) + 11 * 64;
+    const size_t matrices = in * (s + 64) + (s + 31) / 32 * 32 * in + 2 * s * k, basis = (size_t)dims * (size_t)inputs;
+    const size_t reals = basis + in + k + 2 * (size_t)components * s, doubles = basis + 2 * s + 1;
+    return matrices * (size_t)packed(real) + reals * (size_t)real + doubles * sizeof(double) + 11 * 64;
 }
 
 int fvlrp_project(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y) {

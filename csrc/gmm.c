@@ -81,14 +81,26 @@ INLINE VREAL R(exponential)(VREAL v) {
 #endif
 }
 
+/* v where it is greater than `than`, which a not-a-number never is. */
+INLINE VREAL R(larger)(VREAL v, VREAL than) {
+#if REAL_BITS == 32 && defined(__AVX512F__)
+    return (VREAL)_mm512_max_ps((__m512)v, (__m512)than);
+#else
+    const __typeof__(v > than) more = v > than;
+    return (VREAL)(((__typeof__(more))v & more) | ((__typeof__(more))than & ~more));
+#endif
+}
+
 /* The largest of `padded` values, a multiple of the vector's length. */
 INLINE REAL R(largest)(const REAL *l, ptrdiff_t padded) {
-    VREAL best = R(fill)(-(REAL)INFINITY);
-    for (ptrdiff_t k = 0; k < padded; k += LANES) {
-        const VREAL v = R(load)(l + k);
-        const __typeof__(v > best) more = v > best;
-        best = (VREAL)(((__typeof__(more))v & more) | ((__typeof__(more))best & ~more));
+    VREAL best = R(fill)(-(REAL)INFINITY), other = best;
+    ptrdiff_t k = 0;
+    for (; k + 2 * LANES <= padded; k += 2 * LANES) {
+        best = R(larger)(R(load)(l + k), best);
+        other = R(larger)(R(load)(l + k + LANES), other);
     }
+    if (k < padded) best = R(larger)(R(load)(l + k), best);
+    best = R(larger)(other, best);
 #if REAL_BITS == 32 && defined(__AVX512F__)
     return _mm512_reduce_max_ps((__m512)best);
 #else
@@ -98,10 +110,50 @@ INLINE REAL R(largest)(const REAL *l, ptrdiff_t padded) {
 #endif
 }
 
-/* Entries of `l` above `threshold`, less `shift`, with their indices: how many. Both outputs have a vector of slack. */
+#if REAL_BITS == 32 && defined(__AVX512VBMI2__)
+/* Which of `count` <= 64 logits, a multiple of 16, are above `limit`. */
+INLINE uint64_t passing(const float *l, ptrdiff_t count, __m512 limit) {
+    uint64_t keep = 0;
+    if (count >= 64) {
+        UNROLL for (int j = 0; j < 64; j += 16)
+            keep |= (uint64_t)_mm512_cmp_ps_mask(_mm512_loadu_ps(l + j), limit, _CMP_GT_OQ) << j;
+        return keep;
+    }
+    for (ptrdiff_t j = 0; j < count; j += 16)
+        keep |= (uint64_t)_mm512_cmp_ps_mask(_mm512_loadu_ps(l + j), limit, _CMP_GT_OQ) << j;
+    return keep;
+}
+#endif
+
+/* Entries of `l` above `threshold`, less `shift`, with their indices: how many. Outputs have two vectors of slack. */
 INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, REAL shift, REAL *values, int32_t *index) {
     ptrdiff_t found = 0;
-#if REAL_BITS == 32 && defined(__AVX512F__)
+#if REAL_BITS == 32 && defined(__AVX512VBMI2__)
+    /* Of 256 logits, first the numbers, a byte each, of those that pass; then their values by number. */
+    typedef uint8_t bytes __attribute__((vector_size(64)));
+    const bytes lanes = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                         22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+                         44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+    for (ptrdiff_t first = 0; first < padded; first += 256) {
+        uint8_t which[256 + 64];
+        ptrdiff_t count = 0;
+        for (ptrdiff_t k = 0; k < 256 && first + k < padded; k += 64) {
+            const uint64_t keep = passing(l + first + k, padded - first - k, _mm512_set1_ps(threshold));
+            _mm512_storeu_si512(which + count, _mm512_maskz_compress_epi8(keep, (__m512i)(lanes + (uint8_t)k)));
+            count += __builtin_popcountll(keep);
+        }
+        _mm512_storeu_si512(which + count, _mm512_setzero_si512());
+        for (ptrdiff_t j = 0; j < count; j += 32)
+            UNROLL for (ptrdiff_t i = j; i < j + 32; i += 16) {
+                const __m512i number = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(which + i)));
+                const __m512i at = _mm512_add_epi32(number, _mm512_set1_epi32((int32_t)first));
+                const __m512 v = _mm512_i32gather_ps(at, l, 4);
+                _mm512_storeu_ps(values + found + i, _mm512_sub_ps(v, _mm512_set1_ps(shift)));
+                _mm512_storeu_si512(index + found + i, at);
+            }
+        found += count;
+    }
+#elif REAL_BITS == 32 && defined(__AVX512F__)
     __m512i at = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     const __m512 limit = _mm512_set1_ps(threshold), less = _mm512_set1_ps(shift);
     for (ptrdiff_t k = 0; k < padded; k += 16, at = _mm512_add_epi32(at, _mm512_set1_epi32(16))) {
@@ -138,37 +190,47 @@ INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, RE
     return found;
 }
 
-/* Exponentials of `found` values in place, and their sum. A vector of slack is overwritten. */
-INLINE REAL R(exponentials)(REAL *values, ptrdiff_t found) {
-    VREAL sum = {0};
-    for (ptrdiff_t j = found; j < found + LANES; j++) values[j] = -(REAL)INFINITY;
-    for (ptrdiff_t j = 0; j < found; j += LANES) {
-        const VREAL e = R(exponential)(R(load)(values + j));
-        R(store)(values + j, e);
-        sum += e;
-    }
+/* Exponentials of `count` values in place. A vector of slack is overwritten. */
+INLINE void R(exponentials)(REAL *values, ptrdiff_t count) {
+    R(store)(values + count, R(fill)(-(REAL)INFINITY));
+    for (ptrdiff_t j = 0; j < count; j += LANES) R(store)(values + j, R(exponential)(R(load)(values + j)));
+}
+
+/* The sum of `count` values, which have two vectors of slack. Two at a time: most rows then take the same branch. */
+INLINE REAL R(sum_values)(const REAL *values, ptrdiff_t count) {
+    static const REAL lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    VREAL sum[2] = {{0}, {0}};
+    for (ptrdiff_t j = 0; j < count; j += 2 * LANES)
+        UNROLL for (int u = 0; u < 2; u++) {
+            const __typeof__(sum[0] < sum[1]) there = R(load)(lanes) < R(fill)((REAL)(count - j - u * LANES));
+            sum[u] += (VREAL)((__typeof__(there))R(load)(values + j + u * LANES) & there);
+        }
+    sum[0] += sum[1];
 #if REAL_BITS == 32 && defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)sum);
+    return _mm512_reduce_add_ps((__m512)sum[0]);
 #else
     REAL total = 0;
-    for (int j = 0; j < LANES; j++) total += sum[j];
+    for (int j = 0; j < LANES; j++) total += sum[0][j];
     return total;
 #endif
 }
 
-/* Posteriors values * scale that reach `gate`, to `gamma` and `components`, which have a vector of slack: how many. */
+/* Posteriors values * scale that reach `gate`, to `gamma` and `components`: how many. All have two vectors of slack. */
 INLINE ptrdiff_t R(keep)(const REAL *values, const int32_t *index, ptrdiff_t found, REAL scale, REAL gate,
                          uint16_t *components, REAL *gamma) {
     ptrdiff_t kept = 0;
 #if REAL_BITS == 32 && defined(__AVX512F__)
-    for (ptrdiff_t j = 0; j < found; j += 16) {
-        const __m512 g = _mm512_mul_ps(_mm512_loadu_ps(values + j), _mm512_set1_ps(scale));
-        const __mmask16 there = found - j < 16 ? (__mmask16)((1u << (found - j)) - 1) : (__mmask16)0xffff;
-        const __mmask16 reach = _mm512_mask_cmp_ps_mask(there, g, _mm512_set1_ps(gate), _CMP_GE_OQ);
-        _mm512_storeu_ps(gamma + kept, _mm512_maskz_compress_ps(reach, g));
-        const __m512i which = _mm512_maskz_compress_epi32(reach, _mm512_loadu_si512(index + j));
-        _mm256_storeu_si256((__m256i *)(components + kept), _mm512_cvtepi32_epi16(which));
-        kept += __builtin_popcount(reach);
+    for (ptrdiff_t j = 0; j < found; j += 32) {
+        const uint32_t there = found - j < 32 ? (1u << (found - j)) - 1 : ~0u;
+        UNROLL for (int u = 0; u < 32; u += 16) {
+            const __m512 g = _mm512_mul_ps(_mm512_loadu_ps(values + j + u), _mm512_set1_ps(scale));
+            const __mmask16 reach =
+                _mm512_mask_cmp_ps_mask((__mmask16)(there >> u), g, _mm512_set1_ps(gate), _CMP_GE_OQ);
+            _mm512_storeu_ps(gamma + kept, _mm512_maskz_compress_ps(reach, g));
+            const __m512i which = _mm512_maskz_compress_epi32(reach, _mm512_loadu_si512(index + j + u));
+            _mm256_storeu_si256((__m256i *)(components + kept), _mm512_cvtepi32_epi16(which));
+            kept += __builtin_popcount(reach);
+        }
     }
 #else
     for (ptrdiff_t j = 0; j < found; j++) {
@@ -181,6 +243,8 @@ INLINE ptrdiff_t R(keep)(const REAL *values, const int32_t *index, ptrdiff_t fou
 }
 
 #undef SMALLEST
+#undef GROUP
+#define GROUP 16 /* rows whose posteriors are found together */
 #if REAL_BITS == 32
 #define SMALLEST 1e-37f /* below it a float exponential is clamped: no posterior at all */
 #else
@@ -191,9 +255,9 @@ typedef struct {
     const fvlrp_model *model;
     REAL *features; /* (tile + slack, 2 stride): [y^2, y] */
     REAL *logits;   /* (tile + slack, padded K) */
-    REAL *values;   /* padded K and a vector of slack */
+    REAL *values;   /* GROUP rows of padded K at most, one after the other, and two vectors of slack */
     int32_t *index; /* the same */
-    REAL *last_gamma; /* the same: a row's entries where the output has no slack left */
+    REAL *last_gamma; /* padded K and two vectors of slack: a row's entries where the output has no slack left */
     uint16_t *last_index;
     ptrdiff_t padded;
     REAL cut;       /* log of the smallest posterior, relative to the largest, that is worth an exponential */
@@ -205,10 +269,10 @@ static int R(assigner_open)(R(assigner) *a, const fvlrp_model *model) {
     a->padded = (model->components + LANES - 1) / LANES * LANES;
     a->features = scratch(rows * 2 * model->stride, sizeof(REAL));
     a->logits = scratch(rows * a->padded, sizeof(REAL));
-    a->values = scratch(a->padded + LANES, sizeof(REAL));
-    a->index = scratch(a->padded + LANES, sizeof(int32_t));
-    a->last_gamma = scratch(a->padded + LANES, sizeof(REAL));
-    a->last_index = scratch(a->padded + LANES, sizeof(uint16_t));
+    a->values = scratch(GROUP * a->padded + 2 * LANES, sizeof(REAL));
+    a->index = scratch(GROUP * a->padded + 2 * LANES, sizeof(int32_t));
+    a->last_gamma = scratch(a->padded + 2 * LANES, sizeof(REAL));
+    a->last_index = scratch(a->padded + 2 * LANES, sizeof(uint16_t));
     /* What each component left out takes from the sum is below exp(-margin) of the gate; of a high gate, which many
      * components together may reach, below that of 1e-6. */
     const double margin = REAL_BITS == 32 ? 5 : 35, gate = model->gate < 1e-6 ? model->gate : 1e-6;
@@ -228,6 +292,49 @@ static void R(assigner_close)(R(assigner) *a) {
     free(a->last_index);
 }
 
+/* What the logits of a row leave out: the means over the components of their coefficients. */
+static double R(left_out)(const fvlrp_model *model, const REAL *y) {
+    const ptrdiff_t stride = model->stride;
+    const double *centre = model->centre;
+    double sum = centre[2 * stride];
+    for (ptrdiff_t d = 0; d < model->dims; d++) sum += (centre[d] * (double)y[d] + centre[stride + d]) * (double)y[d];
+    return sum;
+}
+
+/* Posteriors of rows first .. first + rows - 1 of a tile from their logits, step by step: a row's steps wait for each
+ * other, those of several rows do not. Returns how many rows fitted. */
+static ptrdiff_t R(assign_group)(R(assigner) *a, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t capacity, int64_t *indptr,
+                                 uint16_t *index, REAL *gamma, double *loglik) {
+    const ptrdiff_t padded = a->padded;
+    const REAL gate = a->model->gate > 0 ? (REAL)a->model->gate : SMALLEST, *logits = a->logits + first * padded;
+    REAL largest[GROUP], sum[GROUP];
+    ptrdiff_t starts[GROUP + 1] = {0};
+    for (ptrdiff_t r = 0; r < rows; r++) largest[r] = R(largest)(logits + r * padded, padded);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        starts[r + 1] = starts[r] + R(compress)(logits + r * padded, padded, largest[r] + a->cut, largest[r],
+                                                a->values + starts[r], a->index + starts[r]);
+    R(exponentials)(a->values, starts[rows]);
+    for (ptrdiff_t r = 0; r < rows; r++) sum[r] = R(sum_values)(a->values + starts[r], starts[r + 1] - starts[r]);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const REAL *values = a->values + starts[r], scale = 1 / sum[r];
+        const int32_t *which = a->index + starts[r];
+        const ptrdiff_t found = starts[r + 1] - starts[r];
+        int64_t at = indptr[first + r];
+        if (at + found + 2 * LANES <= capacity) {
+            at += R(keep)(values, which, found, scale, gate, index + at, gamma + at);
+        } else { /* near the end, whole vectors would be written past it */
+            const ptrdiff_t kept = R(keep)(values, which, found, scale, gate, a->last_index, a->last_gamma);
+            if (at + kept > capacity) return r;
+            memcpy(index + at, a->last_index, (size_t)kept * sizeof(uint16_t));
+            memcpy(gamma + at, a->last_gamma, (size_t)kept * sizeof(REAL));
+            at += kept;
+        }
+        indptr[first + r + 1] = at;
+        if (loglik) loglik[first + r] = (double)largest[r] + log((double)sum[r]);
+    }
+    return rows;
+}
+
 /* Posteriors of a tile of m <= TILE rows. Entries go to index[at...], gamma[at...]; returns how many rows fitted. */
 static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t capacity, int64_t *indptr,
                            uint16_t *index, REAL *gamma, double *loglik) {
@@ -243,32 +350,11 @@ static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t
     }
     R(gemm)(a->features, 2 * stride, m, 2 * stride, model->logits, model->components, model->offset, a->logits, padded);
 
-    const REAL gate = model->gate > 0 ? (REAL)model->gate : SMALLEST;
-    int64_t at = indptr[0];
-    for (ptrdiff_t i = 0; i < m; i++) {
-        const REAL *l = a->logits + i * padded;
-        const REAL largest = R(largest)(l, padded);
-        const ptrdiff_t found = R(compress)(l, padded, largest + a->cut, largest, a->values, a->index);
-        const REAL sum = R(exponentials)(a->values, found);
-        if (at + found + LANES <= capacity) {
-            at += R(keep)(a->values, a->index, found, 1 / sum, gate, index + at, gamma + at);
-        } else { /* near the end, whole vectors would be written past it */
-            const ptrdiff_t kept = R(keep)(a->values, a->index, found, 1 / sum, gate, a->last_index, a->last_gamma);
-            if (at + kept > capacity) return i;
-            memcpy(index + at, a->last_index, (size_t)kept * sizeof(uint16_t));
-            memcpy(gamma + at, a->last_gamma, (size_t)kept * sizeof(REAL));
-            at += kept;
-        }
-        indptr[i + 1] = at;
-        if (loglik) {
-            const double *centre = model->centre;
-            double constant = centre[2 * stride];
-            for (ptrdiff_t d = 0; d < model->dims; d++) {
-                const double v = y[i * stride + d];
-                constant += (centre[d] * v + centre[stride + d]) * v;
-            }
-            loglik[i] = constant + (double)largest + log((double)sum);
-        }
+    for (ptrdiff_t i = 0; i < m; i += GROUP) {
+        const ptrdiff_t rows = m - i < GROUP ? m - i : GROUP;
+        const ptrdiff_t fitted = R(assign_group)(a, i, rows, capacity, indptr, index, gamma, loglik);
+        for (ptrdiff_t r = i; loglik && r < i + fitted; r++) loglik[r] += R(left_out)(model, y + r * stride);
+        if (fitted < rows) return i + fitted;
     }
     return m;
 }
