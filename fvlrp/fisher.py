@@ -160,8 +160,13 @@ class Fisher:
             self._packed[key] = (model, *model.encode(zero))
         return self._packed[key]
 
-    def forward(self, descriptors: Descriptors, dtype=np.float32, n_jobs=None) -> tuple[np.ndarray, Pooled]:
-        """Sums S float64 (cells, 2, K, D) of Psi over each pyramid cell, and what the way back needs."""
+    def forward(
+        self, descriptors: Descriptors, dtype=np.float32, n_jobs=None, keep: bool = True
+    ) -> tuple[np.ndarray, Pooled | None]:
+        """Sums S float64 (cells, 2, K, D) of Psi over each pyramid cell, and what the way back needs.
+
+        Where that is not to be kept (None), the pieces write into the same memory, which stays in cache.
+        """
         model, zero, zero_sums = self.packed(dtype)
         layout = layout_of(descriptors.geometry, self.pyramid)
         zeroed = descriptors.zeroed
@@ -171,7 +176,12 @@ class Fisher:
             zeros.append(rows[empty])
             rows = rows[~empty]
             pieces += [(cell, rows[at : at + PIECE]) for at in range(0, len(rows), PIECE)]
-        room = model.room([len(rows) for _, rows in pieces])
+        lengths = [len(rows) for _, rows in pieces]
+        if keep or threads.count(n_jobs) > 1:
+            room = model.room(lengths)
+        else:
+            (widest,) = model.room([max(lengths, default=0)])
+            room = [(widest[0][:n], *widest[1:]) for n in lengths]
         done = threads.run(
             [
                 partial(model.encode, descriptors.values, rows, place)
@@ -193,6 +203,8 @@ class Fisher:
         s0, s1, s2 = (np.einsum("cf,f...->c...", member, s) for s in (s0, s1, s2))
         by_u = 1 / np.sqrt(self.weights)[:, None]
         sums = np.stack([s1 * by_u, (s2 - s0[..., None]) * (by_u / np.sqrt(2))], axis=1)
+        if not keep:
+            return sums, None
         counts = layout.member.T.astype(np.int64) @ np.array([len(rows) for rows in layout.rows], np.int64)
         saved = Pooled(
             descriptors,
@@ -469,7 +481,7 @@ class FisherStack:
         grey = self.grey(image)
         if mirror:
             grey = np.ascontiguousarray(grey[:, ::-1])
-        sums, _ = self.fisher.forward(self.sift.extract_grey(grey, n_jobs), dtype, n_jobs)
+        sums, _ = self.fisher.forward(self.sift.extract_grey(grey, n_jobs), dtype, n_jobs, keep=False)
         return self.normalise.forward(sums)[0]
 
     def scores(self, image, dtype=np.float32, n_jobs=None) -> np.ndarray:
