@@ -44,7 +44,7 @@ class DiagonalGMM(DensityMixin, BaseEstimator):
         Smallest variance of a component, in units of the data's variance in that dimension.
     max_iter : int, default 100
         Iterations over all rows, and over each share of them before.
-    tol : float, default 1e-3
+    tol : float, default 5e-4
         EM stops when an iteration adds less than this share of all the log-likelihood gained so far.
     n_init_samples : int, default 50000
         Rows that EM looks at first, chosen at random. Where it has settled on them it goes on with five times as many,
@@ -71,7 +71,7 @@ class DiagonalGMM(DensityMixin, BaseEstimator):
         weights="smoothed",
         variance_floor=0.01,
         max_iter=100,
-        tol=1e-3,
+        tol=5e-4,
         n_init_samples=50_000,
         random_state=None,
         n_jobs=None,
