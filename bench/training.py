@@ -4,6 +4,7 @@ import sys
 import threading
 from functools import partial
 from time import perf_counter
+from typing import ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -25,7 +26,7 @@ GATES = {"Fisher vectors under one mixture": 5e-3, "log-likelihood": 1e-3}  # re
 class Timed(FisherVectorClassifier):
     """The classifier, with the seconds of each phase of `fit` in the dictionary `SECONDS`."""
 
-    SECONDS = {}
+    SECONDS: ClassVar[dict[str, float]] = {}
 
     def fit(self, images, labels, class_names=None):
         self.SECONDS.clear()
@@ -67,7 +68,10 @@ def compare(folder: str, count: int, jobs: int = 1, say=sys.stdout) -> int:
     samples = 1_000_000 * count // PHOTOGRAPHS
     clf = Timed(n_samples=samples, random_state=0, n_jobs=jobs)
     rows, expect = [], DiagonalGMM._expect
-    with threadpool_limits(jobs), patch.object(DiagonalGMM, "_expect", lambda gmm, X: rows.append(len(X)) or expect(gmm, X)):
+    with (
+        threadpool_limits(jobs),
+        patch.object(DiagonalGMM, "_expect", lambda gmm, X: rows.append(len(X)) or expect(gmm, X)),
+    ):
         clf.fit(paths, labels, names)
     ours = clf.SECONDS
     peer = Peer(clf, rows, jobs)
@@ -93,22 +97,31 @@ def compare(folder: str, count: int, jobs: int = 1, say=sys.stdout) -> int:
 def disagreement(clf, paths) -> float:
     """Largest relative difference of the improved Fisher vectors of both sides under one projection and mixture."""
     gmm = clf.gmm_
-    encoder = Encoder(clf.pca_.components_, (gmm.weights_, gmm.means_, gmm.covariances_), clf)
+    mixture = (gmm.weights_, gmm.means_, gmm.covariances_)
+    encoder = Encoder(clf.pca_.components_, mixture, clf.pyramid, clf.max_height)
     return max(relative(encoder.code(path), clf._stack.encode(path)) for path in paths)
 
 
-def descriptors(path, clf) -> tuple[np.ndarray, Geometry]:
-    grey = images.grey(path, clf.max_height)
+def descriptors(path, max_height) -> tuple[np.ndarray, Geometry]:
+    grey = images.grey(path, max_height)
     geometry = Geometry(*grey.shape)
     return peers.vlfeat_sift(grey, geometry, quantize=True), geometry
+
+
+def some(max_height, share: int, path, seed: int) -> np.ndarray:
+    """At most `share` of a photograph's descriptors."""
+    values, _ = descriptors(path, max_height)
+    chosen = np.random.default_rng(seed).choice(len(values), min(share, len(values)), replace=False, shuffle=False)
+    return values[chosen]
 
 
 class Peer:
     """The same training with cyvlfeat and NumPy, as well as we can write it.
 
     Photographs are read and described twice, as fvlrp does: what `PHOTOGRAPHS` of them hold takes 5 GB. Descriptors
-    are bytes; threads run photographs and blocks of rows, with one BLAS thread each; zeroed descriptors are done once.
-    EM starts from the same seeds and runs as often over as many rows as fvlrp's.
+    are bytes, and zeroed ones are done once. Threads run photographs and blocks of rows, with one BLAS thread each;
+    cyvlfeat holds the interpreter's lock meanwhile, so its SIFT gains nothing from a second. EM starts from seeds
+    chosen by the same rule and runs as often over as many rows as fvlrp's.
 
     Parameters
     ----------
@@ -123,20 +136,15 @@ class Peer:
         self.clf, self.rows, self.jobs, self.seconds = clf, rows, jobs, {}
 
     def fit(self, paths, labels, samples: int) -> None:
+        share, height = samples // len(paths), self.clf.max_height
         start = perf_counter()
 
         def lap(phase: str) -> None:
             self.seconds[phase] = perf_counter() - start - sum(self.seconds.values())
 
-        share = samples // len(paths)
-
-        def some(i: int) -> np.ndarray:
-            values, _ = descriptors(paths[i], self.clf)
-            random = np.random.default_rng(i)
-            return values[random.choice(len(values), min(share, len(values)), replace=False, shuffle=False)]
-
         with threadpool_limits(1):
-            sample = np.concatenate(threads.run([partial(some, i) for i in range(len(paths))], self.jobs))
+            items = [partial(some, height, share, path, seed) for seed, path in enumerate(paths)]
+            sample = np.concatenate(threads.run(items, self.jobs))
         lap("descriptors")
         with threadpool_limits(self.jobs):
             basis = principal(sample, self.clf.n_pca)
@@ -145,14 +153,9 @@ class Peer:
         with threadpool_limits(1):
             self.mixture = expectation_maximisation(self.y, self.clf.n_components, self.rows, self.jobs)
         lap("mixture")
-        encoder = Encoder(basis, self.mixture, self.clf)
-        codes = np.empty((len(paths), encoder.length), np.float32)
-
-        def code(i: int) -> None:
-            codes[i] = encoder.code(paths[i])
-
+        encoder = Encoder(basis, self.mixture, self.clf.pyramid, height)
         with threadpool_limits(1):
-            threads.run([partial(code, i) for i in range(len(paths))], self.jobs)
+            codes = np.array(threads.run([partial(encoder.code, path) for path in paths], self.jobs))
         lap("codes")
         with threadpool_limits(self.jobs):
             gram = codes @ codes.T
@@ -215,7 +218,7 @@ class Posteriors:
 
 
 def expectation_maximisation(y: np.ndarray, components: int, schedule: list[int], jobs: int) -> tuple[np.ndarray, ...]:
-    """A diagonal mixture: weights, means, variances in float64. Every iteration sees as many rows as `schedule` says."""
+    """A diagonal mixture: weights, means, variances in float64. `schedule` lists the rows of every iteration."""
     random = np.random.RandomState(0)
     order, spread, dims = random.permutation(len(y)), y.var(axis=0, dtype=np.float64), y.shape[1]
     few = y[np.sort(order[: min(SEEDS * components, schedule[0])])]
@@ -252,17 +255,17 @@ def expectation_maximisation(y: np.ndarray, components: int, schedule: list[int]
 class Encoder:
     """Improved Fisher vectors of photographs. Every descriptor is encoded once, into its finest pyramid cell."""
 
-    def __init__(self, basis: np.ndarray, mixture: tuple, clf):
+    def __init__(self, basis: np.ndarray, mixture: tuple, pyramid, max_height):
         self.basis_t = np.ascontiguousarray(basis.T, np.float32)
         self.weights, self.means, variances = mixture
         self.deviations = np.sqrt(variances)
-        self.model, self.clf = Posteriors(self.weights, self.means, variances), clf
-        self.length = 2 * self.means.size * sum(rows * cols for rows, cols in clf.pyramid)
+        self.model = Posteriors(self.weights, self.means, variances)
+        self.pyramid, self.max_height = tuple(map(tuple, pyramid)), max_height
 
     def code(self, path) -> np.ndarray:
         """float32 (cells * 2 K D,)."""
-        values, geometry = descriptors(path, self.clf)
-        layout = layout_of(geometry, tuple(map(tuple, self.clf.pyramid)))
+        values, geometry = descriptors(path, self.max_height)
+        layout = layout_of(geometry, self.pyramid)
         zeroed = ~values.any(axis=1)
         dims, block = self.means.shape[1], self.model.BLOCK
         blank = self.model.moments(np.zeros((1, dims), np.float32))
