@@ -127,7 +127,7 @@ def main() -> int:
     if args.pixels:
         return table_of_pixels(args, say)
     if args.train:
-        return training.compare(args.train, args.images, say)
+        return training.compare(args.train, args.images, args.threads or 1, say)
 
     clf = fvlrp.load("voc20")
     names = list(SOURCES)[-2:] if args.quick else list(SOURCES)[: args.photos]

@@ -9,12 +9,17 @@ from sklearn.mixture import GaussianMixture
 from fvlrp.geometry import Geometry
 
 
-def vlfeat_sift(grey: np.ndarray, geometry: Geometry, fast: bool = True, threshold: float = 0.005) -> np.ndarray:
-    """VLFeat's dense SIFT with vl_phow's parameters, float32 (n, 128): what cyvlfeat.sift.phow means to compute.
+def vlfeat_sift(
+    grey: np.ndarray, geometry: Geometry, fast: bool = True, threshold: float = 0.005, quantize: bool = False
+) -> np.ndarray:
+    """VLFeat's dense SIFT with vl_phow's parameters, (n, 128): what cyvlfeat.sift.phow means to compute.
+
+    float32, or uint8 with `quantize`.
 
     cyvlfeat 0.7.1's phow is one pixel off and drops the window size; its dsift is right, and takes as long.
     """
-    out, bottom, right = np.empty((geometry.n, 128), np.float32), grey.shape[0] - 1, grey.shape[1] - 1
+    out = np.empty((geometry.n, 128), np.uint8 if quantize else np.float32)
+    bottom, right = grey.shape[0] - 1, grey.shape[1] - 1
     for scale in geometry.scales:
         sigma = scale.bin_size / 6
         smooth = gaussian_filter(grey, sigma, mode="nearest", radius=int(np.ceil(4 * sigma)))
@@ -26,7 +31,7 @@ def vlfeat_sift(grey: np.ndarray, geometry: Geometry, fast: bool = True, thresho
             window_size=1.5,
             norm=True,
             fast=fast,
-            float_descriptors=True,
+            float_descriptors=not quantize,
         )
         values[frames[:, 2] < threshold] = 0
         out[scale.slice] = values

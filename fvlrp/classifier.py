@@ -6,6 +6,7 @@ defaults are the set-up of Chatfield et al. (BMVC 2011), which the paper explain
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -152,11 +153,16 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
         images = batch(images)
         signs, classes, multilabel = parse_labels(labels, len(images), class_names)
         self._check()
-        random = check_random_state(self.random_state)
+        # An image that cannot be read, or an interrupt, leaves what an earlier fit has learned as it was.
+        learned = copy.copy(self)
+        learned.classes_, learned.multilabel_ = classes, multilabel
+        learned._learn(images, signs, check_random_state(self.random_state))
+        vars(self).update(vars(learned))
+        return self
+
+    def _learn(self, images, signs: np.ndarray, random) -> None:
         sift = self._sift()
         sample = self._sample(images, sift, random)
-        # Every image was readable: from here on, what an earlier fit has learned is replaced.
-        self.classes_, self.multilabel_ = classes, multilabel
         self.pca_ = self._fit_pca(sample)
         projected = self._project(sample)
         del sample
@@ -179,7 +185,6 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
             self._fit_svm(codes, np.concatenate([signs, signs]) if self.mirror else signs, random)
             del codes
         self._adopt()
-        return self
 
     def _check(self) -> None:
         if isinstance(self.C, str):
@@ -237,7 +242,8 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
         def one(i: int, seed: int) -> np.ndarray:
             values = naming(images, i, lambda image: sift.extract_grey(stack.grey(image)).values)
             if len(values) > share:
-                values = values[np.sort(np.random.RandomState(seed).choice(len(values), share, replace=False))]
+                chosen = np.random.default_rng(seed).choice(len(values), share, replace=False, shuffle=False)
+                values = values[np.sort(chosen)]
             progress.step()
             return values
 
@@ -246,8 +252,9 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
     def _fit_pca(self, sample: np.ndarray) -> Projection:
         mean = sample.mean(axis=0, dtype=np.float64)
         covariance = np.zeros((sample.shape[1],) * 2)
-        for at in range(0, len(sample), 1 << 16):
-            block = sample[at : at + (1 << 16)] - mean
+        single = mean.astype(np.float32)
+        for at in range(0, len(sample), 2048):  # rows whose float products stay in cache, and exact to 1e-6
+            block = sample[at : at + 2048] - single
             covariance += block.T @ block
         _, vectors = np.linalg.eigh(covariance)
         components = vectors.T[::-1][: self.n_pca]
@@ -261,8 +268,11 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
 
         model = Model(self.pca_.components_, self.pca_.mean_, None, None, None)
         out = np.empty((len(sample), self.n_pca), np.float32)
-        for at in range(0, len(sample), 1 << 16):
-            out[at : at + (1 << 16)] = model.project(np.ascontiguousarray(sample[at : at + (1 << 16)]))[:, : self.n_pca]
+
+        def block(at: int) -> None:
+            out[at : at + 4096] = model.project(sample[at : at + 4096])[:, : self.n_pca]
+
+        threads.run([partial(block, at) for at in range(0, len(sample), 4096)], self.n_jobs)
         return out
 
     def _encode(self, images, folder: str) -> np.ndarray:
@@ -287,8 +297,8 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
         from sklearn.svm import SVC
 
         gram = np.zeros((len(codes),) * 2)
-        for at in range(0, codes.shape[1], 1 << 14):
-            block = np.ascontiguousarray(codes[:, at : at + (1 << 14)])
+        for at in range(0, codes.shape[1], 1 << 12):
+            block = codes[:, at : at + (1 << 12)]
             gram += block @ block.T
         columns = [1] if len(self.classes_) == 2 and not self.multilabel_ else range(len(self.classes_))
         self.C_ = (
@@ -304,8 +314,8 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
             duals[row, used[svm.support_]] = svm.dual_coef_[0]
             self.intercept_[row] = svm.intercept_[0]
         self.coef_ = np.empty((len(columns), codes.shape[1]), np.float32)
-        for at in range(0, codes.shape[1], 1 << 14):
-            self.coef_[:, at : at + (1 << 14)] = duals @ codes[:, at : at + (1 << 14)]
+        for at in range(0, codes.shape[1], 1 << 10):  # codes become double: as many as stay in cache
+            self.coef_[:, at : at + (1 << 10)] = duals @ codes[:, at : at + (1 << 10)]
 
     # What applying a model depends on. Where descriptors are taken, and what counts as no posterior, may change after
     # fitting: a Fisher vector is a mean over descriptors. What a descriptor is, and which cell, component and dimension

@@ -210,8 +210,13 @@ class Fisher:
             self._packed[key] = (model, *model.encode(zero))
         return self._packed[key]
 
-    def forward(self, descriptors: Descriptors, dtype=np.float32, n_jobs=None) -> tuple[np.ndarray, Pooled]:
-        """Sums S float64 (cells, 2, K, D) of Psi over each pyramid cell, and what the way back needs."""
+    def forward(
+        self, descriptors: Descriptors, dtype=np.float32, n_jobs=None, keep: bool = True
+    ) -> tuple[np.ndarray, Pooled | None]:
+        """Sums S float64 (cells, 2, K, D) of Psi over each pyramid cell, and what the way back needs.
+
+        Where that is not to be kept (None), one piece after another writes into the same memory, which stays in cache.
+        """
         model, zero, zero_sums = self.packed(dtype)
         layout = layout_of(descriptors.geometry, self.pyramid)
         pieces, zeros = [], []
@@ -219,8 +224,13 @@ class Fisher:
             empty = descriptors.zeroed[rows]
             zeros.append(rows[empty])
             pieces += [(cell, piece) for piece in _pieces(rows[~empty])]
-        if len(descriptors) <= KEEP:
-            room = model.room([len(rows) for _, rows in pieces])
+        lengths = [len(rows) for _, rows in pieces]
+        if not keep and threads.count(n_jobs) == 1:
+            (widest,) = model.room([max(lengths, default=0)])
+            room = [(widest[0][:n], *widest[1:]) for n in lengths]
+        else:
+            room = model.room(lengths) if len(descriptors) <= KEEP else None
+        if room:
             tasks = [
                 partial(model.encode, descriptors.values, rows, place)
                 for (_, rows), place in zip(pieces, room, strict=True)
@@ -231,6 +241,8 @@ class Fisher:
         parts = [(cell, 1, part) for (cell, _), (_, part) in zip(pieces, done, strict=True)]
         parts += [(cell, len(rows), zero_sums) for cell, rows in enumerate(zeros) if len(rows)]
         sums, occupancy = _kernels.merge(parts, layout.member, self.weights, self.means.shape[1])
+        if not keep:
+            return sums, None
         counts = layout.member.T.astype(np.int64) @ np.array([len(rows) for rows in layout.rows], np.int64)
         encoded = tuple((cell, rows, one) for (cell, rows), (one, _) in zip(pieces, done, strict=True))
         return sums, Pooled(descriptors, layout, encoded, tuple(zeros), zero, sums, occupancy, counts)
@@ -433,7 +445,7 @@ class FisherStack:
         grey = self.grey(image)
         if mirror:
             grey = np.ascontiguousarray(grey[:, ::-1])
-        sums, _ = self.fisher.forward(self.sift.extract_grey(grey, n_jobs), dtype, n_jobs)
+        sums, _ = self.fisher.forward(self.sift.extract_grey(grey, n_jobs), dtype, n_jobs, keep=False)
         return self.normalise.forward(sums)[0]
 
     def scores(self, image, dtype=np.float32, n_jobs=None) -> np.ndarray:

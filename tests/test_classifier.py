@@ -275,6 +275,22 @@ def test_a_fit_that_is_refused_leaves_the_model_alone(pieces):
     assert clf.decision_function(images).tobytes() == scores
 
 
+@pytest.mark.parametrize("stage", ["_sample", "_fit_pca", "_encode", "_fit_svm"])
+def test_an_interrupted_fit_leaves_the_model_alone(pieces, monkeypatch, stage):
+    images, labels = pieces
+    clf = tiny().fit(images, labels)
+    before, scores = state(clf), clf.decision_function(images).tobytes()
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FisherVectorClassifier, stage, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(images[::-1], labels)
+    assert state(clf) == before and clf.decision_function(images).tobytes() == scores
+
+
 # ---- parameters ----
 
 
