@@ -227,12 +227,27 @@ static int bad_windows(const fvlrp_windows *w, ptrdiff_t k, ptrdiff_t n) {
 }
 
 int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
-                  ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
-                  const void *bias, int add, void *c, ptrdiff_t ldc) {
+                  ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb,
+                  const fvlrp_windows *windows, const void *bias, int add, void *c, ptrdiff_t ldc) {
     if (!kernels) return FVLRP_E_ISA;
     if (bad_real(real) || m < 0 || k < 0 || n < 0 || taps < 1 || k % taps) return FVLRP_E_ARGUMENT;
     if (windows ? bad_windows(windows, k, n) : k > 1 && ldb < n) return FVLRP_E_ARGUMENT;
     if (m > 1 && ldc < n) return FVLRP_E_ARGUMENT;
     if (m == 0 || n == 0) return FVLRP_OK;
-    return kernels->product(real, m, k, n, a, row, channel, tap, taps, b, ldb, windows, bias, add, c, ldc);
+    return kernels->product(real, m, k, n, a, row, channel, tap, taps, sign, b, ldb, windows, bias, add, c, ldc);
+}
+
+int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
+                   const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
+                   double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc) {
+    const fvlrp_windows *w = windows;
+    if (!kernels) return FVLRP_E_ISA;
+    if (m < 0 || !w || bad_windows(w, w->channels * 9, w->rows * w->cols) || w->kernel_y != 3 || w->kernel_x != 3)
+        return FVLRP_E_ARGUMENT;
+    if (w->stride_y != 1 || w->stride_x != 1 || w->dilation_y != 1 || w->dilation_x != 1) return FVLRP_E_ARGUMENT;
+    if (!(doubt >= 0 && doubt <= 1) || (whole && (!(doubt > 0) || (m > 1 && ldw < w->rows * w->cols))))
+        return FVLRP_E_ARGUMENT;
+    if (m > 1 && ldc < w->rows * w->cols) return FVLRP_E_ARGUMENT;
+    if (m == 0 || w->rows == 0) return FVLRP_OK;
+    return kernels->winograd(m, a, row, channel, tap, sign, w, image, other, bias, add, doubt, whole, ldw, c, ldc);
 }

@@ -15,6 +15,7 @@
 #include "fisher.c"
 #include "sift_pixels.c"
 #include "product.c"
+#include "winograd.c"
 #undef REAL_BITS
 
 #define REAL_BITS 64
@@ -67,10 +68,10 @@ static int tables(const fvlrp_model *m, ptrdiff_t cells, const double *shares, c
     return BY_REAL(tables, m, cells, shares, member, priors, means, deviations, out);
 }
 static int product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
-                   ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
+                   ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
                    const void *bias, int add, void *c, ptrdiff_t ldc) {
-    return (real == FVLRP_F32 ? product_f32 : product_f64)(m, k, n, a, row, channel, tap, taps, b, ldb, windows, bias,
-                                                           add, c, ldc);
+    return (real == FVLRP_F32 ? product_f32 : product_f64)(m, k, n, a, row, channel, tap, taps, sign, b, ldb, windows,
+                                                           bias, add, c, ldc);
 }
 
 const fvlrp_table TABLE_NAME(FVLRP_ISA) = {
@@ -88,4 +89,5 @@ const fvlrp_table TABLE_NAME(FVLRP_ISA) = {
     .shares = shares,
     .splat = splat,
     .product = product,
+    .winograd = winograd,
 };

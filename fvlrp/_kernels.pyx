@@ -621,8 +621,11 @@ cdef extern from "fvlrp.h" nogil:
         ptrdiff_t first, rows, cols
 
     int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
-                      ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
-                      const void *bias, int add, void *c, ptrdiff_t ldc)
+                      ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb,
+                      const fvlrp_windows *windows, const void *bias, int add, void *c, ptrdiff_t ldc)
+    int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
+                       const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
+                       double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc)
 
 
 def _strided(array, name, shape, dtype, bint writable=False):
@@ -644,7 +647,9 @@ def _strided(array, name, shape, dtype, bint writable=False):
     return row // array.itemsize
 
 
-cdef int multiply(a, b, ptrdiff_t ldb, const fvlrp_windows *windows, ptrdiff_t n, out, bias, bint add) except -1:
+cdef int multiply(
+    a, int sign, b, ptrdiff_t ldb, const fvlrp_windows *windows, ptrdiff_t n, out, bias, bint add
+) except -1:
     """`out` (m, n) from `a` (m, channels, taps) of any strides, and a matrix or the windows of an image."""
     cdef ptrdiff_t m = a.shape[0], taps = a.shape[2], k = a.shape[1] * a.shape[2], row, channel, tap
     if any(stride % a.itemsize for stride in a.strides):
@@ -659,7 +664,7 @@ cdef int multiply(a, b, ptrdiff_t ldb, const fvlrp_windows *windows, ptrdiff_t n
     cdef const void *ps = address(bias)
     cdef void *pc = address(out)
     with nogil:
-        status = fvlrp_product(real, m, k, n, pa, row, channel, tap, taps, pb, ldb, windows, ps, add, pc, ldc)
+        status = fvlrp_product(real, m, k, n, pa, row, channel, tap, taps, sign, pb, ldb, windows, ps, add, pc, ldc)
     return check(status)
 
 
@@ -671,18 +676,19 @@ def _real(a, ndim):
         raise ValueError(f"a must have {ndim} axes, got shape {a.shape}")
 
 
-def product(a, b, out, bias=None, bint add=False):
+def product(a, b, out, bias=None, bint add=False, int sign=0):
     """`out` (m, n) = a (m, k) @ b (k, n) + bias (m,), or added to `out`; all float32 or all float64.
 
-    `a` may have any strides; rows of `b` and `out` are contiguous. `out` overlaps none of the others.
+    `a` may have any strides; rows of `b` and `out` are contiguous. `out` overlaps none of the others. A `sign` above 0
+    takes max(a, 0), one below 0 min(a, 0) in the place of `a`.
     """
     _real(a, 2)
     cdef ptrdiff_t ldb = _strided(b, "b", (a.shape[1], None), a.dtype)
-    multiply(a[:, :, None], b, ldb, NULL, b.shape[1], out, bias, add)
+    multiply(a[:, :, None], sign, b, ldb, NULL, b.shape[1], out, bias, add)
     return out
 
 
-def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bias=None, bint add=False):
+def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bias=None, bint add=False, int sign=0):
     """`out` (m, n) = `a` times the windows of an image, one a column, without the matrix of them.
 
     Parameters
@@ -696,7 +702,7 @@ def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bi
         Pixels of zeros before `x`; negative ones cut it. Behind it there are as many as it takes.
     rows, cols : (begin, end), int
         Half-open band of output rows, and pixels of each: n = (end - begin) * cols.
-    bias, add : as in `product`
+    bias, add, sign : as in `product`
     """
     _real(a, 3)
     take(x, "x", (None, None, None), [a.dtype])
@@ -709,5 +715,58 @@ def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bi
     w.dilation_y, w.dilation_x = dilation
     w.top, w.left = pads[0], pads[1]
     w.first, w.rows, w.cols = rows[0], rows[1] - rows[0], cols
-    multiply(a, x, 0, &w, w.rows * w.cols, out, bias, add)
+    multiply(a, sign, x, 0, &w, w.rows * w.cols, out, bias, add)
+    return out
+
+
+def winograd(
+    a, x, pads, rows, ptrdiff_t cols, out, bias=None, bint add=False, int sign=0, other=None, double doubt=0, whole=None
+):
+    """`convolve` for 3 x 3 windows of stride 1 without dilation, in float32, with a quarter of the multiplications.
+
+    Parameters
+    ----------
+    a : float32 (m, C, 9)
+        Of any strides.
+    x : float32 (C, H, W), C-contiguous
+    pads, rows, cols, out, bias, add, sign
+        As in `convolve`.
+    other : like `x`, optional
+        Meets the weights of the sign opposite to `sign`; the two are added.
+    doubt : float
+        For sums of terms of one sign: results below this part of what the transforms may have cancelled are NaN.
+    whole : float32 (m, n), optional
+        With `doubt`, the same for `whole` - `out`; contiguous rows.
+    """
+    _real(a, 3)
+    take(x, "x", (None, None, None), [np.float32])
+    if other is not None:
+        take(other, "other", x.shape, [np.float32])
+    if a.dtype != np.float32 or a.shape[1:] != (x.shape[0], 9):
+        raise ValueError(f"a must be float32 of shape (any, {x.shape[0]}, 9), got {a.dtype} {a.shape}")
+    if any(stride % a.itemsize for stride in a.strides):
+        raise ValueError("a must have strides of whole elements")
+    cdef fvlrp_windows w
+    w.channels, w.height, w.width = x.shape
+    w.kernel_y = w.kernel_x = 3
+    w.stride_y = w.stride_x = w.dilation_y = w.dilation_x = 1
+    w.top, w.left = pads[0], pads[1]
+    w.first, w.rows, w.cols = rows[0], rows[1] - rows[0], cols
+    cdef ptrdiff_t m = a.shape[0], row, channel, tap, ldw = 0
+    row, channel, tap = (stride // a.itemsize for stride in a.strides)
+    cdef ptrdiff_t ldc = _strided(out, "out", (m, w.rows * w.cols), a.dtype, True)
+    if whole is not None:
+        ldw = _strided(whole, "whole", (m, w.rows * w.cols), a.dtype)
+    if bias is not None:
+        take(bias, "bias", (m,), [a.dtype])
+    cdef const float *pa = <const float *>address(a)
+    cdef const float *px = <const float *>address(x)
+    cdef const float *po = <const float *>address(other)
+    cdef const float *ps = <const float *>address(bias)
+    cdef const float *pw = <const float *>address(whole)
+    cdef float *pc = <float *>address(out)
+    cdef int status
+    with nogil:
+        status = fvlrp_winograd(m, pa, row, channel, tap, sign, &w, px, po, ps, add, doubt, pw, ldw, pc, ldc)
+    check(status)
     return out
