@@ -184,16 +184,38 @@ static void winograd_inputs(const winograd_job *job, ptrdiff_t t, ptrdiff_t coun
 
 /* ---- filters ---- */
 
-/* Taps of `depth` channels from k on and of `width` outputs from o on, outputs last: (depth, 9, width). */
-static void winograd_taps(const winograd_job *job, ptrdiff_t o, ptrdiff_t width, ptrdiff_t k, ptrdiff_t depth, float *to) {
-    const ptrdiff_t count = job->m - o < width ? job->m - o : width;
-    for (ptrdiff_t i = 0; i < depth; i++) {
-        const float *from = job->a + o * job->row + (k + i) % job->w->channels * job->channel;
-        for (int t = 0; t < 9; t++, to += width) {
-            ptrdiff_t l = 0;
-            for (; l < count; l++) to[l] = from[t * job->tap + l * job->row];
-            for (; l < width; l++) to[l] = 0;
-        }
+/* Nine taps of LANES filters that follow one another. A block of 16 x 16 reads seven values too much. */
+INLINE void winograd_turn(const float *from, int backwards, float *to, ptrdiff_t width) {
+#if VBYTES == 64
+    float block[LANES * LANES] __attribute__((aligned(64)));
+    transpose(from, 9, block, LANES);
+    UNROLL for (int t = 0; t < 9; t++) R(store)(to + (backwards ? 8 - t : t) * width, R(load)(block + t * LANES));
+#else
+    for (int t = 0; t < 9; t++)
+        for (int l = 0; l < LANES; l++) to[(backwards ? 8 - t : t) * width + l] = from[l * 9 + t];
+#endif
+}
+
+/* Taps of `depth` channels from c on and of `width` outputs from o on, outputs last: (depth, 9, width). */
+static void winograd_taps(const winograd_job *job, ptrdiff_t o, ptrdiff_t width, ptrdiff_t c, ptrdiff_t depth, float *to) {
+    const ptrdiff_t count = job->m - o < width ? job->m - o : width, row = job->row, tap = job->tap;
+    const ptrdiff_t whole = count / LANES * LANES, lines = depth * 9;
+    ptrdiff_t done = 0; /* lines whose whole vectors are there */
+    if (job->channel == 9 && tap == 1)
+        for (; done + LANES <= lines; done += LANES)
+            for (ptrdiff_t l = 0; l < whole; l += LANES)
+                transpose(job->a + (o + l) * row + c * 9 + done, row, to + done * width + l, width);
+    /* What winograd_turn reads too much lies in the next filter, or in the next channel's first. */
+    if (row == 9 && (tap == 1 || tap == -1) && job->channel >= 9 * job->m)
+        for (; done < lines && (c + done / 9 + 1 < job->w->channels || o + whole < job->m); done += 9)
+            for (ptrdiff_t l = 0; l < whole; l += LANES)
+                winograd_turn(job->a + (o + l) * 9 + (c + done / 9) * job->channel - (tap < 0 ? 8 : 0), tap < 0,
+                              to + done * width + l, width);
+    for (ptrdiff_t j = 0; j < lines; j++) {
+        const float *from = job->a + o * row + (c + j / 9) * job->channel + j % 9 * tap;
+        ptrdiff_t l = j < done ? whole : 0;
+        for (; l < count; l++) to[j * width + l] = from[l * row];
+        for (; l < width; l++) to[j * width + l] = 0;
     }
 }
 
@@ -222,48 +244,61 @@ INLINE void winograd_weights(const winograd_job *job, int sign, const float *tap
 /* U: (points, panels, depth, WIDE) from taps; the last panel can be narrower. */
 static void winograd_filters(const winograd_job *job, ptrdiff_t k, ptrdiff_t depth, const float *taps, ptrdiff_t width,
                              float *u) {
+    const int sign = k < job->w->channels ? job->sign : -job->sign;
     for (ptrdiff_t o = 0; o < width; o += R(WIDE)) {
         const ptrdiff_t wide = width - o < R(WIDE) ? width - o : R(WIDE);
-        for (ptrdiff_t i = 0; i < depth; i++) {
-            const int sign = k + i < job->w->channels ? job->sign : -job->sign;
+        for (ptrdiff_t i = 0; i < depth; i++)
             for (ptrdiff_t l = 0; l < wide; l += LANES)
                 winograd_weights(job, sign, taps + i * 9 * width + o + l, width, u + o * depth + i * wide + l);
-        }
     }
 }
 
 /* ---- output ---- */
 
-/* A result that the transforms may have spoilt is no number: below `doubt` of what they cancelled, or of `whole` so
- * close to it. */
-INLINE vfloat winograd_sure(const winograd_job *job, vfloat y, vfloat whole, vfloat size) {
-    const vfloat least = job->doubt * size;
-    const vint spoilt = (size_of(y) < least) | (job->whole ? size_of(whole - y) < least : (vint){0});
+/* A result that the transforms may have spoilt is no number: below `least`, or that close to `whole`. */
+INLINE vfloat winograd_sure(vfloat y, vfloat whole, vfloat least) {
+    const vint spoilt = (size_of(y) < least) | (size_of(whole - y) < least);
     return (vfloat)((vint)y | (spoilt & 0x7fc00000));
 }
 
-/* LANES pixels of one row of LANES outputs from o on, to where they belong: `pixels` of them are inside. */
-INLINE void winograd_write(const winograd_job *job, const float *block, const float *sizes, ptrdiff_t o, ptrdiff_t at,
+INLINE vfloat load_some(const float *from, ptrdiff_t count) {
+    if (count == LANES) return R(load)(from);
+    float part[LANES] __attribute__((aligned(64))) = {0};
+    memcpy(part, from, (size_t)count * sizeof(float));
+    return R(load)(part);
+}
+
+INLINE void store_some(float *to, vfloat v, ptrdiff_t count) {
+    if (count == LANES) {
+        R(store)(to, v);
+        return;
+    }
+    float part[LANES] __attribute__((aligned(64)));
+    R(store)(part, v);
+    memcpy(to, part, (size_t)count * sizeof(float));
+}
+
+/* A line of pixels, channels last, to where it belongs: `pixels` of them and LANES outputs from o on, or what there is
+ * of them. `sizes` are channels first. */
+static void winograd_write(const winograd_job *job, const float *line, const float *sizes, ptrdiff_t o, ptrdiff_t at,
                            ptrdiff_t pixels) {
-    const ptrdiff_t outputs = job->m - o < LANES ? job->m - o : LANES;
+    const ptrdiff_t outputs = job->m - o < LANES ? job->m - o : LANES, ldc = job->ldc, ldw = job->whole ? job->ldw : 0;
+    float *to = job->c + o * ldc + at, block[LANES * LANES] __attribute__((aligned(64)));
+    const int add = job->add, check = job->points > POINTS;
+    if (pixels == LANES && outputs == LANES && !add && !check) {
+        transpose(line, LANES, to, ldc);
+        return;
+    }
+    transpose(line, LANES, block, LANES);
+    const float *whole = job->whole ? job->whole + o * ldw + at : NULL, doubt = job->doubt;
     for (ptrdiff_t l = 0; l < outputs; l++) {
-        float *to = job->c + (o + l) * job->ldc + at, part[LANES] __attribute__((aligned(64))) = {0};
-        const float *whole = job->whole ? job->whole + (o + l) * job->ldw + at : NULL;
-        vfloat y = R(load)(block + l * LANES), before = {0};
-        if (job->add) {
-            memcpy(part, to, (size_t)pixels * sizeof(float));
-            y += pixels == LANES ? R(load)(to) : R(load)(part);
+        vfloat y = R(load)(block + l * LANES);
+        if (add) y += load_some(to + l * ldc, pixels);
+        if (check) {
+            const vfloat least = doubt * R(load)(sizes + l * LANES);
+            y = winograd_sure(y, whole ? load_some(whole + l * ldw, pixels) : y + y, least);
         }
-        if (job->points > POINTS) {
-            if (whole) memcpy(part, whole, (size_t)pixels * sizeof(float)), before = R(load)(part);
-            y = winograd_sure(job, y, before, R(load)(sizes + l * LANES));
-        }
-        if (pixels == LANES) {
-            R(store)(to, y);
-            continue;
-        }
-        R(store)(part, y);
-        memcpy(to, part, (size_t)pixels * sizeof(float));
+        store_some(to + l * ldc, y, pixels);
     }
 }
 
@@ -271,9 +306,8 @@ INLINE void winograd_write(const winograd_job *job, const float *block, const fl
 INLINE void winograd_back(const winograd_job *job, ptrdiff_t t, ptrdiff_t count, ptrdiff_t o, const float *m,
                           ptrdiff_t width) {
     float lines[TILE][LANES * LANES] __attribute__((aligned(64))), sizes[LANES * LANES] __attribute__((aligned(64)));
-    float block[LANES * LANES] __attribute__((aligned(64)));
-    vfloat shift = {0};
-    for (ptrdiff_t l = 0; job->bias && l < LANES && o + l < job->m; l++) shift[l] = job->bias[o + l];
+    float turned[LANES * LANES] __attribute__((aligned(64)));
+    const vfloat shift = job->bias ? load_some(job->bias + o, job->m - o < LANES ? job->m - o : LANES) : (vfloat){0};
     for (ptrdiff_t i = 0; i < count; i++) {
         vfloat rows[SIDE][TILE];
         for (int r = 0; r < SIDE; r++) {
@@ -291,12 +325,10 @@ INLINE void winograd_back(const winograd_job *job, ptrdiff_t t, ptrdiff_t count,
             for (int j = 0; j < TILE; j++)
                 R(store)(sizes + (i * TILE + j) * LANES, R(load)(m + POINTS * job->m_point + i * width));
     }
-    if (job->points > POINTS) transpose(sizes, LANES, block, LANES), memcpy(sizes, block, sizeof sizes);
+    if (job->points > POINTS) transpose(sizes, LANES, turned, LANES);
     const ptrdiff_t y = t / job->across * TILE, x = t % job->across * TILE, left = job->w->cols - x;
-    for (ptrdiff_t r = 0; r < TILE && y + r < job->w->rows; r++) {
-        transpose(lines[r], LANES, block, LANES);
-        winograd_write(job, block, sizes, o, (y + r) * job->w->cols + x, left < count * TILE ? left : count * TILE);
-    }
+    for (ptrdiff_t r = 0; r < TILE && y + r < job->w->rows; r++)
+        winograd_write(job, lines[r], turned, o, (y + r) * job->w->cols + x, left < count * TILE ? left : count * TILE);
 }
 
 static void winograd_outputs(const winograd_job *job, ptrdiff_t t, ptrdiff_t count, ptrdiff_t o, const float *m,
@@ -332,8 +364,9 @@ static int winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channe
     const ptrdiff_t blocks = (all + TILES - 1) / TILES, tiles = (all + blocks - 1) / blocks;
     const ptrdiff_t k = other ? 2 * w->channels : w->channels, most = (m + LANES - 1) / LANES * LANES;
     const ptrdiff_t width = most < OUTPUTS ? most : OUTPUTS, columns = (m + width - 1) / width;
-    const ptrdiff_t longest = OUTPUTS * OUTPUTS / width, parts = (k + longest - 1) / longest;
-    const ptrdiff_t depth = (k + parts - 1) / parts, keep = blocks > 1; /* taps, for the next blocks of tiles */
+    /* Parts of the channels, alike for both images; taps are kept for the next blocks of tiles. */
+    const ptrdiff_t longest = OUTPUTS * OUTPUTS / width, each = (w->channels + longest - 1) / longest;
+    const ptrdiff_t depth = (w->channels + each - 1) / each, parts = k / w->channels * each, keep = blocks > 1;
     winograd_job job = {a, image, other, bias, whole, m, row, channel, tap, ldw, ldc, w, c, k, across, sign, add,
                         doubt > 0 ? POINTS + 1 : POINTS, (float)doubt, k + LANES, 0, 0, 0};
     job.v_point = winograd_apart(tiles * job.ldv);
@@ -350,10 +383,11 @@ static int winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channe
         winograd_inputs(&job, t, count, v);
         for (ptrdiff_t o = 0; o < m; o += width) {
             const ptrdiff_t outputs = most - o < width ? most - o : width;
-            for (ptrdiff_t first = 0; first < k; first += depth) {
-                const ptrdiff_t deep = k - first < depth ? k - first : depth;
+            for (ptrdiff_t part = 0, first = 0, deep; part < parts; part++, first += deep) {
+                const ptrdiff_t left = w->channels - first % w->channels;
+                deep = left < depth ? left : depth;
                 float *mine = keep ? taps + (o * k + first * outputs) * 9 : taps;
-                if (!keep || t == 0) winograd_taps(&job, o, outputs, first, deep, mine);
+                if (!keep || t == 0) winograd_taps(&job, o, outputs, first % w->channels, deep, mine);
                 if (t == 0 || columns * parts > 1) winograd_filters(&job, first, deep, mine, outputs, u);
                 winograd_multiply(&job, count, first, deep, v, u, outputs, sums);
             }
