@@ -312,7 +312,11 @@ INLINE void winograd_back(const winograd_job *job, ptrdiff_t t, ptrdiff_t count,
         vfloat rows[SIDE][TILE];
         for (int r = 0; r < SIDE; r++) {
             vfloat line[SIDE];
-            UNROLL for (int j = 0; j < SIDE; j++) line[j] = R(load)(m + (r * SIDE + j) * job->m_point + i * width);
+            UNROLL for (int j = 0; j < SIDE; j++) {
+                const float *from = m + (r * SIDE + j) * job->m_point + i * width;
+                line[j] = R(load)(from);
+                __builtin_prefetch(from + width);
+            }
             winograd_output(line, rows[r]);
         }
         UNROLL for (int j = 0; j < TILE; j++) {
@@ -361,12 +365,14 @@ static int winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channe
                     const fvlrp_windows *w, const float *image, const float *other, const float *bias, int add,
                     double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc) {
     const ptrdiff_t across = (w->cols + TILE - 1) / TILE, all = across * ((w->rows + TILE - 1) / TILE);
-    const ptrdiff_t blocks = (all + TILES - 1) / TILES, tiles = (all + blocks - 1) / blocks;
     const ptrdiff_t k = other ? 2 * w->channels : w->channels, most = (m + LANES - 1) / LANES * LANES;
     const ptrdiff_t width = most < OUTPUTS ? most : OUTPUTS, columns = (m + width - 1) / width;
     /* Parts of the channels, alike for both images; taps are kept for the next blocks of tiles. */
     const ptrdiff_t longest = OUTPUTS * OUTPUTS / width, each = (w->channels + longest - 1) / longest;
-    const ptrdiff_t depth = (w->channels + each - 1) / each, parts = k / w->channels * each, keep = blocks > 1;
+    const ptrdiff_t depth = (w->channels + each - 1) / each, parts = k / w->channels * each;
+    /* Filters that are all transformed at once stay in the cache, and take room from the tiles. */
+    const ptrdiff_t room = columns * parts > 1 ? TILES : TILES / 2;
+    const ptrdiff_t blocks = (all + room - 1) / room, tiles = (all + blocks - 1) / blocks, keep = blocks > 1;
     winograd_job job = {a, image, other, bias, whole, m, row, channel, tap, ldw, ldc, w, c, k, across, sign, add,
                         doubt > 0 ? POINTS + 1 : POINTS, (float)doubt, k + LANES, 0, 0, 0};
     job.v_point = winograd_apart(tiles * job.ldv);
