@@ -245,6 +245,48 @@ int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel
                    const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
                    double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc);
 
+/* ---- relevance of linear layers and pools ---------------------------------------------------------------------- */
+
+/* Denominators of some outputs of a dense layer: sums of the terms w x >= 0 and of those <= 0, each row read once.
+ *   weight  real (m, n);   rows  int64 (count): the outputs, each in 0..m-1
+ *   above   real (n): what meets W+ in `up` and W- in `down`; below  real (n) or NULL: the other way round, added
+ *   up, down  real (count): up = W+ above + W- below, down = W- above + W+ below
+ * With above = max(x, 0) and below = min(x, 0) these are z+ and z-, biases aside. */
+int fvlrp_dense_sums(int real, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count, const int64_t *rows,
+                     const void *above, const void *below, void *up, void *down);
+
+/* The way back through a dense layer for several targets, each row read once.
+ *   positive, negative  real (targets, count): shares of the outputs `rows`, for terms >= 0 and for those <= 0
+ *   up    real (targets, n): ADDED to: W+^T positive + W-^T negative;  to be multiplied by `above`
+ *   down  real (targets, n) or NULL: ADDED to: W-^T positive + W+^T negative;  by `below` */
+int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                     const int64_t *rows, const void *positive, const void *negative, void *up, void *down);
+
+/* Shares of the alpha-beta rule: alpha r / z+ and -beta r / z-, with z- = z - z+ and 0 where a denominator is 0.
+ *   r         real (targets, m, n), targets `pitch` and rows ldr apart
+ *   z         real (m, n), rows ldz apart; not read where beta = 0
+ *   positive  real (m, n): z+
+ *   up, down  real (targets, m, n): the shares; `down` is not written where beta = 0
+ *   kept      double (2, targets, m): sums of up and of down over n
+ *   lost      double (targets): what vanishes with denominators of 0
+ *   doubtful  int64 (capacity): positions in (m, n) with relevance where -z- is no number or below weak z+, in which
+ *             z - z+ may be rounding alone: their shares are 0, the caller sums their terms. `count` is how many there
+ *             are, also where that exceeds the capacity. */
+int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
+                     ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
+                     double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,
+                     int64_t *doubtful, ptrdiff_t *count);
+
+/* Largest pixel of each window inside the image; -infinity where there is none; what is not a number wins.
+ *   image  real (channels, height, width);   out  real (channels, rows, cols) */
+int fvlrp_max_pool(int real, const fvlrp_windows *windows, const void *image, void *out);
+
+/* Relevance r, real (targets, channels, rows, cols), to the first pixel of each window, row by row, that equals the
+ * window's maximum: ADDED to out, real (targets, channels, height, width).
+ *   maxima  real (channels, rows, cols): what fvlrp_max_pool gives */
+int fvlrp_max_pool_back(int real, const fvlrp_windows *windows, const void *image, const void *maxima,
+                        ptrdiff_t targets, const void *r, void *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -626,6 +626,17 @@ cdef extern from "fvlrp.h" nogil:
     int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
                        const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
                        double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc)
+    int fvlrp_dense_sums(int real, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count, const int64_t *rows,
+                         const void *above, const void *below, void *up, void *down)
+    int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                         const int64_t *rows, const void *positive, const void *negative, void *up, void *down)
+    int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
+                         ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
+                         double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,
+                         int64_t *doubtful, ptrdiff_t *count)
+    int fvlrp_max_pool(int real, const fvlrp_windows *windows, const void *image, void *out)
+    int fvlrp_max_pool_back(int real, const fvlrp_windows *windows, const void *image, const void *maxima,
+                            ptrdiff_t targets, const void *r, void *out)
 
 
 def _strided(array, name, shape, dtype, bint writable=False):
@@ -770,3 +781,175 @@ def winograd(
         status = fvlrp_winograd(m, pa, row, channel, tap, sign, &w, px, po, ps, add, doubt, pw, ldw, pc, ldc)
     check(status)
     return out
+
+
+# ---- relevance of linear layers and pools ----------------------------------------------------------------------------
+
+
+def dense_sums(weight, rows, above, below=None):
+    """Sums of the terms >= 0 and of those <= 0 of some outputs of a dense layer, each row of weights read once.
+
+    Parameters
+    ----------
+    weight : float32 or float64 (m, n)
+    rows : int64 (count,)
+        The outputs.
+    above, below : (n,) of the dtype of `weight`
+        Inputs >= 0 and, where there are any, those <= 0.
+
+    Returns
+    -------
+    up, down : (count,)
+        W+ above + W- below, W- above + W+ below.
+    """
+    take(weight, "weight", (None, None), [np.float32, np.float64])
+    take(rows, "rows", (None,), [np.int64])
+    take(above, "above", weight.shape[1:], [weight.dtype])
+    if below is not None:
+        take(below, "below", weight.shape[1:], [weight.dtype])
+    up, down = np.empty(len(rows), weight.dtype), np.empty(len(rows), weight.dtype)
+    cdef ptrdiff_t m = weight.shape[0], n = weight.shape[1], count = rows.shape[0]
+    cdef int real = element(weight), status
+    cdef const void *pw = address(weight)
+    cdef const int64_t *pr = <const int64_t *>address(rows)
+    cdef const void *pa = address(above)
+    cdef const void *pb = address(below)
+    cdef void *pu = address(up)
+    cdef void *pd = address(down)
+    with nogil:
+        status = fvlrp_dense_sums(real, m, n, pw, count, pr, pa, pb, pu, pd)
+    check(status)
+    return up, down
+
+
+def dense_back(weight, rows, positive, negative, up, down=None):
+    """Add to `up` (targets, n) what goes back through some outputs of a dense layer, and to `down` of inputs <= 0.
+
+    Parameters
+    ----------
+    weight, rows : as in `dense_sums`
+    positive, negative : (targets, count)
+        Shares of the outputs for terms >= 0 and for those <= 0: up += W+^T positive + W-^T negative,
+        down += W-^T positive + W+^T negative.
+    """
+    take(weight, "weight", (None, None), [np.float32, np.float64])
+    take(rows, "rows", (None,), [np.int64])
+    take(positive, "positive", (None, len(rows)), [weight.dtype])
+    take(negative, "negative", positive.shape, [weight.dtype])
+    for name, side in (("up", up), ("down", down)):
+        if side is not None:
+            take(side, name, (positive.shape[0], weight.shape[1]), [weight.dtype], True)
+    cdef ptrdiff_t targets = positive.shape[0], m = weight.shape[0], n = weight.shape[1], count = rows.shape[0]
+    cdef int real = element(weight), status
+    cdef const void *pw = address(weight)
+    cdef const int64_t *pr = <const int64_t *>address(rows)
+    cdef const void *pp = address(positive)
+    cdef const void *pn = address(negative)
+    cdef void *pu = address(up)
+    cdef void *pd = address(down)
+    with nogil:
+        status = fvlrp_dense_back(real, targets, m, n, pw, count, pr, pp, pn, pu, pd)
+    check(status)
+
+
+def alpha_beta(r, z, positive, double alpha, double beta, double weak):
+    """Shares alpha r / z+ and -beta r / z- of relevance, with z- = z - z+.
+
+    Parameters
+    ----------
+    r : float32 or float64 (targets, m, n)
+        Rows contiguous.
+    z : (m, n) of the dtype of `r`
+        Rows contiguous.
+    positive : (m, n)
+        z+.
+    weak : float
+        The part of z+ below which z- has to be summed from its own terms.
+
+    Returns
+    -------
+    up : (targets, m, n)
+    down : (targets, m, n) or None
+        None where beta is 0.
+    kept : float64 (2, targets, m)
+        Sums of both over n.
+    lost : float64 (targets,)
+        What vanishes with denominators of 0.
+    doubtful : int64 (count,)
+        Outputs with relevance whose denominators are still to be found, as positions in (m, n): their shares are 0.
+    """
+    _real(r, 3)
+    take(positive, "positive", r.shape[1:], [r.dtype])
+    cdef ptrdiff_t targets = r.shape[0], m = r.shape[1], n = r.shape[2], ldr = n, pitch = 0, ldz
+    cdef ptrdiff_t capacity, count = 0
+    ldz = _strided(z, "z", (m, n), r.dtype)
+    if r.size:
+        ldr = _strided(r[0], "r", (m, n), r.dtype)
+        pitch = r.strides[0] // r.itemsize
+        if r.strides[0] % r.itemsize:
+            raise ValueError("r must have strides of whole elements")
+    up = np.empty((targets, m, n), r.dtype)
+    down = np.empty((targets, m, n), r.dtype) if beta else None
+    kept, lost = np.empty((2, targets, m)), np.empty(targets)
+    doubtful = np.empty(max(1, m * n // 16), np.int64)
+    capacity = doubtful.shape[0]
+    cdef int real = element(r), status
+    cdef const void *pr = <const void *><size_t>r.ctypes.data
+    cdef const void *pz = <const void *><size_t>z.ctypes.data
+    cdef const void *pp = address(positive)
+    cdef void *pu = address(up)
+    cdef void *pd = address(down)
+    cdef double *pk = <double *>address(kept)
+    cdef double *pl = <double *>address(lost)
+    cdef int64_t *pf = <int64_t *>address(doubtful)
+    with nogil:
+        status = fvlrp_alpha_beta(real, targets, m, n, pr, pitch, ldr, pz, ldz, pp, alpha, beta, weak, pu, pd, pk, pl,
+                                  capacity, pf, &count)
+    check(status)
+    return up, down, kept, lost, doubtful[:count] if count <= capacity else None
+
+
+cdef fvlrp_windows pool_of(x, kernel, stride, pads, dilation, shape):
+    """The windows of a pool on an image (C, H, W), of the output's (rows, cols)."""
+    cdef fvlrp_windows w
+    w.channels, w.height, w.width = x.shape
+    w.kernel_y, w.kernel_x = kernel
+    w.stride_y, w.stride_x = stride
+    w.dilation_y, w.dilation_x = dilation
+    w.top, w.left = pads[0], pads[1]
+    w.first, w.rows, w.cols = 0, shape[0], shape[1]
+    return w
+
+
+def max_pool(x, kernel, stride, pads, dilation, out):
+    """Largest pixel of each window of x, float32 or float64 (C, H, W), inside the image: `out` (C, rows, cols)."""
+    take(x, "x", (None, None, None), [np.float32, np.float64])
+    take(out, "out", (x.shape[0], None, None), [x.dtype], True)
+    cdef fvlrp_windows w = pool_of(x, kernel, stride, pads, dilation, out.shape[1:])
+    cdef int real = element(x), status
+    cdef const void *px = address(x)
+    cdef void *po = address(out)
+    with nogil:
+        status = fvlrp_max_pool(real, &w, px, po)
+    check(status)
+
+
+def max_pool_back(x, y, r, kernel, stride, pads, dilation, out):
+    """Add relevance r (targets, C, rows, cols) to `out` (targets, C, H, W), at the first maximum of each window of x.
+
+    `y` (C, rows, cols) holds the maxima of x (C, H, W); all of one dtype.
+    """
+    take(x, "x", (None, None, None), [np.float32, np.float64])
+    take(y, "y", (x.shape[0], None, None), [x.dtype])
+    take(r, "r", (None, *y.shape), [x.dtype])
+    take(out, "out", (r.shape[0], *x.shape), [x.dtype], True)
+    cdef fvlrp_windows w = pool_of(x, kernel, stride, pads, dilation, y.shape[1:])
+    cdef ptrdiff_t targets = r.shape[0]
+    cdef int real = element(x), status
+    cdef const void *px = address(x)
+    cdef const void *py = address(y)
+    cdef const void *pr = address(r)
+    cdef void *po = address(out)
+    with nogil:
+        status = fvlrp_max_pool_back(real, &w, px, py, targets, pr, po)
+    check(status)
