@@ -226,11 +226,13 @@ static int bad_windows(const fvlrp_windows *w, ptrdiff_t k, ptrdiff_t n) {
     return k / (w->kernel_y * w->kernel_x) != w->channels || k % (w->kernel_y * w->kernel_x) || n != w->rows * w->cols;
 }
 
+static int bad_sign(int sign) { return sign < FVLRP_NEGATIVE || sign > FVLRP_SIZE; }
+
 int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
                   ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb,
                   const fvlrp_windows *windows, const void *bias, int add, void *c, ptrdiff_t ldc) {
     if (!kernels) return FVLRP_E_ISA;
-    if (bad_real(real) || m < 0 || k < 0 || n < 0 || taps < 1 || k % taps) return FVLRP_E_ARGUMENT;
+    if (bad_real(real) || bad_sign(sign) || m < 0 || k < 0 || n < 0 || taps < 1 || k % taps) return FVLRP_E_ARGUMENT;
     if (windows ? bad_windows(windows, k, n) : k > 1 && ldb < n) return FVLRP_E_ARGUMENT;
     if (m > 1 && ldc < n) return FVLRP_E_ARGUMENT;
     if (m == 0 || n == 0) return FVLRP_OK;
@@ -245,6 +247,7 @@ int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel
     if (m < 0 || !w || bad_windows(w, w->channels * 9, w->rows * w->cols) || w->kernel_y != 3 || w->kernel_x != 3)
         return FVLRP_E_ARGUMENT;
     if (w->stride_y != 1 || w->stride_x != 1 || w->dilation_y != 1 || w->dilation_x != 1) return FVLRP_E_ARGUMENT;
+    if (bad_sign(sign) || (other && (sign == FVLRP_ALL || sign == FVLRP_SIZE))) return FVLRP_E_ARGUMENT;
     if (!(doubt >= 0 && doubt <= 1) || (whole && (!(doubt > 0) || (m > 1 && ldw < w->rows * w->cols))))
         return FVLRP_E_ARGUMENT;
     if (m > 1 && ldc < w->rows * w->cols) return FVLRP_E_ARGUMENT;
@@ -281,7 +284,7 @@ int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, cons
     if (!kernels) return FVLRP_E_ISA;
     if (bad_real(real) || targets < 0 || m < 0 || n < 0 || capacity < 0) return FVLRP_E_ARGUMENT;
     if (!checked(targets * 2, m) || !checked(m, n) || (m > 1 && ldr < n)) return FVLRP_E_ARGUMENT;
-    if (!(alpha >= 0 && beta >= 0 && weak >= 0) || (beta > 0 && m > 1 && ldz < n)) return FVLRP_E_ARGUMENT;
+    if (!(alpha >= 0 && beta >= 0 && weak >= 0) || (z && m > 1 && ldz < n) || (beta > 0 && !z)) return FVLRP_E_ARGUMENT;
     return kernels->alpha_beta(real, targets, m, n, r, pitch, ldr, z, ldz, positive, alpha, beta, weak, up, down, kept,
                                lost, capacity, doubtful, count);
 }

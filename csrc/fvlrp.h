@@ -219,9 +219,12 @@ typedef struct fvlrp_windows {
     ptrdiff_t first, rows, cols; /* the output rows first .. first + rows - 1 of `cols` pixels */
 } fvlrp_windows;
 
+/* Weights as they are, max(w, 0), min(w, 0), or |w|. */
+enum { FVLRP_ALL = 0, FVLRP_POSITIVE = 1, FVLRP_NEGATIVE = -1, FVLRP_SIZE = 2 };
+
 /* C = A B + bias, or C += A B + bias.
  *   a     real: A (m, k) at a[i row + (j / taps) channel + (j % taps) tap]; strides in elements, of any sign
- *   sign  0 for A itself, > 0 for max(A, 0), < 0 for min(A, 0) in its place; what is not a number stays so
+ *   sign  FVLRP_ALL for A itself, or what takes its place; what is not a number stays so
  *   b     real (k, n), rows ldb apart; or the image of `windows`, where that is not NULL: then ldb is not used
  *   bias  real (m), or NULL
  *   c     real (m, n), rows ldc apart; disjoint from the rest
@@ -233,13 +236,14 @@ int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a
 /* The same in float for 3 x 3 windows that step by one pixel without dilation, by Winograd's F(4 x 4, 3 x 3): a quarter
  * of the multiplications, at two to four times the rounding error of fvlrp_product.
  *   a      float: the weights (m, channels, 9) at a[i row + c channel + t tap]
- *   sign   as above; and where `other` is not NULL the weights of the opposite sign meet that image and are added: with
- *          sign > 0, C = max(A, 0) windows(image) + min(A, 0) windows(other)
+ *   sign   as above; where `other` is not NULL, the weights of the opposite sign meet that image and are added: with
+ *          FVLRP_POSITIVE, C = max(A, 0) windows(image) + min(A, 0) windows(other); with the others NULL is expected
  *   image, other   float (channels, height, width)
  *   doubt  0, or for sums of terms of one sign the part of the sum of max |image| max |a| over a tile's pixels and
  *          a filter's taps below which a result is not to be trusted: what was cancelled in the transforms may outweigh
  *          it. It is then NaN, and the caller sums its terms. About 1e-3: then others are right to about 1e-3
- *   whole  float (m, rows cols), rows ldw apart, or NULL: with doubt > 0, the same holds for whole - C
+ *   whole  float (m, rows cols), rows ldw apart, or NULL: with doubt > 0, the same holds for whole - C, and with
+ *          FVLRP_SIZE for whole + C
  * A tile is 4 x 4 output pixels, from the first on, and the 6 x 6 input pixels that they see. */
 int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
                    const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
@@ -264,14 +268,14 @@ int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, cons
 
 /* Shares of the alpha-beta rule: alpha r / z+ and -beta r / z-, with z- = z - z+ and 0 where a denominator is 0.
  *   r         real (targets, m, n), targets `pitch` and rows ldr apart
- *   z         real (m, n), rows ldz apart; not read where beta = 0
+ *   z         real (m, n), rows ldz apart; or NULL where beta = 0 and z+ is a sum of its own terms
  *   positive  real (m, n): z+
  *   up, down  real (targets, m, n): the shares; `down` is not written where beta = 0
  *   kept      double (2, targets, m): sums of up and of down over n
  *   lost      double (targets): what vanishes with denominators of 0
- *   doubtful  int64 (capacity): positions in (m, n) with relevance where -z- is no number or below weak z+, in which
- *             z - z+ may be rounding alone: their shares are 0, the caller sums their terms. `count` is how many there
- *             are, also where that exceeds the capacity. */
+ *   doubtful  int64 (capacity): positions in (m, n) with relevance where z+, or -z- with beta > 0, is no number or
+ *             below `weak` of the other, so that it may be rounding alone: their shares are 0, the caller sums their
+ *             terms. `count` is how many there are, also where that exceeds the capacity. */
 int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
                      ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
                      double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,

@@ -89,17 +89,17 @@ static int R(dense_back)(ptrdiff_t targets, ptrdiff_t count, const int64_t *rows
 
 enum { R(PIECE) = 64 }; /* outputs at a time */
 
-/* What multiplies relevance on the way back: alpha / z+ and -beta / z-, 0 where that is no number to divide by. Returns
- * whether there is such an output, or one that z - z+ says nothing of. */
+/* What multiplies relevance on the way back: alpha / z+ and -beta / z-. Returns whether there is an output with a
+ * denominator of 0, or one that may be rounding alone. */
 static int R(factors)(ptrdiff_t n, const REAL *z, const REAL *positive, REAL alpha, REAL beta, REAL weak, REAL *high,
                       REAL *low, REAL *negative) {
     int odd = 0;
     for (ptrdiff_t i = 0; i < n; i++) {
-        const REAL p = positive[i], q = beta > 0 ? p - z[i] : p;
+        const REAL p = positive[i], q = z ? p - z[i] : p;
         high[i] = alpha / (p != 0 ? p : 1);
         low[i] = beta / (q != 0 ? q : 1);
         negative[i] = q;
-        odd |= !(q >= weak * p) | (p == 0) | (q == 0);
+        odd |= !(q >= weak * p) | !(p >= weak * q) | (p == 0) | (q == 0);
     }
     return odd;
 }
@@ -115,13 +115,14 @@ static int R(alpha_beta)(ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void
     for (ptrdiff_t j = 0; j < m; j++)
         for (ptrdiff_t at = 0; at < n; at += R(PIECE)) {
             const ptrdiff_t some = n - at < R(PIECE) ? n - at : R(PIECE);
-            const REAL *positive = (const REAL *)sums_up + j * n + at, *z = beta > 0 ? (const REAL *)sums + j * ldz + at : NULL;
+            const REAL *positive = (const REAL *)sums_up + j * n + at, *z = sums ? (const REAL *)sums + j * ldz + at : NULL;
             const REAL *r = (const REAL *)relevance + j * ldr + at;
-            const int odd = R(factors)(some, z ? z : positive, positive, (REAL)alpha, (REAL)beta, (REAL)weak, high, low, negative);
+            const int odd = R(factors)(some, z, positive, (REAL)alpha, (REAL)beta, (REAL)weak, high, low, negative);
             for (ptrdiff_t i = 0; odd && i < some; i++) {
                 int any = 0;
                 for (ptrdiff_t t = 0; t < targets; t++) any |= r[t * pitch + i] != 0;
-                const int spoilt = !(negative[i] >= (REAL)weak * positive[i]);
+                const int spoilt = (beta > 0 && !(negative[i] >= (REAL)weak * positive[i])) ||
+                                   !(positive[i] >= (REAL)weak * negative[i]);
                 if (any && spoilt) {
                     if (*count < capacity) doubtful[*count] = j * n + at + i;
                     ++*count;

@@ -155,6 +155,16 @@ static void R(pack_windows)(const fvlrp_windows *w, const REAL *image, ptrdiff_t
     }
 }
 
+/* What takes the place of packed weights; what is not a number stays so. */
+static void R(product_sign)(int sign, ptrdiff_t count, REAL *w) {
+    if (sign == FVLRP_POSITIVE)
+        for (ptrdiff_t i = 0; i < count; i++) w[i] = w[i] < 0 ? 0 : w[i];
+    else if (sign == FVLRP_NEGATIVE)
+        for (ptrdiff_t i = 0; i < count; i++) w[i] = w[i] > 0 ? 0 : w[i];
+    else if (sign == FVLRP_SIZE)
+        for (ptrdiff_t i = 0; i < count; i++) w[i] = w[i] < 0 ? -w[i] : w[i];
+}
+
 /* Columns first .. first + depth - 1 of A, block by block of rows, MR values for each column. */
 static void R(pack_rows)(const R(product_job) *job, ptrdiff_t m, ptrdiff_t first, ptrdiff_t depth, REAL *to) {
     for (ptrdiff_t i = 0; i < m; i += R(MR), to += R(MR) * depth) {
@@ -168,9 +178,7 @@ static void R(pack_rows)(const R(product_job) *job, ptrdiff_t m, ptrdiff_t first
                 for (int r = 0; r < mr; r++) to[k * R(MR) + r] = from[r * job->row];
             if (++t == job->taps) t = 0, c++;
         }
-        /* Written so that what is not a number stays so. */
-        for (ptrdiff_t j = 0; job->sign > 0 && j < R(MR) * depth; j++) to[j] = to[j] < 0 ? 0 : to[j];
-        for (ptrdiff_t j = 0; job->sign < 0 && j < R(MR) * depth; j++) to[j] = to[j] > 0 ? 0 : to[j];
+        R(product_sign)(job->sign, R(MR) * depth, to);
     }
 }
 

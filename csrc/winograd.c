@@ -225,8 +225,9 @@ INLINE void winograd_weights(const winograd_job *job, int sign, const float *tap
     UNROLL for (int t = 0; t < 9; t++) {
         g[t] = R(load)(taps + t * width);
         if (job->points > POINTS) largest = larger(size_of(g[t]), largest);
-        if (sign > 0) g[t] = larger(none, g[t]);
-        if (sign < 0) g[t] = -larger(none, -g[t]);
+        if (sign == FVLRP_POSITIVE) g[t] = larger(none, g[t]);
+        if (sign == FVLRP_NEGATIVE) g[t] = -larger(none, -g[t]);
+        if (sign == FVLRP_SIZE) g[t] = size_of(g[t]);
     }
     UNROLL for (int j = 0; j < 3; j++) {
         const vfloat column[3] = {g[j], g[3 + j], g[6 + j]};
@@ -244,7 +245,7 @@ INLINE void winograd_weights(const winograd_job *job, int sign, const float *tap
 /* U: (points, panels, depth, WIDE) from taps; the last panel can be narrower. */
 static void winograd_filters(const winograd_job *job, ptrdiff_t k, ptrdiff_t depth, const float *taps, ptrdiff_t width,
                              float *u) {
-    const int sign = k < job->w->channels ? job->sign : -job->sign;
+    const int sign = k < job->w->channels ? job->sign : -job->sign; /* there is another image with W+ or W- alone */
     for (ptrdiff_t o = 0; o < width; o += R(WIDE)) {
         const ptrdiff_t wide = width - o < R(WIDE) ? width - o : R(WIDE);
         for (ptrdiff_t i = 0; i < depth; i++)
@@ -255,9 +256,11 @@ static void winograd_filters(const winograd_job *job, ptrdiff_t k, ptrdiff_t dep
 
 /* ---- output ---- */
 
-/* A result that the transforms may have spoilt is no number: below `least`, or that close to `whole`. */
-INLINE vfloat winograd_sure(vfloat y, vfloat whole, vfloat least) {
-    const vint spoilt = (size_of(y) < least) | (size_of(whole - y) < least);
+/* A result that the transforms may have spoilt is no number: below `least`, or that close to `whole`, of either sign
+ * where sizes were summed. */
+INLINE vfloat winograd_sure(int sign, vfloat y, vfloat whole, vfloat least) {
+    vint spoilt = (size_of(y) < least) | (size_of(whole - y) < least);
+    if (sign == FVLRP_SIZE) spoilt |= size_of(whole + y) < least;
     return (vfloat)((vint)y | (spoilt & 0x7fc00000));
 }
 
@@ -296,7 +299,7 @@ static void winograd_write(const winograd_job *job, const float *line, const flo
         if (add) y += load_some(to + l * ldc, pixels);
         if (check) {
             const vfloat least = doubt * R(load)(sizes + l * LANES);
-            y = winograd_sure(y, whole ? load_some(whole + l * ldw, pixels) : y + y, least);
+            y = winograd_sure(job->sign, y, whole ? load_some(whole + l * ldw, pixels) : y + y, least);
         }
         store_some(to + l * ldc, y, pixels);
     }

@@ -690,8 +690,8 @@ def _real(a, ndim):
 def product(a, b, out, bias=None, bint add=False, int sign=0):
     """`out` (m, n) = a (m, k) @ b (k, n) + bias (m,), or added to `out`; all float32 or all float64.
 
-    `a` may have any strides; rows of `b` and `out` are contiguous. `out` overlaps none of the others. A `sign` above 0
-    takes max(a, 0), one below 0 min(a, 0) in the place of `a`.
+    `a` may have any strides; rows of `b` and `out` are contiguous. `out` overlaps none of the others. `sign` 1, -1
+    or 2 takes max(a, 0), min(a, 0) or |a| in the place of `a`.
     """
     _real(a, 2)
     cdef ptrdiff_t ldb = _strided(b, "b", (a.shape[1], None), a.dtype)
@@ -859,12 +859,12 @@ def alpha_beta(r, z, positive, double alpha, double beta, double weak):
     ----------
     r : float32 or float64 (targets, m, n)
         Rows contiguous.
-    z : (m, n) of the dtype of `r`
-        Rows contiguous.
+    z : (m, n) of the dtype of `r`, or None
+        Rows contiguous. None where `beta` is 0 and z+ is a sum of its own terms.
     positive : (m, n)
         z+.
     weak : float
-        The part of z+ below which z- has to be summed from its own terms.
+        The part of the other below which z+ or z- has to be summed from its own terms.
 
     Returns
     -------
@@ -880,9 +880,12 @@ def alpha_beta(r, z, positive, double alpha, double beta, double weak):
     """
     _real(r, 3)
     take(positive, "positive", r.shape[1:], [r.dtype])
-    cdef ptrdiff_t targets = r.shape[0], m = r.shape[1], n = r.shape[2], ldr = n, pitch = 0, ldz
+    cdef ptrdiff_t targets = r.shape[0], m = r.shape[1], n = r.shape[2], ldr = n, pitch = 0, ldz = 0
     cdef ptrdiff_t capacity, count = 0
-    ldz = _strided(z, "z", (m, n), r.dtype)
+    if z is not None:
+        ldz = _strided(z, "z", (m, n), r.dtype)
+    elif beta:
+        raise ValueError("z must be given where beta is not 0")
     if r.size:
         ldr = _strided(r[0], "r", (m, n), r.dtype)
         pitch = r.strides[0] // r.itemsize
@@ -895,7 +898,7 @@ def alpha_beta(r, z, positive, double alpha, double beta, double weak):
     capacity = doubtful.shape[0]
     cdef int real = element(r), status
     cdef const void *pr = <const void *><size_t>r.ctypes.data
-    cdef const void *pz = <const void *><size_t>z.ctypes.data
+    cdef const void *pz = <const void *><size_t>(0 if z is None else z.ctypes.data)
     cdef const void *pp = address(positive)
     cdef void *pu = address(up)
     cdef void *pd = address(down)

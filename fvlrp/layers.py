@@ -139,10 +139,10 @@ def convolve(weight, x, window, rows, cols: int, out, bias=None, add=False, sign
     out : real (m, (end - begin) * cols)
         Written, or with `add` added to.
     bias : real (m,), optional
-    sign : int
-        Above 0: max(weight, 0) in the place of `weight`; below 0: min(weight, 0).
+    sign : {0, 1, -1, 2}
+        1, -1, 2: max(weight, 0), min(weight, 0), abs(weight) in the place of `weight`.
     other : real (C, H, W), optional
-        Meets the weights of the opposite sign; the two are added.
+        With `sign` 1 or -1: meets the weights of the opposite sign; the two are added.
     doubt, whole : as in `_kernels.winograd`
         Without effect where no transforms can spoil a result.
 

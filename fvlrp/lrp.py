@@ -170,11 +170,9 @@ class DensePiece:
     above: np.ndarray
     below: np.ndarray | None
 
-    def sums(self, sign: int, whole=None) -> np.ndarray:
-        """z+ (sign 1) or z- (sign -1) without biases, (outputs, 1); neither is ever in doubt."""
-        return self.terms[sign < 0][:, None]
-
-    plain = sums
+    def own(self, sign: int, bias: np.ndarray | None) -> np.ndarray:
+        """z+ (sign 1) or z- (sign -1) from its own terms, (outputs, 1), biases included."""
+        return _biased(self.terms[sign < 0][:, None], bias, sign)
 
     @cached_property
     def terms(self) -> tuple[np.ndarray, np.ndarray]:
@@ -189,67 +187,92 @@ class DensePiece:
 
 @dataclass
 class ConvPiece:
-    """Some outputs of a convolution in a band of rows: weights (m, C, taps), and both sides of the inputs (C, H, W)."""
+    """Some outputs of a convolution in a band of rows: weights (m, C, taps) and inputs x (C, H, W).
+
+    Where inputs have both signs, z+ and z- are half the sum and difference of W x and |W| |x|, which is one product
+    more instead of two; and what goes back is W^T and |W|^T times half the sum and difference of the shares.
+
+    Attributes
+    ----------
+    size : (C, H, W) or None
+        |x|; None where no input is negative. Under Box, x and size are sum and difference of x - low and x - high.
+    """
 
     layer: Conv
     weight: np.ndarray
-    above: np.ndarray
-    below: np.ndarray | None
+    x: np.ndarray
+    size: np.ndarray | None
     rows: tuple[int, int]
     width: int
     memory: Memory
 
-    def sums(self, sign: int, whole=None) -> np.ndarray:
-        """z+ (sign 1) or z- (sign -1) without biases, (m, N): not a number where rounding may have spoilt it.
+    def positive(self, z: np.ndarray, bias: np.ndarray | None, check: bool = True) -> np.ndarray:
+        """z+ (m, N) of outputs z, biases included: not a number where rounding may have spoilt it, or z - z+.
 
-        With `whole`, z (m, N), the same where it may have spoilt z - z+.
+        Without `check` for the latter, z may be whatever it is where no input is negative.
         """
-        return self._product(sign, convolve, DOUBT, whole)
+        if self.size is None:
+            return _biased(self._product(convolve, self.x, 1, None, DOUBT, z if check else None), bias, 1)
+        own = z if bias is None else z - bias[:, None]
+        sums = self._product(convolve, self.size, 2, None, DOUBT, own)
+        sums += own
+        sums *= sums.dtype.type(0.5)
+        return _biased(sums, bias, 1)
 
-    def plain(self, sign: int) -> np.ndarray:
-        """The same from its own terms alone."""
-        return self._product(sign, _direct)
+    def own(self, sign: int, bias: np.ndarray | None) -> np.ndarray:
+        """z+ (sign 1) or z- (sign -1) from their own terms alone, (m, N), biases included."""
+        above, below = self.x, None
+        if self.size is not None:
+            above, below = ((self.x + side) * self.x.dtype.type(0.5) for side in (self.size, -self.size))
+        return _biased(self._product(_direct, above, sign, below), bias, sign)
 
-    def _product(self, sign: int, multiply: Callable, *doubt) -> np.ndarray:
-        window = self.layer.kernel, self.layer.stride, self.layer.pads, self.layer.dilation
-        out = np.empty((len(self.weight), (self.rows[1] - self.rows[0]) * self.width), self.weight.dtype)
-        where = window, self.rows, self.width
-        return multiply(self.weight, self.above, *where, out, None, False, sign, self.below, *doubt)
-
-    def at(self, sign: int, outputs: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """z+ or z- of single outputs at single pixels of the band, in double, (count,)."""
-        found = np.zeros(len(outputs))
+    def single(self, bias: np.ndarray | None, outputs: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same of single outputs at single pixels of the band, summed in double: (count,) twice."""
+        own = np.zeros(len(outputs)) if bias is None else bias[outputs].astype(np.float64)
+        positive, negative = np.maximum(own, 0), np.minimum(own, 0)
         step = max(1, BAND // (16 * self.weight[0].size))
         for some in (slice(at, at + step) for at in range(0, len(outputs), step)):
-            weights = self.weight[outputs[some]].reshape(len(outputs[some]), -1).astype(np.float64)
-            for side, one in ((self.above, sign), (self.below, -sign)):
-                if side is not None:
-                    part = np.maximum(weights, 0) if one > 0 else np.minimum(weights, 0)
-                    found[some] += np.einsum("nk,kn->n", part, self._windows(side, pixels[some]))
-        return found
+            terms = self.weight[outputs[some]].reshape(len(outputs[some]), -1).astype(np.float64)
+            terms *= self._windows(pixels[some]).T
+            positive[some] += np.maximum(terms, 0).sum(axis=1)
+            negative[some] += np.minimum(terms, 0).sum(axis=1)
+        return positive.astype(self.weight.dtype), negative.astype(self.weight.dtype)
 
-    def _windows(self, x: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    def give(self, shares: Shares, up: np.ndarray, down: np.ndarray | None) -> None:
+        """Add what goes back with shares (T, m, N): to `up` what multiplies x, to `down` what multiplies |x|."""
+        for t, positive in enumerate(shares.positive):
+            negative = None if shares.negative is None else shares.negative[t]
+            if shares.negative is shares.positive:
+                self._scatter(0, positive, None, up[t])
+            elif down is None:
+                self._scatter(1, positive, negative, up[t])
+            else:
+                half = positive * positive.dtype.type(0.5)
+                rest = 0 if negative is None else negative * negative.dtype.type(0.5)
+                self._scatter(0, half + rest, None, up[t])
+                self._scatter(2, half - rest, None, down[t])
+
+    def _product(self, multiply: Callable, x: np.ndarray, sign: int, other, *doubt) -> np.ndarray:
+        window = self.layer.kernel, self.layer.stride, self.layer.pads, self.layer.dilation
+        out = np.empty((len(self.weight), (self.rows[1] - self.rows[0]) * self.width), self.weight.dtype)
+        return multiply(self.weight, x, window, self.rows, self.width, out, None, False, sign, other, *doubt)
+
+    def _scatter(self, sign: int, share: np.ndarray, other: np.ndarray | None, out: np.ndarray) -> None:
+        shape = len(self.weight), self.rows[1] - self.rows[0], self.width
+        share, other = (None if s is None else np.ascontiguousarray(s).reshape(shape) for s in (share, other))
+        _scatter(self.layer, self.weight, sign, share, other, out, self.rows, self.memory)
+
+    def _windows(self, pixels: np.ndarray) -> np.ndarray:
         """The inputs of single pixels of the band: (C * taps, pixels)."""
         at = pixels // self.width + self.rows[0], pixels % self.width
         where, inside = [], []
         for a in (0, 1):
             taps = np.arange(self.layer.kernel[a])[:, None] * self.layer.dilation[a] - self.layer.pads[a]
             where.append(at[a] * self.layer.stride[a] + taps)
-            inside.append((where[a] >= 0) & (where[a] < x.shape[1 + a]))
+            inside.append((where[a] >= 0) & (where[a] < self.x.shape[1 + a]))
             where[a][~inside[a]] = 0
-        taken = x[:, where[0][:, None], where[1][None]] * (inside[0][:, None] & inside[1][None])
+        taken = self.x[:, where[0][:, None], where[1][None]] * (inside[0][:, None] & inside[1][None])
         return taken.reshape(-1, len(pixels))
-
-    def give(self, shares: Shares, up: np.ndarray, down: np.ndarray | None) -> None:
-        """Add what goes back with shares (T, m, N) to what multiplies either side, (T, C, H, W)."""
-        shape, whole = (len(self.weight), self.rows[1] - self.rows[0], self.width), shares.negative is shares.positive
-        for t, part in enumerate(shares.positive):
-            share, other = np.ascontiguousarray(part).reshape(shape), None
-            if not whole and shares.negative is not None:
-                other = np.ascontiguousarray(shares.negative[t]).reshape(shape)
-            for sign, out in ((0, up),) if whole else ((1, up), (-1, down)):
-                if out is not None:
-                    _scatter(self.layer, self.weight, sign, share, other, out[t], self.rows, self.memory)
 
 
 def _direct(weight, x, window, rows, width: int, out, bias, add, sign: int, other) -> np.ndarray:
@@ -267,46 +290,38 @@ def _biased(sums: np.ndarray, bias: np.ndarray | None, sign: int) -> np.ndarray:
     return sums
 
 
-def _single(piece: ConvPiece, bias: np.ndarray | None, outputs, pixels) -> tuple[np.ndarray, np.ndarray]:
-    """z+ and z- of single outputs at single pixels, each from its own terms: (count,) twice."""
-    own = 0 if bias is None else bias[outputs]
-    dtype = piece.weight.dtype
-    positive = piece.at(1, outputs, pixels) + np.maximum(own, 0)
-    negative = piece.at(-1, outputs, pixels) + np.minimum(own, 0)
-    return positive.astype(dtype), negative.astype(dtype)
-
-
 def _denominators(z, piece, bias: np.ndarray | None, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """z+ and z- (outputs, N), the latter as z - z+: and both from their own terms where that would be rounding."""
-    positive = _biased(piece.sums(1, z), bias, 1)
     if isinstance(piece, DensePiece):
-        return positive, _biased(piece.sums(-1), bias, -1)
+        return piece.own(1, bias), piece.own(-1, bias)
+    positive = piece.positive(z, bias)
     negative = z - positive
-    weak = ~(negative <= -WEAK * positive)
+    weak = ~((-negative >= WEAK * positive) & (positive >= -WEAK * negative))
     if weak.any():
         alive = r.any(axis=0)  # outputs without relevance need no denominator
         positive[weak & ~alive] = 0
         weak &= alive
     count = np.count_nonzero(weak)
     if count > weak.size // 16:
-        return _biased(piece.plain(1), bias, 1), _biased(piece.plain(-1), bias, -1)
+        return piece.own(1, bias), piece.own(-1, bias)
     if count:
         outputs, pixels = np.nonzero(weak)
-        positive[outputs, pixels], negative[outputs, pixels] = _single(piece, bias, outputs, pixels)
-    return positive, np.minimum(negative, 0, out=negative)
+        positive[outputs, pixels], negative[outputs, pixels] = piece.single(bias, outputs, pixels)
+    return np.maximum(positive, 0, out=positive), np.minimum(negative, 0, out=negative)
 
 
 def _alpha_beta(rule: AlphaBeta, z, piece, bias: np.ndarray | None, r: np.ndarray) -> tuple[Shares, np.ndarray | None]:
     """The shares of `AlphaBeta`, and their sums over pixels (2, T, outputs), in one pass over the outputs."""
     if isinstance(piece, DensePiece):
-        return rule.shares(r, z, *(_biased(piece.sums(sign), bias, sign) for sign in (1, -1))), None
-    positive = _biased(piece.sums(1, z if rule.beta else None), bias, 1)
-    up, down, kept, lost, doubtful = _kernels.alpha_beta(r, z, positive, rule.alpha, rule.beta, WEAK)
+        return rule.shares(r, z, piece.own(1, bias), piece.own(-1, bias)), None
+    check = rule.beta > 0 or piece.size is not None
+    sums = z if check else None, piece.positive(z, bias, check)
+    up, down, kept, lost, doubtful = _kernels.alpha_beta(r, *sums, rule.alpha, rule.beta, WEAK)
     if doubtful is None:
-        return rule.shares(r, z, *(_biased(piece.plain(sign), bias, sign) for sign in (1, -1))), None
+        return rule.shares(r, z, piece.own(1, bias), piece.own(-1, bias)), None
     if len(doubtful):
         outputs, pixels = np.divmod(doubtful, z.shape[1])
-        some = rule.shares(r[:, outputs, pixels], None, *_single(piece, bias, outputs, pixels))
+        some = rule.shares(r[:, outputs, pixels], None, *piece.single(bias, outputs, pixels))
         lost = lost + some.zero
         for shares, sums, own in ((up, kept[0], some.positive), (down, kept[1], some.negative)):
             if own is not None:
@@ -364,7 +379,7 @@ def _piece(choice: Choice, piece, bias: np.ndarray | None, z, r, losses: Losses,
         Relevance to be spread evenly over each output's inputs.
     """
     if isinstance(choice.rule, WSquare | Box):  # for WSquare weights and z are squares and their sums
-        denominators = z if isinstance(choice.rule, WSquare) else piece.plain(1)
+        denominators = z if isinstance(choice.rule, WSquare) else piece.own(1, None)
         share, zero = ratio(r, denominators)
         losses.add("zero", zero)
         piece.give(Shares(share, share if isinstance(choice.rule, WSquare) else None), up, down)
@@ -530,9 +545,12 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
     (x,), losses, rule, dtype = inputs, Losses(), choice.rule, r.dtype
     if isinstance(rule, Flat):
         return _flat(layer, x, r, choice)
-    above, below = _sides(np.ascontiguousarray(x[0]), choice)
+    signed, below = _sides(np.ascontiguousarray(x[0]), choice)
+    size = None
+    if below is not None:
+        signed, size = signed + below, signed - below
     up = np.zeros((len(r), *x.shape[1:]), dtype)
-    down = None if below is None else np.zeros_like(up)
+    down = None if size is None else np.zeros_like(up)
     even = np.zeros_like(r) if choice.bias == "distribute" and layer.bias.any() else None
     weights = layer.cast("weight", dtype)
     squares = None
@@ -552,7 +570,7 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
         if not alive.any():
             continue
         weight, bias, own, share = weights[outs], layer.cast("bias", dtype)[outs], z[outs], relevance[:, outs]
-        sides = [None if side is None else side[ins] for side in (above, below)]
+        sides = [None if side is None else side[ins] for side in (signed, size)]
         inner = up[:, ins], None if down is None else down[:, ins]
         for begin, end in cut:
             some = slice(begin * width, end * width)
@@ -564,7 +582,7 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
             )
             if evenly is not None:
                 even.reshape(relevance.shape)[:, outs, some] = evenly
-    out = _merge(choice, above, below, up, down)
+    out = _merge(choice, signed, size, up, down)
     if even is not None:
         out += _evenly(layer, x, even, losses)
     return [out], losses
