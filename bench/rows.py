@@ -15,7 +15,8 @@ from bench import peers
 from bench.photographs import photograph
 from fvlrp import DenseSIFT, FisherEncoder, _kernels
 from fvlrp.benchmark import RULES, Chain, relative
-from fvlrp.fisher import DEPTHS, Fisher, Normalise, Supports
+from fvlrp.fisher import DEPTHS, Fisher, Normalise
+from fvlrp.supports import Supports
 
 TARGET = "person"
 BLAS_LIMITS = ThreadpoolController()
@@ -261,11 +262,14 @@ def encoder(case: Case) -> Trial:
 def _relevance(case: Case) -> tuple[Callable, Callable[[], np.ndarray]]:
     """fvlrp's Eqs. 5-6 for all rows, and their value in exact mode from the same shares, float64 (n, D)."""
     want = frozenset({"pca"})
-    ours = partial(case.stack.fisher.relevance, case.shares, case.saved, RULES, want, case.threads)
+    fisher = case.stack.fisher
+
+    def ours():
+        return fisher.relevance(fisher.tables(case.shares, case.saved), case.saved, RULES, want, case.threads)
 
     def truth() -> np.ndarray:
-        saved = case.stack.fisher.forward(case.descriptors, np.float64)[1]
-        return case.stack.fisher.relevance(case.shares, saved, RULES, want).pca[0]
+        saved = fisher.forward(case.descriptors, np.float64)[1]
+        return fisher.relevance(fisher.tables(case.shares, saved), saved, RULES, want).pca[0]
 
     return ours, truth
 
@@ -325,7 +329,7 @@ def back(case: Case) -> Trial:
         bins[:, zeroed] = 0
         pixels = np.zeros(case.trace.grey.shape)
         for scale in scales:
-            pixels += supports.scale(scale, bins[0, scale.slice].reshape(scale.rows, scale.cols, 4, 4), 4, RULES)[0]
+            supports.spread(scale, bins[0, scale.slice], 4, RULES, pixels)
         return pixels
 
     chain = case.chain(n_jobs=case.threads)
@@ -340,7 +344,7 @@ def back(case: Case) -> Trial:
         bins = (case.x * (q @ layer.components)).reshape(n, 4, 4, 8).sum(axis=3)
         true = np.zeros(case.trace.grey.shape)
         for scale in scales:
-            true += supports.scale(scale, bins[scale.slice].reshape(scale.rows, scale.cols, 4, 4), 4, RULES)[0]
+            supports.spread(scale, bins[scale.slice], 4, RULES, true)
         return [
             ("pixels, in float64", relative(ours(), true), 1e-5),
             ("the peer's pixels", relative(peer(), true), 1e-5),

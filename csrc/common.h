@@ -6,7 +6,6 @@
 #define FVLRP_COMMON_H
 
 #include <float.h>
-#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -68,6 +67,9 @@ typedef struct fvlrp_table {
                      const uint16_t *, const void *, ptrdiff_t, const void *, double, int, const fvlrp_relevances *);
     int (*tables)(const fvlrp_model *, ptrdiff_t, const double *, const uint8_t *, const double *, const double *,
                   const double *, void *);
+    int (*merge)(ptrdiff_t, const fvlrp_part *, ptrdiff_t, ptrdiff_t, const uint8_t *, ptrdiff_t, ptrdiff_t, const double *,
+                 double *, double *);
+    int (*scores)(ptrdiff_t, ptrdiff_t, const float *, const float *, double *);
     int (*normalise)(ptrdiff_t, ptrdiff_t, const double *, double *);
     int (*shares)(ptrdiff_t, ptrdiff_t, const double *, const double *, const int64_t *, const double *, const double *,
                   double *, double *);

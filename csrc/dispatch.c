@@ -175,6 +175,23 @@ int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int
     return kernels->relevance(model, type, x, rows, n, y, indptr, index, gamma, targets, tables, epsilon, mean, out);
 }
 
+int fvlrp_merge(ptrdiff_t parts, const fvlrp_part *part, ptrdiff_t finest, ptrdiff_t cells, const uint8_t *member,
+                ptrdiff_t components, ptrdiff_t dims, const double *priors, double *sums, double *occupancy) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (parts < 0 || finest < 0 || cells < 0 || components < 0 || dims < 0) return FVLRP_E_ARGUMENT;
+    if (dims > 1 << 16 || components > 1 << 16 || !checked(finest, (1 + 2 * dims) * (ptrdiff_t)sizeof(double)))
+        return FVLRP_E_ARGUMENT;
+    for (ptrdiff_t p = 0; p < parts; p++)
+        if (part[p].finest < 0 || part[p].finest >= finest) return FVLRP_E_ARGUMENT;
+    return kernels->merge(parts, part, finest, cells, member, components, dims, priors, sums, occupancy);
+}
+
+int fvlrp_scores(ptrdiff_t n, ptrdiff_t length, const float *coef, const float *x, double *out) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (n < 0 || length < 0 || !checked(n, length)) return FVLRP_E_ARGUMENT;
+    return kernels->scores(n, length, coef, x, out);
+}
+
 int fvlrp_normalise(ptrdiff_t cells, ptrdiff_t length, const double *sums, double *x) {
     if (!kernels) return FVLRP_E_ISA;
     if (cells < 0 || length < 0 || !checked(cells, length)) return FVLRP_E_ARGUMENT;

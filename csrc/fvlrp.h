@@ -182,6 +182,25 @@ int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares
 
 /* ---- the whole vector ------------------------------------------------------------------------------------------ */
 
+/* Moments of z over some descriptors that lie in one finest cell, as fvlrp_encode and fvlrp_pool leave them. They count
+ * `times` times: zeroed descriptors are all alike, so that one stands for many. */
+typedef struct {
+    ptrdiff_t finest;
+    double times;
+    const double *s0, *s1, *s2; /* (K), (K, D), (K, D) */
+} fvlrp_part;
+
+/* Sums of Psi (Eqs. 3-4) over pyramid cells, each a union of finest cells; parts are added in the order given.
+ *   member     uint8 (finest, cells): 1 for the cells that a finest cell belongs to
+ *   priors     double (K)
+ *   sums       double (cells, 2, K, D): sum g z / sqrt(pi), then sum g (z^2 - 1) / sqrt(2 pi)
+ *   occupancy  double (cells, K): sum g */
+int fvlrp_merge(ptrdiff_t parts, const fvlrp_part *part, ptrdiff_t finest, ptrdiff_t cells, const uint8_t *member,
+                ptrdiff_t components, ptrdiff_t dims, const double *priors, double *sums, double *occupancy);
+
+/* Dot products of x (length) with n rows of coef (n, length), to double: float over 2048 products at a time. */
+int fvlrp_scores(ptrdiff_t n, ptrdiff_t length, const float *coef, const float *x, double *out);
+
 /* Improved Fisher vector of un-normalised sums: per-cell L2, signed square root, one global L2; norms at least 1e-12.
  *   sums, x  double (cells, length) */
 int fvlrp_normalise(ptrdiff_t cells, ptrdiff_t length, const double *sums, double *x);

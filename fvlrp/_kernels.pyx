@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t
+from libc.stdlib cimport free, malloc
 
 cimport cython
 
@@ -218,6 +219,16 @@ cdef extern from "fvlrp.h" nogil:
     int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
                         const void *y, const int64_t *indptr, const uint16_t *index, const void *gamma,
                         ptrdiff_t targets, const void *tables, double epsilon, int mean, const fvlrp_relevances *out)
+    ctypedef struct fvlrp_part:
+        ptrdiff_t finest
+        double times
+        const double *s0
+        const double *s1
+        const double *s2
+
+    int fvlrp_merge(ptrdiff_t parts, const fvlrp_part *part, ptrdiff_t finest, ptrdiff_t cells, const uint8_t *member,
+                    ptrdiff_t components, ptrdiff_t dims, const double *priors, double *sums, double *occupancy)
+    int fvlrp_scores(ptrdiff_t n, ptrdiff_t length, const float *coef, const float *x, double *out)
     int fvlrp_normalise(ptrdiff_t cells, ptrdiff_t length, const double *sums, double *x)
     int fvlrp_shares(ptrdiff_t cells, ptrdiff_t length, const double *relevance, const double *sums,
                      const int64_t *counts, const double *epsilon, const double *spread, double *out, double *ledger)
@@ -533,6 +544,60 @@ cdef class Model:
                 &self.model, type, px, pr, n, py, pi, pk, pg, targets, pt, epsilon, how, &out
             )
         check(status)
+
+
+def merge(parts, member, priors, ptrdiff_t dims):
+    """Sums of Psi over pyramid cells, from moments of z: float64 (cells, 2, K, D), and of posteriors (cells, K).
+
+    Parameters
+    ----------
+    parts : list of (finest cell, times, (s0 (K,), s1 (K, D), s2 (K, D)) float64)
+        Moments from `Model.encode`, each counted so many times, added in this order.
+    member : uint8 (finest cells, cells)
+        1 for the cells that a finest cell lies in.
+    priors : float64 (K,)
+    """
+    take(member, "member", (None, None), [np.uint8])
+    take(priors, "priors", (None,), [np.float64])
+    cdef ptrdiff_t finest = member.shape[0], cells = member.shape[1], components = priors.shape[0], count = len(parts)
+    cdef fvlrp_part *part = <fvlrp_part *>malloc((count + 1) * sizeof(fvlrp_part))
+    if part == NULL:
+        raise MemoryError()
+    sums, occupancy = np.empty((cells, 2, components, dims)), np.empty((cells, components))
+    cdef const uint8_t *pm = <const uint8_t *>address(member)
+    cdef const double *pp = <const double *>address(priors)
+    cdef double *ps = <double *>address(sums)
+    cdef double *po = <double *>address(occupancy)
+    cdef int status
+    try:
+        for i, (cell, times, (s0, s1, s2)) in enumerate(parts):
+            take(s0, f"parts[{i}].s0", (components,), [np.float64])
+            take(s1, f"parts[{i}].s1", (components, dims), [np.float64])
+            take(s2, f"parts[{i}].s2", (components, dims), [np.float64])
+            part[i].finest, part[i].times = cell, times
+            part[i].s0, part[i].s1 = <const double *>address(s0), <const double *>address(s1)
+            part[i].s2 = <const double *>address(s2)
+        with nogil:
+            status = fvlrp_merge(count, part, finest, cells, pm, components, dims, pp, ps, po)
+    finally:
+        free(part)
+    check(status)
+    return sums, occupancy
+
+
+def scores(coef, x, out):
+    """Dot products of x float32 (d,) with the rows of coef float32 (n, d), into `out` float64 (n,)."""
+    take(coef, "coef", (None, None), [np.float32])
+    take(x, "x", coef.shape[1:], [np.float32])
+    take(out, "out", coef.shape[:1], [np.float64], True)
+    cdef ptrdiff_t n = coef.shape[0], length = coef.shape[1]
+    cdef const float *pc = <const float *>address(coef)
+    cdef const float *px = <const float *>address(x)
+    cdef double *po = <double *>address(out)
+    cdef int status
+    with nogil:
+        status = fvlrp_scores(n, length, pc, px, po)
+    check(status)
 
 
 def normalise(sums):

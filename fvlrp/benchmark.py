@@ -19,9 +19,10 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from . import _kernels, threads
-from .fisher import Supports, edge_weights, kernel, layout_of
+from .fisher import layout_of
 from .geometry import BINS, Geometry
 from .rules import FisherRules
+from .supports import edge_weights, kernel
 
 RULES = FisherRules()
 
@@ -379,9 +380,7 @@ def explain_from(trace, saved, target: int) -> np.ndarray:
     """Pixels at depth "bin" from what a forward pass saved."""
     r, _ = trace._start(target, saved, RULES)
     shares, _ = trace._shares(r, saved, RULES)
-    below = trace.stack.fisher.relevance(shares[None], saved, RULES, frozenset({"bin"}), trace.n_jobs)
-    supports = Supports(trace.descriptors.geometry, trace.stack.fisher.pyramid)
-    return trace._pixels("bin", 0, below, supports, RULES)[0]
+    return trace.descend([shares], saved, ["bin"], RULES)[0, "bin"][0]
 
 
 def example() -> np.ndarray:

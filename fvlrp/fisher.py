@@ -14,16 +14,21 @@ from functools import lru_cache, partial
 import numpy as np
 
 from . import _kernels, images, threads
-from .geometry import BINS, Geometry, axis_cell, box
+from .geometry import BINS, Geometry, axis_cell
 from .rules import FisherRules
 from .sift import DenseSIFT, Descriptors
 from .stack import EXACT, Explanation, Ledger, Relevances, Trace, precision
+from .supports import Supports
 
 DEPTHS = ("vector", "descriptor", "bin", "gradient")  # coarse to fine
 PYRAMID = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level; 8 cells, the preset's order
-TOGETHER = 4  # targets at depth "gradient" in one pass: each holds 128 values a descriptor
+VALUES = {"bin": ("bin", BINS * BINS), "gradient": ("sift", 128)}  # what a depth needs: name, values a descriptor
+PASS = 64 << 20  # bytes of such values, for one scale, that the targets of one pass may fill
+PART = 24 << 20  # bytes up to which scales are walked together
 STEADY = 10.0  # stabilisers from which float denominators do; at 100 heatmaps agree with double to 3e-5
-PIECE = 16384  # descriptors in one task: fixed, so that results do not depend on the number of threads
+PIECE = 4096  # descriptors in one task; more where a cell would have more than PIECES: each costs a sum of its own
+PIECES = 16
+KEEP = 1 << 18  # descriptors up to which projections are kept; of more, the way back makes them again, the same bits
 
 
 # ---- pooling: project -> assign -> sums, Eqs. 3-4 --------------------------------------------------------------------
@@ -35,30 +40,47 @@ class Layout:
 
     Attributes
     ----------
-    finest : int64 (n,)
-        Finest cell of every descriptor.
     member : uint8 (finest cells, cells)
         Which pyramid cells each finest cell lies in.
     rows : tuple of int64 arrays
         Descriptors of each finest cell, ascending.
     """
 
-    finest: np.ndarray
     member: np.ndarray
     rows: tuple[np.ndarray, ...]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def layout_of(geometry: Geometry, pyramid: tuple[tuple[int, int], ...]) -> Layout:
     """The layout of a geometry; kept, since photographs come in few sizes."""
-    cells = geometry.cells(pyramid)
-    combinations, finest = np.unique(cells, axis=0, return_inverse=True)
-    finest = finest.reshape(-1)
-    member = np.zeros((len(combinations), sum(rows * cols for rows, cols in pyramid)), np.uint8)
-    member[np.arange(len(combinations))[:, None], combinations] = 1
-    order = np.argsort(finest, kind="stable")
-    rows = np.split(order, np.searchsorted(finest[order], np.arange(1, len(combinations))))
-    return Layout(finest, member, tuple(rows))
+    # Each axis decides by itself which cell of every level a frame lies in: finest cells are the products of the
+    # combinations on either axis, and no array of all descriptors is sorted.
+    combinations, strips = zip(*(_strips(geometry, pyramid, axis) for axis in (0, 1)), strict=True)
+    member = np.zeros(
+        (len(combinations[0]), len(combinations[1]), sum(rows * cols for rows, cols in pyramid)), np.uint8
+    )
+    offset = 0
+    for level, (rows, cols) in enumerate(pyramid):
+        cells = offset + combinations[0][:, None, level] + rows * combinations[1][None, :, level]
+        np.put_along_axis(member, cells[..., None], 1, axis=2)
+        offset += rows * cols
+    rows = []
+    for cell in np.ndindex(member.shape[:2]):
+        parts = [
+            (scale.start + np.flatnonzero(y == cell[0])[:, None] * scale.cols + np.flatnonzero(x == cell[1])).ravel()
+            for scale, y, x in zip(geometry.scales, *strips, strict=True)
+        ]
+        rows.append(np.concatenate(parts))
+    return Layout(member.reshape(len(rows), -1), tuple(rows))
+
+
+def _strips(geometry: Geometry, pyramid, axis: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Combinations of the levels' cells along an axis, int64 (strips, levels); per scale, the strip of every frame."""
+    length = (geometry.height, geometry.width)[axis]
+    frames = [scale.centres(axis) for scale in geometry.scales]
+    cells = np.stack([axis_cell(np.concatenate(frames), level[axis], length) for level in pyramid], axis=1)
+    combinations, strip = np.unique(cells, axis=0, return_inverse=True)
+    return combinations, np.split(strip.reshape(-1), np.cumsum([len(f) for f in frames[:-1]]))
 
 
 @dataclass(frozen=True)
@@ -116,6 +138,38 @@ class DescriptorRelevance:
     zero_desc: np.ndarray
 
 
+def _pieces(rows: np.ndarray) -> list[np.ndarray]:
+    """Rows of one cell for one task each: cut by their number alone, so that no number of threads changes a bit."""
+    count = min(-(-len(rows) // PIECE), PIECES)
+    return np.array_split(rows, count) if count else []
+
+
+def _encode_sparingly(model, values: np.ndarray, rows: np.ndarray) -> tuple:
+    """What `model.encode` returns, without the projections and in arrays no longer than their entries."""
+    encoded, sums = model.encode(values, rows)
+    return _kernels.Encoded(None, encoded.indptr, encoded.index.copy(), encoded.gamma.copy()), sums
+
+
+def _between(pieces, begin: int, end: int) -> list[tuple]:
+    """Pieces cut to the descriptors begin .. end - 1, their rows counted from `begin`."""
+    cut = []
+    for cell, rows, encoded in pieces:
+        first, last = np.searchsorted(rows, (begin, end))
+        if first == last:
+            continue
+        indptr = encoded.indptr[first : last + 1]
+        entries = slice(indptr[0], indptr[-1])
+        y = None if encoded.y is None else encoded.y[first:last]
+        one = _kernels.Encoded(y, indptr - indptr[0], encoded.index[entries], encoded.gamma[entries])
+        cut.append((cell, rows[first:last] - begin, one))
+    return cut
+
+
+def _cut(room: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The beginning of a one-dimensional array in another shape."""
+    return room[: np.prod(shape)].reshape(shape)
+
+
 class Fisher:
     """Descriptors -> un-normalised Fisher sums per pyramid cell (Eqs. 3-4), and relevance back (Eqs. 5-6, Eq. 1).
 
@@ -160,47 +214,26 @@ class Fisher:
         """Sums S float64 (cells, 2, K, D) of Psi over each pyramid cell, and what the way back needs."""
         model, zero, zero_sums = self.packed(dtype)
         layout = layout_of(descriptors.geometry, self.pyramid)
-        zeroed = descriptors.zeroed
         pieces, zeros = [], []
         for cell, rows in enumerate(layout.rows):
-            empty = zeroed[rows]
+            empty = descriptors.zeroed[rows]
             zeros.append(rows[empty])
-            rows = rows[~empty]
-            pieces += [(cell, rows[at : at + PIECE]) for at in range(0, len(rows), PIECE)]
-        room = model.room([len(rows) for _, rows in pieces])
-        done = threads.run(
-            [
+            pieces += [(cell, piece) for piece in _pieces(rows[~empty])]
+        if len(descriptors) <= KEEP:
+            room = model.room([len(rows) for _, rows in pieces])
+            tasks = [
                 partial(model.encode, descriptors.values, rows, place)
                 for (_, rows), place in zip(pieces, room, strict=True)
-            ],
-            n_jobs,
-        )
-
-        shape = (len(layout.rows), *self.means.shape)
-        s0, s1, s2 = np.zeros(shape[:2]), np.zeros(shape), np.zeros(shape)
-        for (cell, _), (_, sums) in zip(pieces, done, strict=True):
-            for total, part in zip((s0, s1, s2), sums, strict=True):
-                total[cell] += part
-        for cell, rows in enumerate(zeros):
-            if len(rows):
-                for total, part in zip((s0, s1, s2), zero_sums, strict=True):
-                    total[cell] += len(rows) * part
-        member = layout.member.T.astype(np.float64)
-        s0, s1, s2 = (np.einsum("cf,f...->c...", member, s) for s in (s0, s1, s2))
-        by_u = 1 / np.sqrt(self.weights)[:, None]
-        sums = np.stack([s1 * by_u, (s2 - s0[..., None]) * (by_u / np.sqrt(2))], axis=1)
+            ]
+        else:
+            tasks = [partial(_encode_sparingly, model, descriptors.values, rows) for _, rows in pieces]
+        done = threads.run(tasks, n_jobs)
+        parts = [(cell, 1, part) for (cell, _), (_, part) in zip(pieces, done, strict=True)]
+        parts += [(cell, len(rows), zero_sums) for cell, rows in enumerate(zeros) if len(rows)]
+        sums, occupancy = _kernels.merge(parts, layout.member, self.weights, self.means.shape[1])
         counts = layout.member.T.astype(np.int64) @ np.array([len(rows) for rows in layout.rows], np.int64)
-        saved = Pooled(
-            descriptors,
-            layout,
-            tuple((cell, rows, encoded) for (cell, rows), (encoded, _) in zip(pieces, done, strict=True)),
-            tuple(zeros),
-            zero,
-            sums,
-            s0,
-            counts,
-        )
-        return sums, saved
+        encoded = tuple((cell, rows, one) for (cell, rows), (one, _) in zip(pieces, done, strict=True))
+        return sums, Pooled(descriptors, layout, encoded, tuple(zeros), zero, sums, occupancy, counts)
 
     def spread(self, saved: Pooled) -> np.ndarray:
         """Upper bounds of sum |Psi|, the shape of the sums: what small |S| are told from rounding by."""
@@ -210,39 +243,56 @@ class Fisher:
         # Cauchy-Schwarz: (sum g |z|)^2 <= sum g * sum g z^2.
         return np.stack([np.sqrt(s0 * np.maximum(s2, 0)) * by_u, (s2 + s0) * (by_u / np.sqrt(2))], axis=1)
 
-    def relevance(
-        self, shares: np.ndarray, saved: Pooled, rules: FisherRules, want: frozenset[str], n_jobs=None
-    ) -> DescriptorRelevance:
-        """Relevance of descriptors from shares R / (S +- epsilon), float64 (targets, cells, 2, K, D).
+    def tables(self, shares: np.ndarray, saved: Pooled, n_jobs=None) -> np.ndarray:
+        """Shares R / (S +- epsilon) float64 (targets, cells, 2, K, D) as one table for each finest cell and target."""
+        dtype = saved.zero.y.dtype
+        model, _, _ = self.packed(dtype)
+        cells = len(saved.layout.rows)
+        tables = np.empty((cells, len(shares), model.components, 3, model.stride), dtype)
+        tasks = [
+            partial(model.tables, share, saved.layout.member[cell], table)
+            for cell in range(cells)
+            if len(saved.layout.rows[cell])
+            for share, table in zip(shares, tables[cell], strict=True)
+        ]
+        threads.run(tasks, n_jobs)
+        return tables
 
-        `want` names what is computed beside the totals: "pca", "bin", "sift".
+    def relevance(
+        self,
+        tables: np.ndarray,
+        saved: Pooled,
+        rules: FisherRules,
+        want: frozenset[str],
+        n_jobs=None,
+        part=None,
+        room=None,
+    ) -> DescriptorRelevance:
+        """Relevance of descriptors through `tables` (see there).
+
+        `want` names what is computed beside the totals: "pca", "bin", "sift". `part` (begin, end) asks for these
+        descriptors only; `room` holds arrays that results may be cut from, by the same names.
         """
         dtype = saved.zero.y.dtype
         model, zero, _ = self.packed(dtype)
-        x = saved.descriptors.values
-        targets, n, dims = len(shares), len(x), model.dims
-        mean = self.mean_treatment(rules)
+        begin, end = part or (0, len(saved.descriptors))
+        x = saved.descriptors.values[begin:end]
+        targets, n = tables.shape[1], end - begin
+        mean, passes = self.mean_treatment(rules), self.passes_zeroed(rules)
         through = bool(want & {"bin", "sift"})
+        widths = {"pca": model.dims, "bin": BINS * BINS, "sift": x.shape[1]}
         # Every row is written below, by a piece or as one of the zeroed descriptors.
         total = np.empty((targets, n))
-        pca = np.empty((targets, n, dims), dtype) if "pca" in want else None
-        bins = np.empty((targets, n, 16), dtype) if "bin" in want else None
-        sift = np.empty((targets, n, 128), dtype) if "sift" in want else None
-
-        cells = len(saved.layout.rows)
-        used = [cell for cell in range(cells) if len(saved.layout.rows[cell])]
-        tables = np.empty((cells, targets, model.components, 3, model.stride), dtype)
-        threads.run(
-            [
-                partial(model.tables, shares[t], saved.layout.member[cell], tables[cell, t])
-                for cell in used
-                for t in range(targets)
-            ],
-            n_jobs,
-        )
+        out = {
+            name: _cut(room[name], (targets, n, width)) if room else np.empty((targets, n, width), dtype)
+            for name, width in widths.items()
+            if name in want
+        }
 
         def piece(cell, rows, encoded):
             absorbed, past = np.zeros(targets), np.zeros(targets)
+            if encoded.y is None:
+                encoded = _kernels.Encoded(model.project(x, rows), encoded.indptr, encoded.index, encoded.gamma)
             model.relevance(
                 x,
                 rows,
@@ -251,50 +301,44 @@ class Fisher:
                 rules.epsilon_pca,
                 mean,
                 total,
-                pca,
-                bins,
-                sift,
+                out.get("pca"),
+                out.get("bin"),
+                out.get("sift"),
                 absorbed if through else None,
                 past if through else None,
             )
             return absorbed, past
 
-        done = threads.run([partial(piece, *p) for p in saved.pieces], n_jobs)
+        pieces = saved.pieces if part is None else _between(saved.pieces, begin, end)
+        done = threads.run([partial(piece, *p) for p in pieces], n_jobs)
         absorbed, past, dropped = np.zeros(targets), np.zeros(targets), np.zeros(targets)
         for part_absorbed, part_past in done:  # in order: the same bits for any number of threads
             absorbed += part_absorbed
             past += part_past
-        # A zeroed descriptor has values to share by only where the mean was subtracted from it.
-        passes = mean == "centered" and self.mean.any()
+        drops = not passes and rules.zero_desc == "drop"
         blank = np.zeros((1, x.shape[1]), np.uint8)
         for cell, rows in enumerate(saved.zeros):
+            rows = rows[slice(*np.searchsorted(rows, (begin, end)))] - begin
             if not len(rows):
                 continue
-            one = {
-                "total": np.zeros((targets, 1)),
-                "pca": np.zeros((targets, 1, dims), dtype) if pca is not None else None,
-                "bins": np.zeros((targets, 1, 16), dtype) if bins is not None and passes else None,
-                "sift": np.zeros((targets, 1, 128), dtype) if sift is not None and passes else None,
-                "absorbed": np.zeros(targets) if through and passes else None,
-            }
+            one = {"total": np.zeros((targets, 1)), "absorbed": np.zeros(targets) if through and passes else None}
+            own = {name: np.zeros((targets, 1, widths[name]), dtype) for name in out if name == "pca" or passes}
+            one |= {{"bin": "bins"}.get(name, name): values for name, values in own.items()}
             model.relevance(blank, None, zero, tables[cell], rules.epsilon_pca, mean, **one)
             total[:, rows] = one["total"]
-            if pca is not None:
-                pca[:, rows] = one["pca"]
-            if not through:
-                continue
-            if passes:
+            if through and passes:
                 absorbed += len(rows) * one["absorbed"]
-            drops = not passes and rules.zero_desc == "drop"
-            if drops:
+            if through and drops:
                 dropped += len(rows) * one["total"][:, 0]
-            for values, key in ((bins, "bins"), (sift, "sift")):
-                if values is not None:
-                    even = 0 if drops else (one["total"] / values.shape[2])[:, :, None]
-                    values[:, rows] = one[key] if passes else even
-        if bins is not None:
-            bins = bins.reshape(targets, n, BINS, BINS)
-        return DescriptorRelevance(total, pca, bins, sift, absorbed, past, dropped)
+            for name, values in out.items():
+                even = 0 if drops else (one["total"] / values.shape[2])[:, :, None]
+                values[:, rows] = own.get(name, even)
+        bins = out["bin"].reshape(targets, n, BINS, BINS) if "bin" in out else None
+        return DescriptorRelevance(total, out.get("pca"), bins, out.get("sift"), absorbed, past, dropped)
+
+    def passes_zeroed(self, rules: FisherRules) -> bool:
+        """Whether a zeroed descriptor has values to share relevance by: only where the mean was subtracted from it."""
+        return self.mean_treatment(rules) == "centered" and bool(self.mean.any())
 
     def mean_treatment(self, rules: FisherRules) -> str:
         """The rule's treatment of the mean, with "auto" resolved for this projection."""
@@ -332,20 +376,23 @@ class Linear:
     """
 
     name = "linear"
-    BLOCK = 2048  # float products run over so many values before they are summed in double
 
     def __init__(self, coef: np.ndarray, intercept: np.ndarray):
         self.coef, self.intercept = coef, intercept
 
-    def forward(self, x: np.ndarray, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def forward(self, x: np.ndarray, exact: bool = False, n_jobs=None) -> tuple[np.ndarray, np.ndarray]:
         """x float64 (d,) -> scores float64 (n_scores,); saves x."""
-        d = len(x)
-        if exact or d % self.BLOCK:
-            scores = np.concatenate([row[None].astype(np.float64) @ x for row in self.coef])
-        else:
-            blocks = self.coef.reshape(len(self.coef), -1, self.BLOCK).transpose(1, 0, 2)
-            parts = np.matmul(blocks, x.astype(np.float32).reshape(-1, self.BLOCK, 1))
-            scores = parts[..., 0].sum(axis=0, dtype=np.float64)
+        if exact or self.coef.dtype != np.float32:
+            return np.concatenate([row[None].astype(np.float64) @ x for row in self.coef]) + self.intercept, x
+        scores, narrow = np.empty(len(self.coef)), x.astype(np.float32)
+        groups = np.array_split(np.arange(len(scores)), min(threads.count(n_jobs), len(scores)))
+        threads.run(
+            [
+                partial(_kernels.scores, self.coef[rows[0] : rows[-1] + 1], narrow, scores[rows[0] : rows[-1] + 1])
+                for rows in groups
+            ],
+            n_jobs,
+        )
         return scores + self.intercept, x
 
     def relevance(self, score: int, sign: int, saved: np.ndarray, rules: FisherRules, active: np.ndarray):
@@ -365,84 +412,6 @@ class Linear:
             r[active] += bias / count
             return r, 0.0
         return r, bias
-
-
-# ---- the flat end: from a representation to pixels -------------------------------------------------------------------
-
-
-def edge_weights(length: int, taps: np.ndarray, lead: int, centres: np.ndarray, clip: str) -> np.ndarray:
-    """What multiplies a value at each centre: 1 / the weight of its kernel inside the image, or of all of it."""
-    if clip == "drop":
-        return np.full(len(centres), 1 / taps.sum())
-    before = np.concatenate([[0.0], np.cumsum(taps)])
-    low = np.clip(-(centres + lead), 0, len(taps))
-    high = np.clip(length - (centres + lead), 0, len(taps))
-    return 1 / (before[high] - before[low])
-
-
-def kernel(splat: str, bin_size: int) -> tuple[np.ndarray, int]:
-    """Taps of a bin's pixels along one axis, float64, and the offset of the first from the bin's centre."""
-    if splat == "tri":
-        t = np.arange(-(bin_size - 1), bin_size)
-        return 1 - np.abs(t) / bin_size, int(t[0])
-    if splat == "box_sym" and bin_size % 2 == 0:
-        return np.concatenate([[0.5], np.ones(bin_size - 1), [0.5]]), -(bin_size // 2)
-    if splat == "box_sym":
-        return np.ones(bin_size), -((bin_size - 1) // 2)
-    low, high = box(bin_size)
-    return np.ones(high - low), low
-
-
-class Supports:
-    """Flat below the depth: relevance of a representation, spread over the pixels that it was computed from."""
-
-    def __init__(self, geometry: Geometry, pyramid):
-        self.geometry, self.pyramid = geometry, pyramid
-
-    def vector(self, cells: np.ndarray) -> tuple[np.ndarray, float]:
-        """Relevance of pyramid cells (cells,), flat over each cell's pixels. A cell without pixels keeps its own."""
-        height, width = self.geometry.height, self.geometry.width
-        pixels, lost, at = np.zeros((height, width)), 0.0, 0
-        for rows, cols in self.pyramid:
-            y, x = axis_cell(np.arange(height), rows, height), axis_cell(np.arange(width), cols, width)
-            level = cells[at : at + rows * cols].reshape(cols, rows).T
-            area = np.outer(np.bincount(y, minlength=rows), np.bincount(x, minlength=cols))
-            lost += level[area == 0].sum()
-            pixels += (level / np.maximum(area, 1))[np.ix_(y, x)]
-            at += rows * cols
-        return pixels, lost
-
-    def scale(self, scale, values: np.ndarray, bins: int, rules: FisherRules) -> tuple[np.ndarray, float]:
-        """Pixels of one scale's values (rows, cols, bins, bins), and what was clipped; bins = 1 is the whole area."""
-        height, width = self.geometry.height, self.geometry.width
-        pixels = np.zeros((height, width))
-        if scale.count == 0:
-            return pixels, 0.0
-        taps, lead, spacing, weights, inside = clipped_supports(height, width, scale, bins, rules.splat, rules.clip)
-        _kernels.splat(values, spacing, scale.first, scale.step, *weights, taps, lead, pixels)
-        clipped = 0.0
-        if rules.clip == "drop":
-            outside = 1 - inside[0][:, None, :, None] * inside[1][None, :, None, :]
-            clipped = float((values * outside).sum(dtype=np.float64))
-        return pixels, clipped
-
-
-@lru_cache(maxsize=64)
-def clipped_supports(height: int, width: int, scale, bins: int, splat: str, clip: str) -> tuple:
-    """Taps, offset and spacing of a scale's kernel; per axis, what multiplies each value, and its share inside."""
-    size = scale.bin_size
-    if bins == 1:
-        taps, lead, spacing = np.ones(BINS * size), box(size)[0], 0
-    else:
-        (taps, lead), spacing = kernel(splat, size), size
-    weights, inside = [], []
-    for axis, length in ((0, height), (1, width)):
-        centres = (scale.corners(axis)[:, None] + spacing * np.arange(bins)).ravel()
-        weight = edge_weights(length, taps, lead, centres, clip)
-        kept = edge_weights(length, taps, lead, centres, "renormalise")
-        weights.append(weight.reshape(-1, bins))
-        inside.append((weight / kept).reshape(-1, bins))
-    return taps, lead, spacing, weights, inside
 
 
 # ---- one image: trace and explanations -------------------------------------------------------------------------------
@@ -470,14 +439,29 @@ class FisherStack:
 
     def scores(self, image, dtype=np.float32, n_jobs=None) -> np.ndarray:
         """Scores of every class, float64 (n_classes,)."""
-        return self.per_class(
-            self.linear.forward(self.encode(image, dtype, n_jobs=n_jobs), np.dtype(dtype) == EXACT)[0]
-        )
+        x = self.encode(image, dtype, n_jobs=n_jobs)
+        return self.per_class(self.linear.forward(x, np.dtype(dtype) == EXACT, n_jobs)[0])
 
     def per_class(self, scores: np.ndarray) -> np.ndarray:
         """One score per class: of two classes with one hyperplane, positive speaks for the second."""
         two = len(scores) == 1 and len(self.classes) == 2
         return np.array([-scores[0], scores[0]]) if two else scores
+
+
+def _bytes_of(depths: list[str], dtype) -> int:
+    """Bytes a descriptor and target of what the depths need."""
+    return 8 + np.dtype(dtype).itemsize * sum(VALUES[depth][1] for depth in depths if depth in VALUES)
+
+
+def _parts(scales: list, size: int) -> list[list]:
+    """Consecutive scales in groups of at most PART bytes, `size` each descriptor; at least one scale a group."""
+    parts: list[list] = []
+    for scale in scales:
+        if parts and size * (scale.slice.stop - parts[-1][0].start) <= PART:
+            parts[-1].append(scale)
+        else:
+            parts.append([scale])
+    return parts
 
 
 class FisherTrace(Trace):
@@ -505,7 +489,7 @@ class FisherTrace(Trace):
         self.descriptors = stack.sift.extract_grey(self.grey, n_jobs)
         self._forward: dict[np.dtype, Pooled] = {}
         self.vector, _ = stack.normalise.forward(self._pooled(dtype).sums)
-        scores, self._saved = stack.linear.forward(self.vector, dtype == EXACT)
+        scores, self._saved = stack.linear.forward(self.vector, dtype == EXACT, n_jobs)
         super().__init__(stack.per_class(scores), stack.classes)
         self._known = {dtype: (self._saved, self.scores)}
 
@@ -557,21 +541,19 @@ class FisherTrace(Trace):
 
     def _explain(self, positions: list[int], depths: list[str], rules) -> list[Explanation]:
         rules = FisherRules.of(rules)
-        if "gradient" in depths and len(positions) > TOGETHER:
-            groups = [positions[at : at + TOGETHER] for at in range(0, len(positions), TOGETHER)]
+        together = self._targets_in_one_pass(depths)
+        if len(positions) > together:
+            groups = [positions[at : at + together] for at in range(0, len(positions), together)]
             return [explanation for group in groups for explanation in self._explain(group, depths, rules)]
         exact = self.dtype == EXACT
         pooled = self._walked(rules)
         _, scores = self._scored(pooled)
         starts = [self._start(position, pooled, rules) for position in positions]
-        want = frozenset({"bin": "bin", "gradient": "sift"}[d] for d in depths if d in ("bin", "gradient"))
-        shares, losses, below = [], [], None
-        if set(depths) - {"vector"}:
-            for r, _ in starts:
-                share, loss = self._shares(r, pooled, rules)
-                shares.append(share)
-                losses.append(loss)
-            below = self.stack.fisher.relevance(np.stack(shares), pooled, rules, want, self.n_jobs)
+        below = [depth for depth in depths if depth != "vector"]
+        losses, found = [], {}
+        if below:
+            shares, losses = zip(*(self._shares(r, pooled, rules) for r, _ in starts), strict=True)
+            found = self.descend(shares, pooled, below, rules)
         supports = Supports(self.descriptors.geometry, self.stack.fisher.pyramid)
 
         explanations = []
@@ -581,13 +563,12 @@ class FisherTrace(Trace):
             if rules.bias != "distribute":
                 head["bias"] = bias
             for depth in depths:
-                entries = dict(head)
                 if depth == "vector":
-                    pixels, entries["empty_cell"] = supports.vector(r.reshape(len(r), -1).sum(axis=1))
+                    pixels, lost = supports.vector(r.reshape(len(r), -1).sum(axis=1))
+                    entries = head | {"empty_cell": lost}
                 else:
-                    entries |= losses[t]
-                    pixels, more = self._pixels(depth, t, below, supports, rules)
-                    entries |= more
+                    pixels, rest = found[t, depth]
+                    entries = head | losses[t] | rest
                 heatmap = images.resample_conserving(pixels, self.image.shape[:2])
                 entries["heatmap"] = heatmap.sum()
                 explanations.append(
@@ -604,35 +585,73 @@ class FisherTrace(Trace):
                 )
         return explanations
 
-    def _pixels(self, depth: str, t: int, below: DescriptorRelevance, supports: Supports, rules: FisherRules):
-        """Pixels of one target at one depth below the vector, float64 (h, w), and the ledger's entries."""
-        entries: dict[str, float] = {}
-        if depth != "descriptor":
-            entries = {"absorbed_pca": below.absorbed[t], "zero_desc": below.zero_desc[t]}
-            if self.stack.fisher.mean_treatment(rules) == "bias":
-                entries["pca_mean"] = below.mean[t]
-        if depth == "gradient":
-            pixels, entries["zero_bin"] = self.stack.sift.pixels(self.grey, below.sift[t], self.n_jobs)
-            return pixels, entries
-        values, bins = (below.bins[t], BINS) if depth == "bin" else (below.total[t], 1)
-        scales = self.descriptors.geometry.scales
-        done = threads.run(
-            [
-                partial(supports.scale, s, values[s.slice].reshape(s.rows, s.cols, bins, bins), bins, rules)
-                for s in scales
-            ],
-            self.n_jobs,
-        )
-        entries["clipped"] = sum(clipped for _, clipped in done)
-        pixels = np.zeros(self.grey.shape)
-        for part, _ in done:
-            pixels += part
-        return pixels, entries
+    def _targets_in_one_pass(self, depths: list[str]) -> int:
+        """Targets whose values of one scale fit into PASS bytes; at least one."""
+        most = max(scale.count for scale in self.descriptors.geometry.scales)
+        return max(1, PASS // (most * _bytes_of(depths, self.dtype)))
+
+    def descend(self, shares: Sequence[np.ndarray], pooled: Pooled, depths: list[str], rules: FisherRules) -> dict:
+        """From shares of the sums, one (cells, 2, K, D) for each target, to pixels at depths below the vector.
+
+        Scale by scale, so that what lies between is never there for the whole image; scales that are small go
+        together, for the threads to have enough to do.
+
+        Returns
+        -------
+        dict of (target's number, depth) to (pixels float64 (h, w), entries of the ledger)
+        """
+        fisher, sift = self.stack.fisher, self.stack.sift
+        dtype = pooled.zero.y.dtype
+        scales = [scale for scale in self.descriptors.geometry.scales if scale.count]
+        parts = _parts(scales, len(shares) * _bytes_of(depths, dtype))
+        most = len(shares) * max(sum(scale.count for scale in part) for part in parts)
+        room = {VALUES[d][0]: np.empty(most * VALUES[d][1], dtype) for d in depths if d in VALUES}
+        tables = fisher.tables(shares, pooled, self.n_jobs)
+        supports = Supports(self.descriptors.geometry, fisher.pyramid)
+        keys = [(t, depth) for t in range(len(shares)) for depth in depths]
+        pixels = {key: np.zeros(self.grey.shape) for key in keys}
+        clipped, zero_bin = dict.fromkeys(keys, 0.0), dict.fromkeys(keys, 0.0)
+        absorbed, past, dropped = np.zeros((3, len(shares)))
+        for part in parts:
+            begin, end = part[0].start, part[-1].slice.stop
+            below = fisher.relevance(tables, pooled, rules, frozenset(room), self.n_jobs, (begin, end), room)
+            absorbed += below.absorbed
+            past += below.mean
+            dropped += below.zero_desc
+            alone = len(part) == 1 or threads.count(self.n_jobs) == 1  # then nobody else adds to the same pixels
+
+            def spread(key, scale, begin=begin, below=below, alone=alone):
+                t, depth = key
+                to = pixels[key] if alone else np.zeros(self.grey.shape)
+                rows = slice(scale.start - begin, scale.start - begin + scale.count)
+                if depth == "gradient":
+                    return to, sift.spread(self.grey, scale, below.sift[t, rows], to)
+                values, bins = (below.bins[t, rows], BINS) if depth == "bin" else (below.total[t, rows], 1)
+                return to, supports.spread(scale, values, bins, rules, to)
+
+            tasks = [(key, scale) for key in keys for scale in part]
+            for (key, _), (to, lost) in zip(
+                tasks, threads.run([partial(spread, *task) for task in tasks], self.n_jobs), strict=True
+            ):
+                if not alone:
+                    pixels[key] += to
+                (zero_bin if key[1] == "gradient" else clipped)[key] += lost
+        found = {}
+        for t, depth in keys:
+            entries = {}
+            if depth != "descriptor":
+                entries = {"absorbed_pca": absorbed[t], "zero_desc": dropped[t]}
+                if fisher.mean_treatment(rules) == "bias":
+                    entries["pca_mean"] = past[t]
+            lost = {"zero_bin": zero_bin[t, depth]} if depth == "gradient" else {"clipped": clipped[t, depth]}
+            found[t, depth] = pixels[t, depth], entries | lost
+        return found
 
     def _relevances(self, position: int, pooled: Pooled, rules: FisherRules) -> Relevances:
         def below(*want: str) -> DescriptorRelevance:
             share, _ = self._shares(self._start(position, pooled, rules)[0], pooled, rules)
-            return self.stack.fisher.relevance(share[None], pooled, rules, frozenset(want), self.n_jobs)
+            fisher = self.stack.fisher
+            return fisher.relevance(fisher.tables([share], pooled), pooled, rules, frozenset(want), self.n_jobs)
 
         return Relevances(
             {

@@ -203,7 +203,7 @@ class DenseSIFT:
         heatmap = np.zeros(grey.shape)
         maps = [heatmap if threads.count(n_jobs) == 1 else np.zeros(grey.shape) for _ in scales]
         tasks = [
-            partial(_kernels.sift_pixels, grey, scale, _of(scale, relevance), pixels, **self._options(scale.bin_size))
+            partial(self.spread, grey, scale, relevance[scale.slice], pixels)
             for scale, pixels in zip(scales, maps, strict=True)
         ]
         zero_bin = 0.0
@@ -213,6 +213,11 @@ class DenseSIFT:
             if pixels is not heatmap:
                 heatmap += pixels
         return heatmap, zero_bin
+
+    def spread(self, grey: np.ndarray, scale: Scale, relevance: np.ndarray, pixels: np.ndarray) -> float:
+        """ADD the pixels of one scale's relevance, real (n, 128), as `pixels` does, and return its `zero_bin`."""
+        values = relevance.reshape(scale.rows, scale.cols, -1)
+        return _kernels.sift_pixels(grey, scale, values, pixels, **self._options(scale.bin_size))
 
     def _options(self, bin_size: int) -> dict:
         return {

@@ -935,3 +935,60 @@ def test_many_targets_are_what_each_is_alone(dtype, treatment):
         size = np.abs(alone).max()
         assert np.abs(together[t] - alone[0]).max() <= (1e-5 if dtype == np.float32 else 1e-13) * size
         assert absorbed[t] == one[0] and past[t] == other[0]
+
+
+# ---- the whole vector ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("components", "dims"), [(1, 1), (3, 5), (7, 16), (33, 80)])
+def test_merged_sums_are_those_over_all_descriptors_of_each_pyramid_cell(components, dims, isa):
+    rng = np.random.default_rng(components)
+    member = np.array([[1, 0, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]], np.uint8)  # of the last finest cell, none
+    priors, variances = rng.dirichlet(np.ones(components)), rng.uniform(0.5, 2, (components, dims))
+    means = rng.standard_normal((components, dims))
+    parts, y, gamma, cells = [], [], [], []
+    for finest, times, n in ((0, 1, 9), (1, 4, 1), (0, 1, 5), (2, 1, 7), (3, 2, 3)):
+        of, posteriors = rng.standard_normal((n, dims)), rng.dirichlet(np.ones(components), n)
+        z = (of[:, None] - means) / np.sqrt(variances)
+        moments = posteriors.sum(axis=0), *(np.einsum("nk,nkd->kd", posteriors, z**power) for power in (1, 2))
+        parts.append((finest, times, moments))
+        for _ in range(times):
+            y.append(of)
+            gamma.append(posteriors)
+            cells += [np.flatnonzero(member[finest])] * n
+    sums, occupancy = _kernels.merge(parts, member, priors, dims)
+    for cell in range(3):
+        inside = np.array([cell in found for found in cells])
+        arguments = np.concatenate(y)[inside], np.concatenate(gamma)[inside], np.zeros((inside.sum(), 1), int), 1
+        expected = reference.pooled(*arguments, priors, means, variances).reshape(2, components, dims)
+        np.testing.assert_allclose(sums[cell], expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
+        np.testing.assert_allclose(occupancy[cell], arguments[1].sum(axis=0), rtol=1e-12)
+
+
+def test_merge_refuses_moments_that_do_not_fit():
+    member, priors, good = np.ones((2, 3), np.uint8), np.ones(4), (np.ones(4), np.ones((4, 5)), np.ones((4, 5)))
+    assert _kernels.merge([], member, priors, 5)[0].shape == (3, 2, 4, 5)
+    assert not _kernels.merge([], member, priors, 5)[0].any()
+    for part, error, words in (
+        ((2, 1, good), ValueError, "."),  # a finest cell that is not there
+        ((-1, 1, good), ValueError, "."),
+        ((0, 1, (np.ones(3), *good[1:])), ValueError, r"parts\[0\].s0 must have shape"),
+        ((0, 1, (good[0], np.ones((4, 6)), good[2])), ValueError, r"parts\[0\].s1 must have shape"),
+        ((0, 1, (*good[:2], np.ones((4, 5), np.float32))), TypeError, r"parts\[0\].s2 must be an array of float64"),
+    ):
+        with pytest.raises(error, match=words):
+            _kernels.merge([part], member, priors, 5)
+
+
+@pytest.mark.parametrize("length", (0, 1, 15, 33, 2048, 5000))
+@pytest.mark.parametrize("n", (0, 1, 2, 3, 8, 21))
+def test_scores_are_dot_products_whatever_rows_are_asked_for_together(n, length, isa):
+    rng = np.random.default_rng(length + n)
+    coef, x = rng.standard_normal((n, length), np.float32), rng.standard_normal(length, np.float32)
+    out, alone = np.full(n, np.nan), np.full(n, np.nan)
+    _kernels.scores(coef, x, out)
+    for i in range(n):
+        _kernels.scores(coef[i : i + 1], x, alone[i : i + 1])
+    sizes = np.abs(coef).astype(np.float64) @ np.abs(x).astype(np.float64)
+    assert (np.abs(out - coef.astype(np.float64) @ x.astype(np.float64)) <= 1e-6 * sizes).all()
+    assert np.array_equal(out, alone)

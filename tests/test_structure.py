@@ -24,6 +24,7 @@ FORBIDDEN = {
     "rules": {"stack", "layers", "fisher", "convnet", "classifier"},
     "stack": {"layers", "fisher", "convnet", "classifier", "geometry", "_kernels"},
     "layers": {"fisher", "convnet", "classifier"},
+    "supports": {"stack", "layers", "fisher", "convnet", "classifier"},
     "fisher": {"convnet", "classifier"},
     "convnet": {"fisher", "classifier"},
 }

@@ -698,6 +698,48 @@ static void vector_case(ptrdiff_t cells, ptrdiff_t length, double epsilon, int s
     release();
 }
 
+static void merge_case(ptrdiff_t parts, ptrdiff_t finest, ptrdiff_t cells, ptrdiff_t components, ptrdiff_t dims) {
+    const ptrdiff_t kd = components * dims;
+    fvlrp_part *part = array(parts, sizeof *part);
+    uint8_t *member = array(finest * cells, 1);
+    double *priors = constant(components, 0.5), *sums = array(cells * 2 * kd, 8), *occupancy = array(cells * components, 8);
+    for (ptrdiff_t i = 0; i < finest * cells; i++) member[i] = (uint8_t)below(2);
+    for (ptrdiff_t p = 0; p < parts; p++)
+        part[p] = (fvlrp_part){below(finest), (double)(1 + below(3)), doubles(components, 0, 1), doubles(kd, -1, 1),
+                               doubles(kd, 0, 1)};
+    STARVE(fvlrp_merge(parts, part, finest, cells, member, components, dims, priors, sums, occupancy));
+    for (ptrdiff_t c = 0; c < cells; c++)
+        for (ptrdiff_t k = 0; k < components; k++) {
+            double s0 = 0;
+            for (ptrdiff_t p = 0; p < parts; p++)
+                if (member[part[p].finest * cells + c]) s0 += part[p].times * part[p].s0[k];
+            EXPECT(close_to(occupancy[c * components + k], s0, 1e-12 * (1 + s0)));
+            for (ptrdiff_t d = 0; d < dims; d++) {
+                double s1 = 0, s2 = 0;
+                for (ptrdiff_t p = 0; p < parts; p++) {
+                    if (!member[part[p].finest * cells + c]) continue;
+                    s1 += part[p].times * part[p].s1[k * dims + d];
+                    s2 += part[p].times * part[p].s2[k * dims + d];
+                }
+                EXPECT(close_to(sums[(c * 2 * components + k) * dims + d], s1 * sqrt(2.0), 1e-9));
+                EXPECT(close_to(sums[((c * 2 + 1) * components + k) * dims + d], s2 - s0, 1e-9));
+            }
+        }
+    release();
+}
+
+static void scores_case(ptrdiff_t n, ptrdiff_t length) {
+    float *coef = filled(FVLRP_F32, n * length, -1, 1), *x = filled(FVLRP_F32, length, -1, 1);
+    double *out = array(n, 8);
+    EXPECT(fvlrp_scores(n, length, coef, x, out) == FVLRP_OK);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (ptrdiff_t j = 0; j < length; j++) sum += (double)coef[i * length + j] * (double)x[j];
+        EXPECT(close_to(out[i], sum, 1e-6 * (double)(length + 1)));
+    }
+    release();
+}
+
 static void vectors(void) {
     static const ptrdiff_t lengths[] = {0, 1, 2, 5, 15, 16, 17, 33, 480};
     now = "the whole vector";
@@ -708,9 +750,31 @@ static void vectors(void) {
             vector_case(cells, lengths[i], 0, 1);
             vector_case(cells, lengths[i], 1, 1);
         }
+    now = "merged sums";
+    for (ptrdiff_t parts = 0; parts < 7; parts += 3)
+        for (ptrdiff_t finest = 1; finest < 4; finest++) {
+            merge_case(parts, finest, 3, 1, 1);
+            merge_case(parts, finest, 8, 5, 80);
+            merge_case(parts, finest, 0, 2, 3);
+        }
+    now = "scores";
+    for (ptrdiff_t n = 0; n < 12; n++)
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) scores_case(n, 9 * lengths[i]);
     now = "the whole vector's bad arguments";
     double one = 1, epsilon = NAN, ledger[3];
     const int64_t count = 1;
+    const float half = 0.5f;
+    const uint8_t inside = 1;
+    fvlrp_part part = {0, 1, &one, &one, &one};
+    EXPECT(fvlrp_merge(1, &part, 1, 1, &inside, 1, -1, &one, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_merge(1, &part, 1, -1, &inside, 1, 1, &one, &one, &one) == FVLRP_E_ARGUMENT);
+    part.finest = 1;
+    EXPECT(fvlrp_merge(1, &part, 1, 1, &inside, 1, 1, &one, &one, &one) == FVLRP_E_ARGUMENT);
+    part.finest = -1;
+    EXPECT(fvlrp_merge(1, &part, 1, 1, &inside, 1, 1, &one, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_scores(-1, 1, &half, &half, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_scores(1, -1, &half, &half, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_scores(PTRDIFF_MAX, 3, &half, &half, &one) == FVLRP_E_ARGUMENT);
     EXPECT(fvlrp_normalise(-1, 1, &one, &one) == FVLRP_E_ARGUMENT);
     EXPECT(fvlrp_normalise(1, -1, &one, &one) == FVLRP_E_ARGUMENT);
     EXPECT(fvlrp_normalise(PTRDIFF_MAX, 3, &one, &one) == FVLRP_E_ARGUMENT);
@@ -1078,6 +1142,8 @@ static void before_a_choice(void) {
     EXPECT(fvlrp_posteriors(&m, NULL, 0, 0, NULL, NULL, NULL, NULL, &done) == FVLRP_E_ISA);
     EXPECT(fvlrp_pool(&m, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_tables(&m, 0, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_merge(0, NULL, 0, 0, NULL, 0, 0, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_scores(0, 0, NULL, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_normalise(0, 0, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_shares(0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_product(FVLRP_F32, 0, 0, 0, NULL, 1, 1, 1, 1, 0, NULL, 0, NULL, NULL, 0, NULL, 0) == FVLRP_E_ISA);
