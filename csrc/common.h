@@ -83,6 +83,8 @@ typedef struct fvlrp_table {
                       void *);
     int (*dense_back)(int, ptrdiff_t, ptrdiff_t, const int64_t *, ptrdiff_t, const void *, const void *, const void *,
                       void *, void *);
+    int (*dense_alpha_beta)(int, ptrdiff_t, ptrdiff_t, const int64_t *, ptrdiff_t, const void *, const void *,
+                            const void *, const void *, const void *, double, double, void *, void *, double *, double *);
     int (*alpha_beta)(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t,
                       const void *, double, double, double, void *, void *, double *, double *, ptrdiff_t, int64_t *,
                       ptrdiff_t *);

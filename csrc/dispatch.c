@@ -294,6 +294,16 @@ int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, cons
     return kernels->dense_back(real, targets, count, rows, n, weight, positive, negative, up, down);
 }
 
+int fvlrp_dense_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                           const int64_t *rows, const void *above, const void *below, const void *bias, const void *r,
+                           double alpha, double beta, void *up, void *down, double *kept, double *lost) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_real(real) || targets < 0 || bad_rows(count, rows, m, n) || !checked(targets, n)) return FVLRP_E_ARGUMENT;
+    if (!(alpha >= 0 && beta >= 0)) return FVLRP_E_ARGUMENT;
+    return kernels->dense_alpha_beta(real, targets, count, rows, n, weight, above, below, bias, r, alpha, beta, up, down,
+                                     kept, lost);
+}
+
 int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
                      ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
                      double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,

@@ -285,6 +285,14 @@ int fvlrp_dense_sums(int real, ptrdiff_t m, ptrdiff_t n, const void *weight, ptr
 int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
                      const int64_t *rows, const void *positive, const void *negative, void *up, void *down);
 
+/* Both, with the alpha-beta rule between them, so that memory is read once: z+ and z- are the sums and their biases,
+ * the shares alpha r / z+ and -beta r / z-, 0 where a denominator is 0.
+ *   bias  real (count), of these outputs, or NULL;   r  real (targets, count)
+ *   kept  double (targets): what the biases take;   lost  double (targets): what vanishes with denominators of 0 */
+int fvlrp_dense_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                           const int64_t *rows, const void *above, const void *below, const void *bias, const void *r,
+                           double alpha, double beta, void *up, void *down, double *kept, double *lost);
+
 /* Shares of the alpha-beta rule: alpha r / z+ and -beta r / z-, with z- = z - z+ and 0 where a denominator is 0.
  *   r         real (targets, m, n), targets `pitch` and rows ldr apart
  *   z         real (m, n), rows ldz apart; or NULL where beta = 0 and z+ is a sum of its own terms

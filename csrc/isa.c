@@ -87,6 +87,12 @@ static int dense_back(int real, ptrdiff_t targets, ptrdiff_t count, const int64_
     return (real == FVLRP_F32 ? dense_back_f32 : dense_back_f64)(targets, count, rows, n, weight, positive, negative, up,
                                                                  down);
 }
+static int dense_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t count, const int64_t *rows, ptrdiff_t n,
+                            const void *weight, const void *above, const void *below, const void *bias, const void *r,
+                            double alpha, double beta, void *up, void *down, double *kept, double *lost) {
+    return (real == FVLRP_F32 ? dense_alpha_beta_f32 : dense_alpha_beta_f64)(targets, count, rows, n, weight, above, below,
+                                                                             bias, r, alpha, beta, up, down, kept, lost);
+}
 static int alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
                       ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
                       double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,
@@ -123,6 +129,7 @@ const fvlrp_table TABLE_NAME(FVLRP_ISA) = {
     .winograd = winograd,
     .dense_sums = dense_sums,
     .dense_back = dense_back,
+    .dense_alpha_beta = dense_alpha_beta,
     .alpha_beta = alpha_beta,
     .max_pool = max_pool,
     .max_pool_back = max_pool_back,

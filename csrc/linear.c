@@ -85,6 +85,45 @@ static int R(dense_back)(ptrdiff_t targets, ptrdiff_t count, const int64_t *rows
     return FVLRP_OK;
 }
 
+/* Rows of weights that stay in the cache between their denominators and the way back. */
+INLINE ptrdiff_t R(dense_rows)(ptrdiff_t n) {
+    const ptrdiff_t some = (1 << 20) / (ptrdiff_t)sizeof(REAL) / (n ? n : 1) / R(AHEAD) * R(AHEAD);
+    return some < R(AHEAD) ? R(AHEAD) : some < 256 ? some : 256;
+}
+
+static int R(dense_alpha_beta)(ptrdiff_t targets, ptrdiff_t count, const int64_t *rows, ptrdiff_t n, const void *weight,
+                               const void *above, const void *below, const void *bias, const void *relevance,
+                               double alpha, double beta, void *up, void *down, double *kept, double *lost) {
+    const ptrdiff_t most = R(dense_rows)(n);
+    REAL *shares = scratch(2 * targets * most, sizeof(REAL)), *sums = scratch(2 * most, sizeof(REAL));
+    int status = FVLRP_E_MEMORY;
+    if (!shares || !sums) goto out;
+    memset(kept, 0, (size_t)targets * sizeof(double));
+    memset(lost, 0, (size_t)targets * sizeof(double));
+    for (ptrdiff_t j = 0, some; j < count; j += some) {
+        some = count - j < most ? count - j : most;
+        REAL *high = shares, *low = shares + targets * some;
+        R(dense_sums)(some, rows + j, n, weight, above, below, sums, sums + most);
+        for (ptrdiff_t i = 0; i < some; i++) {
+            const REAL b = bias ? ((const REAL *)bias)[j + i] : 0, over = b < 0 ? 0 : b, under = b > 0 ? 0 : b;
+            const REAL positive = sums[i] + over, negative = sums[most + i] + under;
+            for (ptrdiff_t t = 0; t < targets; t++) {
+                const REAL r = ((const REAL *)relevance)[t * count + j + i];
+                high[t * some + i] = positive == 0 ? 0 : (REAL)alpha * r / positive;
+                low[t * some + i] = negative == 0 || beta == 0 ? 0 : -(REAL)beta * r / negative;
+                kept[t] += (double)(high[t * some + i] * over + low[t * some + i] * under);
+                lost[t] += ((positive == 0) * alpha - (negative == 0) * beta) * (double)r;
+            }
+        }
+        R(dense_back)(targets, some, rows + j, n, weight, high, low, up, down);
+    }
+    status = FVLRP_OK;
+out:
+    free(shares);
+    free(sums);
+    return status;
+}
+
 /* ---- alpha-beta ---- */
 
 enum { R(PIECE) = 64 }; /* outputs at a time */

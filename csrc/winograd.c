@@ -15,8 +15,8 @@ enum {
     POINTS = SIDE * SIDE,
     TILES = 56,   /* of a block, at most */
     OUTPUTS = 64, /* channels of a block, at most; whole panels */
-    RUN = 7,      /* tiles of a row that are transformed together */
-    STRIP = 32    /* pixels of such a run: RUN * TILE + 2, in whole vectors */
+    ABREAST = 7,  /* tiles of a row that are transformed together */
+    STRIP = 32    /* pixels of such a run: ABREAST * TILE + 2, in whole vectors */
 };
 #define ROOT 1.41421356237309505f
 
@@ -168,7 +168,7 @@ static void winograd_inputs(const winograd_job *job, ptrdiff_t t, ptrdiff_t coun
     const fvlrp_windows *w = job->w;
     float strip[SIDE * STRIP * LANES] __attribute__((aligned(64)));
     for (ptrdiff_t done = 0, run; done < count; done += run) {
-        run = winograd_run(job, t + done, count - done, RUN);
+        run = winograd_run(job, t + done, count - done, ABREAST);
         const ptrdiff_t y = w->first + (t + done) / job->across * TILE - w->top;
         const ptrdiff_t x = (t + done) % job->across * TILE - w->left;
         for (ptrdiff_t k = 0; k < job->k;) {

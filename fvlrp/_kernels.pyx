@@ -695,6 +695,10 @@ cdef extern from "fvlrp.h" nogil:
                          const void *above, const void *below, void *up, void *down)
     int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
                          const int64_t *rows, const void *positive, const void *negative, void *up, void *down)
+    int fvlrp_dense_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                               const int64_t *rows, const void *above, const void *below, const void *bias,
+                               const void *r, double alpha, double beta, void *up, void *down, double *kept,
+                               double *lost)
     int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
                          ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
                          double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,
@@ -915,6 +919,52 @@ def dense_back(weight, rows, positive, negative, up, down=None):
     with nogil:
         status = fvlrp_dense_back(real, targets, m, n, pw, count, pr, pp, pn, pu, pd)
     check(status)
+
+
+def dense_alpha_beta(weight, rows, above, below, bias, r, double alpha, double beta, up, down=None):
+    """`dense_sums`, the shares of the alpha-beta rule and `dense_back` in one reading of the weights.
+
+    Parameters
+    ----------
+    weight, rows, above, below, up, down
+        As in these two; what goes back is added to `up` and `down`.
+    bias : (count,) or None
+        Of the outputs `rows`.
+    r : (targets, count)
+
+    Returns
+    -------
+    kept, lost : float64 (targets,)
+        What the biases take; what vanishes with denominators of 0.
+    """
+    take(weight, "weight", (None, None), [np.float32, np.float64])
+    take(rows, "rows", (None,), [np.int64])
+    take(r, "r", (None, len(rows)), [weight.dtype])
+    take(above, "above", weight.shape[1:], [weight.dtype])
+    if below is not None:
+        take(below, "below", weight.shape[1:], [weight.dtype])
+    if bias is not None:
+        take(bias, "bias", rows.shape, [weight.dtype])
+    for name, side in (("up", up), ("down", down)):
+        if side is not None:
+            take(side, name, (r.shape[0], weight.shape[1]), [weight.dtype], True)
+    cdef ptrdiff_t targets = r.shape[0], m = weight.shape[0], n = weight.shape[1], count = rows.shape[0]
+    cdef int real = element(weight), status
+    kept, lost = np.empty(targets), np.empty(targets)
+    cdef const void *pw = address(weight)
+    cdef const int64_t *pi = <const int64_t *>address(rows)
+    cdef const void *pa = address(above)
+    cdef const void *pb = address(below)
+    cdef const void *ps = address(bias)
+    cdef const void *pr = address(r)
+    cdef void *pu = address(up)
+    cdef void *pd = address(down)
+    cdef double *pk = <double *>address(kept)
+    cdef double *pl = <double *>address(lost)
+    with nogil:
+        status = fvlrp_dense_alpha_beta(real, targets, m, n, pw, count, pi, pa, pb, ps, pr, alpha, beta, pu, pd, pk, pl)
+    check(status)
+    return kept, lost
 
 
 def alpha_beta(r, z, positive, double alpha, double beta, double weak):

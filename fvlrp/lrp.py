@@ -441,6 +441,15 @@ def dense(layer: Dense, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: 
             np.square(weight, out=weight)
             z = weight.sum(axis=1)[:, None]
         bias = layer.bias[block].astype(dtype, copy=False)
+        if isinstance(rule, AlphaBeta | ZPlus) and choice.bias != "distribute":
+            alpha, beta = (1.0, 0.0) if isinstance(rule, ZPlus) else (rule.alpha, rule.beta)
+            share = np.ascontiguousarray(r[:, block])
+            bias = None if choice.bias == "ignore" else bias
+            kept, lost = _kernels.dense_alpha_beta(weight, own, above, below, bias, share, alpha, beta, up, down)
+            losses.add("zero", lost)
+            if bias is not None and bias.any():
+                losses.add("bias", kept)
+            continue
         piece, share = DensePiece(weight, own, above, below), r[:, block][:, :, None]
         evenly = _piece(choice, piece, bias if bias.any() else None, z, share, losses, up, down)
         if evenly is not None:

@@ -181,6 +181,33 @@ def test_dense_sums_and_the_way_back_are_their_twins(random, n, rows, real):
         np.testing.assert_allclose(down, start[1] + (0 if under is None else back[1]), atol=20 * TOLERANCE[real])
 
 
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (5, 37), (600, 9), (9, 70_000)])
+def test_dense_alpha_beta_is_its_parts(random, m, n, beta, real):
+    weight, x = random.standard_normal((m, n)).astype(real), random.standard_normal(n).astype(real)
+    weight[0] = np.abs(weight[0])
+    rows, bias = np.arange(m)[::-1].copy(), random.standard_normal(m).astype(real)
+    bias[-1] = np.abs(bias[-1])
+    for above, below in ((np.maximum(x, 0), np.minimum(x, 0)), (np.abs(x), None)):  # the latter: z- of row 0 is 0
+        under = np.zeros_like(x) if below is None else below
+        r = random.standard_normal((2, m)).astype(real)
+        up, down = np.zeros((2, n), real), None if below is None else np.zeros((2, n), real)
+        kept, lost = _kernels.dense_alpha_beta(weight, rows, above, below, bias, r, 1 + beta, beta, up, down)
+        high, low = reference.dense_terms(weight[rows].astype(np.float64), above, under)
+        high, low = high + np.maximum(bias, 0), low + np.minimum(bias, 0)
+        sums = high[:, None], low[:, None]
+        positive, negative, zero = reference.alpha_beta_shares(r[:, :, None].astype(float), *sums, 1 + beta, beta)
+        want = reference.dense_back(weight[rows].astype(np.float64), positive[:, :, 0], negative[:, :, 0])
+        tolerance = {"rtol": 0, "atol": 50 * TOLERANCE[real] * np.abs(want[0]).max()}
+        np.testing.assert_allclose(up, want[0], **tolerance)
+        if below is not None:
+            np.testing.assert_allclose(down, want[1], **tolerance)
+        took = positive[:, :, 0] @ np.maximum(bias, 0) + negative[:, :, 0] @ np.minimum(bias, 0)
+        np.testing.assert_allclose(kept, took, rtol=1e3 * TOLERANCE[real], atol=1e3 * TOLERANCE[real])
+        np.testing.assert_allclose(lost, zero, atol=1e2 * TOLERANCE[real])
+        assert (below is not None or beta == 0) or zero.any()
+
+
 def test_dense_kernels_pass_on_what_is_not_a_number(real):
     weight, rows = np.ones((3, 21), real), np.arange(3)
     weight[1, 20] = np.nan

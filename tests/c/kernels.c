@@ -1042,6 +1042,12 @@ static void dense_case(int real, ptrdiff_t m, ptrdiff_t n, ptrdiff_t count, ptrd
         }
     EXPECT(fvlrp_dense_sums(real, m, n, weight, count, rows, above, NULL, up, down) == FVLRP_OK);
     EXPECT(fvlrp_dense_back(real, targets, m, n, weight, count, rows, high, low, to, NULL) == FVLRP_OK);
+    double *kept = doubles(targets, 0, 0), *lost = doubles(targets, 0, 0);
+#define FUSED(under, alpha, bias, from) \
+    fvlrp_dense_alpha_beta(real, targets, m, n, weight, count, rows, above, under, bias, high, alpha, 1, to, from, kept, lost)
+    STARVE(FUSED(below_, 2, up, from));
+    EXPECT(FUSED(NULL, 2, NULL, NULL) == FVLRP_OK && FUSED(NULL, -1, NULL, NULL) == FVLRP_E_ARGUMENT);
+#undef FUSED
     if (count) {
         rows[count - 1] = m;
         EXPECT(fvlrp_dense_sums(real, m, n, weight, count, rows, above, NULL, up, down) == FVLRP_E_ARGUMENT);
@@ -1150,6 +1156,8 @@ static void before_a_choice(void) {
     EXPECT(fvlrp_winograd(0, NULL, 1, 1, 1, 0, NULL, NULL, NULL, NULL, 0, 0, NULL, 0, NULL, 0) == FVLRP_E_ISA);
     EXPECT(fvlrp_dense_sums(FVLRP_F32, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_dense_back(FVLRP_F32, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_dense_alpha_beta(FVLRP_F32, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL, 1, 0, NULL, NULL, NULL,
+                                  NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_alpha_beta(FVLRP_F32, 0, 0, 0, NULL, 0, 0, NULL, 0, NULL, 1, 0, 0, NULL, NULL, NULL, NULL, 0, NULL,
                             &done) == FVLRP_E_ISA);
     EXPECT(fvlrp_max_pool(FVLRP_F32, NULL, NULL, NULL) == FVLRP_E_ISA);
