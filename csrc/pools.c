@@ -27,18 +27,21 @@ static int R(max_pool)(const fvlrp_windows *w, const void *from, void *to) {
     if (!line) return FVLRP_E_MEMORY;
     for (ptrdiff_t c = 0; c < w->channels; c++)
         for (ptrdiff_t o = 0; o < w->rows; o++, out += w->cols) {
-            for (ptrdiff_t x = 0; x < w->width; x++) line[x] = -(REAL)INFINITY;
+            const REAL *most = NULL; /* of the rows so far */
             for (ptrdiff_t ky = 0; ky < w->kernel_y; ky++) {
                 const ptrdiff_t y = (w->first + o) * w->stride_y + ky * w->dilation_y - w->top;
+                if (y < 0 || y >= w->height) continue;
                 const REAL *row = (const REAL *)from + (c * w->height + y) * w->width;
-                for (ptrdiff_t x = 0; y >= 0 && y < w->height && x < w->width; x++) line[x] = R(greater)(line[x], row[x]);
+                for (ptrdiff_t x = 0; most && x < w->width; x++) line[x] = R(greater)(most[x], row[x]);
+                most = most ? line : row;
             }
             for (ptrdiff_t x = 0; x < w->cols; x++) out[x] = -(REAL)INFINITY;
+            if (!most) continue;
             for (ptrdiff_t kx = 0; kx < w->kernel_x; kx++) {
                 const ptrdiff_t offset = kx * w->dilation_x - w->left;
                 ptrdiff_t begin, end;
                 R(pool_reach)(w->width, w->cols, offset, w->stride_x, &begin, &end);
-                if (begin < end) R(pool_tap)(line + begin * w->stride_x + offset, w->stride_x, end - begin, out + begin);
+                if (begin < end) R(pool_tap)(most + begin * w->stride_x + offset, w->stride_x, end - begin, out + begin);
             }
         }
     free(line);
