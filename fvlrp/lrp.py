@@ -299,7 +299,7 @@ def _denominators(z, piece, bias: np.ndarray | None, r: np.ndarray) -> tuple[np.
     weak = ~((-negative >= WEAK * positive) & (positive >= -WEAK * negative))
     if weak.any():
         alive = r.any(axis=0)  # outputs without relevance need no denominator
-        positive[weak & ~alive] = 0
+        positive[weak & ~alive] = negative[weak & ~alive] = 0
         weak &= alive
     count = np.count_nonzero(weak)
     if count > weak.size // 16:
