@@ -10,13 +10,13 @@
  * transformed from memory. Neither the transformed image nor the transformed filters exist as a whole. */
 
 enum {
-    TILE = 4,
-    SIDE = 6,
+    TILE_STEP = 4, /* output pixels of a tile along each axis */
+    SIDE = 6,      /* input pixels of it */
     POINTS = SIDE * SIDE,
     TILES = 56,   /* of a block, at most */
     OUTPUTS = 64, /* channels of a block, at most; whole panels */
     ABREAST = 7,  /* tiles of a row that are transformed together */
-    STRIP = 32    /* pixels of such a run: ABREAST * TILE + 2, in whole vectors */
+    STRIP = 32    /* pixels of such a run: ABREAST * TILE_STEP + 2, in whole vectors */
 };
 #define ROOT 1.41421356237309505f
 
@@ -169,14 +169,14 @@ static void winograd_inputs(const winograd_job *job, ptrdiff_t t, ptrdiff_t coun
     float strip[SIDE * STRIP * LANES] __attribute__((aligned(64)));
     for (ptrdiff_t done = 0, run; done < count; done += run) {
         run = winograd_run(job, t + done, count - done, ABREAST);
-        const ptrdiff_t y = w->first + (t + done) / job->across * TILE - w->top;
-        const ptrdiff_t x = (t + done) % job->across * TILE - w->left;
+        const ptrdiff_t y = w->first + (t + done) / job->across * TILE_STEP - w->top;
+        const ptrdiff_t x = (t + done) % job->across * TILE_STEP - w->left;
         for (ptrdiff_t k = 0; k < job->k;) {
             const ptrdiff_t c = k % w->channels, lanes = w->channels - c < LANES ? w->channels - c : LANES;
             for (ptrdiff_t r = 0; r < SIDE; r++)
                 winograd_line(w, k < w->channels ? job->image : job->other, c, lanes, y + r, x, strip + r * STRIP * LANES);
             for (ptrdiff_t i = 0; i < run; i++)
-                winograd_tile(job, strip + i * TILE * LANES, v + (done + i) * job->ldv + k);
+                winograd_tile(job, strip + i * TILE_STEP * LANES, v + (done + i) * job->ldv + k);
             k += lanes;
         }
     }
@@ -308,11 +308,11 @@ static void winograd_write(const winograd_job *job, const float *line, const flo
 /* `count` tiles of one row, from t on, of LANES outputs from o on; m is (points, tiles, width). */
 INLINE void winograd_back(const winograd_job *job, ptrdiff_t t, ptrdiff_t count, ptrdiff_t o, const float *m,
                           ptrdiff_t width) {
-    float lines[TILE][LANES * LANES] __attribute__((aligned(64))), sizes[LANES * LANES] __attribute__((aligned(64)));
+    float lines[TILE_STEP][LANES * LANES] __attribute__((aligned(64))), sizes[LANES * LANES] __attribute__((aligned(64)));
     float turned[LANES * LANES] __attribute__((aligned(64)));
     const vfloat shift = job->bias ? load_some(job->bias + o, job->m - o < LANES ? job->m - o : LANES) : (vfloat){0};
     for (ptrdiff_t i = 0; i < count; i++) {
-        vfloat rows[SIDE][TILE];
+        vfloat rows[SIDE][TILE_STEP];
         for (int r = 0; r < SIDE; r++) {
             vfloat line[SIDE];
             UNROLL for (int j = 0; j < SIDE; j++) {
@@ -322,26 +322,26 @@ INLINE void winograd_back(const winograd_job *job, ptrdiff_t t, ptrdiff_t count,
             }
             winograd_output(line, rows[r]);
         }
-        UNROLL for (int j = 0; j < TILE; j++) {
-            vfloat column[SIDE], y[TILE];
+        UNROLL for (int j = 0; j < TILE_STEP; j++) {
+            vfloat column[SIDE], y[TILE_STEP];
             UNROLL for (int r = 0; r < SIDE; r++) column[r] = rows[r][j];
             winograd_output(column, y);
-            UNROLL for (int r = 0; r < TILE; r++) R(store)(lines[r] + (i * TILE + j) * LANES, y[r] + shift);
+            UNROLL for (int r = 0; r < TILE_STEP; r++) R(store)(lines[r] + (i * TILE_STEP + j) * LANES, y[r] + shift);
         }
         if (job->points > POINTS)
-            for (int j = 0; j < TILE; j++)
-                R(store)(sizes + (i * TILE + j) * LANES, R(load)(m + POINTS * job->m_point + i * width));
+            for (int j = 0; j < TILE_STEP; j++)
+                R(store)(sizes + (i * TILE_STEP + j) * LANES, R(load)(m + POINTS * job->m_point + i * width));
     }
     if (job->points > POINTS) transpose(sizes, LANES, turned, LANES);
-    const ptrdiff_t y = t / job->across * TILE, x = t % job->across * TILE, left = job->w->cols - x;
-    for (ptrdiff_t r = 0; r < TILE && y + r < job->w->rows; r++)
-        winograd_write(job, lines[r], turned, o, (y + r) * job->w->cols + x, left < count * TILE ? left : count * TILE);
+    const ptrdiff_t y = t / job->across * TILE_STEP, x = t % job->across * TILE_STEP, left = job->w->cols - x;
+    for (ptrdiff_t r = 0; r < TILE_STEP && y + r < job->w->rows; r++)
+        winograd_write(job, lines[r], turned, o, (y + r) * job->w->cols + x, left < count * TILE_STEP ? left : count * TILE_STEP);
 }
 
 static void winograd_outputs(const winograd_job *job, ptrdiff_t t, ptrdiff_t count, ptrdiff_t o, const float *m,
                              ptrdiff_t width) {
     for (ptrdiff_t done = 0, run; done < count; done += run) {
-        run = winograd_run(job, t + done, count - done, LANES / TILE);
+        run = winograd_run(job, t + done, count - done, LANES / TILE_STEP);
         for (ptrdiff_t l = 0; l < width && o + l < job->m; l += LANES)
             winograd_back(job, t + done, run, o + l, m + done * width + l, width);
     }
@@ -367,7 +367,7 @@ static ptrdiff_t winograd_apart(ptrdiff_t length) { return (length + 15) / 16 * 
 static int winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
                     const fvlrp_windows *w, const float *image, const float *other, const float *bias, int add,
                     double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc) {
-    const ptrdiff_t across = (w->cols + TILE - 1) / TILE, all = across * ((w->rows + TILE - 1) / TILE);
+    const ptrdiff_t across = (w->cols + TILE_STEP - 1) / TILE_STEP, all = across * ((w->rows + TILE_STEP - 1) / TILE_STEP);
     const ptrdiff_t k = other ? 2 * w->channels : w->channels, most = (m + LANES - 1) / LANES * LANES;
     const ptrdiff_t width = most < OUTPUTS ? most : OUTPUTS, columns = (m + width - 1) / width;
     /* Parts of the channels, alike for both images; taps are kept for the next blocks of tiles. */
