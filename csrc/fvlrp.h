@@ -263,7 +263,8 @@ int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a
  *          it. It is then NaN, and the caller sums its terms. About 1e-3: then others are right to about 1e-3
  *   whole  float (m, rows cols), rows ldw apart, or NULL: with doubt > 0, the same holds for whole - C, and with
  *          FVLRP_SIZE for whole + C
- * A tile is 4 x 4 output pixels, from the first on, and the 6 x 6 input pixels that they see. */
+ * A tile is 4 x 4 output pixels, from the first on, and the 6 x 6 input pixels that they see. A pixel that is not a
+ * number spoils its tiles whole, not only the windows that see it. */
 int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
                    const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
                    double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc);
