@@ -75,8 +75,21 @@ typedef struct fvlrp_table {
                   double *, double *);
     int (*splat)(int, const void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *,
                  const double *, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, double *);
-    int (*product)(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+    int (*product)(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
                    const void *, ptrdiff_t, const fvlrp_windows *, const void *, int, void *, ptrdiff_t);
+    int (*winograd)(ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, int, const fvlrp_windows *, const float *,
+                    const float *, const float *, int, double, const float *, ptrdiff_t, float *, ptrdiff_t);
+    int (*dense_sums)(int, ptrdiff_t, const int64_t *, ptrdiff_t, const void *, const void *, const void *, void *,
+                      void *);
+    int (*dense_back)(int, ptrdiff_t, ptrdiff_t, const int64_t *, ptrdiff_t, const void *, const void *, const void *,
+                      void *, void *);
+    int (*dense_alpha_beta)(int, ptrdiff_t, ptrdiff_t, const int64_t *, ptrdiff_t, const void *, const void *,
+                            const void *, const void *, const void *, double, double, void *, void *, double *, double *);
+    int (*alpha_beta)(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t,
+                      const void *, double, double, double, void *, void *, double *, double *, ptrdiff_t, int64_t *,
+                      ptrdiff_t *);
+    int (*max_pool)(int, const fvlrp_windows *, const void *, void *);
+    int (*max_pool_back)(int, const fvlrp_windows *, const void *, const void *, ptrdiff_t, const void *, void *);
 } fvlrp_table;
 
 extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_amx, fvlrp_table_generic;

@@ -278,13 +278,93 @@ static int bad_windows(const fvlrp_windows *w, ptrdiff_t k, ptrdiff_t n) {
     return k / (w->kernel_y * w->kernel_x) != w->channels || k % (w->kernel_y * w->kernel_x) || n != w->rows * w->cols;
 }
 
+static int bad_sign(int sign) { return sign < FVLRP_NEGATIVE || sign > FVLRP_SIZE; }
+
 int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
-                  ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
-                  const void *bias, int add, void *c, ptrdiff_t ldc) {
+                  ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb,
+                  const fvlrp_windows *windows, const void *bias, int add, void *c, ptrdiff_t ldc) {
     if (!kernels) return FVLRP_E_ISA;
-    if (bad_real(real) || m < 0 || k < 0 || n < 0 || taps < 1 || k % taps) return FVLRP_E_ARGUMENT;
+    if (bad_real(real) || bad_sign(sign) || m < 0 || k < 0 || n < 0 || taps < 1 || k % taps) return FVLRP_E_ARGUMENT;
     if (windows ? bad_windows(windows, k, n) : k > 1 && ldb < n) return FVLRP_E_ARGUMENT;
     if (m > 1 && ldc < n) return FVLRP_E_ARGUMENT;
     if (m == 0 || n == 0) return FVLRP_OK;
-    return kernels->product(real, m, k, n, a, row, channel, tap, taps, b, ldb, windows, bias, add, c, ldc);
+    return kernels->product(real, m, k, n, a, row, channel, tap, taps, sign, b, ldb, windows, bias, add, c, ldc);
+}
+
+int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
+                   const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
+                   double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc) {
+    const fvlrp_windows *w = windows;
+    if (!kernels) return FVLRP_E_ISA;
+    if (m < 0 || !w || bad_windows(w, w->channels * 9, w->rows * w->cols) || w->kernel_y != 3 || w->kernel_x != 3)
+        return FVLRP_E_ARGUMENT;
+    if (w->stride_y != 1 || w->stride_x != 1 || w->dilation_y != 1 || w->dilation_x != 1) return FVLRP_E_ARGUMENT;
+    if (bad_sign(sign) || (other && (sign == FVLRP_ALL || sign == FVLRP_SIZE))) return FVLRP_E_ARGUMENT;
+    if (!(doubt >= 0 && doubt <= 1) || (whole && (!(doubt > 0) || (m > 1 && ldw < w->rows * w->cols))))
+        return FVLRP_E_ARGUMENT;
+    if (m > 1 && ldc < w->rows * w->cols) return FVLRP_E_ARGUMENT;
+    if (m == 0 || w->rows == 0) return FVLRP_OK;
+    return kernels->winograd(m, a, row, channel, tap, sign, w, image, other, bias, add, doubt, whole, ldw, c, ldc);
+}
+
+/* Rows of an (any, n) array, all indices of which are in 0..limit-1. */
+static int bad_rows(ptrdiff_t count, const int64_t *rows, ptrdiff_t limit, ptrdiff_t n) {
+    if (count < 0 || limit < 0 || n < 0 || !checked(limit, n) || !checked(limit * n, sizeof(double))) return 1;
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (rows[i] < 0 || rows[i] >= limit) return 1;
+    return 0;
+}
+
+int fvlrp_dense_sums(int real, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count, const int64_t *rows,
+                     const void *above, const void *below, void *up, void *down) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_real(real) || bad_rows(count, rows, m, n)) return FVLRP_E_ARGUMENT;
+    return kernels->dense_sums(real, count, rows, n, weight, above, below, up, down);
+}
+
+int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                     const int64_t *rows, const void *positive, const void *negative, void *up, void *down) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_real(real) || targets < 0 || bad_rows(count, rows, m, n) || !checked(targets, n)) return FVLRP_E_ARGUMENT;
+    return kernels->dense_back(real, targets, count, rows, n, weight, positive, negative, up, down);
+}
+
+int fvlrp_dense_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                           const int64_t *rows, const void *above, const void *below, const void *bias, const void *r,
+                           double alpha, double beta, void *up, void *down, double *kept, double *lost) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_real(real) || targets < 0 || bad_rows(count, rows, m, n) || !checked(targets, n)) return FVLRP_E_ARGUMENT;
+    if (!(alpha >= 0 && beta >= 0)) return FVLRP_E_ARGUMENT;
+    return kernels->dense_alpha_beta(real, targets, count, rows, n, weight, above, below, bias, r, alpha, beta, up, down,
+                                     kept, lost);
+}
+
+int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
+                     ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
+                     double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,
+                     int64_t *doubtful, ptrdiff_t *count) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_real(real) || targets < 0 || m < 0 || n < 0 || capacity < 0) return FVLRP_E_ARGUMENT;
+    if (!checked(targets * 2, m) || !checked(m, n) || (m > 1 && ldr < n)) return FVLRP_E_ARGUMENT;
+    if (!(alpha >= 0 && beta >= 0 && weak >= 0) || (z && m > 1 && ldz < n) || (beta > 0 && !z)) return FVLRP_E_ARGUMENT;
+    return kernels->alpha_beta(real, targets, m, n, r, pitch, ldr, z, ldz, positive, alpha, beta, weak, up, down, kept,
+                               lost, capacity, doubtful, count);
+}
+
+static int bad_pool(int real, const fvlrp_windows *w) {
+    if (bad_real(real) || !w) return 1;
+    return bad_windows(w, w->channels * w->kernel_y * w->kernel_x, w->rows * w->cols);
+}
+
+int fvlrp_max_pool(int real, const fvlrp_windows *windows, const void *image, void *out) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_pool(real, windows)) return FVLRP_E_ARGUMENT;
+    return kernels->max_pool(real, windows, image, out);
+}
+
+int fvlrp_max_pool_back(int real, const fvlrp_windows *windows, const void *image, const void *maxima,
+                        ptrdiff_t targets, const void *r, void *out) {
+    if (!kernels) return FVLRP_E_ISA;
+    if (bad_pool(real, windows) || targets < 0) return FVLRP_E_ARGUMENT;
+    return kernels->max_pool_back(real, windows, image, maxima, targets, r, out);
 }

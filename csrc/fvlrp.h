@@ -243,15 +243,86 @@ typedef struct fvlrp_windows {
     ptrdiff_t first, rows, cols; /* the output rows first .. first + rows - 1 of `cols` pixels */
 } fvlrp_windows;
 
+/* Weights as they are, max(w, 0), min(w, 0), or |w|. */
+enum { FVLRP_ALL = 0, FVLRP_POSITIVE = 1, FVLRP_NEGATIVE = -1, FVLRP_SIZE = 2 };
+
 /* C = A B + bias, or C += A B + bias.
  *   a     real: A (m, k) at a[i row + (j / taps) channel + (j % taps) tap]; strides in elements, of any sign
+ *   sign  FVLRP_ALL for A itself, or what takes its place; what is not a number stays so
  *   b     real (k, n), rows ldb apart; or the image of `windows`, where that is not NULL: then ldb is not used
  *   bias  real (m), or NULL
  *   c     real (m, n), rows ldc apart; disjoint from the rest
  * taps divides k; rows of A with contiguous columns (channel = taps, tap = 1) are read where they lie. */
 int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
-                  ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
-                  const void *bias, int add, void *c, ptrdiff_t ldc);
+                  ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb,
+                  const fvlrp_windows *windows, const void *bias, int add, void *c, ptrdiff_t ldc);
+
+/* The same in float for 3 x 3 windows that step by one pixel without dilation, by Winograd's F(4 x 4, 3 x 3): a quarter
+ * of the multiplications, at two to four times the rounding error of fvlrp_product.
+ *   a      float: the weights (m, channels, 9) at a[i row + c channel + t tap]
+ *   sign   as above; where `other` is not NULL, the weights of the opposite sign meet that image and are added: with
+ *          FVLRP_POSITIVE, C = max(A, 0) windows(image) + min(A, 0) windows(other); with the others NULL is expected
+ *   image, other   float (channels, height, width)
+ *   doubt  0, or for sums of terms of one sign the part of the sum of max |image| max |a| over a tile's pixels and
+ *          a filter's taps below which a result is not to be trusted: what was cancelled in the transforms may outweigh
+ *          it. It is then NaN, and the caller sums its terms. About 1e-3: then others are right to about 1e-3
+ *   whole  float (m, rows cols), rows ldw apart, or NULL: with doubt > 0, the same holds for whole - C, and with
+ *          FVLRP_SIZE for whole + C
+ * A tile is 4 x 4 output pixels, from the first on, and the 6 x 6 input pixels that they see. A pixel that is not a
+ * number spoils its tiles whole, not only the windows that see it. */
+int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
+                   const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
+                   double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc);
+
+/* ---- relevance of linear layers and pools ---------------------------------------------------------------------- */
+
+/* Denominators of some outputs of a dense layer: sums of the terms w x >= 0 and of those <= 0, each row read once.
+ *   weight  real (m, n);   rows  int64 (count): the outputs, each in 0..m-1
+ *   above   real (n): what meets W+ in `up` and W- in `down`; below  real (n) or NULL: the other way round, added
+ *   up, down  real (count): up = W+ above + W- below, down = W- above + W+ below
+ * With above = max(x, 0) and below = min(x, 0) these are z+ and z-, biases aside. */
+int fvlrp_dense_sums(int real, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count, const int64_t *rows,
+                     const void *above, const void *below, void *up, void *down);
+
+/* The way back through a dense layer for several targets, each row read once.
+ *   positive, negative  real (targets, count): shares of the outputs `rows`, for terms >= 0 and for those <= 0
+ *   up    real (targets, n): ADDED to: W+^T positive + W-^T negative;  to be multiplied by `above`
+ *   down  real (targets, n) or NULL: ADDED to: W-^T positive + W+^T negative;  by `below` */
+int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                     const int64_t *rows, const void *positive, const void *negative, void *up, void *down);
+
+/* Both, with the alpha-beta rule between them, so that memory is read once: z+ and z- are the sums and their biases,
+ * the shares alpha r / z+ and -beta r / z-, 0 where a denominator is 0.
+ *   bias  real (count), of these outputs, or NULL;   r  real (targets, count)
+ *   kept  double (targets): what the biases take;   lost  double (targets): what vanishes with denominators of 0 */
+int fvlrp_dense_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                           const int64_t *rows, const void *above, const void *below, const void *bias, const void *r,
+                           double alpha, double beta, void *up, void *down, double *kept, double *lost);
+
+/* Shares of the alpha-beta rule: alpha r / z+ and -beta r / z-, with z- = z - z+ and 0 where a denominator is 0.
+ *   r         real (targets, m, n), targets `pitch` and rows ldr apart
+ *   z         real (m, n), rows ldz apart; or NULL where beta = 0 and z+ is a sum of its own terms
+ *   positive  real (m, n): z+
+ *   up, down  real (targets, m, n): the shares; `down` is not written where beta = 0
+ *   kept      double (2, targets, m): sums of up and of down over n
+ *   lost      double (targets): what vanishes with denominators of 0
+ *   doubtful  int64 (capacity): positions in (m, n) with relevance where z+, or -z- with beta > 0, is no number or
+ *             below `weak` of the other, so that it may be rounding alone: their shares are 0, the caller sums their
+ *             terms. `count` is how many there are, also where that exceeds the capacity. */
+int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
+                     ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
+                     double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,
+                     int64_t *doubtful, ptrdiff_t *count);
+
+/* Largest pixel of each window inside the image; -infinity where there is none; what is not a number wins.
+ *   image  real (channels, height, width);   out  real (channels, rows, cols) */
+int fvlrp_max_pool(int real, const fvlrp_windows *windows, const void *image, void *out);
+
+/* Relevance r, real (targets, channels, rows, cols), to the first pixel of each window, row by row, that equals the
+ * window's maximum: ADDED to out, real (targets, channels, height, width).
+ *   maxima  real (channels, rows, cols): what fvlrp_max_pool gives */
+int fvlrp_max_pool_back(int real, const fvlrp_windows *windows, const void *image, const void *maxima,
+                        ptrdiff_t targets, const void *r, void *out);
 
 #ifdef __cplusplus
 }

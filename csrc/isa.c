@@ -16,6 +16,9 @@
 #include "fisher.c"
 #include "sift_pixels.c"
 #include "product.c"
+#include "winograd.c"
+#include "linear.c"
+#include "pools.c"
 #undef REAL_BITS
 
 #define REAL_BITS 64
@@ -25,6 +28,8 @@
 #include "fisher.c"
 #include "sift_pixels.c"
 #include "product.c"
+#include "linear.c"
+#include "pools.c"
 #undef REAL_BITS
 
 #define TABLE_NAME_(isa) fvlrp_table_##isa
@@ -68,10 +73,41 @@ static int tables(const fvlrp_model *m, ptrdiff_t cells, const double *shares, c
     return BY_REAL(tables, m, cells, shares, member, priors, means, deviations, out);
 }
 static int product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
-                   ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
+                   ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
                    const void *bias, int add, void *c, ptrdiff_t ldc) {
-    return (real == FVLRP_F32 ? product_f32 : product_f64)(m, k, n, a, row, channel, tap, taps, b, ldb, windows, bias,
-                                                           add, c, ldc);
+    return (real == FVLRP_F32 ? product_f32 : product_f64)(m, k, n, a, row, channel, tap, taps, sign, b, ldb, windows,
+                                                           bias, add, c, ldc);
+}
+
+static int dense_sums(int real, ptrdiff_t count, const int64_t *rows, ptrdiff_t n, const void *weight, const void *above,
+                      const void *below, void *up, void *down) {
+    return (real == FVLRP_F32 ? dense_sums_f32 : dense_sums_f64)(count, rows, n, weight, above, below, up, down);
+}
+static int dense_back(int real, ptrdiff_t targets, ptrdiff_t count, const int64_t *rows, ptrdiff_t n, const void *weight,
+                      const void *positive, const void *negative, void *up, void *down) {
+    return (real == FVLRP_F32 ? dense_back_f32 : dense_back_f64)(targets, count, rows, n, weight, positive, negative, up,
+                                                                 down);
+}
+static int dense_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t count, const int64_t *rows, ptrdiff_t n,
+                            const void *weight, const void *above, const void *below, const void *bias, const void *r,
+                            double alpha, double beta, void *up, void *down, double *kept, double *lost) {
+    return (real == FVLRP_F32 ? dense_alpha_beta_f32 : dense_alpha_beta_f64)(targets, count, rows, n, weight, above, below,
+                                                                             bias, r, alpha, beta, up, down, kept, lost);
+}
+static int alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
+                      ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
+                      double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,
+                      int64_t *doubtful, ptrdiff_t *count) {
+    return (real == FVLRP_F32 ? alpha_beta_f32 : alpha_beta_f64)(targets, m, n, r, pitch, ldr, z, ldz, positive, alpha,
+                                                                 beta, weak, up, down, kept, lost, capacity, doubtful,
+                                                                 count);
+}
+static int max_pool(int real, const fvlrp_windows *w, const void *image, void *out) {
+    return (real == FVLRP_F32 ? max_pool_f32 : max_pool_f64)(w, image, out);
+}
+static int max_pool_back(int real, const fvlrp_windows *w, const void *image, const void *maxima, ptrdiff_t targets,
+                         const void *r, void *out) {
+    return (real == FVLRP_F32 ? max_pool_back_f32 : max_pool_back_f64)(w, image, maxima, targets, r, out);
 }
 
 const fvlrp_table TABLE_NAME(FVLRP_ISA) = {
@@ -91,4 +127,11 @@ const fvlrp_table TABLE_NAME(FVLRP_ISA) = {
     .shares = shares,
     .splat = splat,
     .product = product,
+    .winograd = winograd,
+    .dense_sums = dense_sums,
+    .dense_back = dense_back,
+    .dense_alpha_beta = dense_alpha_beta,
+    .alpha_beta = alpha_beta,
+    .max_pool = max_pool,
+    .max_pool_back = max_pool_back,
 };

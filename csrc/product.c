@@ -18,7 +18,7 @@ typedef struct {
     ptrdiff_t row, channel, tap, taps; /* where A lies: a[i row + (k / taps) channel + (k % taps) tap] */
     ptrdiff_t ldb, ldc;
     const fvlrp_windows *windows; /* NULL: b is a matrix */
-    int add;
+    int sign, add;
 } R(product_job);
 
 /* MR rows of C meet a panel. A is packed (MR values for each k), or its rows are `row` apart. */
@@ -155,6 +155,16 @@ static void R(pack_windows)(const fvlrp_windows *w, const REAL *image, ptrdiff_t
     }
 }
 
+/* What takes the place of packed weights; what is not a number stays so. */
+static void R(product_sign)(int sign, ptrdiff_t count, REAL *w) {
+    if (sign == FVLRP_POSITIVE)
+        for (ptrdiff_t i = 0; i < count; i++) w[i] = w[i] < 0 ? 0 : w[i];
+    else if (sign == FVLRP_NEGATIVE)
+        for (ptrdiff_t i = 0; i < count; i++) w[i] = w[i] > 0 ? 0 : w[i];
+    else if (sign == FVLRP_SIZE)
+        for (ptrdiff_t i = 0; i < count; i++) w[i] = w[i] < 0 ? -w[i] : w[i];
+}
+
 /* Columns first .. first + depth - 1 of A, block by block of rows, MR values for each column. */
 static void R(pack_rows)(const R(product_job) *job, ptrdiff_t m, ptrdiff_t first, ptrdiff_t depth, REAL *to) {
     for (ptrdiff_t i = 0; i < m; i += R(MR), to += R(MR) * depth) {
@@ -168,6 +178,7 @@ static void R(pack_rows)(const R(product_job) *job, ptrdiff_t m, ptrdiff_t first
                 for (int r = 0; r < mr; r++) to[k * R(MR) + r] = from[r * job->row];
             if (++t == job->taps) t = 0, c++;
         }
+        R(product_sign)(job->sign, R(MR) * depth, to);
     }
 }
 
@@ -194,10 +205,10 @@ static void R(product_panel)(const R(product_job) *job, int packed, const REAL *
 }
 
 static int R(product)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
-                      ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
-                      const void *bias, int add, void *c, ptrdiff_t ldc) {
-    const R(product_job) job = {a, b, bias, c, row, channel, tap, taps, ldb, ldc, windows, add};
-    const int packed = taps == 1 ? channel != 1 : tap != 1 || channel != taps;
+                      ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb,
+                      const fvlrp_windows *windows, const void *bias, int add, void *c, ptrdiff_t ldc) {
+    const R(product_job) job = {a, b, bias, c, row, channel, tap, taps, ldb, ldc, windows, sign, add};
+    const int packed = sign || (taps == 1 ? channel != 1 : tap != 1 || channel != taps);
     const ptrdiff_t most = k < R(DEPTH) ? k : R(DEPTH);
     const ptrdiff_t blocks = (m + R(MR) - 1) / R(MR) * R(MR);
     REAL *panel = scratch(most * R(WIDE), sizeof(REAL)), *rows = packed ? scratch(blocks, most * sizeof(REAL)) : NULL;

@@ -704,8 +704,26 @@ cdef extern from "fvlrp.h" nogil:
         ptrdiff_t first, rows, cols
 
     int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
-                      ptrdiff_t tap, ptrdiff_t taps, const void *b, ptrdiff_t ldb, const fvlrp_windows *windows,
-                      const void *bias, int add, void *c, ptrdiff_t ldc)
+                      ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb,
+                      const fvlrp_windows *windows, const void *bias, int add, void *c, ptrdiff_t ldc)
+    int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
+                       const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
+                       double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc)
+    int fvlrp_dense_sums(int real, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count, const int64_t *rows,
+                         const void *above, const void *below, void *up, void *down)
+    int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                         const int64_t *rows, const void *positive, const void *negative, void *up, void *down)
+    int fvlrp_dense_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
+                               const int64_t *rows, const void *above, const void *below, const void *bias,
+                               const void *r, double alpha, double beta, void *up, void *down, double *kept,
+                               double *lost)
+    int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
+                         ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
+                         double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,
+                         int64_t *doubtful, ptrdiff_t *count)
+    int fvlrp_max_pool(int real, const fvlrp_windows *windows, const void *image, void *out)
+    int fvlrp_max_pool_back(int real, const fvlrp_windows *windows, const void *image, const void *maxima,
+                            ptrdiff_t targets, const void *r, void *out)
 
 
 def _strided(array, name, shape, dtype, bint writable=False):
@@ -727,7 +745,9 @@ def _strided(array, name, shape, dtype, bint writable=False):
     return row // array.itemsize
 
 
-cdef int multiply(a, b, ptrdiff_t ldb, const fvlrp_windows *windows, ptrdiff_t n, out, bias, bint add) except -1:
+cdef int multiply(
+    a, int sign, b, ptrdiff_t ldb, const fvlrp_windows *windows, ptrdiff_t n, out, bias, bint add
+) except -1:
     """`out` (m, n) from `a` (m, channels, taps) of any strides, and a matrix or the windows of an image."""
     cdef ptrdiff_t m = a.shape[0], taps = a.shape[2], k = a.shape[1] * a.shape[2], row, channel, tap
     if any(stride % a.itemsize for stride in a.strides):
@@ -742,7 +762,7 @@ cdef int multiply(a, b, ptrdiff_t ldb, const fvlrp_windows *windows, ptrdiff_t n
     cdef const void *ps = address(bias)
     cdef void *pc = address(out)
     with nogil:
-        status = fvlrp_product(real, m, k, n, pa, row, channel, tap, taps, pb, ldb, windows, ps, add, pc, ldc)
+        status = fvlrp_product(real, m, k, n, pa, row, channel, tap, taps, sign, pb, ldb, windows, ps, add, pc, ldc)
     return check(status)
 
 
@@ -754,18 +774,19 @@ def _real(a, ndim):
         raise ValueError(f"a must have {ndim} axes, got shape {a.shape}")
 
 
-def product(a, b, out, bias=None, bint add=False):
+def product(a, b, out, bias=None, bint add=False, int sign=0):
     """`out` (m, n) = a (m, k) @ b (k, n) + bias (m,), or added to `out`; all float32 or all float64.
 
-    `a` may have any strides; rows of `b` and `out` are contiguous. `out` overlaps none of the others.
+    `a` may have any strides; rows of `b` and `out` are contiguous. `out` overlaps none of the others. `sign` 1, -1
+    or 2 takes max(a, 0), min(a, 0) or |a| in the place of `a`.
     """
     _real(a, 2)
     cdef ptrdiff_t ldb = _strided(b, "b", (a.shape[1], None), a.dtype)
-    multiply(a[:, :, None], b, ldb, NULL, b.shape[1], out, bias, add)
+    multiply(a[:, :, None], sign, b, ldb, NULL, b.shape[1], out, bias, add)
     return out
 
 
-def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bias=None, bint add=False):
+def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bias=None, bint add=False, int sign=0):
     """`out` (m, n) = `a` times the windows of an image, one a column, without the matrix of them.
 
     Parameters
@@ -779,7 +800,7 @@ def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bi
         Pixels of zeros before `x`; negative ones cut it. Behind it there are as many as it takes.
     rows, cols : (begin, end), int
         Half-open band of output rows, and pixels of each: n = (end - begin) * cols.
-    bias, add : as in `product`
+    bias, add, sign : as in `product`
     """
     _real(a, 3)
     take(x, "x", (None, None, None), [a.dtype])
@@ -792,5 +813,279 @@ def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bi
     w.dilation_y, w.dilation_x = dilation
     w.top, w.left = pads[0], pads[1]
     w.first, w.rows, w.cols = rows[0], rows[1] - rows[0], cols
-    multiply(a, x, 0, &w, w.rows * w.cols, out, bias, add)
+    multiply(a, sign, x, 0, &w, w.rows * w.cols, out, bias, add)
     return out
+
+
+def winograd(
+    a, x, pads, rows, ptrdiff_t cols, out, bias=None, bint add=False, int sign=0, other=None, double doubt=0, whole=None
+):
+    """`convolve` for 3 x 3 windows of stride 1 without dilation, in float32, with a quarter of the multiplications.
+
+    Parameters
+    ----------
+    a : float32 (m, C, 9)
+        Of any strides.
+    x : float32 (C, H, W), C-contiguous
+    pads, rows, cols, out, bias, add, sign
+        As in `convolve`.
+    other : like `x`, optional
+        Meets the weights of the sign opposite to `sign`; the two are added.
+    doubt : float
+        For sums of terms of one sign: results below this part of what the transforms may have cancelled are NaN.
+    whole : float32 (m, n), optional
+        With `doubt`, the same for `whole` - `out`; contiguous rows.
+    """
+    _real(a, 3)
+    take(x, "x", (None, None, None), [np.float32])
+    if other is not None:
+        take(other, "other", x.shape, [np.float32])
+    if a.dtype != np.float32 or a.shape[1:] != (x.shape[0], 9):
+        raise ValueError(f"a must be float32 of shape (any, {x.shape[0]}, 9), got {a.dtype} {a.shape}")
+    if any(stride % a.itemsize for stride in a.strides):
+        raise ValueError("a must have strides of whole elements")
+    cdef fvlrp_windows w
+    w.channels, w.height, w.width = x.shape
+    w.kernel_y = w.kernel_x = 3
+    w.stride_y = w.stride_x = w.dilation_y = w.dilation_x = 1
+    w.top, w.left = pads[0], pads[1]
+    w.first, w.rows, w.cols = rows[0], rows[1] - rows[0], cols
+    cdef ptrdiff_t m = a.shape[0], row, channel, tap, ldw = 0
+    row, channel, tap = (stride // a.itemsize for stride in a.strides)
+    cdef ptrdiff_t ldc = _strided(out, "out", (m, w.rows * w.cols), a.dtype, True)
+    if whole is not None:
+        ldw = _strided(whole, "whole", (m, w.rows * w.cols), a.dtype)
+    if bias is not None:
+        take(bias, "bias", (m,), [a.dtype])
+    cdef const float *pa = <const float *>address(a)
+    cdef const float *px = <const float *>address(x)
+    cdef const float *po = <const float *>address(other)
+    cdef const float *ps = <const float *>address(bias)
+    cdef const float *pw = <const float *>address(whole)
+    cdef float *pc = <float *>address(out)
+    cdef int status
+    with nogil:
+        status = fvlrp_winograd(m, pa, row, channel, tap, sign, &w, px, po, ps, add, doubt, pw, ldw, pc, ldc)
+    check(status)
+    return out
+
+
+# ---- relevance of linear layers and pools ----------------------------------------------------------------------------
+
+
+def dense_sums(weight, rows, above, below=None):
+    """Sums of the terms >= 0 and of those <= 0 of some outputs of a dense layer, each row of weights read once.
+
+    Parameters
+    ----------
+    weight : float32 or float64 (m, n)
+    rows : int64 (count,)
+        The outputs.
+    above, below : (n,) of the dtype of `weight`
+        Inputs >= 0 and, where there are any, those <= 0.
+
+    Returns
+    -------
+    up, down : (count,)
+        W+ above + W- below, W- above + W+ below.
+    """
+    take(weight, "weight", (None, None), [np.float32, np.float64])
+    take(rows, "rows", (None,), [np.int64])
+    take(above, "above", weight.shape[1:], [weight.dtype])
+    if below is not None:
+        take(below, "below", weight.shape[1:], [weight.dtype])
+    up, down = np.empty(len(rows), weight.dtype), np.empty(len(rows), weight.dtype)
+    cdef ptrdiff_t m = weight.shape[0], n = weight.shape[1], count = rows.shape[0]
+    cdef int real = element(weight), status
+    cdef const void *pw = address(weight)
+    cdef const int64_t *pr = <const int64_t *>address(rows)
+    cdef const void *pa = address(above)
+    cdef const void *pb = address(below)
+    cdef void *pu = address(up)
+    cdef void *pd = address(down)
+    with nogil:
+        status = fvlrp_dense_sums(real, m, n, pw, count, pr, pa, pb, pu, pd)
+    check(status)
+    return up, down
+
+
+def dense_back(weight, rows, positive, negative, up, down=None):
+    """Add to `up` (targets, n) what goes back through some outputs of a dense layer, and to `down` of inputs <= 0.
+
+    Parameters
+    ----------
+    weight, rows : as in `dense_sums`
+    positive, negative : (targets, count)
+        Shares of the outputs for terms >= 0 and for those <= 0: up += W+^T positive + W-^T negative,
+        down += W-^T positive + W+^T negative.
+    """
+    take(weight, "weight", (None, None), [np.float32, np.float64])
+    take(rows, "rows", (None,), [np.int64])
+    take(positive, "positive", (None, len(rows)), [weight.dtype])
+    take(negative, "negative", positive.shape, [weight.dtype])
+    for name, side in (("up", up), ("down", down)):
+        if side is not None:
+            take(side, name, (positive.shape[0], weight.shape[1]), [weight.dtype], True)
+    cdef ptrdiff_t targets = positive.shape[0], m = weight.shape[0], n = weight.shape[1], count = rows.shape[0]
+    cdef int real = element(weight), status
+    cdef const void *pw = address(weight)
+    cdef const int64_t *pr = <const int64_t *>address(rows)
+    cdef const void *pp = address(positive)
+    cdef const void *pn = address(negative)
+    cdef void *pu = address(up)
+    cdef void *pd = address(down)
+    with nogil:
+        status = fvlrp_dense_back(real, targets, m, n, pw, count, pr, pp, pn, pu, pd)
+    check(status)
+
+
+def dense_alpha_beta(weight, rows, above, below, bias, r, double alpha, double beta, up, down=None):
+    """`dense_sums`, the shares of the alpha-beta rule and `dense_back` in one reading of the weights.
+
+    Parameters
+    ----------
+    weight, rows, above, below, up, down
+        As in these two; what goes back is added to `up` and `down`.
+    bias : (count,) or None
+        Of the outputs `rows`.
+    r : (targets, count)
+
+    Returns
+    -------
+    kept, lost : float64 (targets,)
+        What the biases take; what vanishes with denominators of 0.
+    """
+    take(weight, "weight", (None, None), [np.float32, np.float64])
+    take(rows, "rows", (None,), [np.int64])
+    take(r, "r", (None, len(rows)), [weight.dtype])
+    take(above, "above", weight.shape[1:], [weight.dtype])
+    if below is not None:
+        take(below, "below", weight.shape[1:], [weight.dtype])
+    if bias is not None:
+        take(bias, "bias", rows.shape, [weight.dtype])
+    for name, side in (("up", up), ("down", down)):
+        if side is not None:
+            take(side, name, (r.shape[0], weight.shape[1]), [weight.dtype], True)
+    cdef ptrdiff_t targets = r.shape[0], m = weight.shape[0], n = weight.shape[1], count = rows.shape[0]
+    cdef int real = element(weight), status
+    kept, lost = np.empty(targets), np.empty(targets)
+    cdef const void *pw = address(weight)
+    cdef const int64_t *pi = <const int64_t *>address(rows)
+    cdef const void *pa = address(above)
+    cdef const void *pb = address(below)
+    cdef const void *ps = address(bias)
+    cdef const void *pr = address(r)
+    cdef void *pu = address(up)
+    cdef void *pd = address(down)
+    cdef double *pk = <double *>address(kept)
+    cdef double *pl = <double *>address(lost)
+    with nogil:
+        status = fvlrp_dense_alpha_beta(real, targets, m, n, pw, count, pi, pa, pb, ps, pr, alpha, beta, pu, pd, pk, pl)
+    check(status)
+    return kept, lost
+
+
+def alpha_beta(r, z, positive, double alpha, double beta, double weak):
+    """Shares alpha r / z+ and -beta r / z- of relevance, with z- = z - z+.
+
+    Parameters
+    ----------
+    r : float32 or float64 (targets, m, n)
+        Rows contiguous.
+    z : (m, n) of the dtype of `r`, or None
+        Rows contiguous. None where `beta` is 0 and z+ is a sum of its own terms.
+    positive : (m, n)
+        z+.
+    weak : float
+        The part of the other below which z+ or z- has to be summed from its own terms.
+
+    Returns
+    -------
+    up : (targets, m, n)
+    down : (targets, m, n) or None
+        None where beta is 0.
+    kept : float64 (2, targets, m)
+        Sums of both over n.
+    lost : float64 (targets,)
+        What vanishes with denominators of 0.
+    doubtful : int64 (count,)
+        Outputs with relevance whose denominators are still to be found, as positions in (m, n): their shares are 0.
+    """
+    _real(r, 3)
+    take(positive, "positive", r.shape[1:], [r.dtype])
+    cdef ptrdiff_t targets = r.shape[0], m = r.shape[1], n = r.shape[2], ldr = n, pitch = 0, ldz = 0
+    cdef ptrdiff_t capacity, count = 0
+    if z is not None:
+        ldz = _strided(z, "z", (m, n), r.dtype)
+    elif beta:
+        raise ValueError("z must be given where beta is not 0")
+    if r.size:
+        ldr = _strided(r[0], "r", (m, n), r.dtype)
+        pitch = r.strides[0] // r.itemsize
+        if r.strides[0] % r.itemsize:
+            raise ValueError("r must have strides of whole elements")
+    up = np.empty((targets, m, n), r.dtype)
+    down = np.empty((targets, m, n), r.dtype) if beta else None
+    kept, lost = np.empty((2, targets, m)), np.empty(targets)
+    doubtful = np.empty(max(1, m * n // 16), np.int64)
+    capacity = doubtful.shape[0]
+    cdef int real = element(r), status
+    cdef const void *pr = <const void *><size_t>r.ctypes.data
+    cdef const void *pz = <const void *><size_t>(0 if z is None else z.ctypes.data)
+    cdef const void *pp = address(positive)
+    cdef void *pu = address(up)
+    cdef void *pd = address(down)
+    cdef double *pk = <double *>address(kept)
+    cdef double *pl = <double *>address(lost)
+    cdef int64_t *pf = <int64_t *>address(doubtful)
+    with nogil:
+        status = fvlrp_alpha_beta(real, targets, m, n, pr, pitch, ldr, pz, ldz, pp, alpha, beta, weak, pu, pd, pk, pl,
+                                  capacity, pf, &count)
+    check(status)
+    return up, down, kept, lost, doubtful[:count] if count <= capacity else None
+
+
+cdef fvlrp_windows pool_of(x, kernel, stride, pads, dilation, shape):
+    """The windows of a pool on an image (C, H, W), of the output's (rows, cols)."""
+    cdef fvlrp_windows w
+    w.channels, w.height, w.width = x.shape
+    w.kernel_y, w.kernel_x = kernel
+    w.stride_y, w.stride_x = stride
+    w.dilation_y, w.dilation_x = dilation
+    w.top, w.left = pads[0], pads[1]
+    w.first, w.rows, w.cols = 0, shape[0], shape[1]
+    return w
+
+
+def max_pool(x, kernel, stride, pads, dilation, out):
+    """Largest pixel of each window of x, float32 or float64 (C, H, W), inside the image: `out` (C, rows, cols)."""
+    take(x, "x", (None, None, None), [np.float32, np.float64])
+    take(out, "out", (x.shape[0], None, None), [x.dtype], True)
+    cdef fvlrp_windows w = pool_of(x, kernel, stride, pads, dilation, out.shape[1:])
+    cdef int real = element(x), status
+    cdef const void *px = address(x)
+    cdef void *po = address(out)
+    with nogil:
+        status = fvlrp_max_pool(real, &w, px, po)
+    check(status)
+
+
+def max_pool_back(x, y, r, kernel, stride, pads, dilation, out):
+    """Add relevance r (targets, C, rows, cols) to `out` (targets, C, H, W), at the first maximum of each window of x.
+
+    `y` (C, rows, cols) holds the maxima of x (C, H, W); all of one dtype.
+    """
+    take(x, "x", (None, None, None), [np.float32, np.float64])
+    take(y, "y", (x.shape[0], None, None), [x.dtype])
+    take(r, "r", (None, *y.shape), [x.dtype])
+    take(out, "out", (r.shape[0], *x.shape), [x.dtype], True)
+    cdef fvlrp_windows w = pool_of(x, kernel, stride, pads, dilation, y.shape[1:])
+    cdef ptrdiff_t targets = r.shape[0]
+    cdef int real = element(x), status
+    cdef const void *px = address(x)
+    cdef const void *py = address(y)
+    cdef const void *pr = address(r)
+    cdef void *po = address(out)
+    with nogil:
+        status = fvlrp_max_pool_back(real, &w, px, py, targets, pr, po)
+    check(status)

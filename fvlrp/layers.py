@@ -18,6 +18,7 @@ import numpy as np
 from . import _kernels
 
 BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
+QUICK_CHANNELS, QUICK_PIXELS = 8, 64  # the fewest channels, in and out, and pixels for which transforms pay
 
 
 # ---- windows ---------------------------------------------------------------------------------------------------------
@@ -118,6 +119,46 @@ def scatter(values, out, kernel, stride, pads, dilation, row_begin: int, row_end
         out[:, taken, taken_cols] += values[:, ky, kx, rows, cols]
 
 
+def quick(kernel, stride, dilation, dtype, channels: int, outputs: int, pixels: int) -> bool:
+    """Whether Winograd's product suits a convolution: 3 x 3 in float32, and enough to transform."""
+    plain = kernel == (3, 3) and stride == (1, 1) and dilation == (1, 1) and dtype == np.float32
+    return plain and min(channels, outputs) >= QUICK_CHANNELS and pixels >= QUICK_PIXELS
+
+
+def convolve(weight, x, window, rows, cols: int, out, bias=None, add=False, sign=0, other=None, doubt=0.0, whole=None):
+    """The product of weights with the windows of an image in a band of output rows, in the quickest way.
+
+    Parameters
+    ----------
+    weight : real (m, C, kh * kw)
+        Of any strides.
+    x : real (C, H, W)
+    window : (kernel, stride, pads, dilation)
+    rows, cols : (begin, end), int
+        The band, and pixels of each of its rows.
+    out : real (m, (end - begin) * cols)
+        Written, or with `add` added to.
+    bias : real (m,), optional
+    sign : {0, 1, -1, 2}
+        1, -1, 2: max(weight, 0), min(weight, 0), abs(weight) in the place of `weight`.
+    other : real (C, H, W), optional
+        With `sign` 1 or -1: meets the weights of the opposite sign; the two are added.
+    doubt, whole : as in `_kernels.winograd`
+        Without effect where no transforms can spoil a result.
+
+    Returns
+    -------
+    out
+    """
+    kernel, stride, pads, dilation = window
+    if quick(kernel, stride, dilation, x.dtype, len(x), len(weight), (rows[1] - rows[0]) * cols):
+        return _kernels.winograd(weight, x, pads, rows, cols, out, bias, add, sign, other, doubt, whole)
+    _kernels.convolve(weight, x, *window, rows, cols, out, bias, add, sign)
+    if other is not None:
+        _kernels.convolve(weight, other, *window, rows, cols, out, None, True, -sign)
+    return out
+
+
 def bands(rows: int, bytes_per_row: int, budget: int | None = None) -> list[tuple[int, int]]:
     """Half-open bands of rows that fit the budget (default `BAND_BYTES`), at least one row each, the first largest."""
     step = max(1, (budget or BAND_BYTES) // max(1, bytes_per_row))
@@ -167,6 +208,11 @@ class Conv(Layer):
     def depthwise(self) -> bool:
         return self.groups > 1 and self.weight.shape[1] == 1 and len(self.weight) == self.groups
 
+    def quick(self, pixels: int, dtype) -> bool:
+        """Whether `convolve` takes Winograd's product for `pixels` of its output, and is best given all at once."""
+        outputs, channels = len(self.weight) // self.groups, self.weight.shape[1]
+        return quick(self.kernel, self.stride, self.dilation, dtype, channels, outputs, pixels)
+
     def out_shape(self, shape):
         channels, height, width = shape
         if channels != self.weight.shape[1] * self.groups:
@@ -192,9 +238,10 @@ class Conv(Layer):
         window, out_width = (self.kernel, self.stride, self.pads, self.dilation), out.shape[2]
         for inputs, results, mine in self._grouped(x, out):
             flat = results.reshape(len(results), -1)
-            for begin, end in bands(out.shape[1], len(flat) * out_width * x.itemsize):
+            budget = flat.nbytes if self.quick(flat.shape[1], x.dtype) else BAND_BYTES
+            for begin, end in bands(out.shape[1], len(flat) * out_width * x.itemsize, budget):
                 part = flat[:, begin * out_width : end * out_width]
-                _kernels.convolve(weight[mine], inputs, *window, (begin, end), out_width, part, bias[mine])
+                convolve(weight[mine], inputs, window, (begin, end), out_width, part, bias[mine])
                 if then is not None:
                     then.forward(part, out=part)
 
@@ -280,7 +327,10 @@ class MaxPool(Layer):
         return (shape[0], *_pooled(self, shape, self.dilation))
 
     def forward(self, x):
-        return _pool(self, x, self.dilation, np.maximum)
+        out = np.empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
+        for image, result in zip(np.ascontiguousarray(x), out, strict=True):
+            _kernels.max_pool(image, self.kernel, self.stride, self.pads, self.dilation, result)
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,7 +358,7 @@ class AveragePool(Layer):
         return np.minimum(begin + self.kernel[axis], high) - np.maximum(begin, low)
 
     def forward(self, x):
-        out = _pool(self, x, (1, 1), np.add)
+        out = _window_sums(self, x)
         return np.divide(out, self.counts(*x.shape[2:]).astype(x.dtype), out=out)
 
 
@@ -329,34 +379,34 @@ def _pooled(pool, shape, dilation) -> tuple[int, int]:
     )
 
 
-def _pool(pool, x, dilation, combine) -> np.ndarray:
-    """Combine (maximum or add) the pixels of each window, some channels at a time: they stay in the cache."""
-    height, width = _pooled(pool, x.shape[1:], dilation)
+def _window_sums(pool, x) -> np.ndarray:
+    """Sums of the pixels of each window, some channels at a time: they stay in the cache."""
+    height, width = _pooled(pool, x.shape[1:], (1, 1))
     out = np.empty((*x.shape[:2], height, width), x.dtype)
     for image, result in zip(x, out, strict=True):
         for begin, end in bands(len(image), image[0].nbytes, BAND_BYTES // 4):
             # Rows first: they are contiguous, and some are gone before the strided step along x.
             down = np.empty((end - begin, height, image.shape[2]), x.dtype)
-            _slide(image[begin:end], down, 1, pool.kernel[0], pool.stride[0], pool.pads[0], dilation[0], combine)
-            _slide(down, result[begin:end], 2, pool.kernel[1], pool.stride[1], pool.pads[1], dilation[1], combine)
+            _slide(image[begin:end], down, 1, pool.kernel[0], pool.stride[0], pool.pads[0])
+            _slide(down, result[begin:end], 2, pool.kernel[1], pool.stride[1], pool.pads[1])
     return out
 
 
-def _slide(x, out, axis: int, kernel: int, stride: int, before: int, dilation: int, combine) -> None:
-    """Combine the taps of windows along one axis of x into `out`, without a padded copy."""
+def _slide(x, out, axis: int, kernel: int, stride: int, before: int) -> None:
+    """Add the taps of windows along one axis of x into `out`, without a padded copy."""
     lead, count = (slice(None),) * axis, out.shape[axis]
-    taps = [reach(x.shape[axis], 0, count, k * dilation - before, stride) for k in range(kernel)]
-    # Two taps that every window has need no neutral element to begin with.
+    taps = [reach(x.shape[axis], 0, count, k - before, stride) for k in range(kernel)]
+    # Two taps that every window has need no zeros to begin with.
     full = [k for k, (outs, _) in enumerate(taps) if outs == slice(0, count)][:2]
     if len(full) == 2:
-        combine(*(x[(*lead, taps[k][1])] for k in full), out=out)
+        np.add(*(x[(*lead, taps[k][1])] for k in full), out=out)
     else:
         full = []
-        out[...] = -np.inf if combine is np.maximum else 0
+        out[...] = 0
     for k, (outs, ins) in enumerate(taps):
         if k not in full and outs.stop > outs.start:
             part = out[(*lead, outs)]
-            combine(part, x[(*lead, ins)], out=part)
+            np.add(part, x[(*lead, ins)], out=part)
 
 
 @dataclass(frozen=True, eq=False)

@@ -624,3 +624,81 @@ def explain(
 
 def _unknown(name, value, choices):
     return ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
+# ---- convolutional networks ----
+
+
+def of_sign(weight, sign):
+    """Weights as they are (0), max(w, 0) (1), min(w, 0) (-1) or their sizes (2)."""
+    return {0: lambda w: w, 1: lambda w: np.maximum(w, 0), -1: lambda w: np.minimum(w, 0), 2: np.abs}[sign](weight)
+
+
+def window_at(image, kernel, stride, pads, dilation, oy, ox):
+    """The pixels (C, kh, kw) that output (oy, ox) sees of an image (C, H, W); 0 outside."""
+    window = np.zeros((len(image), *kernel))
+    for ky in range(kernel[0]):
+        for kx in range(kernel[1]):
+            y, x = oy * stride[0] + ky * dilation[0] - pads[0], ox * stride[1] + kx * dilation[1] - pads[1]
+            if 0 <= y < image.shape[1] and 0 <= x < image.shape[2]:
+                window[:, ky, kx] = image[:, y, x]
+    return window
+
+
+def convolution(weight, image, pads, rows, cols, sign=0, other=None):
+    """3 x 3 windows of an image, pixel by pixel, times weights (m, C, 9): (m, (end - begin) * cols).
+
+    Weights of the opposite sign meet `other`, where there is one.
+    """
+    out = []
+    for oy in range(*rows):
+        for ox in range(cols):
+            sums = np.zeros(len(weight))
+            for each, one in ((image, sign), (other, -sign)):
+                if each is not None:
+                    window = window_at(each, (3, 3), (1, 1), pads, (1, 1), oy, ox).reshape(len(each), 9)
+                    sums += (of_sign(np.asarray(weight, float), one) * window).sum(axis=(1, 2))
+            out.append(sums)
+    return np.transpose(out)
+
+
+def cancelled(weight, image, pads, rows, cols):
+    """What the transforms of F(4 x 4, 3 x 3) may cancel at each output: sum over channels of max abs(image) over the
+    pixels of its tile times max abs(weight) over the taps, (m, (end - begin) * cols)."""
+    out = []
+    for oy in range(rows[1] - rows[0]):
+        for ox in range(cols):
+            tile = window_at(image, (6, 6), (1, 1), pads, (1, 1), rows[0] + oy // 4 * 4, ox // 4 * 4)
+            out.append(np.abs(weight).max(axis=2) @ np.abs(tile).max(axis=(1, 2)))
+    return np.transpose(out)
+
+
+def dense_terms(weight, above, below):
+    """Sums of the terms >= 0 and of those <= 0 of every output of a dense layer."""
+    up, down = of_sign(weight, 1), of_sign(weight, -1)
+    return up @ above + down @ below, down @ above + up @ below
+
+
+def dense_back(weight, positive, negative):
+    """What goes back to either side of the inputs from shares (targets, outputs) for terms >= 0 and for those <= 0."""
+    up, down = of_sign(weight, 1), of_sign(weight, -1)
+    return positive @ up + negative @ down, positive @ down + negative @ up
+
+
+def alpha_beta_shares(r, positive, negative, alpha, beta):
+    """alpha r / z+ and -beta r / z-, 0 where a denominator is 0, and what vanishes there, target by target."""
+    shares, lost = [], np.zeros(len(r))
+    for factor, z in ((alpha, positive), (-beta, negative)):
+        shares.append(np.divide(factor * r, z, out=np.zeros(r.shape), where=np.broadcast_to(z != 0, r.shape)))
+        lost += factor * np.where(z == 0, r, 0).sum(axis=(1, 2))
+    return *shares, lost
+
+
+def max_pool(image, kernel, stride, pads, dilation, shape):
+    """Largest pixel of each window inside the image, and where in (H, W) the first such lies: (C, *shape) twice."""
+    maxima, where = np.full((len(image), *shape), -np.inf), np.full((len(image), *shape), -1)
+    for c, oy, ox, ky, kx in np.ndindex(len(image), *shape, *kernel):
+        y, x = oy * stride[0] + ky * dilation[0] - pads[0], ox * stride[1] + kx * dilation[1] - pads[1]
+        if 0 <= y < image.shape[1] and 0 <= x < image.shape[2] and image[c, y, x] > maxima[c, oy, ox]:
+            maxima[c, oy, ox], where[c, oy, ox] = image[c, y, x], y * image.shape[2] + x
+    return maxima, where

@@ -654,3 +654,33 @@ def test_relevance_is_zennits(golden, name, dtype, rtol, photo):
     ex = trace.explain(3, rules=GOLDEN[name])
     want = golden[name]
     np.testing.assert_allclose(ex.relevance["input"], want, rtol=rtol, atol=rtol * np.abs(want).max())
+
+
+# ---- quick products ----
+
+
+@pytest.mark.parametrize("rule", (AlphaBeta(2, 1), AlphaBeta(1, 0), ZPlus(), Gamma(0.25)), ids=repr)
+@pytest.mark.parametrize("signed", (False, True), ids=("inputs >= 0", "inputs of both signs"))
+def test_dark_pixels_beside_bright_ones_keep_their_shares_in_single_precision(rule, signed, monkeypatch):
+    """Winograd's transforms cancel the bright pixels of a tile: what is left of the dark ones must be summed anew."""
+    rng = np.random.default_rng(4)
+    x = rng.random((1, 16, 24, 24)) + 0.1
+    if signed:
+        x *= rng.choice([-1, 1], x.shape)
+    x[:, :, :10] *= 1e7
+    layer = conv(rng, (16, 16, 3, 3), pads=(1, 1, 1, 1))
+    assert layer.quick(24 * 24, np.dtype(np.float32)) and not layer.quick(24 * 24, np.dtype(np.float64))
+    y = layer.forward(x)
+    r = np.maximum(y, 0)
+    (want,), _ = lrp.conv(layer, [x], y, r, lrp.Choice(rule))
+
+    def error() -> float:
+        got, losses = lrp.conv(layer, [x.astype(np.float32)], y.astype(np.float32), r.astype(np.float32), choice)
+        assert all(np.isfinite(amount).all() for amount in losses.kinds.values())
+        return np.abs(got[0] - want)[:, :, 12:].max() / np.abs(want[:, :, 12:]).max()
+
+    choice = lrp.Choice(rule)
+    assert error() < 1e-3
+    monkeypatch.setattr(lrp, "DOUBT", 1e-30)
+    monkeypatch.setattr(lrp, "WEAK", 0.0)
+    assert error() > 2e-3

@@ -118,7 +118,14 @@ def test_relevance_goes_back_as_columns_are_scattered(image, kernel, stride, pad
         flat, window = share.reshape(4, -1).astype(np.float64), (kernel, stride, pads, dilation, *rows)
         scatter(weight.T @ flat, expected, *window)
         scatter(np.abs(weight).T @ np.abs(flat), sizes, *window)
-        _scatter(layer, weight, share, out, rows, Memory(out.dtype))
+        taps = weight.reshape(4, image[0], -1)
+        _scatter(layer, taps, 0, share, None, out, rows, Memory(out.dtype))
+        assert (np.abs(out - expected) <= TOLERANCE[real] * sizes).all()
+        other = rng.standard_normal(share.shape).astype(real)
+        scatter(np.maximum(weight, 0).T @ flat, expected, *window)
+        scatter(np.minimum(weight, 0).T @ other.reshape(4, -1).astype(np.float64), expected, *window)
+        scatter(np.abs(weight).T @ np.abs(other.reshape(4, -1)), sizes, *window)
+        _scatter(layer, taps, 1, share, other, out, rows, Memory(out.dtype))
         assert (np.abs(out - expected) <= TOLERANCE[real] * sizes).all()
 
 

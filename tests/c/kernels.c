@@ -888,6 +888,10 @@ static double pixel_of(int real, const fvlrp_windows *w, const void *image, ptrd
     return get(real, image, (c * w->height + y) * w->width + x);
 }
 
+static double signed_weight(int sign, double w) {
+    return sign == FVLRP_ALL ? w : sign == FVLRP_SIZE ? fabs(w) : sign == FVLRP_POSITIVE ? fmax(w, 0) : fmin(w, 0);
+}
+
 /* A lies with its taps turned about where `turned`; rows of B and C are `more` longer than they need to be. */
 static void product_case(int real, const fvlrp_windows *w, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, ptrdiff_t taps,
                          int turned, int add, ptrdiff_t more) {
@@ -898,7 +902,8 @@ static void product_case(int real, const fvlrp_windows *w, ptrdiff_t m, ptrdiff_
     char *c = filled(real, size, -1, 1), *before = array(size, (size_t)real);
     memcpy(before, c, (size_t)(size * real));
     const void *first = a + (turned && k ? (taps - 1) * real : 0);
-#define PRODUCT fvlrp_product(real, m, k, n, first, k, taps, tap, taps, b, ldb, w, bias, add, c, ldc)
+    const int sign = (int)below(4) - 1;
+#define PRODUCT fvlrp_product(real, m, k, n, first, k, taps, tap, taps, sign, b, ldb, w, bias, add, c, ldc)
     EXPECT(PRODUCT == FVLRP_OK);
     for (ptrdiff_t i = 0; i < size; i++) {
         const ptrdiff_t y = i / ldc, x = i % ldc;
@@ -906,7 +911,7 @@ static void product_case(int real, const fvlrp_windows *w, ptrdiff_t m, ptrdiff_
         if (x < n) {
             sum = (add ? sum : 0) + get(real, bias, y);
             for (ptrdiff_t j = 0; j < k; j++)
-                sum += get(real, a, y * k + (turned ? j - j % taps + taps - 1 - j % taps : j)) *
+                sum += signed_weight(sign, get(real, a, y * k + (turned ? j - j % taps + taps - 1 - j % taps : j))) *
                        (w ? pixel_of(real, w, b, j, x) : get(real, b, j * ldb + x));
         }
         EXPECT(close_to(get(real, c, i), sum, (real == FVLRP_F32 ? 1e-6 : 1e-14) * (double)(k + 2)));
@@ -933,7 +938,7 @@ static void products(void) {
     double one = 1, c = 0;
     fvlrp_windows w = {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1};
 #define PRODUCT(real, m, k, n, taps, ldb, windows, ldc)                                                               \
-    fvlrp_product(real, m, k, n, &one, 1, 1, 1, taps, &one, ldb, windows, NULL, 0, &c, ldc)
+    fvlrp_product(real, m, k, n, &one, 1, 1, 1, taps, 0, &one, ldb, windows, NULL, 0, &c, ldc)
     EXPECT(PRODUCT(FVLRP_U8, 1, 1, 1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
     EXPECT(PRODUCT(FVLRP_F64, -1, 1, 1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
     EXPECT(PRODUCT(FVLRP_F64, 1, -1, 1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
@@ -952,6 +957,193 @@ static void products(void) {
     w.height = 1;
     EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 1, 1, &w, 1) == FVLRP_OK && c == 1);
 #undef PRODUCT
+    EXPECT(fvlrp_product(FVLRP_F64, 1, 1, 1, &one, 1, 1, 1, 1, 3, &one, 1, NULL, NULL, 0, &c, 1) == FVLRP_E_ARGUMENT);
+}
+
+/* Filters lie output by output, or channel by channel with their taps turned about. */
+static void winograd_case(ptrdiff_t m, int turned, int sign, int add, ptrdiff_t more) {
+    fvlrp_windows w = windows_of(1 + below(14), 1 + below(40));
+    w.channels = 1 + below(40);
+    w.kernel_y = w.kernel_x = 3;
+    w.stride_y = w.stride_x = w.dilation_y = w.dilation_x = 1;
+    const ptrdiff_t n = w.rows * w.cols, k = w.channels * 9, ldc = n + more, size = n ? (m - 1) * ldc + n : 0;
+    const ptrdiff_t row = turned ? 9 : k, channel = turned ? 9 * m : 9, tap = turned ? -1 : 1;
+    const int two = sign != FVLRP_ALL && sign != FVLRP_SIZE && below(2);
+    float *a = filled(FVLRP_F32, m * k, -1, 1), *bias = filled(FVLRP_F32, m, -1, 1);
+    float *image = filled(FVLRP_F32, w.channels * w.height * w.width, -1, 1);
+    float *other = two ? filled(FVLRP_F32, w.channels * w.height * w.width, -1, 1) : NULL;
+    float *c = filled(FVLRP_F32, size, -1, 1), *before = array(size, 4), *whole = filled(FVLRP_F32, size, -1, 1);
+    memcpy(before, c, (size_t)size * sizeof(float));
+    const float *first = turned ? a + 8 : a;
+#define WINOGRAD(doubt, whole) \
+    fvlrp_winograd(m, first, row, channel, tap, sign, &w, image, other, bias, add, doubt, whole, ldc, c, ldc)
+    EXPECT(WINOGRAD(0, NULL) == FVLRP_OK);
+    for (ptrdiff_t i = 0; i < size; i++) {
+        const ptrdiff_t y = i / ldc, x = i % ldc;
+        double sum = (double)before[i];
+        if (x < n) {
+            sum = (add ? sum : 0) + (double)bias[y];
+            for (ptrdiff_t j = 0; j < k; j++) {
+                const double weight = (double)first[y * row + j / 9 * channel + j % 9 * tap];
+                sum += signed_weight(sign, weight) * pixel_of(FVLRP_F32, &w, image, j, x);
+                if (two) sum += signed_weight(-sign, weight) * pixel_of(FVLRP_F32, &w, other, j, x);
+            }
+        }
+        EXPECT(close_to((double)c[i], sum, 1e-6 * (double)(k + 2)));
+    }
+    if (!add) STARVE(WINOGRAD(0, NULL));
+    if (sign == FVLRP_POSITIVE) EXPECT(WINOGRAD(1e-3, NULL) == FVLRP_OK && WINOGRAD(1e-3, whole) == FVLRP_OK);
+#undef WINOGRAD
+    release();
+}
+
+static void winograds(void) {
+    now = "Winograd's product";
+    for (int turn = 0; turn < 24; turn++)
+        winograd_case(1 + below(turn % 4 ? 20 : 90), turn % 2, (int)below(4) - 1, (int)below(2), below(3));
+    now = "bad arguments of Winograd's product";
+    fvlrp_windows w = {1, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1, 0, 4, 4};
+    float a[9] = {0}, x[16] = {0}, c[16];
+#define WINOGRAD(m, sign, windows, other, doubt, whole, ldw, ldc) \
+    fvlrp_winograd(m, a, 9, 9, 1, sign, windows, x, other, NULL, 0, doubt, whole, ldw, c, ldc)
+    EXPECT(WINOGRAD(1, 0, &w, NULL, 0, NULL, 0, 16) == FVLRP_OK);
+    EXPECT(WINOGRAD(-1, 0, &w, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 3, &w, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 0, &w, x, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 0, &w, NULL, -1, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 0, &w, NULL, NAN, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 0, &w, NULL, 0, x, 16, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(2, 0, &w, NULL, 1e-3, x, 15, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(2, 0, &w, NULL, 0, NULL, 0, 15) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 0, NULL, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    w.dilation_x = 2;
+    EXPECT(WINOGRAD(1, 0, &w, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+#undef WINOGRAD
+}
+
+/* ---- relevance of linear layers and pools ------------------------------------------------------------------------ */
+
+static void dense_case(int real, ptrdiff_t m, ptrdiff_t n, ptrdiff_t count, ptrdiff_t targets) {
+    const double tolerance = (real == FVLRP_F32 ? 1e-5 : 1e-12) * (double)(n + count + 1);
+    void *weight = filled(real, m * n, -1, 1), *above = filled(real, n, 0, 1), *below_ = filled(real, n, -1, 0);
+    void *up = array(count, (size_t)real), *down = array(count, (size_t)real);
+    void *high = filled(real, targets * count, -1, 1), *low = filled(real, targets * count, -1, 1);
+    void *to = filled(real, targets * n, 2, 2), *from = filled(real, targets * n, 3, 3);
+    int64_t *rows = array(count, sizeof(int64_t));
+    for (ptrdiff_t i = 0; i < count; i++) rows[i] = below(m);
+    EXPECT(fvlrp_dense_sums(real, m, n, weight, count, rows, above, below_, up, down) == FVLRP_OK);
+    EXPECT(fvlrp_dense_back(real, targets, m, n, weight, count, rows, high, low, to, from) == FVLRP_OK);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        double sums[2] = {0, 0};
+        for (ptrdiff_t j = 0; j < n; j++) {
+            const double w = get(real, weight, rows[i] * n + j);
+            sums[0] += fmax(w, 0) * get(real, above, j) + fmin(w, 0) * get(real, below_, j);
+            sums[1] += fmin(w, 0) * get(real, above, j) + fmax(w, 0) * get(real, below_, j);
+        }
+        EXPECT(close_to(get(real, up, i), sums[0], tolerance) && close_to(get(real, down, i), sums[1], tolerance));
+    }
+    for (ptrdiff_t t = 0; t < targets; t++)
+        for (ptrdiff_t j = 0; j < n; j++) {
+            double sums[2] = {2, 3};
+            for (ptrdiff_t i = 0; i < count; i++) {
+                const double w = get(real, weight, rows[i] * n + j), h = get(real, high, t * count + i);
+                const double l = get(real, low, t * count + i);
+                sums[0] += fmax(w, 0) * h + fmin(w, 0) * l;
+                sums[1] += fmax(w, 0) * l + fmin(w, 0) * h;
+            }
+            EXPECT(close_to(get(real, to, t * n + j), sums[0], tolerance));
+            EXPECT(close_to(get(real, from, t * n + j), sums[1], tolerance));
+        }
+    EXPECT(fvlrp_dense_sums(real, m, n, weight, count, rows, above, NULL, up, down) == FVLRP_OK);
+    EXPECT(fvlrp_dense_back(real, targets, m, n, weight, count, rows, high, low, to, NULL) == FVLRP_OK);
+    double *kept = doubles(targets, 0, 0), *lost = doubles(targets, 0, 0);
+#define FUSED(under, alpha, bias, from) \
+    fvlrp_dense_alpha_beta(real, targets, m, n, weight, count, rows, above, under, bias, high, alpha, 1, to, from, kept, lost)
+    STARVE(FUSED(below_, 2, up, from));
+    EXPECT(FUSED(NULL, 2, NULL, NULL) == FVLRP_OK && FUSED(NULL, -1, NULL, NULL) == FVLRP_E_ARGUMENT);
+#undef FUSED
+    if (count) {
+        rows[count - 1] = m;
+        EXPECT(fvlrp_dense_sums(real, m, n, weight, count, rows, above, NULL, up, down) == FVLRP_E_ARGUMENT);
+        EXPECT(fvlrp_dense_back(real, targets, m, n, weight, count, rows, high, low, to, NULL) == FVLRP_E_ARGUMENT);
+    }
+    release();
+}
+
+static void alpha_beta_case(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n) {
+    const double tolerance = real == FVLRP_F32 ? 1e-4 : 1e-12;
+    const ptrdiff_t ldr = n + below(3), pitch = m * ldr, capacity = below(3);
+    void *r = filled(real, (targets - 1) * pitch + (m - 1) * ldr + n, -1, 1), *positive = filled(real, m * n, 1, 2);
+    void *z = filled(real, m * n, -2, 0.5), *up = array(targets * m * n, (size_t)real);
+    void *down = array(targets * m * n, (size_t)real);
+    double *kept = array(2 * targets * m, 8), *lost = array(targets, 8);
+    int64_t *doubtful = array(capacity, 8);
+    ptrdiff_t count;
+#define ALPHA_BETA(alpha, beta, z, weak) \
+    fvlrp_alpha_beta(real, targets, m, n, r, pitch, ldr, z, n, positive, alpha, beta, weak, up, down, kept, lost, \
+                     capacity, doubtful, &count)
+    EXPECT(ALPHA_BETA(2, 1, z, 1e-4) == FVLRP_OK && count == 0);
+    for (ptrdiff_t t = 0; t < targets; t++)
+        for (ptrdiff_t j = 0; j < m; j++) {
+            double sums[2] = {0, 0};
+            for (ptrdiff_t i = 0; i < n; i++) {
+                const ptrdiff_t at = (t * m + j) * n + i;
+                const double each = get(real, r, t * pitch + j * ldr + i), p = get(real, positive, j * n + i);
+                const double share = 2 * each / p, other = -each / (get(real, z, j * n + i) - p);
+                EXPECT(close_to(get(real, up, at), share, tolerance) && close_to(get(real, down, at), other, tolerance));
+                sums[0] += share, sums[1] += other;
+            }
+            EXPECT(close_to(kept[t * m + j], sums[0], tolerance * (double)n));
+            EXPECT(close_to(kept[(targets + t) * m + j], sums[1], tolerance * (double)n));
+        }
+    EXPECT(ALPHA_BETA(2, 1, positive, 1e-4) == FVLRP_OK && count == m * n); /* z- = 0 everywhere */
+    for (ptrdiff_t i = 0; i < capacity && i < m * n; i++) EXPECT(doubtful[i] == i);
+    EXPECT(ALPHA_BETA(1, 0, NULL, 1e-4) == FVLRP_OK && count == 0);
+    EXPECT(ALPHA_BETA(2, 1, NULL, 1e-4) == FVLRP_E_ARGUMENT && ALPHA_BETA(2, 1, z, -1) == FVLRP_E_ARGUMENT);
+#undef ALPHA_BETA
+    release();
+}
+
+static void pool_case(int real) {
+    fvlrp_windows w = windows_of(1 + below(9), 1 + below(20));
+    const ptrdiff_t cells = w.channels * w.rows * w.cols, pixels = w.channels * w.height * w.width, targets = 1 + below(2);
+    void *image = filled(real, pixels, -1, 1), *maxima = array(cells, (size_t)real);
+    void *r = filled(real, targets * cells, 1, 1), *back = filled(real, targets * pixels, 0, 0);
+    STARVE(fvlrp_max_pool(real, &w, image, maxima));
+    EXPECT(fvlrp_max_pool_back(real, &w, image, maxima, targets, r, back) == FVLRP_OK);
+    const ptrdiff_t taps = w.kernel_y * w.kernel_x;
+    double found = 0, sum = 0;
+    for (ptrdiff_t i = 0; i < cells; i++) {
+        double most = -INFINITY;
+        fvlrp_windows inside = w;
+        const ptrdiff_t c = i / (w.rows * w.cols), j = i % (w.rows * w.cols);
+        for (ptrdiff_t t = 0; t < taps; t++) {
+            const ptrdiff_t y = (w.first + j / w.cols) * w.stride_y + t / w.kernel_x * w.dilation_y - w.top;
+            const ptrdiff_t x = j % w.cols * w.stride_x + t % w.kernel_x * w.dilation_x - w.left;
+            if (y >= 0 && x >= 0 && y < w.height && x < w.width)
+                most = fmax(most, pixel_of(real, &inside, image, c * taps + t, j));
+        }
+        EXPECT(get(real, maxima, i) == most);
+        found += (most > -INFINITY) * (double)targets;
+    }
+    for (ptrdiff_t i = 0; i < targets * pixels; i++) sum += get(real, back, i);
+    EXPECT(sum == found);
+    w.stride_y = 0;
+    EXPECT(fvlrp_max_pool(real, &w, image, maxima) == FVLRP_E_ARGUMENT);
+    EXPECT(fvlrp_max_pool_back(real, &w, image, maxima, targets, r, back) == FVLRP_E_ARGUMENT);
+    release();
+}
+
+static void linear_layers(void) {
+    for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4)
+        for (int turn = 0; turn < 20; turn++) {
+            now = "dense layers";
+            dense_case(real, 1 + below(9), 1 + below(turn % 5 ? 70 : 1500), below(12), 1 + below(3));
+            now = "alpha-beta";
+            alpha_beta_case(real, 1 + below(3), 1 + below(4), 1 + below(150));
+            now = "pools";
+            pool_case(real);
+        }
 }
 
 /* ---- dispatch ---------------------------------------------------------------------------------------------------- */
@@ -974,7 +1166,16 @@ static void before_a_choice(void) {
     EXPECT(fvlrp_scores(0, 0, NULL, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_normalise(0, 0, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_shares(0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_product(FVLRP_F32, 0, 0, 0, NULL, 1, 1, 1, 1, NULL, 0, NULL, NULL, 0, NULL, 0) == FVLRP_E_ISA);
+    EXPECT(fvlrp_product(FVLRP_F32, 0, 0, 0, NULL, 1, 1, 1, 1, 0, NULL, 0, NULL, NULL, 0, NULL, 0) == FVLRP_E_ISA);
+    EXPECT(fvlrp_winograd(0, NULL, 1, 1, 1, 0, NULL, NULL, NULL, NULL, 0, 0, NULL, 0, NULL, 0) == FVLRP_E_ISA);
+    EXPECT(fvlrp_dense_sums(FVLRP_F32, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_dense_back(FVLRP_F32, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_dense_alpha_beta(FVLRP_F32, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL, 1, 0, NULL, NULL, NULL,
+                                  NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_alpha_beta(FVLRP_F32, 0, 0, 0, NULL, 0, 0, NULL, 0, NULL, 1, 0, 0, NULL, NULL, NULL, NULL, 0, NULL,
+                            &done) == FVLRP_E_ISA);
+    EXPECT(fvlrp_max_pool(FVLRP_F32, NULL, NULL, NULL) == FVLRP_E_ISA);
+    EXPECT(fvlrp_max_pool_back(FVLRP_F32, NULL, NULL, NULL, 0, NULL, NULL) == FVLRP_E_ISA);
     EXPECT(fvlrp_select("v9") == FVLRP_E_ISA && !strcmp(fvlrp_isa(), "none"));
     for (int status = -20; status < 20; status++) EXPECT(fvlrp_words(status) && *fvlrp_words(status));
     EXPECT(fvlrp_select(NULL) == FVLRP_OK && !strcmp(fvlrp_isa(), fvlrp_isa_available(0)));
@@ -996,6 +1197,8 @@ int main(int count, char **words) {
         vectors();
         splat();
         products();
+        winograds();
+        linear_layers();
         printf("%s: every kernel, seed %llu\n", isa, (unsigned long long)seed);
     }
     return 0;
