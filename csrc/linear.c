@@ -4,7 +4,7 @@
  * A dense layer is as fast as its weights are read: some rows at a time stream by side by side, and meet all that there
  * is to multiply them with. */
 
-enum { R(AHEAD) = 4 }; /* rows of weights that are read side by side */
+enum { R(ROWS_AHEAD) = 4 }; /* rows of weights that are read side by side */
 
 typedef __typeof__((VREAL){0} < (VREAL){0}) R(mask);
 /* max(w, 0) and min(w, 0); what is not a number stays so. */
@@ -13,17 +13,17 @@ INLINE VREAL R(below)(VREAL w) { return (VREAL)((R(mask))w & ~(w > (VREAL){0}));
 
 /* Sums of AHEAD rows from row[i] on: of w x over terms >= 0 and over terms <= 0. */
 static void R(dense_terms)(const REAL *const *rows, ptrdiff_t n, const REAL *over, const REAL *under, REAL *up, REAL *down) {
-    VREAL ups[R(AHEAD)] = {{0}}, downs[R(AHEAD)] = {{0}};
+    VREAL ups[R(ROWS_AHEAD)] = {{0}}, downs[R(ROWS_AHEAD)] = {{0}};
     const ptrdiff_t whole = n / LANES * LANES;
     for (ptrdiff_t k = 0; k < whole; k += LANES) {
         const VREAL x = R(load)(over + k), y = under ? R(load)(under + k) : (VREAL){0};
-        UNROLL for (int i = 0; i < R(AHEAD); i++) {
+        UNROLL for (int i = 0; i < R(ROWS_AHEAD); i++) {
             const VREAL w = R(load)(rows[i] + k), high = R(above)(w), low = R(below)(w);
             ups[i] += high * x + low * y;
             downs[i] += low * x + high * y;
         }
     }
-    for (int i = 0; i < R(AHEAD); i++) {
+    for (int i = 0; i < R(ROWS_AHEAD); i++) {
         up[i] = down[i] = 0;
         for (int l = 0; l < LANES; l++) up[i] += ups[i][l], down[i] += downs[i][l];
         for (ptrdiff_t k = whole; k < n; k++) {
@@ -36,11 +36,11 @@ static void R(dense_terms)(const REAL *const *rows, ptrdiff_t n, const REAL *ove
 
 static int R(dense_sums)(ptrdiff_t count, const int64_t *rows, ptrdiff_t n, const void *weight, const void *above,
                          const void *below, void *up, void *down) {
-    for (ptrdiff_t j = 0; j < count; j += R(AHEAD)) {
-        const REAL *from[R(AHEAD)];
-        REAL ups[R(AHEAD)], downs[R(AHEAD)];
-        const ptrdiff_t some = count - j < R(AHEAD) ? count - j : R(AHEAD);
-        for (ptrdiff_t i = 0; i < R(AHEAD); i++) from[i] = (const REAL *)weight + rows[j + (i < some ? i : 0)] * n;
+    for (ptrdiff_t j = 0; j < count; j += R(ROWS_AHEAD)) {
+        const REAL *from[R(ROWS_AHEAD)];
+        REAL ups[R(ROWS_AHEAD)], downs[R(ROWS_AHEAD)];
+        const ptrdiff_t some = count - j < R(ROWS_AHEAD) ? count - j : R(ROWS_AHEAD);
+        for (ptrdiff_t i = 0; i < R(ROWS_AHEAD); i++) from[i] = (const REAL *)weight + rows[j + (i < some ? i : 0)] * n;
         R(dense_terms)(from, n, above, below, ups, downs);
         memcpy((REAL *)up + j, ups, (size_t)some * sizeof(REAL));
         memcpy((REAL *)down + j, downs, (size_t)some * sizeof(REAL));
@@ -53,14 +53,14 @@ INLINE void R(dense_add)(const REAL *const *rows, ptrdiff_t n, const REAL *high,
     ptrdiff_t k = 0;
     for (; k + LANES <= n; k += LANES) {
         VREAL sum = R(load)(to + k);
-        UNROLL for (int i = 0; i < R(AHEAD); i++) {
+        UNROLL for (int i = 0; i < R(ROWS_AHEAD); i++) {
             const VREAL w = R(load)(rows[i] + k);
             sum += R(above)(w) * high[i] + R(below)(w) * low[i];
         }
         R(store)(to + k, sum);
     }
     for (; k < n; k++)
-        for (int i = 0; i < R(AHEAD); i++) to[k] += rows[i][k] * (rows[i][k] < 0 ? low[i] : high[i]);
+        for (int i = 0; i < R(ROWS_AHEAD); i++) to[k] += rows[i][k] * (rows[i][k] < 0 ? low[i] : high[i]);
 }
 
 static int R(dense_back)(ptrdiff_t targets, ptrdiff_t count, const int64_t *rows, ptrdiff_t n, const void *weight,
@@ -68,12 +68,12 @@ static int R(dense_back)(ptrdiff_t targets, ptrdiff_t count, const int64_t *rows
     const ptrdiff_t strip = 4096 / (ptrdiff_t)sizeof(REAL); /* what of the rows is read again for each target */
     const REAL *high = positive, *low = negative;
     REAL *above = up, *below = down;
-    for (ptrdiff_t j = 0; j < count; j += R(AHEAD))
+    for (ptrdiff_t j = 0; j < count; j += R(ROWS_AHEAD))
         for (ptrdiff_t k = 0; k < n; k += strip)
             for (ptrdiff_t t = 0; t < targets; t++) {
-                const REAL *from[R(AHEAD)];
-                REAL highs[R(AHEAD)] = {0}, lows[R(AHEAD)] = {0};
-                for (ptrdiff_t i = 0; i < R(AHEAD); i++) {
+                const REAL *from[R(ROWS_AHEAD)];
+                REAL highs[R(ROWS_AHEAD)] = {0}, lows[R(ROWS_AHEAD)] = {0};
+                for (ptrdiff_t i = 0; i < R(ROWS_AHEAD); i++) {
                     const int inside = j + i < count;
                     from[i] = (const REAL *)weight + rows[inside ? j + i : j] * n + k;
                     if (inside) highs[i] = high[t * count + j + i], lows[i] = low[t * count + j + i];
@@ -87,8 +87,8 @@ static int R(dense_back)(ptrdiff_t targets, ptrdiff_t count, const int64_t *rows
 
 /* Rows of weights that stay in the cache between their denominators and the way back. */
 INLINE ptrdiff_t R(dense_rows)(ptrdiff_t n) {
-    const ptrdiff_t some = (1 << 20) / (ptrdiff_t)sizeof(REAL) / (n ? n : 1) / R(AHEAD) * R(AHEAD);
-    return some < R(AHEAD) ? R(AHEAD) : some < 256 ? some : 256;
+    const ptrdiff_t some = (1 << 20) / (ptrdiff_t)sizeof(REAL) / (n ? n : 1) / R(ROWS_AHEAD) * R(ROWS_AHEAD);
+    return some < R(ROWS_AHEAD) ? R(ROWS_AHEAD) : some < 256 ? some : 256;
 }
 
 static int R(dense_alpha_beta)(ptrdiff_t targets, ptrdiff_t count, const int64_t *rows, ptrdiff_t n, const void *weight,
