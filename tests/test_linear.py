@@ -18,12 +18,7 @@ IMAGES = [  # channels, height, width, outputs, (top, left), output rows, output
 ]
 
 
-@pytest.fixture(params=_kernels.isas(), autouse=True)
-def isa(request):
-    before = _kernels.isa()
-    _kernels.select(request.param)
-    yield request.param
-    _kernels.select(before)
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 @pytest.fixture(params=TOLERANCE)
