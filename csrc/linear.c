@@ -6,7 +6,6 @@
 
 enum { R(ROWS_AHEAD) = 4 }; /* rows of weights that are read side by side */
 
-typedef __typeof__((VREAL){0} < (VREAL){0}) R(mask);
 /* max(w, 0) and min(w, 0); what is not a number stays so. */
 INLINE VREAL R(above)(VREAL w) { return (VREAL)((R(mask))w & ~(w < (VREAL){0})); }
 INLINE VREAL R(below)(VREAL w) { return (VREAL)((R(mask))w & ~(w > (VREAL){0})); }

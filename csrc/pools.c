@@ -2,7 +2,7 @@
  * type. */
 
 /* What is not a number wins. */
-INLINE REAL R(greater)(REAL a, REAL b) { return (b > a) | (b != b) ? b : a; }
+INLINE REAL R(greater)(REAL a, REAL b) { return ((b > a) | (b != b)) ? b : a; }
 
 /* out[o] = max(out[o], line[o stride]) for whole runs, with strides that the compiler knows. */
 INLINE void R(pool_tap)(const REAL *line, ptrdiff_t stride, ptrdiff_t count, REAL *out) {
