@@ -10,7 +10,7 @@ enum { R(ROWS_AHEAD) = 4 }; /* rows of weights that are read side by side */
 INLINE VREAL R(above)(VREAL w) { return (VREAL)((R(mask))w & ~(w < (VREAL){0})); }
 INLINE VREAL R(below)(VREAL w) { return (VREAL)((R(mask))w & ~(w > (VREAL){0})); }
 
-/* Sums of AHEAD rows from row[i] on: of w x over terms >= 0 and over terms <= 0. */
+/* Sums of ROWS_AHEAD rows from row[i] on: of w x over terms >= 0 and over terms <= 0. */
 static void R(dense_terms)(const REAL *const *rows, ptrdiff_t n, const REAL *over, const REAL *under, REAL *up, REAL *down) {
     VREAL ups[R(ROWS_AHEAD)] = {{0}}, downs[R(ROWS_AHEAD)] = {{0}};
     const ptrdiff_t whole = n / LANES * LANES;
