@@ -41,6 +41,11 @@ static int has_amx(void) {
 /* For all threads of the process and its children; refused where a thread's signal stack has no room for the tiles. */
 static int ask_for_tiles(void) { return !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM_, TILE_DATA); }
 #endif
+#ifdef FVLRP_HAVE_BF16
+static int has_bf16(void) {
+    return has_v4() && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bf16");
+}
+#endif
 #ifdef FVLRP_HAVE_GENERIC
 static int has_generic(void) { return 1; }
 #endif
@@ -54,6 +59,9 @@ static const struct {
 } builds[] = {
 #ifdef FVLRP_HAVE_AMX
     {"amx", &fvlrp_table_amx, has_amx, ask_for_tiles},
+#endif
+#ifdef FVLRP_HAVE_BF16
+    {"bf16", &fvlrp_table_bf16, has_bf16, nothing_to_ask},
 #endif
 #ifdef FVLRP_HAVE_V2
     {"v4", &fvlrp_table_v4, has_v4, nothing_to_ask},
@@ -126,6 +134,11 @@ int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, co
 /* Bytes of a value of a packed matrix: a float may become three bf16. */
 static ptrdiff_t packed(int real) { return real == FVLRP_F32 ? 6 : real; }
 
+/* Words of four bytes that a mixture takes in bf16 and beside it: see screen.h. */
+static ptrdiff_t screen_words(ptrdiff_t stride, ptrdiff_t padded) {
+    return 2 + 4 * stride + 2 * padded + stride * padded;
+}
+
 int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components,
                      const double *basis, const double *mean, const double *priors, const double *means,
                      const double *variances, double gate, void *block) {
@@ -153,6 +166,7 @@ int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t d
     TAKE(scale, components * s, real);
     TAKE(shift, components * s, real);
     TAKE(centre, 2 * s + 1, (ptrdiff_t)sizeof(double));
+    TAKE(screen, screen_words(s, k), 4);
 #undef TAKE
     return kernels->model_pack(model, basis, mean, priors, means, variances);
 }
@@ -164,7 +178,8 @@ size_t fvlrp_model_bytes(int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t c
     const size_t in = ((size_t)inputs + 63) / 64 * 64;
     const size_t matrices = in * (s + 64) + (s + 31) / 32 * 32 * in + 2 * s * k, basis = (size_t)dims * (size_t)inputs;
     const size_t reals = basis + in + k + 2 * (size_t)components * s, doubles = basis + 2 * s + 1;
-    return matrices * (size_t)packed(real) + reals * (size_t)real + doubles * sizeof(double) + 11 * 64;
+    const size_t screen = 4 * (size_t)screen_words((ptrdiff_t)s, (ptrdiff_t)k);
+    return matrices * (size_t)packed(real) + reals * (size_t)real + doubles * sizeof(double) + screen + 12 * 64;
 }
 
 int fvlrp_project(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y) {

@@ -10,7 +10,7 @@
 #else
 #define PANEL 2
 #endif
-enum { R(TILE) = 96, R(SLACK) = 8 };
+enum { R(TILE) = 192, R(SLACK) = 8 };
 
 #if defined(HAVE_TILES) && REAL_BITS == 32
 /* Blocks of 16 rows: as TILE is a multiple of that, none reaches past it. */

@@ -4,6 +4,12 @@
  * a packed table. Less the mean over k of both coefficients (a constant per row, which posteriors do not see), the
  * terms are small enough for float. Included by isa.c once per real type. */
 
+#include "screen.h"
+#undef SCREENS
+#if defined(HAVE_SCREEN) && REAL_BITS == 32
+#define SCREENS 1
+#endif
+
 static int R(model_pack)(fvlrp_model *model, const double *basis, const double *mean, const double *priors,
                          const double *means, const double *variances) {
     const ptrdiff_t inputs = model->inputs, dims = model->dims, stride = model->stride, K = model->components;
@@ -50,6 +56,9 @@ static int R(model_pack)(fvlrp_model *model, const double *basis, const double *
             for (ptrdiff_t k = 0; k < K; k++) table[row * K + k] -= centre[row];
         }
         R(pack)(table, K, 2 * stride, K, model->logits);
+#ifdef SCREENS
+        screen_pack(model, priors, means, variances, table);
+#endif
     }
     status = FVLRP_OK;
 out:
@@ -255,35 +264,54 @@ typedef struct {
     const fvlrp_model *model;
     REAL *features; /* (tile + slack, 2 stride): [y^2, y] */
     REAL *logits;   /* (tile + slack, padded K) */
-    REAL *values;   /* GROUP rows of padded K at most, one after the other, and two vectors of slack */
+    REAL *values;   /* (GROUP, pitch) */
     int32_t *index; /* the same */
     REAL *last_gamma; /* padded K and two vectors of slack: a row's entries where the output has no slack left */
     uint16_t *last_index;
-    ptrdiff_t padded;
-    REAL cut;       /* log of the smallest posterior, relative to the largest, that is worth an exponential */
+    ptrdiff_t padded, pitch; /* K rounded up to whole vectors, and with two vectors of slack */
+    /* log of the gate, or of 1e-6 where a gate is so high that many components together may reach it; and how far below
+     * it a component, relative to the largest, is still worth an exponential */
+    REAL gate, margin;
+#ifdef SCREENS
+    int screened; /* whether bf16 says which components to look at */
+    screen_tables screen;
+    float noise[R(TILE)];
+    float (*vectors)[16]; /* (GROUP, pitch) */
+#endif
 } R(assigner);
 
 static int R(assigner_open)(R(assigner) *a, const fvlrp_model *model) {
     const ptrdiff_t rows = R(TILE) + R(SLACK);
     a->model = model;
     a->padded = (model->components + LANES - 1) / LANES * LANES;
+#ifdef SCREENS
+    a->screen = screen_of(model);
+    a->screened = screen_pays(model);
+    if (a->screened) a->padded = a->screen.level - a->screen.start;
+#endif
+    a->pitch = a->padded + 2 * LANES;
     a->features = scratch(rows * 2 * model->stride, sizeof(REAL));
     a->logits = scratch(rows * a->padded, sizeof(REAL));
-    a->values = scratch(GROUP * a->padded + 2 * LANES, sizeof(REAL));
-    a->index = scratch(GROUP * a->padded + 2 * LANES, sizeof(int32_t));
-    a->last_gamma = scratch(a->padded + 2 * LANES, sizeof(REAL));
-    a->last_index = scratch(a->padded + 2 * LANES, sizeof(uint16_t));
-    /* What each component left out takes from the sum is below exp(-margin) of the gate; of a high gate, which many
-     * components together may reach, below that of 1e-6. */
-    const double margin = REAL_BITS == 32 ? 5 : 35, gate = model->gate < 1e-6 ? model->gate : 1e-6;
-    a->cut = gate > 0 ? (REAL)(log(gate) - margin) : -(REAL)INFINITY;
+    a->values = scratch(GROUP * a->pitch, sizeof(REAL));
+    a->index = scratch(GROUP * a->pitch, sizeof(int32_t));
+    a->last_gamma = scratch(a->pitch, sizeof(REAL));
+    a->last_index = scratch(a->pitch, sizeof(uint16_t));
+    const double gate = model->gate < 1e-6 ? model->gate : 1e-6;
+    a->gate = gate > 0 ? (REAL)log(gate) : -(REAL)INFINITY;
+    a->margin = REAL_BITS == 32 ? 5 : 35;
     if (!a->features || !a->logits || !a->values || !a->index || !a->last_gamma || !a->last_index)
         return FVLRP_E_MEMORY;
+#ifdef SCREENS
+    if (a->screened && !(a->vectors = scratch(GROUP * a->pitch, sizeof *a->vectors))) return FVLRP_E_MEMORY;
+#endif
     memset(a->features, 0, (size_t)(rows * 2 * model->stride) * sizeof(REAL));
     return FVLRP_OK;
 }
 
 static void R(assigner_close)(R(assigner) *a) {
+#ifdef SCREENS
+    free(a->vectors);
+#endif
     free(a->features);
     free(a->logits);
     free(a->values);
@@ -293,32 +321,65 @@ static void R(assigner_close)(R(assigner) *a) {
 }
 
 /* What the logits of a row leave out: the means over the components of their coefficients. */
-static double R(left_out)(const fvlrp_model *model, const REAL *y) {
+static double R(left_out)(const R(assigner) *a, const REAL *y) {
+    const fvlrp_model *model = a->model;
     const ptrdiff_t stride = model->stride;
+#ifdef SCREENS
+    if (a->screened) return *a->screen.mean_level;
+#endif
     const double *centre = model->centre;
     double sum = centre[2 * stride];
     for (ptrdiff_t d = 0; d < model->dims; d++) sum += (centre[d] * (double)y[d] + centre[stride + d]) * (double)y[d];
     return sum;
 }
 
-/* Posteriors of rows first .. first + rows - 1 of a tile from their logits, step by step: a row's steps wait for each
- * other, those of several rows do not. Returns how many rows fitted. */
-static ptrdiff_t R(assign_group)(R(assigner) *a, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t capacity, int64_t *indptr,
-                                 uint16_t *index, REAL *gamma, double *loglik) {
+/* Posteriors of some rows before they are divided by their sums. */
+typedef struct {
+    REAL largest[GROUP];     /* the largest logit, which is 1 here */
+    ptrdiff_t begin[GROUP], found[GROUP]; /* where a row's begin in the assigner's values and index, and how many */
+} R(group);
+
+/* Those of rows of a tile, step by step: a row's steps wait for each other, those of several rows do not. */
+static void R(assign_group)(R(assigner) *a, ptrdiff_t first, ptrdiff_t rows, R(group) *g) {
     const ptrdiff_t padded = a->padded;
-    const REAL gate = a->model->gate > 0 ? (REAL)a->model->gate : SMALLEST, *logits = a->logits + first * padded;
-    REAL largest[GROUP], sum[GROUP];
-    ptrdiff_t starts[GROUP + 1] = {0};
-    for (ptrdiff_t r = 0; r < rows; r++) largest[r] = R(largest)(logits + r * padded, padded);
-    for (ptrdiff_t r = 0; r < rows; r++)
-        starts[r + 1] = starts[r] + R(compress)(logits + r * padded, padded, largest[r] + a->cut, largest[r],
-                                                a->values + starts[r], a->index + starts[r]);
-    R(exponentials)(a->values, starts[rows]);
-    for (ptrdiff_t r = 0; r < rows; r++) sum[r] = R(sum_values)(a->values + starts[r], starts[r + 1] - starts[r]);
+    const REAL *logits = a->logits + first * padded;
+    ptrdiff_t end = 0;
+    for (ptrdiff_t r = 0; r < rows; r++) g->largest[r] = R(largest)(logits + r * padded, padded);
+    for (ptrdiff_t r = 0; r < rows; r++, end += g->found[r - 1]) {
+        g->begin[r] = end;
+        g->found[r] = R(compress)(logits + r * padded, padded, g->largest[r] + a->gate - a->margin, g->largest[r],
+                                  a->values + end, a->index + end);
+    }
+    R(exponentials)(a->values, end);
+}
+#ifdef SCREENS
+
+/* The same from logits that only tell which components to look at. */
+static void screen_group(R(assigner) *a, const float *y, ptrdiff_t first, ptrdiff_t rows, R(group) *g) {
+    const screen_passed passed = {a->pitch, g->found, a->index, a->vectors};
+    const float *logits = a->logits + first * a->padded;
+    screen_rows(a->model, &a->screen, y + first * a->model->stride, logits, a->noise + first, rows, a->gate, &passed);
     for (ptrdiff_t r = 0; r < rows; r++) {
-        const REAL *values = a->values + starts[r], scale = 1 / sum[r];
-        const int32_t *which = a->index + starts[r];
-        const ptrdiff_t found = starts[r + 1] - starts[r];
+        const ptrdiff_t at = r * a->pitch, found = g->found[r];
+        float *values = a->values + at;
+        const float largest = screen_values(&a->screen, a->index + at, a->vectors + at, found, values);
+        for (ptrdiff_t j = 0; j < found; j += LANES) R(store)(values + j, R(exponential)(R(load)(values + j) - largest));
+        g->begin[r] = at;
+        g->largest[r] = largest;
+    }
+}
+#endif
+
+/* Divide and gate the posteriors of a group that begins at row `first` of the tile. Returns how many rows fitted. */
+static ptrdiff_t R(keep_group)(R(assigner) *a, const R(group) *g, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t capacity,
+                               int64_t *indptr, uint16_t *index, REAL *gamma, double *loglik) {
+    const REAL gate = a->model->gate > 0 ? (REAL)a->model->gate : SMALLEST;
+    REAL sum[GROUP];
+    for (ptrdiff_t r = 0; r < rows; r++) sum[r] = R(sum_values)(a->values + g->begin[r], g->found[r]);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const REAL *values = a->values + g->begin[r], scale = 1 / sum[r];
+        const int32_t *which = a->index + g->begin[r];
+        const ptrdiff_t found = g->found[r];
         int64_t at = indptr[first + r];
         if (at + found + 2 * LANES <= capacity) {
             at += R(keep)(values, which, found, scale, gate, index + at, gamma + at);
@@ -330,16 +391,15 @@ static ptrdiff_t R(assign_group)(R(assigner) *a, ptrdiff_t first, ptrdiff_t rows
             at += kept;
         }
         indptr[first + r + 1] = at;
-        if (loglik) loglik[first + r] = (double)largest[r] + log((double)sum[r]);
+        if (loglik) loglik[first + r] = (double)g->largest[r] + log((double)sum[r]);
     }
     return rows;
 }
 
-/* Posteriors of a tile of m <= TILE rows. Entries go to index[at...], gamma[at...]; returns how many rows fitted. */
-static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t capacity, int64_t *indptr,
-                           uint16_t *index, REAL *gamma, double *loglik) {
+/* Logits of a tile's m <= TILE rows, less what left_out says. */
+static void R(logits)(R(assigner) *a, const REAL *y, ptrdiff_t m) {
     const fvlrp_model *model = a->model;
-    const ptrdiff_t stride = model->stride, padded = a->padded;
+    const ptrdiff_t stride = model->stride;
     for (ptrdiff_t i = 0; i < m; i++) {
         REAL *f = a->features + i * 2 * stride;
         for (ptrdiff_t d = 0; d < stride; d += LANES) {
@@ -348,12 +408,33 @@ static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t
             R(store)(f + stride + d, v);
         }
     }
-    R(gemm)(a->features, 2 * stride, m, 2 * stride, model->logits, model->components, model->offset, a->logits, padded);
+    R(gemm)(a->features, 2 * stride, m, 2 * stride, model->logits, model->components, model->offset, a->logits,
+            a->padded);
+}
 
+/* Posteriors of a tile of m <= TILE rows. Entries go to index[at...], gamma[at...]; returns how many rows fitted. */
+static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t capacity, int64_t *indptr,
+                           uint16_t *index, REAL *gamma, double *loglik) {
+    const ptrdiff_t stride = a->model->stride;
+    int screened = 0;
+#ifdef SCREENS
+    if ((screened = a->screened)) {
+        uint16_t *halves = (uint16_t *)a->features;
+        for (ptrdiff_t i = 0; i < m; i++)
+            a->noise[i] = screen_features(&a->screen, stride, y + i * stride, halves + i * 2 * stride);
+        screen_logits(&a->screen, stride, halves, m, a->logits);
+    }
+#endif
+    if (!screened) R(logits)(a, y, m);
     for (ptrdiff_t i = 0; i < m; i += GROUP) {
         const ptrdiff_t rows = m - i < GROUP ? m - i : GROUP;
-        const ptrdiff_t fitted = R(assign_group)(a, i, rows, capacity, indptr, index, gamma, loglik);
-        for (ptrdiff_t r = i; loglik && r < i + fitted; r++) loglik[r] += R(left_out)(model, y + r * stride);
+        R(group) g;
+#ifdef SCREENS
+        if (screened) screen_group(a, y, i, rows, &g);
+#endif
+        if (!screened) R(assign_group)(a, i, rows, &g);
+        const ptrdiff_t fitted = R(keep_group)(a, &g, i, rows, capacity, indptr, index, gamma, loglik);
+        for (ptrdiff_t r = i; loglik && r < i + fitted; r++) loglik[r] += R(left_out)(a, y + r * stride);
         if (fitted < rows) return i + fitted;
     }
     return m;

@@ -181,6 +181,27 @@ def test_posteriors_and_log_likelihood_are_those_of_the_equation(case, dtype):
     assert all((np.diff(encoded.index[a:b].astype(int)) > 0).all() for a, b in pairwise(encoded.indptr))
 
 
+@pytest.mark.parametrize("dims, components", ((80, 256), (80, 100), (16, 65), (97, 64), (128, 300)))
+@pytest.mark.parametrize("stretch", (0.05, 1.0, 4.0, 25.0))
+def test_no_component_above_the_gate_is_missed(dims, components, stretch, isa):
+    """Float products may be preceded by quicker ones that say which components matter: none that do may be left out.
+
+    Near the mixture, far from it, and under variances of very different sizes, among many components.
+    """
+    rng = np.random.default_rng([dims, components])
+    means = rng.standard_normal((components, dims)) * 30
+    variances = (30 * 10 ** rng.uniform(-0.7, 0.7, (components, dims))) ** 2
+    priors = rng.dirichlet(np.full(components, 2.0))
+    y = (stretch * 30 * rng.standard_normal((500, dims)) + means.mean(axis=0)).astype(np.float32)
+    model = _kernels.Model(None, None, priors, means, variances, 1e-6, "float32")
+    encoded, logs = model.posteriors(model.pad(y), loglik=True)
+    expected, loglik = reference.posteriors(y.astype(np.float64), priors, means, variances)
+    gamma, sizes = dense(encoded, components), np.abs(loglik)[:, None]  # of exponents, which have 24 bits
+    assert (np.abs(gamma - expected)[gamma > 0] <= np.broadcast_to(1e-6 * sizes + 1e-5, gamma.shape)[gamma > 0]).all()
+    assert (expected * (gamma == 0) <= 1e-6 * (1 + 1e-2 + 1e-6 * sizes)).all()
+    np.testing.assert_allclose(logs, loglik, rtol=1e-5)
+
+
 @by_case
 def test_pooled_sums_are_those_of_the_equation(case, dtype):
     """To 1e-5 of the sums in float32: at most 256 rows are added before they are merged in float64."""
@@ -561,8 +582,9 @@ def test_instruction_sets_are_chosen_by_name(isa):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf))
-def test_rows_that_are_no_numbers_harm_no_others(bad, dtype, isa):
-    case = (97, 33, 16, "float32", 1e-6, True)
+@pytest.mark.parametrize("components", (16, 256))
+def test_rows_that_are_no_numbers_harm_no_others(bad, components, dtype, isa):
+    case = (97, 33, components, "float32", 1e-6, True)
     p = problem(*case)
     model = p.model(dtype)
     clean, _ = model.encode(p.x)
@@ -574,8 +596,8 @@ def test_rows_that_are_no_numbers_harm_no_others(bad, dtype, isa):
         encoded, sums = model.encode(x)
         out = outputs(model, p)
         model.relevance(x, None, encoded, tables_of(model, p, shares(case)), 0.0, **out)
-    np.testing.assert_array_equal(dense(encoded, 16)[fine], dense(clean, 16)[fine])
-    assert not dense(encoded, 16)[spoilt].any()
+    np.testing.assert_array_equal(dense(encoded, components)[fine], dense(clean, components)[fine])
+    assert not dense(encoded, components)[spoilt].any()
     assert all(np.isfinite(s).all() for s in sums)
     assert all(np.isfinite(out[name][:, fine]).all() for name in ("total", "pca", "bins", "sift"))
 
