@@ -213,7 +213,7 @@ int fvlrp_scores(ptrdiff_t n, ptrdiff_t length, const float *coef, const float *
 int fvlrp_normalise(ptrdiff_t cells, ptrdiff_t length, const double *sums, double *x);
 
 /* Shares G = R / (S + epsilon sgn S), sgn(0) = +1, by which Eqs. 5-6 weigh every Psi.
- *   relevance, sums, out  double (cells, length)
+ *   relevance, sums, out  double (cells, length); out may be relevance
  *   counts   int64 (cells): descriptors of each cell; the shares of an empty one are 0
  *   epsilon  double (cells)
  *   spread   double (cells, length) or NULL: sums within 1e-12 of it count as 0

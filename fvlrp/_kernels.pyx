@@ -632,11 +632,12 @@ def normalise(sums):
     return x
 
 
-def shares(relevance, sums, counts, epsilon, spread=None):
+def shares(relevance, sums, counts, epsilon, spread=None, out=None):
     """Shares R / (S + epsilon sgn S), float64 (cells, length), and what they leave behind.
 
     `counts` int64 and `epsilon` float64 (cells,); `spread` float64 (cells, length) or None: sums within 1e-12 of it
-    count as 0. Returns the shares and (absorbed, in empty cells, at sums of 0).
+    count as 0. `out`, which may be `relevance` itself, is where the shares go. Returns them and (absorbed, in empty
+    cells, at sums of 0).
     """
     take(sums, "sums", (None, None), [np.float64])
     take(relevance, "relevance", sums.shape, [np.float64])
@@ -644,7 +645,8 @@ def shares(relevance, sums, counts, epsilon, spread=None):
     take(epsilon, "epsilon", sums.shape[:1], [np.float64])
     if spread is not None:
         take(spread, "spread", sums.shape, [np.float64])
-    out, ledger = np.empty(sums.shape), np.empty(3)
+    out, ledger = np.empty(sums.shape) if out is None else out, np.empty(3)
+    take(out, "out", sums.shape, [np.float64], True)
     cdef ptrdiff_t cells = sums.shape[0], length = sums.shape[1]
     cdef const double *pr = <const double *>address(relevance)
     cdef const double *ps = <const double *>address(sums)

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from . import _kernels, threads
 from .fisher import layout_of
 from .geometry import BINS, Geometry
+from .memory import Memory
 from .rules import FisherRules
 from .supports import edge_weights, kernel
 
@@ -380,7 +381,7 @@ def explain_from(trace, saved, target: int) -> np.ndarray:
     """Pixels at depth "bin" from what a forward pass saved."""
     r, _ = trace._start(target, saved, RULES)
     shares, _ = trace._shares(r, saved, RULES)
-    return trace.descend([shares], saved, ["bin"], RULES)[0, "bin"][0]
+    return trace.descend([shares], saved, ["bin"], RULES, Memory(np.float32))[0, "bin"][0]
 
 
 def example() -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import _kernels, images, threads
 from .geometry import BINS, Geometry, axis_cell
+from .memory import Memory
 from .rules import FisherRules
 from .sift import DenseSIFT, Descriptors
 from .stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
@@ -24,6 +25,7 @@ DEPTHS = ("vector", "descriptor", "bin", "gradient")  # coarse to fine
 PYRAMID = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level; 8 cells, the preset's order
 VALUES = {"bin": ("bin", BINS * BINS), "gradient": ("sift", 128)}  # what a depth needs: name, values a descriptor
 PASS = 64 << 20  # bytes of such values, for one scale, that the targets of one pass may fill
+TOGETHER = 8  # targets of one pass: their tables of one cell fill the kernel's part of the second cache
 PART = 24 << 20  # bytes up to which scales are walked together
 STEADY = 10.0  # stabilisers from which float denominators do; at 100 heatmaps agree with double to 9e-5
 PIECE = 4096  # descriptors in one task; more where a cell would have more than PIECES: each costs a sum of its own
@@ -165,11 +167,6 @@ def _between(pieces, begin: int, end: int) -> list[tuple]:
     return cut
 
 
-def _cut(room: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The beginning of a one-dimensional array in another shape."""
-    return room[: np.prod(shape)].reshape(shape)
-
-
 class Fisher:
     """Descriptors -> un-normalised Fisher sums per pyramid cell (Eqs. 3-4), and relevance back (Eqs. 5-6, Eq. 1).
 
@@ -255,12 +252,16 @@ class Fisher:
         # Cauchy-Schwarz: (sum g |z|)^2 <= sum g * sum g z^2.
         return np.stack([np.sqrt(s0 * np.maximum(s2, 0)) * by_u, (s2 + s0) * (by_u / np.sqrt(2))], axis=1)
 
-    def tables(self, shares: np.ndarray, saved: Pooled, n_jobs=None) -> np.ndarray:
-        """Shares R / (S +- epsilon) float64 (targets, cells, 2, K, D) as one table for each finest cell and target."""
+    def tables(self, shares: np.ndarray, saved: Pooled, n_jobs=None, memory: Memory | None = None) -> np.ndarray:
+        """Shares R / (S +- epsilon) float64 (targets, cells, 2, K, D) as one table for each finest cell and target.
+
+        They lie in `memory`, of the walk's type, where that is given.
+        """
         dtype = saved.zero.y.dtype
         model, _, _ = self.packed(dtype)
         cells = len(saved.layout.rows)
-        tables = _kernels.aligned((cells, len(shares), model.components, 3, model.stride), dtype)
+        memory = memory or Memory(dtype)
+        tables = memory.take("tables", cells, len(shares), model.components, 3, model.stride)
         tasks = [
             partial(model.tables, share, saved.layout.member[cell], table)
             for cell in range(cells)
@@ -278,12 +279,12 @@ class Fisher:
         want: frozenset[str],
         n_jobs=None,
         part=None,
-        room=None,
+        memory: Memory | None = None,
     ) -> DescriptorRelevance:
         """Relevance of descriptors through `tables` (see there).
 
         `want` names what is computed beside the totals: "pca", "bin", "sift". `part` (begin, end) asks for these
-        descriptors only; `room` holds arrays that results may be cut from, by the same names.
+        descriptors only; results but the totals lie in `memory`, of the walk's type, where that is given.
         """
         dtype = saved.zero.y.dtype
         model, zero, _ = self.packed(dtype)
@@ -293,13 +294,10 @@ class Fisher:
         mean, passes = self.mean_treatment(rules), self.passes_zeroed(rules)
         through = bool(want & {"bin", "sift"})
         widths = {"pca": model.dims, "bin": BINS * BINS, "sift": x.shape[1]}
+        memory = memory or Memory(dtype)
         # Every row is written below, by a piece or as one of the zeroed descriptors.
         total = np.empty((targets, n))
-        out = {
-            name: _cut(room[name], (targets, n, width)) if room else np.empty((targets, n, width), dtype)
-            for name, width in widths.items()
-            if name in want
-        }
+        out = {name: memory.take(name, targets, n, width) for name, width in widths.items() if name in want}
 
         def piece(cell, rows, encoded):
             absorbed, past = np.zeros(targets), np.zeros(targets)
@@ -405,21 +403,22 @@ class Linear:
         )
         return scores + self.intercept, x
 
-    def relevance(self, score: int, sign: int, saved: np.ndarray, rules: FisherRules, active: np.ndarray):
+    def relevance(self, score: int, sign: int, saved: np.ndarray, rules: FisherRules, sums: np.ndarray, out=None):
         """R of each dimension, float64 (d,), w_d x_d and its part of the intercept; and what "ignore" leaves out.
 
-        `active` marks the dimensions that hold anything (S != 0); `sign` is -1 for the first of two classes.
+        `sums` (d,) tell which dimensions hold anything (S != 0); `sign` is -1 for the first of two classes; `out` may
+        be an array for the result.
         """
         bias = sign * float(self.intercept[score])
-        r = np.multiply(self.coef[score], saved, dtype=np.float64)
+        r = np.multiply(self.coef[score], saved, out=out, dtype=np.float64)
         if sign < 0:
             np.negative(r, out=r)
         if rules.bias == "distribute":
             r += bias / len(r)
             return r, 0.0
-        count = np.count_nonzero(active)
-        if rules.bias == "active" and count:
-            r[active] += bias / count
+        if rules.bias == "active" and sums.any():
+            active = sums != 0
+            r[active] += bias / np.count_nonzero(active)
             return r, 0.0
         return r, bias
 
@@ -533,17 +532,24 @@ class FisherTrace(Trace):
             self._known[dtype] = (x, self.stack.per_class(self.stack.linear.forward(x, exact=True)[0]))
         return self._known[dtype]
 
-    def _start(self, position: int, pooled: Pooled, rules: FisherRules) -> tuple[np.ndarray, float]:
-        """Relevance of the vector's dimensions for a target, in the sums' shape, and the intercept left out."""
+    def _start(self, position: int, pooled: Pooled, rules: FisherRules, out=None) -> tuple[np.ndarray, float]:
+        """Relevance of the vector's dimensions for a target, in the sums' shape, and the intercept left out.
+
+        `out` may be an array for the result.
+        """
         two = len(self.stack.linear.coef) == 1 and len(self.classes) == 2
         score, sign = (0, 1 if position else -1) if two else (position, 1)
         sums = pooled.sums
         x, _ = self._scored(pooled)
-        r, bias = self.stack.linear.relevance(score, sign, x, rules, sums.ravel() != 0)
+        flat = None if out is None else out.reshape(-1)
+        r, bias = self.stack.linear.relevance(score, sign, x, rules, sums.reshape(-1), flat)
         return self.stack.normalise.relevance(r, None, rules).reshape(sums.shape), bias
 
-    def _shares(self, r: np.ndarray, pooled: Pooled, rules: FisherRules) -> tuple[np.ndarray, dict[str, float]]:
-        """R / (S + epsilon sgn S) of every dimension, and where the rest stays: absorbed, empty cells, zero sums."""
+    def _shares(self, r, pooled: Pooled, rules: FisherRules, out=None) -> tuple[np.ndarray, dict[str, float]]:
+        """R / (S + epsilon sgn S) of every dimension, and where the rest stays: absorbed, empty cells, zero sums.
+
+        `out` may be an array for the shares, `r` itself among them.
+        """
         sums, counts = pooled.sums, pooled.counts
         if rules.eps_mode == "relative":  # in units of the median |S| of each cell
             epsilon = np.array([np.median(np.abs(s[s != 0])) if s.any() else 0.0 for s in sums]) * rules.epsilon_pool
@@ -552,64 +558,76 @@ class FisherTrace(Trace):
         # With no stabiliser, a sum that rounding cannot tell from 0 is 0: dividing by it would amplify noise.
         spread = None if rules.epsilon_pool else self.stack.fisher.spread(pooled).reshape(len(sums), -1)
         flat = (len(sums), -1)
-        shares, left = _kernels.shares(r.reshape(flat), sums.reshape(flat), counts, epsilon, spread)
+        out = np.empty_like(sums) if out is None else out
+        shares, left = _kernels.shares(r.reshape(flat), sums.reshape(flat), counts, epsilon, spread, out.reshape(flat))
         return shares.reshape(sums.shape), dict(zip(("absorbed_pool", "empty_cell", "zero_sum"), left, strict=True))
 
     def _explain(self, positions: list[int], depths: list[str], rules) -> list[Explanation]:
-        together = self._targets_in_one_pass(depths)
-        if len(positions) > together:
-            groups = [positions[at : at + together] for at in range(0, len(positions), together)]
-            return [explanation for group in groups for explanation in self._explain(group, depths, rules)]
-        exact = self.dtype == EXACT
         pooled = self._walked(rules)
-        _, scores = self._scored(pooled)
-        starts = [self._start(position, pooled, rules) for position in positions]
-        below = [depth for depth in depths if depth != "vector"]
-        losses, found = [], {}
-        if below:
-            shares, losses = zip(*(self._shares(r, pooled, rules) for r, _ in starts), strict=True)
-            found = self.descend(shares, pooled, below, rules)
-        supports = Supports(self.descriptors.geometry, self.stack.fisher.pyramid)
-
+        self._scored(pooled)
+        together = min(self._targets_in_one_pass(depths), len(positions))
+        starts = np.empty((together, *pooled.sums.shape))
+        memory = Memory(pooled.zero.y.dtype)
         explanations = []
-        for t, position in enumerate(positions):
-            r, bias = starts[t]
-            head = {"score": float(scores[position])}
-            if rules.bias != "distribute":
-                head["bias"] = bias
-            for depth in depths:
-                if depth == "vector":
-                    pixels, lost = supports.vector(r.reshape(len(r), -1).sum(axis=1))
-                    entries = head | {"empty_cell": lost}
-                else:
-                    pixels, rest = found[t, depth]
-                    entries = head | losses[t] | rest
-                heatmap = images.resample_conserving(pixels, self.image.shape[:2])
-                entries["heatmap"] = heatmap.sum()
-                explanations.append(
-                    Explanation(
-                        heatmap=heatmap,
-                        score=scores[position],
-                        target=self.classes[position],
-                        depth=depth,
-                        rules=rules,
-                        relevance=self._relevances(position, pooled, rules),
-                        ledger=Ledger(entries, exact),
-                        image=self.image,
-                    )
-                )
+        for at in range(0, len(positions), together):
+            explanations += self._explain_together(positions[at : at + together], depths, rules, pooled, starts, memory)
         return explanations
 
-    def _targets_in_one_pass(self, depths: list[str]) -> int:
-        """Targets whose values of one scale fit into PASS bytes; at least one."""
-        most = max(scale.count for scale in self.descriptors.geometry.scales)
-        return max(1, PASS // (most * _bytes_of(depths, self.dtype)))
+    def _explain_together(self, positions, depths, rules, pooled: Pooled, starts: np.ndarray, memory: Memory) -> list:
+        """Explanations of a few targets; `starts`, the sums' shape for each of as many, and `memory` are to work in."""
+        below = [depth for depth in depths if depth != "vector"]
 
-    def descend(self, shares: Sequence[np.ndarray], pooled: Pooled, depths: list[str], rules: FisherRules) -> dict:
+        def begin(position: int, room: np.ndarray) -> tuple:
+            """A target's relevance of each cell and the bias left out, its shares and what they leave behind."""
+            r, bias = self._start(position, pooled, rules, room)
+            cells = r.reshape(len(r), -1).sum(axis=1) if "vector" in depths else None
+            return cells, bias, *(self._shares(r, pooled, rules, room) if below else (None, {}))
+
+        tasks = [partial(begin, *pair) for pair in zip(positions, starts, strict=False)]
+        cells, biases, shares, losses = zip(*threads.run(tasks, self.n_jobs), strict=True)
+        found = self.descend(shares, pooled, below, rules, memory) if below else {}
+        explanations = []
+        for t, position in enumerate(positions):
+            for depth in depths:
+                entries = {} if rules.bias == "distribute" else {"bias": biases[t]}
+                if depth == "vector":
+                    supports = Supports(self.descriptors.geometry, self.stack.fisher.pyramid)
+                    pixels, lost = supports.vector(cells[t])
+                    entries |= {"empty_cell": lost}
+                else:
+                    pixels, rest = found[t, depth]
+                    entries |= losses[t] | rest
+                explanations.append(self._explanation(position, depth, pixels, entries, pooled, rules))
+        return explanations
+
+    def _explanation(self, position: int, depth: str, pixels, entries, pooled: Pooled, rules) -> Explanation:
+        """From pixels of the working size and where the rest went to an explanation of the photograph."""
+        _, scores = self._scored(pooled)
+        heatmap = images.resample_conserving(pixels, self.image.shape[:2])
+        entries = {"score": float(scores[position])} | entries | {"heatmap": heatmap.sum()}
+        return Explanation(
+            heatmap=heatmap,
+            score=scores[position],
+            target=self.classes[position],
+            depth=depth,
+            rules=rules,
+            relevance=self._relevances(position, pooled, rules),
+            ledger=Ledger(entries, self.dtype == EXACT),
+            image=self.image,
+        )
+
+    def _targets_in_one_pass(self, depths: list[str]) -> int:
+        """Targets whose values of one scale fit into PASS bytes, TOGETHER at most; at least one."""
+        most = max(scale.count for scale in self.descriptors.geometry.scales)
+        return max(1, min(TOGETHER, PASS // (most * _bytes_of(depths, self.dtype))))
+
+    def descend(
+        self, shares: Sequence[np.ndarray], pooled: Pooled, depths: list[str], rules: FisherRules, memory: Memory
+    ) -> dict:
         """From shares of the sums, one (cells, 2, K, D) for each target, to pixels at depths below the vector.
 
         Scale by scale, so that what lies between is never there for the whole image; scales that are small go
-        together, for the threads to have enough to do.
+        together, for the threads to have enough to do. `memory`, of the walk's type, is to work in.
 
         Returns
         -------
@@ -619,9 +637,8 @@ class FisherTrace(Trace):
         dtype = pooled.zero.y.dtype
         scales = [scale for scale in self.descriptors.geometry.scales if scale.count]
         parts = _parts(scales, len(shares) * _bytes_of(depths, dtype))
-        most = len(shares) * max(sum(scale.count for scale in part) for part in parts)
-        room = {VALUES[d][0]: np.empty(most * VALUES[d][1], dtype) for d in depths if d in VALUES}
-        tables = fisher.tables(shares, pooled, self.n_jobs)
+        want = frozenset(VALUES[depth][0] for depth in depths if depth in VALUES)
+        tables = fisher.tables(shares, pooled, self.n_jobs, memory)
         supports = Supports(self.descriptors.geometry, fisher.pyramid)
         keys = [(t, depth) for t in range(len(shares)) for depth in depths]
         pixels = {key: np.zeros(self.grey.shape) for key in keys}
@@ -629,7 +646,7 @@ class FisherTrace(Trace):
         absorbed, past, dropped = np.zeros((3, len(shares)))
         for part in parts:
             begin, end = part[0].start, part[-1].slice.stop
-            below = fisher.relevance(tables, pooled, rules, frozenset(room), self.n_jobs, (begin, end), room)
+            below = fisher.relevance(tables, pooled, rules, want, self.n_jobs, (begin, end), memory)
             absorbed += below.absorbed
             past += below.mean
             dropped += below.zero_desc
