@@ -34,13 +34,10 @@ from .layers import (
     Pad,
     ReLU,
     Reshape,
-    bands,
-    convolve,
-    reach,
-    scatter,
 )
 from .rules import AlphaBeta, Box, ConvRules, Flat, Rule, Shares, WSquare, ZPlus, ratio, total
 from .stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
+from .windows import Windows, bands, convolve, reach, scatter
 
 INPUT = -1  # what nodes call the network's input
 BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
@@ -84,64 +81,7 @@ class Choice:
     box: tuple | None = None
 
 
-# ---- windows ---------------------------------------------------------------------------------------------------------
-
-
-def coverage(length: int, out: int, size: int, stride: int, before: int, dilation: int, dtype) -> np.ndarray:
-    """Which of `length` inputs each of `out` windows covers along one axis: 0 / 1, (out, length)."""
-    covers = np.zeros((out, length), dtype)
-    for k in range(size):
-        outs, ins = reach(length, 0, out, k * dilation - before, stride)
-        covers[np.arange(out)[outs], np.arange(length)[ins]] = 1
-    return covers
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Which inputs (H, W) the windows of a convolution or a pool cover; padding is not among them.
-
-    Attributes
-    ----------
-    rows, cols : real (oh, H), (ow, W)
-        0 / 1 along each axis.
-    """
-
-    rows: np.ndarray
-    cols: np.ndarray
-
-    @classmethod
-    def of(cls, layer, x: np.ndarray, y: np.ndarray) -> Windows:
-        """Those of a layer from x (..., H, W) to y (..., oh, ow)."""
-        if isinstance(layer, GlobalAveragePool):
-            return cls(*(np.ones((1, length), x.dtype) for length in x.shape[2:]))
-        dilation = getattr(layer, "dilation", (1, 1))
-        return cls(
-            *(
-                coverage(
-                    x.shape[2 + a],
-                    y.shape[2 + a],
-                    layer.kernel[a],
-                    layer.stride[a],
-                    layer.pads[a],
-                    dilation[a],
-                    x.dtype,
-                )
-                for a in (0, 1)
-            )
-        )
-
-    @property
-    def counts(self) -> np.ndarray:
-        """Inputs of each window, (oh, ow)."""
-        return np.outer(self.rows.sum(axis=1), self.cols.sum(axis=1))
-
-    def spread(self, share: np.ndarray) -> np.ndarray:
-        """Each of share (..., oh, ow) given to every input of its window, (..., H, W)."""
-        return self.rows.T @ share @ self.cols
-
-    def sums(self, x: np.ndarray) -> np.ndarray:
-        """Sum of x (..., H, W) over each window, (..., oh, ow)."""
-        return self.rows @ x @ self.cols.T
+# ---- linear layers ---------------------------------------------------------------------------------------------------
 
 
 class Memory:
@@ -156,9 +96,6 @@ class Memory:
         if name not in self._flat or self._flat[name].size < size:
             self._flat[name] = np.empty(size, self.dtype)
         return self._flat[name][:size].reshape(shape)
-
-
-# ---- linear layers ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
