@@ -18,47 +18,17 @@ from functools import cache, partial
 import numpy as np
 from PIL import Image
 
-from . import files, threads
+from . import files, importers, threads
 from . import images as pictures
-from . import layers as _layers
+from .graph import INPUT, KINDS, Node, ancestors
 from .labels import Decisions, parse_labels
 from .layers import Conv, Dense, Flatten, GlobalAveragePool, Layer
+from .lrp import ConvMenu, ConvTrace
 from .progress import Progress
 from .rules import choose, real
 
-# What a node's `kind` calls each layer; files spell it this way, too.
-KINDS = {
-    cls.__name__.lower(): cls
-    for cls in (
-        _layers.Conv,
-        _layers.Dense,
-        _layers.ReLU,
-        _layers.LeakyReLU,
-        _layers.Clip,
-        _layers.MaxPool,
-        _layers.AveragePool,
-        _layers.GlobalAveragePool,
-        _layers.LRN,
-        _layers.Affine,
-        _layers.Concat,
-        _layers.Add,
-        _layers.Flatten,
-        _layers.Reshape,
-        _layers.Pad,
-    )
-}
 _ELEMENTWISE = ("relu", "leakyrelu", "clip")
 _USUAL_SIZE = 224  # height and width that a network of free input size gets where nothing says otherwise
-
-
-@dataclass(frozen=True)
-class Node:
-    """A layer in its place: its name, its kind and the nodes it reads (-1 is the network's input)."""
-
-    name: str
-    kind: str
-    layer: Layer
-    inputs: tuple[int, ...]
 
 
 # ---- photographs -----------------------------------------------------------------------------------------------------
@@ -307,10 +277,10 @@ class ConvNet(Decisions):
             raise ValueError("nodes must hold at least one layer, got none")
         shapes: list[tuple] = []
         for i, node in enumerate(self.nodes):
-            if not all(-1 <= k < i for k in node.inputs):
+            if not all(INPUT <= k < i for k in node.inputs):
                 raise ValueError(f"layer {node.name!r} must come after those it reads, {node.inputs}")
             try:
-                shapes.append(node.layer.out_shape(*(input_shape if k < 0 else shapes[k] for k in node.inputs)))
+                shapes.append(node.layer.out_shape(*(input_shape if k == INPUT else shapes[k] for k in node.inputs)))
             except (ValueError, TypeError, IndexError) as error:
                 raise ValueError(f"layer {node.name!r} does not fit what it reads: {error}") from error
         if len(shapes[-1]) != 1:
@@ -341,8 +311,6 @@ class ConvNet(Decisions):
         ValueError
             It is no ONNX file, or holds an operator that fvlrp cannot explain: the message names it.
         """
-        from . import importers
-
         names = None
         if preprocess is not None and not isinstance(preprocess, Preprocess):
             preprocess, names = read_description(preprocess)
@@ -383,7 +351,7 @@ class ConvNet(Decisions):
         x, out = self._checked(x), []
         with blas_threads(self.n_jobs):
             for node in self.nodes:
-                out.append(node.layer.forward(*(x if k < 0 else out[k] for k in node.inputs)))
+                out.append(node.layer.forward(*(x if k == INPUT else out[k] for k in node.inputs)))
         return out
 
     def _checked(self, x) -> np.ndarray:
@@ -396,8 +364,8 @@ class ConvNet(Decisions):
         return np.ascontiguousarray(x) if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
 
     def _run(self, x: np.ndarray, last: int) -> np.ndarray:
-        """Output of node `last` (-1: the input itself); outputs are dropped after their last use."""
-        out, nodes = {-1: x}, self.nodes[: last + 1]
+        """Output of node `last` (or INPUT itself); outputs are dropped after their last use."""
+        out, nodes = {INPUT: x}, self.nodes[: last + 1]
         uses = Counter(k for node in nodes for k in node.inputs)
         uses[last] += 1
         with blas_threads(self.n_jobs):
@@ -450,19 +418,15 @@ class ConvNet(Decisions):
     # ---- explaining ----
 
     @property
-    def menu(self):
+    def menu(self) -> ConvMenu:
         """Classes, depths and rules that an explanation can be asked for; `menu.check` refuses others up front."""
-        from .lrp import ConvMenu
-
         return ConvMenu(self)
 
-    def trace(self, image, dtype="float32"):
+    def trace(self, image, dtype="float32") -> ConvTrace:
         """One forward pass of one image, to explain any number of targets, depths and rules from.
 
         `dtype` "float32" is fast; "float64" is exact: the ledger closes to 1e-9.
         """
-        from .lrp import ConvTrace
-
         return ConvTrace(self, image, dtype)
 
     def explain(self, image, target=None, depth="input", rules=None, dtype="float32"):
@@ -532,20 +496,15 @@ class ConvNet(Decisions):
     def _with_head(self, last: int, weight: np.ndarray, bias: np.ndarray) -> list[Node]:
         """The nodes that the layer `last` needs, and a new layer with `weight` and `bias` in its place."""
         old = self.nodes[last]
-        needed, wanted = set(), list(old.inputs)
-        while wanted:
-            k = wanted.pop()
-            if k >= 0 and k not in needed:
-                needed.add(k)
-                wanted += self.nodes[k].inputs
-        place = {k: at for at, k in enumerate(sorted(needed))} | {-1: -1}
+        needed = sorted(ancestors(self.nodes, last) - {last})
+        place = {k: at for at, k in enumerate(needed)} | {INPUT: INPUT}
         nodes = [
             Node(node.name, node.kind, node.layer, tuple(place[k] for k in node.inputs))
-            for node in (self.nodes[k] for k in sorted(needed))
+            for node in (self.nodes[k] for k in needed)
         ]
         source = place[old.inputs[0]]
         if old.kind == "dense":
-            return [*nodes, Node(old.name, "dense", Dense(weight, bias), (source,))]
+            return [*nodes, Node.of(old.name, Dense(weight, bias), (source,))]
         head = [
             (old.name, Conv(weight[:, :, None, None], bias)),
             ("average", GlobalAveragePool()),
@@ -557,7 +516,7 @@ class ConvNet(Decisions):
             while unique in taken:
                 unique += "_"
             taken.add(unique)
-            nodes.append(Node(unique, type(layer).__name__.lower(), layer, (source,)))
+            nodes.append(Node.of(unique, layer, (source,)))
             source = len(nodes) - 1
         return nodes
 

@@ -18,6 +18,7 @@ from math import prod
 import numpy as np
 
 from . import _kernels, images
+from .graph import INPUT, KINDS, ancestors
 from .layers import (
     LRN,
     Add,
@@ -39,7 +40,6 @@ from .rules import AlphaBeta, Box, ConvRules, Flat, Rule, Shares, WSquare, ZPlus
 from .stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
 from .windows import Windows, bands, convolve, reach, scatter
 
-INPUT = -1  # what nodes call the network's input
 BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
 ROWS = 1 << 22  # bytes of a dense layer's weights in one block
 BATCH = 1 << 26  # values of one activation for all targets of a pass; more targets take several passes
@@ -654,17 +654,6 @@ LINEAR, JOINS, POOLS = (Conv, Dense), (Add, Affine), (MaxPool, AveragePool, Glob
 # ---- the walk --------------------------------------------------------------------------------------------------------
 
 
-def ancestors(nodes: Sequence, node: int) -> frozenset[int]:
-    """A node and all that it is computed from, the network's input aside; none for the input itself."""
-    found, waiting = set(), [node]
-    while waiting:
-        i = waiting.pop()
-        if i != INPUT and i not in found:
-            found.add(i)
-            waiting.extend(nodes[i].inputs)
-    return frozenset(found)
-
-
 @dataclass
 class Walk:
     """What a walk leaves at one depth.
@@ -765,7 +754,7 @@ def walk(
 def choices(nodes, rules: ConvRules, box: Callable) -> tuple[list[Choice], list[Choice]]:
     """How each node shares relevance above and below the depth; `box(node, rule)` is the range of a first layer's."""
     # A kind may be one that this network has none of, so that one set of rules serves many networks.
-    kinds = sorted(layer.__name__.lower() for layer in (*LINEAR, *JOINS, *POOLS))
+    kinds = sorted(kind for kind, layer in KINDS.items() if layer in LINEAR + JOINS + POOLS)
     names = [node.name for node in nodes]
     for key, _ in rules.layers:
         if key not in ("first", *kinds, *names):

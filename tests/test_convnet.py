@@ -13,14 +13,15 @@ from PIL import Image
 
 import fvlrp
 from fvlrp import ConvNet, Preprocess
-from fvlrp.convnet import KINDS, Node, blas_threads, read_description
+from fvlrp.convnet import blas_threads, read_description
+from fvlrp.graph import KINDS, Node
 from fvlrp.layers import LRN, Add, Affine, Clip, Concat, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Pad, ReLU
 
 needs_data = pytest.mark.skipif("FVLRP_DATA" not in os.environ, reason="set FVLRP_DATA to the folder with cnn/*.onnx")
 
 
 def node(name, layer, *inputs):
-    return Node(name, type(layer).__name__.lower(), layer, inputs)
+    return Node.of(name, layer, inputs)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fvlrp import lrp
+from fvlrp.graph import Node
 from fvlrp.layers import (
     LRN,
     Add,
@@ -372,14 +373,6 @@ def test_an_affine_layer_is_a_pointwise_depthwise_one(rule, bias):
 
 
 # ---- the walk --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Node:
-    name: str
-    kind: str
-    layer: object
-    inputs: tuple[int, ...]
 
 
 class Whole:
