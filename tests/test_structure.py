@@ -26,6 +26,7 @@ FORBIDDEN = {
     "windows": {"rules", "stack", "layers", "lrp", "fisher", "convnet", "classifier"},
     "layers": {"graph", "lrp", "fisher", "convnet", "classifier"},
     "graph": {"rules", "stack", "lrp", "fisher", "convnet", "classifier"},
+    "preprocess": {"stack", "layers", "graph", "lrp", "fisher", "convnet", "classifier"},
     "importers": {"rules", "stack", "lrp", "fisher", "convnet", "classifier"},
     "lrp": {"importers", "fisher", "convnet", "classifier"},
     "supports": {"stack", "layers", "fisher", "convnet", "classifier"},
