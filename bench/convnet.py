@@ -23,6 +23,7 @@ from fvlrp import lrp
 from fvlrp.convnet import ConvNet, Preprocess
 from fvlrp.graph import INPUT, Node
 from fvlrp.layers import LRN, Conv, Dense, Flatten, MaxPool, ReLU
+from fvlrp.rules import AlphaBeta, Choice
 
 LOGITS, HEATMAP = 1e-3, 1e-2  # of the largest value: what two programs may differ by in single precision
 
@@ -167,7 +168,7 @@ def explained(net: ConvNet, x: np.ndarray, target: int) -> np.ndarray:
     saved = net.activations(x)
     start = np.zeros_like(saved[-1])
     start.reshape(-1)[target] = saved[-1].reshape(-1)[target]
-    rules = [lrp.Choice(lrp.AlphaBeta(2, 1))] * len(net.nodes)
+    rules = [Choice(AlphaBeta(2, 1))] * len(net.nodes)
     return lrp.walk(net.nodes, x, saved, start, [INPUT], rules, rules)[0].pixels[0].sum(axis=0)
 
 
