@@ -19,7 +19,8 @@ import numpy as np
 from . import images
 from .graph import INPUT, KINDS, ancestors
 from .layers import Conv, Dense
-from .relevance import BATCH, JOINS, LINEAR, POOLS, RELEVANCE
+from .linear import BATCH
+from .relevance import JOINS, LINEAR, POOLS, RELEVANCE
 from .rules import Box, Choice, ConvRules, Flat, Losses
 from .stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
 

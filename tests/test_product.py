@@ -5,8 +5,8 @@ import pytest
 
 from fvlrp import _kernels
 from fvlrp.layers import Conv
+from fvlrp.linear import Memory, _scatter
 from fvlrp.reference import columns
-from fvlrp.relevance import Memory, _scatter
 from fvlrp.windows import scatter, window_count
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of the sum of the absolute values that add up to a number

@@ -124,8 +124,8 @@ def through(layer, x, r, choice):
 @pytest.mark.parametrize("signed", (False, True), ids=("inputs >= 0", "inputs of both signs"))
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_every_rule_is_its_equation(linear, rule, signed, bias, monkeypatch):
-    monkeypatch.setattr(relevance, "BAND", 512)  # several bands
-    monkeypatch.setattr(relevance, "ROWS", 512)  # several blocks
+    monkeypatch.setattr("fvlrp.linear.BAND", 512)  # several bands
+    monkeypatch.setattr("fvlrp.linear.ROWS", 512)  # several blocks
     rng = np.random.default_rng(3)
     layer, shape = linear(rng)
     x = rng.standard_normal((1, *shape))
@@ -410,6 +410,6 @@ def test_dark_pixels_beside_bright_ones_keep_their_shares_in_single_precision(ru
 
     choice = Choice(rule)
     assert error() < 1e-3
-    monkeypatch.setattr(relevance, "DOUBT", 1e-30)
-    monkeypatch.setattr(relevance, "WEAK", 0.0)
+    monkeypatch.setattr("fvlrp.linear.DOUBT", 1e-30)
+    monkeypatch.setattr("fvlrp.linear.WEAK", 0.0)
     assert error() > 2e-3

@@ -28,6 +28,7 @@ FORBIDDEN = {
     "graph": {"rules", "stack", "lrp", "fisher", "convnet", "classifier"},
     "preprocess": {"stack", "layers", "graph", "lrp", "fisher", "convnet", "classifier"},
     "importers": {"rules", "stack", "lrp", "fisher", "convnet", "classifier"},
+    "linear": {"stack", "graph", "relevance", "lrp", "importers", "fisher", "convnet", "classifier"},
     "relevance": {"stack", "graph", "lrp", "importers", "fisher", "convnet", "classifier"},
     "lrp": {"importers", "fisher", "convnet", "classifier"},
     "supports": {"stack", "layers", "fisher", "convnet", "classifier"},
