@@ -32,6 +32,8 @@ FORBIDDEN = {
     "linear": {"stack", "graph", "relevance", "lrp", "importers", "fisher", "convnet", "classifier"},
     "relevance": {"stack", "graph", "lrp", "importers", "fisher", "convnet", "classifier"},
     "lrp": {"importers", "fisher", "convnet", "classifier"},
+    "colours": {"images", "render", "stack"},
+    "render": {"stack", "figures"},
     "supports": {"stack", "layers", "fisher", "convnet", "classifier"},
     "fisher": {"convnet", "classifier"},
     "convnet": {"fisher", "classifier"},
