@@ -11,24 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from . import _kernels
-from .layers import (
-    LRN,
-    Add,
-    Affine,
-    AveragePool,
-    Clip,
-    Concat,
-    Conv,
-    Dense,
-    Flatten,
-    GlobalAveragePool,
-    LeakyReLU,
-    MaxPool,
-    Pad,
-    ReLU,
-    Reshape,
-)
+from . import _kernels, layers
 from .linear import conv, dense
 from .rules import Choice, Flat, Losses, WSquare, ratio, total
 from .windows import Windows
@@ -41,7 +24,9 @@ def unchanged(layer, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Cho
     return [r.reshape(len(r), *inputs[0].shape[1:])], Losses()
 
 
-def max_pool(layer: MaxPool, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+def max_pool(
+    layer: layers.MaxPool, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice
+) -> tuple[list, Losses]:
     """All to the first maximum of a window, row by row; or evenly to its inputs inside the image."""
     (x,) = inputs
     if choice.pool == "flat":
@@ -96,12 +81,12 @@ def _join(terms: Sequence[np.ndarray], z: np.ndarray, r: np.ndarray, choice: Cho
     return [np.maximum(x, 0) * above + np.minimum(x, 0) * below + even for x in terms], losses
 
 
-def add(layer: Add, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+def add(layer: layers.Add, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
     """A residual sum: a linear layer with weights 1."""
     return _join(inputs, y, r, choice)
 
 
-def affine(layer: Affine, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+def affine(layer: layers.Affine, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
     """One input per output and a bias: all to the input, but for what the bias absorbs."""
     (x,) = inputs
     if choice.bias != "absorb" or isinstance(choice.rule, Flat | WSquare):
@@ -113,13 +98,13 @@ def affine(layer: Affine, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice
     return [out], losses
 
 
-def concat(layer: Concat, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+def concat(layer: layers.Concat, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
     """Each input its own part."""
     ends = np.cumsum([x.shape[layer.axis] for x in inputs])
     return np.split(r, ends[:-1], axis=layer.axis), Losses()
 
 
-def pad(layer: Pad, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
+def pad(layer: layers.Pad, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
     """What is inside; relevance of the border has no input to go to."""
     (x,), losses = inputs, Losses()
     top, left = layer.pads[:2]
@@ -131,20 +116,21 @@ def pad(layer: Pad, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choi
 
 
 RELEVANCE: dict[type, Callable] = {
-    Conv: conv,
-    Dense: dense,
-    ReLU: unchanged,
-    LeakyReLU: unchanged,
-    Clip: unchanged,
-    LRN: unchanged,
-    Flatten: unchanged,
-    Reshape: unchanged,
-    MaxPool: max_pool,
-    AveragePool: average_pool,
-    GlobalAveragePool: average_pool,
-    Affine: affine,
-    Concat: concat,
-    Add: add,
-    Pad: pad,
+    layers.Conv: conv,
+    layers.Dense: dense,
+    layers.ReLU: unchanged,
+    layers.LeakyReLU: unchanged,
+    layers.Clip: unchanged,
+    layers.LRN: unchanged,
+    layers.Flatten: unchanged,
+    layers.Reshape: unchanged,
+    layers.MaxPool: max_pool,
+    layers.AveragePool: average_pool,
+    layers.GlobalAveragePool: average_pool,
+    layers.Affine: affine,
+    layers.Concat: concat,
+    layers.Add: add,
+    layers.Pad: pad,
 }
-LINEAR, JOINS, POOLS = (Conv, Dense), (Add, Affine), (MaxPool, AveragePool, GlobalAveragePool)
+LINEAR, JOINS = (layers.Conv, layers.Dense), (layers.Add, layers.Affine)
+POOLS = (layers.MaxPool, layers.AveragePool, layers.GlobalAveragePool)

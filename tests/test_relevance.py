@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fvlrp import relevance
+from fvlrp.graph import KINDS
 from fvlrp.layers import (
     LRN,
     Add,
@@ -237,6 +238,10 @@ def test_flat_at_conv1_is_alpha_beta_averaged_over_the_window():
         want[window] += message[window].mean()
     got, _ = through(layer, x, r, Choice(Flat()))
     np.testing.assert_allclose(got, want, atol=1e-12)
+
+
+def test_every_kind_of_layer_says_what_becomes_of_relevance():
+    assert relevance.RELEVANCE.keys() == set(KINDS.values())
 
 
 # ---- layers without weights ------------------------------------------------------------------------------------------
