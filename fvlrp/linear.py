@@ -28,17 +28,17 @@ DOUBT = 1e-3  # a sum below this part of what a quick product's transforms may h
 
 
 class Memory:
-    """Arrays that bands and blocks use one after the other; fresh pages would cost as much as the arithmetic."""
+    """An array that bands use one after the other; fresh pages would cost as much as the arithmetic."""
 
     def __init__(self, dtype):
-        self.dtype, self._flat = dtype, {}
+        self._flat = np.empty(0, dtype)
 
-    def take(self, name: str, *shape: int) -> np.ndarray:
-        """Uninitialised memory of a shape, the same at each call with this name."""
+    def take(self, *shape: int) -> np.ndarray:
+        """Uninitialised memory of a shape; the next call takes the same."""
         size = prod(shape)
-        if name not in self._flat or self._flat[name].size < size:
-            self._flat[name] = np.empty(size, self.dtype)
-        return self._flat[name][:size].reshape(shape)
+        if self._flat.size < size:
+            self._flat = np.empty(size, self._flat.dtype)
+        return self._flat[:size].reshape(shape)
 
 
 @dataclass
@@ -390,7 +390,7 @@ def _scatter(layer: Conv, weight, sign: int, share, other, out: np.ndarray, rows
     (channels, height, width), (begin, end) = out.shape, rows
     if layer.stride != (1, 1):
         flat = weight.reshape(len(weight), -1).T
-        part = memory.take("columns", len(flat), share[0].size)
+        part = memory.take(len(flat), share[0].size)
         _kernels.product(flat, share.reshape(len(share), -1), part, sign=sign)
         if other is not None:
             _kernels.product(flat, other.reshape(len(share), -1), part, add=True, sign=-sign)
