@@ -20,8 +20,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fvlrp import lrp
-from fvlrp.convnet import ConvNet, Node, Preprocess
+from fvlrp.convnet import ConvNet, Preprocess
+from fvlrp.graph import INPUT, Node
 from fvlrp.layers import LRN, Conv, Dense, Flatten, MaxPool, ReLU
+from fvlrp.rules import AlphaBeta, Choice
 
 LOGITS, HEATMAP = 1e-3, 1e-2  # of the largest value: what two programs may differ by in single precision
 
@@ -46,8 +48,7 @@ def network(layers, size: int) -> ConvNet:
 
     def append(layer) -> None:
         nonlocal shape
-        kind = type(layer).__name__.lower()
-        nodes.append(Node(f"{kind}{len(nodes)}", kind, layer, (len(nodes) - 1,)))
+        nodes.append(Node.of(f"{type(layer).__name__.lower()}{len(nodes)}", layer, (len(nodes) - 1,)))
         shape = layer.out_shape(shape)
 
     def weights(*shape: int):
@@ -167,8 +168,8 @@ def explained(net: ConvNet, x: np.ndarray, target: int) -> np.ndarray:
     saved = net.activations(x)
     start = np.zeros_like(saved[-1])
     start.reshape(-1)[target] = saved[-1].reshape(-1)[target]
-    rules = [lrp.Choice(lrp.AlphaBeta(2, 1))] * len(net.nodes)
-    return lrp.walk(net.nodes, x, saved, start, [lrp.INPUT], rules, rules)[0].pixels[0].sum(axis=0)
+    rules = [Choice(AlphaBeta(2, 1))] * len(net.nodes)
+    return lrp.walk(net.nodes, x, saved, start, [INPUT], rules, rules)[0].pixels[0].sum(axis=0)
 
 
 def seconds(run) -> tuple[float, np.ndarray]:

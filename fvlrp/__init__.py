@@ -13,7 +13,7 @@ _HOMES = {
     "FisherVectorClassifier": "classifier",
     "DenseSIFT": "sift",
     "ConvNet": "convnet",
-    "Preprocess": "convnet",
+    "Preprocess": "preprocess",
     "DiagonalGMM": "gmm",
     "FisherEncoder": "gmm",
     "load": "models",

@@ -747,6 +747,18 @@ def _strided(array, name, shape, dtype, bint writable=False):
     return row // array.itemsize
 
 
+cdef fvlrp_windows windows_of(x, kernel, stride, pads, dilation, rows, ptrdiff_t cols):
+    """The windows of an image (C, H, W) that a band (begin, end) of output rows sees, each of `cols` pixels."""
+    cdef fvlrp_windows w
+    w.channels, w.height, w.width = x.shape
+    w.kernel_y, w.kernel_x = kernel
+    w.stride_y, w.stride_x = stride
+    w.dilation_y, w.dilation_x = dilation
+    w.top, w.left = pads[0], pads[1]
+    w.first, w.rows, w.cols = rows[0], rows[1] - rows[0], cols
+    return w
+
+
 cdef int multiply(
     a, int sign, b, ptrdiff_t ldb, const fvlrp_windows *windows, ptrdiff_t n, out, bias, bint add
 ) except -1:
@@ -808,13 +820,7 @@ def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bi
     take(x, "x", (None, None, None), [a.dtype])
     if a.shape[1:] != (x.shape[0], kernel[0] * kernel[1]):
         raise ValueError(f"a must have shape (any, {x.shape[0]}, {kernel[0] * kernel[1]}), got {a.shape}")
-    cdef fvlrp_windows w
-    w.channels, w.height, w.width = x.shape
-    w.kernel_y, w.kernel_x = kernel
-    w.stride_y, w.stride_x = stride
-    w.dilation_y, w.dilation_x = dilation
-    w.top, w.left = pads[0], pads[1]
-    w.first, w.rows, w.cols = rows[0], rows[1] - rows[0], cols
+    cdef fvlrp_windows w = windows_of(x, kernel, stride, pads, dilation, rows, cols)
     multiply(a, sign, x, 0, &w, w.rows * w.cols, out, bias, add)
     return out
 
@@ -846,12 +852,7 @@ def winograd(
         raise ValueError(f"a must be float32 of shape (any, {x.shape[0]}, 9), got {a.dtype} {a.shape}")
     if any(stride % a.itemsize for stride in a.strides):
         raise ValueError("a must have strides of whole elements")
-    cdef fvlrp_windows w
-    w.channels, w.height, w.width = x.shape
-    w.kernel_y = w.kernel_x = 3
-    w.stride_y = w.stride_x = w.dilation_y = w.dilation_x = 1
-    w.top, w.left = pads[0], pads[1]
-    w.first, w.rows, w.cols = rows[0], rows[1] - rows[0], cols
+    cdef fvlrp_windows w = windows_of(x, (3, 3), (1, 1), pads, (1, 1), rows, cols)
     cdef ptrdiff_t m = a.shape[0], row, channel, tap, ldw = 0
     row, channel, tap = (stride // a.itemsize for stride in a.strides)
     cdef ptrdiff_t ldc = _strided(out, "out", (m, w.rows * w.cols), a.dtype, True)
@@ -875,6 +876,30 @@ def winograd(
 # ---- relevance of linear layers and pools ----------------------------------------------------------------------------
 
 
+cdef struct outputs:  # some rows of a dense layer's weights (m, n)
+    int real
+    ptrdiff_t m, n, count
+    const void *weight
+    const int64_t *rows
+
+
+cdef outputs outputs_of(weight, rows):
+    """The outputs `rows` int64 (count,) of a dense layer, whose weights are float32 or float64 (m, n)."""
+    take(weight, "weight", (None, None), [np.float32, np.float64])
+    take(rows, "rows", (None,), [np.int64])
+    cdef outputs some
+    some.real, some.m, some.n, some.count = element(weight), weight.shape[0], weight.shape[1], rows.shape[0]
+    some.weight, some.rows = address(weight), <const int64_t *>address(rows)
+    return some
+
+
+def _sides(names, first, second, shape, dtype, bint writable=False):
+    """Refuse arrays for inputs >= 0 and for those <= 0 that are not of `shape`; the second may be None."""
+    take(first, names[0], shape, [dtype], writable)
+    if second is not None:
+        take(second, names[1], shape, [dtype], writable)
+
+
 def dense_sums(weight, rows, above, below=None):
     """Sums of the terms >= 0 and of those <= 0 of some outputs of a dense layer, each row of weights read once.
 
@@ -891,22 +916,16 @@ def dense_sums(weight, rows, above, below=None):
     up, down : (count,)
         W+ above + W- below, W- above + W+ below.
     """
-    take(weight, "weight", (None, None), [np.float32, np.float64])
-    take(rows, "rows", (None,), [np.int64])
-    take(above, "above", weight.shape[1:], [weight.dtype])
-    if below is not None:
-        take(below, "below", weight.shape[1:], [weight.dtype])
+    cdef outputs some = outputs_of(weight, rows)
+    _sides(("above", "below"), above, below, weight.shape[1:], weight.dtype)
     up, down = np.empty(len(rows), weight.dtype), np.empty(len(rows), weight.dtype)
-    cdef ptrdiff_t m = weight.shape[0], n = weight.shape[1], count = rows.shape[0]
-    cdef int real = element(weight), status
-    cdef const void *pw = address(weight)
-    cdef const int64_t *pr = <const int64_t *>address(rows)
+    cdef int status
     cdef const void *pa = address(above)
     cdef const void *pb = address(below)
     cdef void *pu = address(up)
     cdef void *pd = address(down)
     with nogil:
-        status = fvlrp_dense_sums(real, m, n, pw, count, pr, pa, pb, pu, pd)
+        status = fvlrp_dense_sums(some.real, some.m, some.n, some.weight, some.count, some.rows, pa, pb, pu, pd)
     check(status)
     return up, down
 
@@ -921,23 +940,20 @@ def dense_back(weight, rows, positive, negative, up, down=None):
         Shares of the outputs for terms >= 0 and for those <= 0: up += W+^T positive + W-^T negative,
         down += W-^T positive + W+^T negative.
     """
-    take(weight, "weight", (None, None), [np.float32, np.float64])
-    take(rows, "rows", (None,), [np.int64])
+    cdef outputs some = outputs_of(weight, rows)
     take(positive, "positive", (None, len(rows)), [weight.dtype])
     take(negative, "negative", positive.shape, [weight.dtype])
-    for name, side in (("up", up), ("down", down)):
-        if side is not None:
-            take(side, name, (positive.shape[0], weight.shape[1]), [weight.dtype], True)
-    cdef ptrdiff_t targets = positive.shape[0], m = weight.shape[0], n = weight.shape[1], count = rows.shape[0]
-    cdef int real = element(weight), status
-    cdef const void *pw = address(weight)
-    cdef const int64_t *pr = <const int64_t *>address(rows)
+    _sides(("up", "down"), up, down, (positive.shape[0], weight.shape[1]), weight.dtype, True)
+    cdef ptrdiff_t targets = positive.shape[0]
+    cdef int status
     cdef const void *pp = address(positive)
     cdef const void *pn = address(negative)
     cdef void *pu = address(up)
     cdef void *pd = address(down)
     with nogil:
-        status = fvlrp_dense_back(real, targets, m, n, pw, count, pr, pp, pn, pu, pd)
+        status = fvlrp_dense_back(
+            some.real, targets, some.m, some.n, some.weight, some.count, some.rows, pp, pn, pu, pd
+        )
     check(status)
 
 
@@ -957,22 +973,15 @@ def dense_alpha_beta(weight, rows, above, below, bias, r, double alpha, double b
     kept, lost : float64 (targets,)
         What the biases take; what vanishes with denominators of 0.
     """
-    take(weight, "weight", (None, None), [np.float32, np.float64])
-    take(rows, "rows", (None,), [np.int64])
+    cdef outputs some = outputs_of(weight, rows)
     take(r, "r", (None, len(rows)), [weight.dtype])
-    take(above, "above", weight.shape[1:], [weight.dtype])
-    if below is not None:
-        take(below, "below", weight.shape[1:], [weight.dtype])
+    _sides(("above", "below"), above, below, weight.shape[1:], weight.dtype)
     if bias is not None:
         take(bias, "bias", rows.shape, [weight.dtype])
-    for name, side in (("up", up), ("down", down)):
-        if side is not None:
-            take(side, name, (r.shape[0], weight.shape[1]), [weight.dtype], True)
-    cdef ptrdiff_t targets = r.shape[0], m = weight.shape[0], n = weight.shape[1], count = rows.shape[0]
-    cdef int real = element(weight), status
+    _sides(("up", "down"), up, down, (r.shape[0], weight.shape[1]), weight.dtype, True)
+    cdef ptrdiff_t targets = r.shape[0]
+    cdef int status
     kept, lost = np.empty(targets), np.empty(targets)
-    cdef const void *pw = address(weight)
-    cdef const int64_t *pi = <const int64_t *>address(rows)
     cdef const void *pa = address(above)
     cdef const void *pb = address(below)
     cdef const void *ps = address(bias)
@@ -982,7 +991,10 @@ def dense_alpha_beta(weight, rows, above, below, bias, r, double alpha, double b
     cdef double *pk = <double *>address(kept)
     cdef double *pl = <double *>address(lost)
     with nogil:
-        status = fvlrp_dense_alpha_beta(real, targets, m, n, pw, count, pi, pa, pb, ps, pr, alpha, beta, pu, pd, pk, pl)
+        status = fvlrp_dense_alpha_beta(
+            some.real, targets, some.m, some.n, some.weight, some.count, some.rows, pa, pb, ps, pr, alpha, beta, pu, pd,
+            pk, pl
+        )
     check(status)
     return kept, lost
 
@@ -1047,23 +1059,11 @@ def alpha_beta(r, z, positive, double alpha, double beta, double weak):
     return up, down, kept, lost, doubtful[:count] if count <= capacity else None
 
 
-cdef fvlrp_windows pool_of(x, kernel, stride, pads, dilation, shape):
-    """The windows of a pool on an image (C, H, W), of the output's (rows, cols)."""
-    cdef fvlrp_windows w
-    w.channels, w.height, w.width = x.shape
-    w.kernel_y, w.kernel_x = kernel
-    w.stride_y, w.stride_x = stride
-    w.dilation_y, w.dilation_x = dilation
-    w.top, w.left = pads[0], pads[1]
-    w.first, w.rows, w.cols = 0, shape[0], shape[1]
-    return w
-
-
 def max_pool(x, kernel, stride, pads, dilation, out):
     """Largest pixel of each window of x, float32 or float64 (C, H, W), inside the image: `out` (C, rows, cols)."""
     take(x, "x", (None, None, None), [np.float32, np.float64])
     take(out, "out", (x.shape[0], None, None), [x.dtype], True)
-    cdef fvlrp_windows w = pool_of(x, kernel, stride, pads, dilation, out.shape[1:])
+    cdef fvlrp_windows w = windows_of(x, kernel, stride, pads, dilation, (0, out.shape[1]), out.shape[2])
     cdef int real = element(x), status
     cdef const void *px = address(x)
     cdef void *po = address(out)
@@ -1081,7 +1081,7 @@ def max_pool_back(x, y, r, kernel, stride, pads, dilation, out):
     take(y, "y", (x.shape[0], None, None), [x.dtype])
     take(r, "r", (None, *y.shape), [x.dtype])
     take(out, "out", (r.shape[0], *x.shape), [x.dtype], True)
-    cdef fvlrp_windows w = pool_of(x, kernel, stride, pads, dilation, y.shape[1:])
+    cdef fvlrp_windows w = windows_of(x, kernel, stride, pads, dilation, (0, y.shape[1]), y.shape[2])
     cdef ptrdiff_t targets = r.shape[0]
     cdef int real = element(x), status
     cdef const void *px = address(x)

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
-from . import threads
+from . import coefficients, files, threads
 from .fisher import PYRAMID, Fisher, FisherMenu, FisherStack, FisherTrace, Linear
 from .gmm import DiagonalGMM
 from .images import batch, naming
@@ -408,15 +408,18 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
     def describe(self) -> dict:
         """What the model holds, ready for JSON."""
         self._fitted()
-        parameters = {k: v for k, v in self.get_params().items() if k not in ("n_jobs", "verbose", "random_state")}
         return {
             "kind": "Fisher-vector classifier",
             "classes": [str(name) for name in self.classes_],
             "multilabel": bool(self.multilabel_),
             "dimensions": int(self.coef_.shape[1]),
             "C": self.C_,
-            "parameters": parameters,
+            "parameters": self._lasting(),
         }
+
+    def _lasting(self) -> dict:
+        """Parameters that belong to the model, not to one use of it."""
+        return {k: v for k, v in self.get_params().items() if k not in ("n_jobs", "verbose", "random_state")}
 
     def save(self, path, weights: str = "float32") -> None:
         """Write the model to `path`, exactly that name, atomically and byte for byte reproducible.
@@ -427,9 +430,63 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
         weights : {"float32", "int8", "int4"}
             How coef_ is stored; integers with one scale for each run of D values. PCA and mixture are float32.
         """
-        from . import models
+        header, arrays = self.to_parts(weights)
+        files.save_arrays(path, {"kind": files.FISHER, **header}, arrays, compress=weights != "float32")
 
-        models.save_fisher(self, path, weights)
+    def to_parts(self, weights: str = "float32") -> tuple[dict, dict[str, np.ndarray]]:
+        """What a file holds: a header ready for JSON, and arrays by name; `weights` as in `save`."""
+        choose("weights", weights, tuple(coefficients.WEIGHTS))
+        self._fitted()  # refuses parameters that what was learned does not have
+        header = {
+            "parameters": self._lasting(),
+            "random_state": self.random_state if isinstance(self.random_state, int) else None,
+            "weights": weights,
+            "multilabel": bool(self.multilabel_),
+            "C": self.C_,
+        }
+        arrays = {
+            "classes": np.asarray(self.classes_),
+            "pca_components": self.pca_.components_.astype(np.float32),
+            "pca_mean": self.pca_.mean_.astype(np.float32),
+            "gmm_weights": self.gmm_.weights_,
+            "gmm_means": self.gmm_.means_,
+            "gmm_covariances": self.gmm_.covariances_,
+            "intercept": self.intercept_,
+        }
+        for name in ("gmm_weights", "gmm_means", "gmm_covariances"):
+            if np.array_equal(arrays[name], arrays[name].astype(np.float32)):
+                arrays[name] = arrays[name].astype(np.float32)
+        return header, arrays | coefficients.stored(self.coef_, weights, self.gmm_.means_.shape[1])
+
+    @classmethod
+    def from_parts(cls, header: dict, arrays: dict[str, np.ndarray]) -> FisherVectorClassifier:
+        """The inverse of `to_parts`; KeyError, TypeError or ValueError where the parts do not fit together."""
+        parameters = dict(header["parameters"])
+        for name in ("bin_sizes", "pyramid"):
+            parameters[name] = tuple(tuple(v) if isinstance(v, list) else v for v in parameters[name])
+        clf = cls(**parameters, random_state=header["random_state"])
+        clf._check()
+        clf.classes_, clf.multilabel_, clf.C_ = arrays["classes"], bool(header["multilabel"]), float(header["C"])
+        components, mean = (arrays[f"pca_{name}"].astype(np.float64) for name in ("components", "mean"))
+        clf.pca_ = Projection(components, mean)
+        gmm = DiagonalGMM(clf.n_components, weights=clf.weights, variance_floor=clf.variance_floor)
+        for name in ("weights", "means", "covariances"):
+            setattr(gmm, f"{name}_", arrays[f"gmm_{name}"].astype(np.float64))
+        gmm.n_features_in_ = clf.n_pca
+        clf.gmm_ = gmm
+        shapes = [components.shape, mean.shape, gmm.weights_.shape, gmm.means_.shape, gmm.covariances_.shape]
+        K, D = clf.n_components, clf.n_pca
+        if shapes != [(D, 128), (128,), (K,), (K, D), (K, D)]:
+            raise ValueError("its arrays do not have the shapes of its parameters")
+        clf.intercept_ = arrays["intercept"]
+        rows = 1 if len(clf.classes_) == 2 and not clf.multilabel_ else len(clf.classes_)
+        if clf.classes_.ndim != 1 or clf.intercept_.shape != (rows,):
+            raise ValueError("its intercepts are not those of its classes")
+        cells = sum(rows * cols for rows, cols in clf.pyramid)
+        shape = (len(clf.intercept_), cells * 2 * K * D)
+        clf.coef_ = coefficients.restored(arrays, header["weights"], shape, D)
+        clf._adopt()
+        return clf
 
 
 def _frozen(value):

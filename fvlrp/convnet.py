@@ -1,4 +1,4 @@
-"""Convolutional networks: forward passes of what `importers` reads, photographs prepared, the last layer retrained.
+"""Convolutional networks as classifiers: applied, explained, retrained for other classes and kept as one file.
 
 A network is a list of nodes in an order in which each comes after its inputs; a node is a layer with a name. All
 arithmetic is NumPy's: no deep-learning framework is needed to classify, explain or retrain.
@@ -6,242 +6,24 @@ arithmetic is NumPy's: no deep-learning framework is needed to classify, explain
 
 from __future__ import annotations
 
-import json
-import os
-import threading
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from functools import cache, partial
+from dataclasses import fields
+from functools import partial
 
 import numpy as np
-from PIL import Image
 
-from . import files, threads
+from . import files, importers, threads
 from . import images as pictures
-from . import layers as _layers
+from .graph import INPUT, KINDS, Node, ancestors
 from .labels import Decisions, parse_labels
 from .layers import Conv, Dense, Flatten, GlobalAveragePool, Layer
+from .lrp import ConvMenu, ConvTrace
+from .preprocess import USUAL_SIZE, Preprocess, read_description
 from .progress import Progress
 from .rules import choose, real
+from .threads import blas_threads
 
-# What a node's `kind` calls each layer; files spell it this way, too.
-KINDS = {
-    cls.__name__.lower(): cls
-    for cls in (
-        _layers.Conv,
-        _layers.Dense,
-        _layers.ReLU,
-        _layers.LeakyReLU,
-        _layers.Clip,
-        _layers.MaxPool,
-        _layers.AveragePool,
-        _layers.GlobalAveragePool,
-        _layers.LRN,
-        _layers.Affine,
-        _layers.Concat,
-        _layers.Add,
-        _layers.Flatten,
-        _layers.Reshape,
-        _layers.Pad,
-    )
-}
 _ELEMENTWISE = ("relu", "leakyrelu", "clip")
-_USUAL_SIZE = 224  # height and width that a network of free input size gets where nothing says otherwise
-
-
-@dataclass(frozen=True)
-class Node:
-    """A layer in its place: its name, its kind and the nodes it reads (-1 is the network's input)."""
-
-    name: str
-    kind: str
-    layer: Layer
-    inputs: tuple[int, ...]
-
-
-# ---- photographs -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How a photograph becomes a network's input, and how a heatmap finds its way back.
-
-    ``x = (value - mean) / std`` channel by channel, in the order of `order`, after resizing (antialiased bilinear).
-
-    Parameters
-    ----------
-    size : (int, int)
-        Height and width of the network's input.
-    how : {"stretch", "crop"}
-        The whole photograph, its aspect changed; or its centre, after the shorter side became `resize` pixels.
-    resize : int or None
-        For "crop"; None is the larger of `size`.
-    order : {"RGB", "BGR", "grey"}
-        Channels of the input. A grey photograph becomes three equal channels.
-    high : {1, 255}
-        Value of white before mean and std.
-    mean, std : tuple of float
-        One for each channel, in the order of `order`; of length 1, the same for all.
-    """
-
-    size: tuple[int, int] = (_USUAL_SIZE, _USUAL_SIZE)
-    how: str = "stretch"
-    resize: int | None = None
-    order: str = "RGB"
-    high: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-    def __post_init__(self):
-        for name in ("size", "mean", "std"):
-            object.__setattr__(self, name, tuple(np.ravel(getattr(self, name)).tolist()))
-        if len(self.size) != 2 or any(not real(n) or n < 1 or n % 1 for n in self.size):
-            raise ValueError(f"size must be height and width in whole pixels, got {self.size!r}")
-        object.__setattr__(self, "size", tuple(map(int, self.size)))
-        choose("how", self.how, ("stretch", "crop"))
-        choose("order", self.order, ("RGB", "BGR", "grey"))
-        choose("high", self.high, (1, 255))
-        short = self.resize
-        if short is not None and (self.how != "crop" or not real(short) or short < max(self.size)):
-            raise ValueError(
-                f"resize must be at least {max(self.size)}, and of use for how='crop', got {self.resize!r}"
-            )
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if len(values) not in (1, self.channels) or not all(real(v) and np.isfinite(v) for v in values):
-                raise ValueError(f"{name} must hold 1 or {self.channels} finite numbers, got {values!r}")
-        if not all(self.std):
-            raise ValueError(f"std must not be zero, got {self.std!r}")
-
-    @property
-    def channels(self) -> int:
-        return 1 if self.order == "grey" else 3
-
-    def prepare(self, image) -> np.ndarray:
-        """The network's input, float32 (1, channels, height, width). Raises as `fvlrp.images.load` does."""
-        values = pictures.grey(image) if self.order == "grey" else pictures.load(image)
-        planes = values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0)
-        white = 255 if planes.dtype == np.uint8 else 1
-        resized, (top, left) = self._window(planes.shape[1:])
-        height, width = self.size
-        box = [plane[top : top + height, left : left + width] for plane in (_resized(p, resized) for p in planes)]
-        x = np.stack([box[0]] * self.channels if len(box) < self.channels else box)
-        if self.order == "BGR":
-            x = x[::-1]
-        mean, std = (np.reshape(values, (-1, 1, 1)) for values in (self.mean, self.std))
-        return ((x * np.float32(self.high / white) - mean) / std).astype(np.float32)[None]
-
-    def undo(self, heatmap: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """A heatmap on the network's input, at the photograph's own size: the same sum, nothing outside a crop.
-
-        Parameters
-        ----------
-        heatmap : ndarray (h, w), or a stack of them (..., h, w)
-        shape : (int, int)
-            Height and width of the photograph.
-
-        Returns
-        -------
-        ndarray float64 (..., *shape)
-        """
-        heatmap = np.asarray(heatmap, np.float64)
-        if heatmap.shape[-2:] != self.size:
-            raise ValueError(f"heatmap has shape {heatmap.shape}; expected (..., {self.size[0]}, {self.size[1]})")
-        resized, (top, left) = self._window(shape)
-        if resized != self.size:
-            whole = np.zeros((*heatmap.shape[:-2], *resized))
-            whole[..., top : top + self.size[0], left : left + self.size[1]] = heatmap
-            heatmap = whole
-        return pictures.resample_conserving(heatmap, shape)
-
-    def _window(self, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Size that a photograph of `shape` is resized to, and where in it the input's first pixel lies."""
-        if self.how == "stretch":
-            return self.size, (0, 0)
-        short = max(self.size) if self.resize is None else self.resize
-        resized = tuple(max(short, round(length * short / min(shape))) for length in shape)
-        return resized, tuple((long - own) // 2 for long, own in zip(resized, self.size, strict=True))
-
-    def to_dict(self) -> dict:
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict) -> Preprocess:
-        """From what `to_dict` gives, or from the description beside a model file.
-
-        Such a description has input_size, channel_order ("BGR"), value_range ([0, 255]), mean_rgb, mean_bgr or mean,
-        scale (x = (value - mean) * scale) or std, and resize ("shorter side to 256, centre crop 224" or whatever else,
-        which means the whole photograph).
-        """
-        known = {field.name for field in fields(cls)}
-        if "input_size" not in values:
-            unknown = sorted(set(values) - known)
-            if unknown:
-                raise ValueError(f"preprocess has no option {unknown[0]!r}; valid ones are {', '.join(sorted(known))}")
-            return cls(**values)
-        order = values.get("channel_order", "RGB")
-        mean = values.get("mean", (0.0,))
-        for name, its in (("mean_rgb", "RGB"), ("mean_bgr", "BGR")):
-            if name in values:
-                mean = values[name] if order == its else values[name][::-1]
-        std = values.get("std", 1.0) if "scale" not in values else 1 / np.asarray(values["scale"], float)
-        how, resize = _read_resize(values.get("resize", ""))
-        high = float(np.max(values.get("value_range", (0, 1))))
-        return cls(values["input_size"], how, resize, order, high, mean, std)
-
-
-def _read_resize(text) -> tuple[str, int | None]:
-    """A sentence such as "shorter side to 256, then centre crop 224" as (how, resize)."""
-    words = str(text).lower().replace(",", " ").split()
-    if words[:2] != ["shorter", "side"]:
-        return "stretch", None
-    numbers = [int(word) for word in words if word.isdigit()]
-    return "crop", numbers[0] if numbers else None
-
-
-def _resized(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    picture = Image.fromarray(np.ascontiguousarray(plane, np.float32))
-    return np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
-
-
-def read_description(path) -> tuple[Preprocess, list[str] | None]:
-    """Preprocessing and class names of the JSON file beside a model."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"preprocess must be a Preprocess value or the path of a JSON file, got {path!r}")
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no file {os.fspath(path)} that says how to prepare photographs")
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-        if not isinstance(values, dict):
-            raise ValueError(f"expected an object of names and values, got {type(values).__name__}")
-        preprocess = Preprocess.from_dict(
-            values if "input_size" in values else {k: v for k, v in values.items() if k not in _CLASS_KEYS}
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{os.fspath(path)} does not describe how to prepare photographs: {error}") from error
-    names = next((values[key] for key in _CLASS_KEYS if key in values), None)
-    return preprocess, None if names is None else _short_names(names)
-
-
-_CLASS_KEYS = ("class_names", "classes", "labels", "synsets")
-
-
-def _short_names(labels: Sequence[str]) -> list[str]:
-    """The first synonym of each class, "tench" of "tench, Tinca tinca"; all of them, or numbered, where two agree."""
-    labels = [str(label) for label in labels]
-    first = [label.split(",")[0].strip() for label in labels]
-    names: list[str] = []
-    for label, name in zip(labels, first, strict=True):
-        unique = name if first.count(name) == 1 else label
-        copies = sum(1 for other in names if other == unique or other.startswith(f"{unique} ("))
-        names.append(f"{unique} ({copies + 1})" if unique in names else unique)
-    return names
-
-
-# ---- the network -----------------------------------------------------------------------------------------------------
 
 
 class ConvNet(Decisions):
@@ -293,7 +75,7 @@ class ConvNet(Decisions):
         if channels not in (1, 3):
             raise ValueError(f"the network must read photographs of 1 or 3 channels, it reads {channels}")
         if preprocess is None:
-            size = height or _USUAL_SIZE, width or _USUAL_SIZE
+            size = height or USUAL_SIZE, width or USUAL_SIZE
             return Preprocess(size, order="RGB" if channels == 3 else "grey")
         if preprocess.channels != channels:
             raise ValueError(f"preprocess makes {preprocess.channels} channels, the network reads {channels}")
@@ -307,10 +89,10 @@ class ConvNet(Decisions):
             raise ValueError("nodes must hold at least one layer, got none")
         shapes: list[tuple] = []
         for i, node in enumerate(self.nodes):
-            if not all(-1 <= k < i for k in node.inputs):
+            if not all(INPUT <= k < i for k in node.inputs):
                 raise ValueError(f"layer {node.name!r} must come after those it reads, {node.inputs}")
             try:
-                shapes.append(node.layer.out_shape(*(input_shape if k < 0 else shapes[k] for k in node.inputs)))
+                shapes.append(node.layer.out_shape(*(input_shape if k == INPUT else shapes[k] for k in node.inputs)))
             except (ValueError, TypeError, IndexError) as error:
                 raise ValueError(f"layer {node.name!r} does not fit what it reads: {error}") from error
         if len(shapes[-1]) != 1:
@@ -341,13 +123,11 @@ class ConvNet(Decisions):
         ValueError
             It is no ONNX file, or holds an operator that fvlrp cannot explain: the message names it.
         """
-        from . import importers
-
         names = None
         if preprocess is not None and not isinstance(preprocess, Preprocess):
             preprocess, names = read_description(preprocess)
         size = None if preprocess is None else preprocess.size
-        nodes, input_shape = importers.read(path, size or (_USUAL_SIZE, _USUAL_SIZE))
+        nodes, input_shape = importers.read(path, size or (USUAL_SIZE, USUAL_SIZE))
         return cls(nodes, input_shape, names if classes is None else classes, preprocess, **options)
 
     @property
@@ -383,7 +163,7 @@ class ConvNet(Decisions):
         x, out = self._checked(x), []
         with blas_threads(self.n_jobs):
             for node in self.nodes:
-                out.append(node.layer.forward(*(x if k < 0 else out[k] for k in node.inputs)))
+                out.append(node.layer.forward(*(x if k == INPUT else out[k] for k in node.inputs)))
         return out
 
     def _checked(self, x) -> np.ndarray:
@@ -396,8 +176,8 @@ class ConvNet(Decisions):
         return np.ascontiguousarray(x) if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
 
     def _run(self, x: np.ndarray, last: int) -> np.ndarray:
-        """Output of node `last` (-1: the input itself); outputs are dropped after their last use."""
-        out, nodes = {-1: x}, self.nodes[: last + 1]
+        """Output of node `last` (or INPUT itself); outputs are dropped after their last use."""
+        out, nodes = {INPUT: x}, self.nodes[: last + 1]
         uses = Counter(k for node in nodes for k in node.inputs)
         uses[last] += 1
         with blas_threads(self.n_jobs):
@@ -450,19 +230,15 @@ class ConvNet(Decisions):
     # ---- explaining ----
 
     @property
-    def menu(self):
+    def menu(self) -> ConvMenu:
         """Classes, depths and rules that an explanation can be asked for; `menu.check` refuses others up front."""
-        from .lrp import ConvMenu
-
         return ConvMenu(self)
 
-    def trace(self, image, dtype="float32"):
+    def trace(self, image, dtype="float32") -> ConvTrace:
         """One forward pass of one image, to explain any number of targets, depths and rules from.
 
         `dtype` "float32" is fast; "float64" is exact: the ledger closes to 1e-9.
         """
-        from .lrp import ConvTrace
-
         return ConvTrace(self, image, dtype)
 
     def explain(self, image, target=None, depth="input", rules=None, dtype="float32"):
@@ -532,20 +308,15 @@ class ConvNet(Decisions):
     def _with_head(self, last: int, weight: np.ndarray, bias: np.ndarray) -> list[Node]:
         """The nodes that the layer `last` needs, and a new layer with `weight` and `bias` in its place."""
         old = self.nodes[last]
-        needed, wanted = set(), list(old.inputs)
-        while wanted:
-            k = wanted.pop()
-            if k >= 0 and k not in needed:
-                needed.add(k)
-                wanted += self.nodes[k].inputs
-        place = {k: at for at, k in enumerate(sorted(needed))} | {-1: -1}
+        needed = sorted(ancestors(self.nodes, last) - {last})
+        place = {k: at for at, k in enumerate(needed)} | {INPUT: INPUT}
         nodes = [
             Node(node.name, node.kind, node.layer, tuple(place[k] for k in node.inputs))
-            for node in (self.nodes[k] for k in sorted(needed))
+            for node in (self.nodes[k] for k in needed)
         ]
         source = place[old.inputs[0]]
         if old.kind == "dense":
-            return [*nodes, Node(old.name, "dense", Dense(weight, bias), (source,))]
+            return [*nodes, Node.of(old.name, Dense(weight, bias), (source,))]
         head = [
             (old.name, Conv(weight[:, :, None, None], bias)),
             ("average", GlobalAveragePool()),
@@ -557,7 +328,7 @@ class ConvNet(Decisions):
             while unique in taken:
                 unique += "_"
             taken.add(unique)
-            nodes.append(Node(unique, type(layer).__name__.lower(), layer, (source,)))
+            nodes.append(Node.of(unique, layer, (source,)))
             source = len(nodes) - 1
         return nodes
 
@@ -647,39 +418,3 @@ def _logistic(
     rows = np.array([-rows[0] / 2, rows[0] / 2] if two else rows)
     weight = rows[:, :-1] / spread
     return weight.astype(np.float32), (rows[:, -1] - weight @ mean).astype(np.float32)
-
-
-# ---- threads of the matrix products ----------------------------------------------------------------------------------
-
-_blas_lock = threading.Lock()
-_blas_depth = 0
-_blas_limit = None
-
-
-@contextmanager
-def blas_threads(n_jobs: int | None):
-    """Keep matrix products to as many threads as `n_jobs` asks for; the outermost of nested calls decides.
-
-    The limit belongs to the process: it is set by the first to enter and lifted by the last to leave, so that passes in
-    several threads cannot restore each other's.
-    """
-    global _blas_depth, _blas_limit
-    with _blas_lock:
-        if not _blas_depth:
-            _blas_limit = _controller().limit(limits=threads.count(n_jobs), user_api="blas")
-        _blas_depth += 1
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            _blas_depth -= 1
-            if not _blas_depth:
-                _blas_limit.restore_original_limits()
-
-
-@cache
-def _controller():
-    """The BLAS libraries of this process, looked for once: it takes milliseconds."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()

@@ -137,8 +137,3 @@ def axis_cell(centre: np.ndarray, n: int, length: int) -> np.ndarray:
 def box(bin_size: int) -> tuple[int, int]:
     """Nominal s x s box of a bin at centre p: rows [p + lo, p + hi). The boxes of neighbouring bins tile."""
     return -(bin_size // 2), bin_size - bin_size // 2
-
-
-def clipped_length(start: np.ndarray, stop: np.ndarray, length: int) -> np.ndarray:
-    """Number of pixels of the half-open intervals [start, stop) that lie inside [0, length)."""
-    return np.maximum(np.minimum(stop, length) - np.maximum(start, 0), 0)

@@ -16,7 +16,7 @@ from math import prod
 import numpy as np
 
 from . import layers
-from .convnet import Node
+from .graph import INPUT, Node
 from .layers import Affine, Conv, Dense, Layer
 
 OLDEST_OPSET = 7
@@ -133,16 +133,8 @@ class _Reader:
 
     @staticmethod
     def _nodes(steps: list[_Step], last: _Step) -> list[Node]:
-        place = {id(step): i for i, step in enumerate(steps)} | {id(None): -1}
-        return [
-            Node(
-                step.name,
-                type(step.layer).__name__.lower(),
-                step.layer,
-                tuple(place[id(source)] for source in step.inputs),
-            )
-            for step in steps
-        ]
+        place = {id(step): i for i, step in enumerate(steps)} | {id(None): INPUT}
+        return [Node.of(step.name, step.layer, tuple(place[id(source)] for source in step.inputs)) for step in steps]
 
     def _node(self, node) -> None:
         if node.domain not in ("", "ai.onnx"):

@@ -2,9 +2,7 @@
 
 Arrays are (n, C, H, W), or (n, C) behind the last pooling. A layer computes in the dtype of its input: float32, or
 float64 in exact mode; parameters are cast once for each dtype and kept. `out_shape` tells a shape from shapes, all
-without the batch axis. A convolution is one product with the windows of its input, which the kernel reads where they
-lie; `columns` is their matrix, and `scatter` its adjoint. All work on bands of output rows, so that the copy of a large
-layer never exists as a whole.
+without the batch axis.
 """
 
 from __future__ import annotations
@@ -16,156 +14,9 @@ from math import prod
 import numpy as np
 
 from . import _kernels
+from .windows import bands, convolve, quick, reach, taps, window_count
 
 BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
-QUICK_CHANNELS, QUICK_PIXELS = 8, 64  # the fewest channels, in and out, and pixels for which transforms pay
-
-
-# ---- windows ---------------------------------------------------------------------------------------------------------
-
-
-def window_count(length: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1, ceil_mode=False):
-    """Output length of a sliding window along one axis.
-
-    With `ceil_mode`, a last window that starts inside the axis or the padding before it counts although it sticks out.
-    """
-    room = length + before + after - dilation * (kernel - 1) - 1
-    if room < 0:
-        raise ValueError(f"a window of {dilation * (kernel - 1) + 1} does not fit {length} + {before + after} pixels")
-    if not ceil_mode:
-        return room // stride + 1
-    count = -(-room // stride) + 1
-    return count - 1 if (count - 1) * stride >= length + before else count
-
-
-def reach(length: int, begin: int, end: int, offset: int, stride: int) -> tuple[slice, slice]:
-    """Outputs o in begin..end-1 whose tap o * stride + offset lies inside 0..length-1: slices of o - begin, of taps.
-
-    Two empty slices where there is none.
-    """
-    first = max(begin, -(offset // stride))
-    last = min(end, (length - 1 - offset) // stride + 1)
-    if first >= last:
-        return slice(0, 0), slice(0, 0)
-    tap = first * stride + offset
-    return slice(first - begin, last - begin), slice(tap, tap + (last - first - 1) * stride + 1, stride)
-
-
-def _taps(shape, kernel, stride, pads, dilation, row_begin, row_end, out_width):
-    """Each tap of a window over a band: (ky, kx, rows of the band, columns of it, rows of the input, columns of it)."""
-    height, width = shape
-    across = [reach(width, 0, out_width, kx * dilation[1] - pads[1], stride[1]) for kx in range(kernel[1])]
-    for ky in range(kernel[0]):
-        rows, taken = reach(height, row_begin, row_end, ky * dilation[0] - pads[0], stride[0])
-        for kx, (cols, taken_cols) in enumerate(across):
-            yield ky, kx, rows, cols, taken, taken_cols
-
-
-def columns(x, kernel, stride, pads, dilation, row_begin: int, row_end: int, out=None) -> np.ndarray:
-    """The windows of a band of output rows, one per column: im2col.
-
-    Parameters
-    ----------
-    x : ndarray (C, H, W)
-    kernel, stride, dilation : (int, int)
-        Along y, along x.
-    pads : (top, left, bottom, right)
-        Pixels of zeros around `x`.
-    row_begin, row_end : int
-        The band of output rows, half open.
-    out : ndarray, optional
-        Flat memory of the dtype of `x` to write into.
-
-    Returns
-    -------
-    ndarray (C * kh * kw, (row_end - row_begin) * out_width)
-        Rows in the order of a (Co, C, kh, kw) weight's last three axes.
-    """
-    channels, height, width = x.shape
-    kh, kw = kernel
-    out_width = window_count(width, kw, stride[1], pads[1], pads[3], dilation[1])
-    shape = (channels, kh, kw, row_end - row_begin, out_width)
-    out = np.empty(shape, x.dtype) if out is None else out[: prod(shape)].reshape(shape)
-    for ky, kx, rows, cols, taken, taken_cols in _taps(
-        (height, width), kernel, stride, pads, dilation, row_begin, row_end, out_width
-    ):
-        tap = out[:, ky, kx]
-        tap[:, : rows.start] = 0
-        tap[:, rows.stop :] = 0
-        tap[:, rows, : cols.start] = 0
-        tap[:, rows, cols.stop :] = 0
-        tap[:, rows, cols] = x[:, taken, taken_cols]
-    return out.reshape(channels * kh * kw, -1)
-
-
-def scatter(values, out, kernel, stride, pads, dilation, row_begin: int, row_end: int) -> None:
-    """The adjoint of `columns`: add every column of a band back to the pixels of its window; padding is dropped.
-
-    Parameters
-    ----------
-    values : ndarray (C * kh * kw, (row_end - row_begin) * out_width)
-    out : ndarray (C, H, W)
-        Added to in place.
-    kernel, stride, pads, dilation, row_begin, row_end
-        As in `columns`.
-    """
-    channels, height, width = out.shape
-    kh, kw = kernel
-    out_width = window_count(width, kw, stride[1], pads[1], pads[3], dilation[1])
-    values = values.reshape(channels, kh, kw, row_end - row_begin, out_width)
-    for ky, kx, rows, cols, taken, taken_cols in _taps(
-        (height, width), kernel, stride, pads, dilation, row_begin, row_end, out_width
-    ):
-        out[:, taken, taken_cols] += values[:, ky, kx, rows, cols]
-
-
-def quick(kernel, stride, dilation, dtype, channels: int, outputs: int, pixels: int) -> bool:
-    """Whether Winograd's product suits a convolution: 3 x 3 in float32, and enough to transform."""
-    plain = kernel == (3, 3) and stride == (1, 1) and dilation == (1, 1) and dtype == np.float32
-    return plain and min(channels, outputs) >= QUICK_CHANNELS and pixels >= QUICK_PIXELS
-
-
-def convolve(weight, x, window, rows, cols: int, out, bias=None, add=False, sign=0, other=None, doubt=0.0, whole=None):
-    """The product of weights with the windows of an image in a band of output rows, in the quickest way.
-
-    Parameters
-    ----------
-    weight : real (m, C, kh * kw)
-        Of any strides.
-    x : real (C, H, W)
-    window : (kernel, stride, pads, dilation)
-    rows, cols : (begin, end), int
-        The band, and pixels of each of its rows.
-    out : real (m, (end - begin) * cols)
-        Written, or with `add` added to.
-    bias : real (m,), optional
-    sign : {0, 1, -1, 2}
-        1, -1, 2: max(weight, 0), min(weight, 0), abs(weight) in the place of `weight`.
-    other : real (C, H, W), optional
-        With `sign` 1 or -1: meets the weights of the opposite sign; the two are added.
-    doubt, whole : as in `_kernels.winograd`
-        Without effect where no transforms can spoil a result.
-
-    Returns
-    -------
-    out
-    """
-    kernel, stride, pads, dilation = window
-    if quick(kernel, stride, dilation, x.dtype, len(x), len(weight), (rows[1] - rows[0]) * cols):
-        return _kernels.winograd(weight, x, pads, rows, cols, out, bias, add, sign, other, doubt, whole)
-    _kernels.convolve(weight, x, *window, rows, cols, out, bias, add, sign)
-    if other is not None:
-        _kernels.convolve(weight, other, *window, rows, cols, out, None, True, -sign)
-    return out
-
-
-def bands(rows: int, bytes_per_row: int, budget: int | None = None) -> list[tuple[int, int]]:
-    """Half-open bands of rows that fit the budget (default `BAND_BYTES`), at least one row each, the first largest."""
-    step = max(1, (budget or BAND_BYTES) // max(1, bytes_per_row))
-    return [(begin, min(begin + step, rows)) for begin in range(0, rows, step)]
-
-
-# ---- layers ----------------------------------------------------------------------------------------------------------
 
 
 class Layer:
@@ -249,11 +100,11 @@ class Conv(Layer):
         """One filter per channel, tap by tap: a matrix product would be as narrow as one row."""
         weight = self.cast("weight", x.dtype)
         out[:] = 0
-        taps = list(
-            _taps(x.shape[1:], self.kernel, self.stride, self.pads, self.dilation, 0, out.shape[1], out.shape[2])
+        each = list(
+            taps(x.shape[1:], self.kernel, self.stride, self.pads, self.dilation, 0, out.shape[1], out.shape[2])
         )
         for channel in range(len(x)):
-            for ky, kx, rows, cols, taken, taken_cols in taps:
+            for ky, kx, rows, cols, taken, taken_cols in each:
                 out[channel, rows, cols] += x[channel, taken, taken_cols] * weight[channel, 0, ky, kx]
         _finish(out.reshape(len(out), -1), self.cast("bias", x.dtype), then)
 
@@ -395,15 +246,15 @@ def _window_sums(pool, x) -> np.ndarray:
 def _slide(x, out, axis: int, kernel: int, stride: int, before: int) -> None:
     """Add the taps of windows along one axis of x into `out`, without a padded copy."""
     lead, count = (slice(None),) * axis, out.shape[axis]
-    taps = [reach(x.shape[axis], 0, count, k - before, stride) for k in range(kernel)]
+    reached = [reach(x.shape[axis], 0, count, k - before, stride) for k in range(kernel)]
     # Two taps that every window has need no zeros to begin with.
-    full = [k for k, (outs, _) in enumerate(taps) if outs == slice(0, count)][:2]
+    full = [k for k, (outs, _) in enumerate(reached) if outs == slice(0, count)][:2]
     if len(full) == 2:
-        np.add(*(x[(*lead, taps[k][1])] for k in full), out=out)
+        np.add(*(x[(*lead, reached[k][1])] for k in full), out=out)
     else:
         full = []
         out[...] = 0
-    for k, (outs, ins) in enumerate(taps):
+    for k, (outs, ins) in enumerate(reached):
         if k not in full and outs.stop > outs.start:
             part = out[(*lead, outs)]
             np.add(part, x[(*lead, ins)], out=part)

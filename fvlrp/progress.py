@@ -16,8 +16,8 @@ class Progress:
         self.what, self.total, self.show = what, total, show
         self.done, self.start = 0, monotonic()
 
-    def step(self, count: int = 1) -> None:
-        self.done += count
+    def step(self) -> None:
+        self.done += 1
         if not self.show:
             return
         spent = monotonic() - self.start

@@ -645,6 +645,12 @@ def window_at(image, kernel, stride, pads, dilation, oy, ox):
     return window
 
 
+def columns(image, kernel, stride, pads, dilation, rows, cols):
+    """The windows of a band (begin, end) of output rows, one a column: (C * kh * kw, (end - begin) * cols)."""
+    window = image, kernel, stride, pads, dilation
+    return np.transpose([window_at(*window, oy, ox).ravel() for oy in range(*rows) for ox in range(cols)])
+
+
 def convolution(weight, image, pads, rows, cols, sign=0, other=None):
     """3 x 3 windows of an image, pixel by pixel, times weights (m, C, 9): (m, (end - begin) * cols).
 

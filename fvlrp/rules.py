@@ -7,7 +7,7 @@ and travels in the Explanation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -142,6 +142,20 @@ class Shares:
     negative: np.ndarray | None
     absorbed: np.ndarray | float = 0.0
     zero: np.ndarray | float = 0.0
+
+
+@dataclass
+class Losses:
+    """What is kept from the inputs, by kind: float64 (targets,) each, straight from its formula."""
+
+    kinds: dict[str, np.ndarray | float] = field(default_factory=dict)
+
+    def add(self, kind: str, amount: np.ndarray | float) -> None:
+        self.kinds[kind] = self.kinds.get(kind, 0.0) + amount
+
+    def include(self, losses: Losses) -> None:
+        for kind, amount in losses.kinds.items():
+            self.add(kind, amount)
 
 
 @dataclass(frozen=True)
@@ -395,3 +409,22 @@ class ConvRules:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values |= {"default": repr(self.default), "below": repr(self.below)}
         return {**values, "layers": {key: repr(rule) for key, rule in self.layers}}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A rule and the options that apply with it, as one layer sees them.
+
+    Attributes
+    ----------
+    rule : Rule
+    bias, flat : as in ConvRules
+    pool : "winner" or "flat"
+    box : (low, high), each real (1, C, H, W), where the rule is Box
+    """
+
+    rule: Rule
+    bias: str = "absorb"
+    flat: str = "conserving"
+    pool: str = "winner"
+    box: tuple | None = None

@@ -1,4 +1,4 @@
-"""Run GIL-free kernels over bands of rows, with workers pinned to the processors that the caller may use.
+"""Run GIL-free kernels over bands of rows, with workers pinned to the processors that the caller may use; limit BLAS.
 
 The kernels are single-threaded; a call is cut into tasks the same way for every number of workers, so results are the
 same bits. Workers are pinned because two unpinned ones often land on one processor; the caller's own affinity is
@@ -11,6 +11,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 from numbers import Integral
 from typing import Any
 
@@ -78,3 +80,39 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
             _pools[key] = ThreadPoolExecutor(workers, "fvlrp", initializer=enter)
         return _pools[key]
+
+
+# ---- threads of the matrix products ----------------------------------------------------------------------------------
+
+_blas_lock = threading.Lock()
+_blas_depth = 0
+_blas_limit = None
+
+
+@contextmanager
+def blas_threads(n_jobs: int | None):
+    """Keep matrix products to as many threads as `n_jobs` asks for; the outermost of nested calls decides.
+
+    The limit belongs to the process: it is set by the first to enter and lifted by the last to leave, so that passes in
+    several threads cannot restore each other's.
+    """
+    global _blas_depth, _blas_limit
+    with _blas_lock:
+        if not _blas_depth:
+            _blas_limit = _controller().limit(limits=count(n_jobs), user_api="blas")
+        _blas_depth += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_depth -= 1
+            if not _blas_depth:
+                _blas_limit.restore_original_limits()
+
+
+@cache
+def _controller():
+    """The BLAS libraries of this process, looked for once: it takes milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fvlrp import ConvNet, cli, models
-from fvlrp.convnet import Node
+from fvlrp.graph import Node
 from fvlrp.layers import Conv, Flatten, GlobalAveragePool, ReLU
 from fvlrp.rules import Box, ConvRules, Epsilon, Gamma, WSquare
 
@@ -209,7 +209,7 @@ def network(tmp_path):
         Flatten(),
     ]
     names = "conv1", "relu", "conv2", "pool", "scores"
-    nodes = [Node(n, type(a).__name__.lower(), a, (i - 1,)) for i, (n, a) in enumerate(zip(names, layers, strict=True))]
+    nodes = [Node.of(n, a, (i - 1,)) for i, (n, a) in enumerate(zip(names, layers, strict=True))]
     path = str(tmp_path / "net.fvlrp")
     ConvNet(nodes, (3, 24, 20), ["cat", "crane, bird", "crane, machine"]).save(path)
     return path

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fvlrp.geometry import Geometry, axis_cell, box, clipped_length
+from fvlrp.geometry import Geometry, axis_cell, box
 
 
 def test_a_photograph_of_the_preset_has_73866_descriptors():
@@ -53,11 +53,6 @@ def test_boxes_of_neighbouring_bins_tile(bin_size):
     covered = np.concatenate([np.arange(bin_size * i + low, bin_size * i + high) for i in range(4)])
     np.testing.assert_array_equal(covered, np.arange(covered[0], covered[0] + 4 * bin_size))
     assert low <= 0 < high
-
-
-def test_intervals_are_clipped_to_the_image():
-    start, stop = np.array([-5, 0, 8, 12]), np.array([5, 3, 14, 15])
-    np.testing.assert_array_equal(clipped_length(start, stop, 10), [5, 3, 2, 0])
 
 
 def test_cells_count_from_one_as_enceval_does():

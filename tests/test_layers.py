@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fvlrp import layers
-from fvlrp.layers import AveragePool, Conv, MaxPool, columns, scatter
+from fvlrp.layers import AveragePool, Conv, MaxPool
 
 onnx = pytest.importorskip("onnx")
 from onnx.reference import ReferenceEvaluator  # noqa: E402
@@ -48,24 +48,6 @@ def test_bands_of_any_size_give_the_same_convolution(random, monkeypatch, budget
     whole = layer.forward(x)
     monkeypatch.setattr(layers, "BAND_BYTES", budget)
     np.testing.assert_allclose(layer.forward(x), whole, rtol=1e-13)
-
-
-@pytest.mark.parametrize("kernel, stride, pads, dilation", WINDOWS)
-def test_scatter_is_the_adjoint_of_columns(random, kernel, stride, pads, dilation):
-    x = random.normal(size=(3, 11, 9))
-    rows = layers.window_count(11, kernel[0], stride[0], pads[0], pads[2], dilation[0])
-    for begin, end in [(0, rows), (0, 1), (rows - 1, rows)]:
-        windows = columns(x, kernel, stride, pads, dilation, begin, end)
-        values, back = random.normal(size=windows.shape), np.zeros_like(x)
-        scatter(values, back, kernel, stride, pads, dilation, begin, end)
-        assert np.vdot(windows, values) == pytest.approx(np.vdot(x, back), rel=1e-12)
-
-
-def test_columns_of_bands_are_those_of_the_whole(random):
-    x = random.normal(size=(2, 9, 7))
-    args = (3, 3), (2, 1), (1, 2, 1, 0), (1, 1)
-    whole = columns(x, *args, 0, 5).reshape(18, 5, -1)
-    np.testing.assert_array_equal(columns(x, *args, 1, 4).reshape(18, 3, -1), whole[:, 1:4])
 
 
 def test_an_activation_fused_into_a_convolution_changes_nothing(random):

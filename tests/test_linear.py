@@ -224,6 +224,8 @@ def test_dense_kernels_refuse_what_does_not_fit(real):
         _kernels.dense_sums(weight, np.array([0]), x[:4])
     with pytest.raises(ValueError, match="up must have shape"):
         _kernels.dense_back(weight, np.array([0, 1]), shares, shares, np.ones((2, 5), real))
+    with pytest.raises(TypeError, match=r"up must be an array of float.*, got NoneType"):
+        _kernels.dense_back(weight, np.array([0, 1]), shares, shares, None)
 
 
 # ---- alpha-beta ----

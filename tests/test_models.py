@@ -12,6 +12,7 @@ import pytest
 
 import fvlrp
 from fvlrp import files, models
+from fvlrp.coefficients import WEIGHTS
 from fvlrp.fisher import DEPTHS
 
 
@@ -58,7 +59,7 @@ def test_integer_weights_are_within_half_a_step(request, photo, tmp_path, name, 
 def test_runs_of_zero_weights_stay_zero(plain, tmp_path):
     clf = copy.deepcopy(plain)
     clf.coef_[:, :240] = 0
-    for weights in models.WEIGHTS:
+    for weights in WEIGHTS:
         clf.save(tmp_path / weights, weights)
         assert not fvlrp.load(tmp_path / weights).coef_[:, :240].any()
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from fvlrp import _kernels
-from fvlrp.layers import Conv, columns, scatter, window_count
-from fvlrp.lrp import Memory, _scatter
+from fvlrp.layers import Conv
+from fvlrp.linear import Memory, _scatter
+from fvlrp.reference import columns
+from fvlrp.windows import scatter, window_count
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of the sum of the absolute values that add up to a number
 ROWS = 1, 2, 3, 5, 6, 7, 13, 65  # blocks have 6, 4, 2 or 1
@@ -97,7 +99,7 @@ def test_convolution_is_the_product_with_columns(image, kernel, stride, pads, di
         a = rng.standard_normal((rows, image[0], kernel[0] * kernel[1])).astype(real)
         bias = rng.standard_normal(rows).astype(real)
         for begin, end in ((0, height), (height // 2, height), (0, 1)):
-            windows = columns(x, kernel, stride, pads, dilation, begin, end)
+            windows = columns(x, kernel, stride, pads, dilation, (begin, end), width)
             for left in (a, a[:, :, ::-1], np.asfortranarray(a)):
                 out, _ = framed(rng, (rows, (end - begin) * width), real)
                 start = out + bias[:, None]

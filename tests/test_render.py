@@ -1,12 +1,11 @@
-"""Pictures: the paper's colours, what zero looks like, overlays, bars, sheets and the bytes of a file."""
+"""Pictures: overlays, bars, sheets and the bytes of a file."""
 
 import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 from scipy.ndimage import find_objects, label
-from skimage import color
 
 from fvlrp import render
 
@@ -21,173 +20,6 @@ def rng():
 @pytest.fixture
 def photo(rng):
     return rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
-
-
-def jet(value):
-    """The MATLAB form of jet for a value in 0..1, ramp by ramp."""
-    red = min(4 * value - 1.5, 4.5 - 4 * value)
-    green = min(4 * value - 0.5, 3.5 - 4 * value)
-    blue = min(4 * value + 0.5, 2.5 - 4 * value)
-    return np.clip([red, green, blue], 0, 1)
-
-
-def ramp(cmap):
-    """The colours from -1 to 1: (255, 3)."""
-    return render.colour(np.arange(-127.0, 128.0)[None, :], cmap)[0]
-
-
-def linear(rgb):
-    rgb = np.asarray(rgb) / 255
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-
-
-def lightness(rgb):
-    """CIE L* of sRGB under D65."""
-    y = linear(rgb) @ [0.2126, 0.7152, 0.0722]
-    return np.where(y > (6 / 29) ** 3, 116 * np.cbrt(y) - 16, y * (29 / 3) ** 3)
-
-
-# ---- colours
-
-
-@pytest.mark.parametrize(
-    ("relevance", "expected"),
-    [(-1, (0, 0, 0.5)), (-0.5, (0, 0.5, 1)), (0, (0.5, 1, 0.5)), (0.5, (1, 0.5, 0)), (1, (0.5, 0, 0))],
-)
-def test_paper_golden_colours(relevance, expected):
-    picture = render.colour([[relevance, -1.0, 1.0]])
-    tolerance = 2.51 if abs(relevance) == 0.5 else 0.5  # halves fall between two entries of the table
-    assert np.abs(picture[0, 0] - 255 * np.array(expected)).max() <= tolerance
-
-
-def test_paper_is_jet_on_half_of_r_plus_one(rng):
-    heatmap = rng.standard_normal((20, 30))
-    expected = [[jet((r / np.abs(heatmap).max() + 1) / 2) for r in row] for row in heatmap]
-    # Jet climbs by 2 per unit of r and a step of the table is 1/127: half a step is 2 of 255, rounding another .5.
-    assert np.abs(render.colour(heatmap) - 255 * np.array(expected)).max() <= 2.51
-
-
-def test_paper_is_near_matplotlibs_jet():
-    matplotlib = pytest.importorskip("matplotlib")
-    theirs = matplotlib.colormaps["jet"](np.linspace(0, 1, 255))[:, :3]
-    # Its green begins to fall at .64 and ends at .91, not at .625 and .875: up to .13 apart.
-    assert np.abs(ramp("paper") / 255 - theirs).max() < 0.15
-
-
-def test_paper_mirrors_red_and_blue_with_the_sign(rng):
-    heatmap = rng.standard_normal((20, 30))
-    assert np.array_equal(render.colour(-heatmap), render.colour(heatmap)[:, :, ::-1])
-
-
-@pytest.mark.parametrize("arm", [slice(None, 128), slice(127, None)])
-def test_safe_darkens_away_from_zero_in_proportion(arm):
-    values = lightness(ramp("safe")[arm])
-    fall = np.diff(values if values[0] > values[-1] else values[::-1])
-    assert (fall < 0).all()
-    assert fall.min() > 1.6 * fall.mean(), "no step of lightness stands out as an edge that the map does not have"
-
-
-def test_safe_is_near_white_at_zero_and_equally_light_on_both_sides():
-    colours = ramp("safe")
-    assert np.ptp(colours[127]) <= 1 and colours[127].min() > 240
-    assert np.abs(lightness(colours) - lightness(colours[::-1])).max() < 8
-
-
-# Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
-BLINDNESS = {
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-}
-
-
-@pytest.mark.parametrize("blindness", BLINDNESS)
-def test_safe_shows_the_sign_to_colour_blind_readers(blindness):
-    seen = np.clip(linear(ramp("safe")) @ np.transpose(BLINDNESS[blindness]), 0, 1)
-    lab = color.xyz2lab(color.rgb2xyz(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)))
-    apart = np.linalg.norm(lab - lab[::-1], axis=1)
-    assert apart[127 + 13] > 5, "at a tenth of the scale the signs differ by more than is just noticeable"
-    assert apart[127 + 64 :].min() > 40
-
-
-def test_grey_runs_from_black_over_middle_grey_to_white():
-    assert ramp("grey")[[0, 127, 254]].tolist() == [[0] * 3, [128] * 3, [255] * 3]
-
-
-@pytest.mark.parametrize("cmap", CMAPS)
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_a_map_without_contrast_is_neutral(cmap, symmetric):
-    neutral = ramp(cmap)[127]
-    assert (render.colour(np.zeros((3, 4)), cmap, symmetric) == neutral).all()
-    assert (render.colour(np.full((3, 4), -0.0), cmap, symmetric) == neutral).all()
-    assert symmetric or (render.colour(np.full((3, 4), 7.0), cmap, symmetric) == neutral).all()
-
-
-@pytest.mark.parametrize(("relevance", "entry"), [(-3.0, 0), (0.0, 127), (1e-300, 254)])
-def test_a_single_pixel_has_its_own_scale(relevance, entry):
-    assert np.array_equal(render.colour([[relevance]])[0, 0], ramp("paper")[entry])
-
-
-@pytest.mark.parametrize("cmap", CMAPS)
-def test_zero_is_neutral_however_lopsided_the_map(cmap):
-    assert np.array_equal(render.colour([[0.0, 5.0, -1.0]], cmap)[0, 0], ramp(cmap)[127])
-
-
-def test_not_symmetric_stretches_smallest_to_largest():
-    picture = render.colour([[3.0, 4.0, 5.0]], "grey", symmetric=False)
-    assert picture[0, :, 0].tolist() == [0, 128, 255]
-    wider = render.colour([[3.0, 4.0, 5.0]], "grey", symmetric=False, scale=(4.0, 6.0))
-    assert wider[0, :, 0].tolist() == [0, 0, 128]
-
-
-def test_a_shared_scale_makes_maps_comparable(rng):
-    strong = rng.standard_normal((10, 12))
-    both = render.colour(np.vstack([strong, strong / 4]))
-    weak = render.colour(strong / 4, scale=render.shared_scale([strong, strong / 4]))
-    assert np.array_equal(weak, both[10:])
-    assert not np.array_equal(weak, render.colour(strong / 4))
-
-
-def test_values_beyond_the_scale_saturate():
-    picture = render.colour([[-9.0, -1.0, 1.0, 9.0]], scale=1.0)
-    assert np.array_equal(picture[0, 0], picture[0, 1]) and np.array_equal(picture[0, 2], picture[0, 3])
-
-
-def test_a_percentile_counts_the_values_that_are_not_zero():
-    heatmap = np.zeros((50, 50))
-    heatmap[0, :4] = [1, -2, 3, -100]
-    assert render.shared_scale([heatmap], 50) == 2.5
-    assert np.array_equal(render.colour(heatmap, scale="50%"), render.colour(heatmap, scale=2.5))
-    assert render.shared_scale([np.zeros((2, 2))], 50) == 0
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_has_no_colour_is_refused_with_its_place(value):
-    heatmap = np.zeros((3, 4))
-    heatmap[1, 2] = value
-    with pytest.raises(ValueError, match=r"1 values that are NaN or infinite, the first .* at row 1, column 2"):
-        render.colour(heatmap)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"cmap": "viridis"}, "'viridis'.*choose one of grey, paper, safe"),
-        ({"heatmap": np.zeros((2, 2, 3))}, r"shape \(2, 2, 3\).*sum the channels"),
-        ({"heatmap": np.zeros((0, 2))}, r"shape \(0, 2\)"),
-        ({"scale": -1}, "scale is -1"),
-        ({"scale": np.nan}, "scale is nan"),
-        ({"scale": "much"}, "scale is 'much'"),
-        ({"scale": "much%"}, "scale is 'much%'"),
-        ({"scale": "101%"}, "percentile is 101"),
-        ({"scale": (0, 1)}, r"scale is \(0, 1\); expected a finite"),
-        ({"symmetric": False, "scale": 1.0}, r"pair \(low, high\)"),
-        ({"symmetric": False, "scale": (2, 1)}, "low <= high"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        render.colour(**{"heatmap": np.ones((2, 2)), **arguments})
 
 
 # ---- heatmap and photograph
@@ -287,7 +119,7 @@ def test_bar_stands_beside_an_untouched_map(rng):
 
 def test_bar_runs_from_the_positive_end_down_to_the_negative():
     inner = np.asarray(render.colour_bar(301, 2.0))[1:-1, 3]
-    table = ramp("paper")
+    table = render.colour(np.arange(-127.0, 128.0)[None, :], "paper")[0]
     assert np.array_equal(inner[0], table[253]) and np.array_equal(inner[149], table[127])
     assert np.array_equal(inner[-1], table[1])
 
@@ -331,46 +163,6 @@ def test_tiny_maps_get_a_bar_that_can_be_read(heatmap, symmetric):
     assert render.to_image(heatmap, symmetric=symmetric, bar=True).height == 48
 
 
-# ---- text
-
-FONT = ImageFont.load_default(16)
-LONG = "a caption of many words that never ends because nobody told its author to stop, not even once"
-
-
-@pytest.mark.parametrize("text", [LONG, LONG.replace(" ", "_"), "two\n" + LONG, "", "short", "W" * 300])
-@pytest.mark.parametrize("width", [60, 120, 400])
-def test_no_line_is_wider_than_its_place(text, width):
-    lines = render._wrapped(text, FONT, width)
-    assert len(lines) <= 2
-    assert all(FONT.getlength(line) <= width for line in lines)
-
-
-def test_only_what_does_not_fit_is_elided():
-    assert render._wrapped("short", FONT, 100) == ["short"]
-    assert render._wrapped("person riding a bicycle", FONT, 110) == ["person riding a", "bicycle"]
-    assert render._wrapped("dog\n1.38", FONT, 300) == ["dog", "1.38"]
-    assert render._wrapped("grey\t dog\r\n1.38\n", FONT, 300) == ["grey dog", "1.38"]
-    assert render._wrapped(LONG, FONT, 100)[-1].endswith("…")
-    assert render._wrapped(LONG, FONT, 10_000) == [LONG]
-
-
-@pytest.mark.parametrize(
-    ("text", "printed"),
-    [
-        ("low resolution as α", "low resolution as alpha"),
-        ("Δ", "Delta"),
-        ("−1 – 2", "-1 - 2"),
-        ("3×3 café", "3x3 cafe"),
-    ],
-)
-def test_letters_the_font_lacks_are_spelled(text, printed):
-    assert render._printable(text, FONT) == printed
-
-
-def test_letters_without_a_spelling_leave_a_mark():
-    assert render._printable("犬 dog", FONT) == "? dog"
-
-
 # ---- sheets
 
 
@@ -410,8 +202,9 @@ def test_a_panorama_keeps_its_aspect_and_fits_the_box():
 
 
 def test_panels_and_captions_do_not_overlap():
-    rows = [[render.Panel(solid(60, 60), LONG), render.Panel(solid(60, 20), LONG)] for _ in range(3)]
-    picture = render.sheet(rows, [LONG] * 3, [LONG] * 2, height=120, bar="paper")
+    text = "a caption of many words that never ends because nobody told its author to stop, not even once"
+    rows = [[render.Panel(solid(60, 60), text), render.Panel(solid(60, 20), text)] for _ in range(3)]
+    picture = render.sheet(rows, [text] * 3, [text] * 2, height=120, bar="paper")
     pixels = np.asarray(picture)
     found = boxes(picture, (200, 30, 30))
     assert len(found) == 6

@@ -1,0 +1,182 @@
+"""Windows that slide over an image: how many there are, which pixels they cover, and products with all of them.
+
+Images are (C, H, W), or (..., H, W) where channels do not matter; padding is zeros around them. A convolution is one
+product with the windows of its input, which the kernel reads where they lie; `scatter` gives their matrix back to the
+pixels. All work on bands of output rows, so that the copy of a large layer never exists as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import _kernels
+
+QUICK_CHANNELS, QUICK_PIXELS = 8, 64  # the fewest channels, in and out, and pixels for which transforms pay
+
+
+def window_count(length: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1, ceil_mode=False):
+    """Output length of a sliding window along one axis.
+
+    With `ceil_mode`, a last window that starts inside the axis or the padding before it counts although it sticks out.
+    """
+    room = length + before + after - dilation * (kernel - 1) - 1
+    if room < 0:
+        raise ValueError(f"a window of {dilation * (kernel - 1) + 1} does not fit {length} + {before + after} pixels")
+    if not ceil_mode:
+        return room // stride + 1
+    count = -(-room // stride) + 1
+    return count - 1 if (count - 1) * stride >= length + before else count
+
+
+def reach(length: int, begin: int, end: int, offset: int, stride: int) -> tuple[slice, slice]:
+    """Outputs o in begin..end-1 whose tap o * stride + offset lies inside 0..length-1: slices of o - begin, of taps.
+
+    Two empty slices where there is none.
+    """
+    first = max(begin, -(offset // stride))
+    last = min(end, (length - 1 - offset) // stride + 1)
+    if first >= last:
+        return slice(0, 0), slice(0, 0)
+    tap = first * stride + offset
+    return slice(first - begin, last - begin), slice(tap, tap + (last - first - 1) * stride + 1, stride)
+
+
+def taps(shape, kernel, stride, pads, dilation, row_begin, row_end, out_width):
+    """Each tap of a window over a band: (ky, kx, rows of the band, columns of it, rows of the input, columns of it)."""
+    height, width = shape
+    across = [reach(width, 0, out_width, kx * dilation[1] - pads[1], stride[1]) for kx in range(kernel[1])]
+    for ky in range(kernel[0]):
+        rows, taken = reach(height, row_begin, row_end, ky * dilation[0] - pads[0], stride[0])
+        for kx, (cols, taken_cols) in enumerate(across):
+            yield ky, kx, rows, cols, taken, taken_cols
+
+
+def scatter(values, out, kernel, stride, pads, dilation, row_begin: int, row_end: int) -> None:
+    """Add the windows of a band of output rows, one a column, back to their pixels; padding is dropped.
+
+    Parameters
+    ----------
+    values : ndarray (C * kh * kw, (row_end - row_begin) * out_width)
+        Rows in the order of a (Co, C, kh, kw) weight's last three axes.
+    out : ndarray (C, H, W)
+        Added to in place.
+    kernel, stride, dilation : (int, int)
+        Along y, along x.
+    pads : (top, left, bottom, right)
+        Pixels of zeros around the image.
+    row_begin, row_end : int
+        The band of output rows, half open.
+    """
+    channels, height, width = out.shape
+    kh, kw = kernel
+    out_width = window_count(width, kw, stride[1], pads[1], pads[3], dilation[1])
+    values = values.reshape(channels, kh, kw, row_end - row_begin, out_width)
+    for ky, kx, rows, cols, taken, taken_cols in taps(
+        (height, width), kernel, stride, pads, dilation, row_begin, row_end, out_width
+    ):
+        out[:, taken, taken_cols] += values[:, ky, kx, rows, cols]
+
+
+def quick(kernel, stride, dilation, dtype, channels: int, outputs: int, pixels: int) -> bool:
+    """Whether Winograd's product suits a convolution: 3 x 3 in float32, and enough to transform."""
+    plain = kernel == (3, 3) and stride == (1, 1) and dilation == (1, 1) and dtype == np.float32
+    return plain and min(channels, outputs) >= QUICK_CHANNELS and pixels >= QUICK_PIXELS
+
+
+def convolve(weight, x, window, rows, cols: int, out, bias=None, add=False, sign=0, other=None, doubt=0.0, whole=None):
+    """The product of weights with the windows of an image in a band of output rows, in the quickest way.
+
+    Parameters
+    ----------
+    weight : real (m, C, kh * kw)
+        Of any strides.
+    x : real (C, H, W)
+    window : (kernel, stride, pads, dilation)
+    rows, cols : (begin, end), int
+        The band, and pixels of each of its rows.
+    out : real (m, (end - begin) * cols)
+        Written, or with `add` added to.
+    bias : real (m,), optional
+    sign : {0, 1, -1, 2}
+        1, -1, 2: max(weight, 0), min(weight, 0), abs(weight) in the place of `weight`.
+    other : real (C, H, W), optional
+        With `sign` 1 or -1: meets the weights of the opposite sign; the two are added.
+    doubt, whole : as in `_kernels.winograd`
+        Without effect where no transforms can spoil a result.
+
+    Returns
+    -------
+    out
+    """
+    kernel, stride, pads, dilation = window
+    if quick(kernel, stride, dilation, x.dtype, len(x), len(weight), (rows[1] - rows[0]) * cols):
+        return _kernels.winograd(weight, x, pads, rows, cols, out, bias, add, sign, other, doubt, whole)
+    _kernels.convolve(weight, x, *window, rows, cols, out, bias, add, sign)
+    if other is not None:
+        _kernels.convolve(weight, other, *window, rows, cols, out, None, True, -sign)
+    return out
+
+
+def bands(rows: int, bytes_per_row: int, budget: int) -> list[tuple[int, int]]:
+    """Half-open bands of rows that fit the budget of bytes, at least one row each, the first largest."""
+    step = max(1, budget // max(1, bytes_per_row))
+    return [(begin, min(begin + step, rows)) for begin in range(0, rows, step)]
+
+
+def coverage(length: int, out: int, size: int, stride: int, before: int, dilation: int, dtype) -> np.ndarray:
+    """Which of `length` inputs each of `out` windows covers along one axis: 0 / 1, (out, length)."""
+    covers = np.zeros((out, length), dtype)
+    for k in range(size):
+        outs, ins = reach(length, 0, out, k * dilation - before, stride)
+        covers[np.arange(out)[outs], np.arange(length)[ins]] = 1
+    return covers
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which inputs (H, W) the windows of a convolution or a pool cover; padding is not among them.
+
+    Attributes
+    ----------
+    rows, cols : real (oh, H), (ow, W)
+        0 / 1 along each axis.
+    """
+
+    rows: np.ndarray
+    cols: np.ndarray
+
+    @classmethod
+    def of(cls, layer, x: np.ndarray, y: np.ndarray) -> Windows:
+        """Those of a layer from x (..., H, W) to y (..., oh, ow); without a kernel, one window sees the whole of x."""
+        if not hasattr(layer, "kernel"):
+            return cls(*(np.ones((1, length), x.dtype) for length in x.shape[2:]))
+        dilation = getattr(layer, "dilation", (1, 1))
+        return cls(
+            *(
+                coverage(
+                    x.shape[2 + a],
+                    y.shape[2 + a],
+                    layer.kernel[a],
+                    layer.stride[a],
+                    layer.pads[a],
+                    dilation[a],
+                    x.dtype,
+                )
+                for a in (0, 1)
+            )
+        )
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Inputs of each window, (oh, ow)."""
+        return np.outer(self.rows.sum(axis=1), self.cols.sum(axis=1))
+
+    def spread(self, share: np.ndarray) -> np.ndarray:
+        """Each of share (..., oh, ow) given to every input of its window, (..., H, W)."""
+        return self.rows.T @ share @ self.cols
+
+    def sums(self, x: np.ndarray) -> np.ndarray:
+        """Sum of x (..., H, W) over each window, (..., oh, ow)."""
+        return self.rows @ x @ self.cols.T

@@ -1,0 +1,31 @@
+"""coef_ in a file: itself, or integers that come back within half a step of each run's scale."""
+
+import numpy as np
+import pytest
+
+from fvlrp.coefficients import WEIGHTS, restored, stored
+
+
+@pytest.fixture
+def coef():
+    values = np.random.default_rng(0).standard_normal((3, 5 * 7)).astype(np.float32)  # 15 runs of 7: an odd number
+    values[1, :7] = 0
+    return values
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_what_was_stored_comes_back_within_half_a_step(coef, weights):
+    again = restored(stored(coef, weights, 7), weights, coef.shape, 7)
+    assert again.dtype == np.float32 and again.shape == coef.shape and not again[1, :7].any()
+    steps = np.abs(coef).reshape(-1, 7).max(axis=1) / (WEIGHTS[weights] or np.inf)
+    assert (np.abs(again - coef).reshape(-1, 7) <= 0.5001 * steps[:, None]).all()
+
+
+def test_four_bits_take_half_a_byte(coef):
+    assert stored(coef, "int4", 7)["coef"].nbytes == (coef.size + 1) // 2
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_another_number_of_values_is_refused(coef, weights):
+    with pytest.raises(ValueError, match=r"reshape|broadcast"):
+        restored(stored(coef, weights, 7), weights, (4, 35), 7)

@@ -1,0 +1,113 @@
+"""Photographs become a network's input, and heatmaps find their way back; what says how, and what is refused."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fvlrp import Preprocess
+from fvlrp.preprocess import read_description
+
+
+def test_preparing_orders_scales_and_centres_the_channels():
+    image = np.zeros((6, 8, 3), np.uint8)
+    image[..., 0], image[..., 1], image[..., 2] = 255, 51, 0
+    x = Preprocess((6, 8)).prepare(image)
+    assert x.shape == (1, 3, 6, 8) and x.dtype == np.float32
+    np.testing.assert_allclose(x[0, :, 0, 0], [1, 0.2, 0], rtol=1e-6)
+    x = Preprocess((6, 8), order="BGR", high=255, mean=(104, 117, 123), std=(2,)).prepare(image)
+    np.testing.assert_allclose(x[0, :, 3, 5], [-52, -33, 66], rtol=1e-6)
+    np.testing.assert_allclose(Preprocess((6, 8), order="grey").prepare(image)[0, 0, 0, 0], 0.2989 + 0.2 * 0.587)
+
+
+def test_a_grey_photograph_becomes_three_equal_channels():
+    x = Preprocess((5, 5)).prepare(np.full((9, 7), 102, np.uint8))
+    np.testing.assert_allclose(x, np.full((1, 3, 5, 5), 0.4), rtol=1e-6)
+
+
+def test_a_crop_takes_the_middle_after_the_shorter_side_was_resized():
+    image = np.tile(np.linspace(0, 1, 80, dtype=np.float32), (40, 1))
+    x = Preprocess((20, 20), how="crop", resize=20).prepare(image)[0, 0]
+    resized = np.asarray(Image.fromarray(image).resize((40, 20), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(x, resized[:, 10:30])
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (37, 51), (9, 60), (13, 11)])
+@pytest.mark.parametrize("how, resize", [("stretch", None), ("crop", None), ("crop", 30)])
+def test_undoing_keeps_the_sum_of_a_heatmap(shape, how, resize):
+    heatmap = np.random.default_rng(0).normal(size=(2, 24, 20))
+    back = Preprocess((24, 20), how, resize).undo(heatmap, shape)
+    assert back.shape == (2, *shape)
+    np.testing.assert_allclose(back.sum(axis=(1, 2)), heatmap.sum(axis=(1, 2)), rtol=1e-10)
+
+
+def test_a_heatmap_lands_where_the_crop_was_taken():
+    preprocess = Preprocess((10, 10), how="crop", resize=20)
+    marked = np.zeros((40, 80), np.uint8)
+    marked[20:22, 44:46] = 255
+    x = preprocess.prepare(marked)[0, 0].astype(float)
+    back = preprocess.undo(x, (40, 80))
+    assert set(np.argwhere(back == back.max())[0]) <= {20, 21, 44, 45}
+    outside = back.copy()
+    outside[10:30, 30:50] = 0
+    assert not outside.any() and back[10:30, 30:50].sum() > 0
+
+
+def test_what_cannot_be_prepared_is_refused():
+    for options, message in [
+        ({"size": (0, 5)}, "size must be"),
+        ({"size": 224}, "size must be height and width in whole pixels, got (224,)"),
+        ({"size": ("224", "224")}, "size must be height and width in whole pixels"),
+        ({"size": (224.5, 224)}, "size must be height and width in whole pixels"),
+        ({"how": "crop", "resize": "256"}, "resize must be at least 224"),
+        ({"mean": "x"}, "mean must hold 1 or 3 finite numbers, got ('x',)"),
+        ({"std": (1, None, 1)}, "std must hold 1 or 3 finite numbers"),
+        ({"mean": True}, "mean must hold 1 or 3 finite numbers"),
+        ({"how": "squash"}, "how must be one of"),
+        ({"how": "crop", "resize": 100}, "resize must be at least 224"),
+        ({"order": "RBG"}, "order must be one of"),
+        ({"mean": (1, 2)}, "mean must hold 1 or 3"),
+        ({"std": (0,)}, "std must not be zero"),
+        ({"high": 2}, "high must be one of"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Preprocess(**options)
+    with pytest.raises(ValueError, match=r"expected .* 224, 224"):
+        Preprocess().undo(np.zeros((5, 5)), (5, 5))
+
+
+def test_preprocessing_survives_json():
+    preprocess = Preprocess((24, 20), "crop", 30, "BGR", 255, (1, 2.5, 3), (58,))
+    assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
+    with pytest.raises(ValueError, match="no option 'sizes'"):
+        Preprocess.from_dict({"sizes": (1, 2)})
+
+
+def test_the_description_beside_a_model_is_understood(tmp_path):
+    path = tmp_path / "d.json"
+    described = {
+        "input_size": [227, 200],
+        "channel_order": "BGR",
+        "value_range": [0, 255],
+        "mean_rgb": [3, 2, 1],
+        "scale": 0.5,
+        "resize": "shorter side to 256, centre crop 227",
+        "labels": ["tench, Tinca tinca", "crane", "crane", "maillot", "maillot, tank suit"],
+    }
+    path.write_text(json.dumps(described))
+    preprocess, names = read_description(path)
+    assert preprocess == Preprocess((227, 200), "crop", 256, "BGR", 255, (1, 2, 3), (2,))
+    assert names == ["tench", "crane", "crane (2)", "maillot", "maillot, tank suit"]
+    for text, words in (
+        ("{", "Expecting property name"),
+        ("[1]", "expected an object of names and values, got list"),
+        ('{"input_size": 3}', "size must be height and width"),
+        ('{"input_size": [8, 8], "mean": "x"}', "mean must hold 1 or 3 finite numbers"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"d\.json does not describe how to prepare photographs: {words}"):
+            read_description(path)
+    with pytest.raises(FileNotFoundError, match=r"^no file .*none\.json that says how to prepare photographs$"):
+        read_description(tmp_path / "none.json")
