@@ -979,6 +979,8 @@ def dense_alpha_beta(weight, rows, above, below, bias, r, double alpha, double b
     if bias is not None:
         take(bias, "bias", rows.shape, [weight.dtype])
     _sides(("up", "down"), up, down, (r.shape[0], weight.shape[1]), weight.dtype, True)
+    if below is not None and down is None:
+        raise ValueError("down must be an array where below is one: what goes back to inputs <= 0 is added to it")
     cdef ptrdiff_t targets = r.shape[0]
     cdef int status
     kept, lost = np.empty(targets), np.empty(targets)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 
 import numpy as np
 
 from . import _kernels
 from .layers import Conv, Dense
+from .memory import Memory
 from .rules import AlphaBeta, Box, Choice, Flat, Losses, Shares, WSquare, ZPlus, ratio, total
 from .windows import Windows, bands, convolve, reach, scatter
 
@@ -25,20 +25,6 @@ ROWS = 1 << 22  # bytes of a dense layer's weights in one block
 BATCH = 1 << 26  # values of one activation for all targets of a pass; more targets take several passes
 WEAK = 1e-4  # z- = z - z+ is trusted down to this part of z+; below, it is summed from its own terms
 DOUBT = 1e-3  # a sum below this part of what a quick product's transforms may have cancelled is summed from its terms
-
-
-class Memory:
-    """An array that bands use one after the other; fresh pages would cost as much as the arithmetic."""
-
-    def __init__(self, dtype):
-        self._flat = np.empty(0, dtype)
-
-    def take(self, *shape: int) -> np.ndarray:
-        """Uninitialised memory of a shape; the next call takes the same."""
-        size = prod(shape)
-        if self._flat.size < size:
-            self._flat = np.empty(size, self._flat.dtype)
-        return self._flat[:size].reshape(shape)
 
 
 @dataclass
@@ -390,7 +376,7 @@ def _scatter(layer: Conv, weight, sign: int, share, other, out: np.ndarray, rows
     (channels, height, width), (begin, end) = out.shape, rows
     if layer.stride != (1, 1):
         flat = weight.reshape(len(weight), -1).T
-        part = memory.take(len(flat), share[0].size)
+        part = memory.take("columns", len(flat), share[0].size)
         _kernels.product(flat, share.reshape(len(share), -1), part, sign=sign)
         if other is not None:
             _kernels.product(flat, other.reshape(len(share), -1), part, add=True, sign=-sign)

@@ -24,9 +24,11 @@ _inside = threading.local()
 
 
 def _forget() -> None:
-    global _lock
-    _lock = threading.Lock()
+    """In a forked child: of the parent's threads only the one that forked is there."""
+    global _lock, _blas_lock, _blas_depth
+    _lock, _blas_lock = threading.Lock(), threading.Lock()
     _pools.clear()
+    _blas_depth = getattr(_inside, "blas", 0)
 
 
 if hasattr(os, "register_at_fork"):
@@ -99,15 +101,25 @@ def blas_threads(n_jobs: int | None):
     global _blas_depth, _blas_limit
     with _blas_lock:
         if not _blas_depth:
+            _lift()  # a child may have been forked under its parent's limit
             _blas_limit = _controller().limit(limits=count(n_jobs), user_api="blas")
         _blas_depth += 1
+        _inside.blas = getattr(_inside, "blas", 0) + 1
     try:
         yield
     finally:
         with _blas_lock:
             _blas_depth -= 1
+            _inside.blas -= 1
             if not _blas_depth:
-                _blas_limit.restore_original_limits()
+                _lift()
+
+
+def _lift() -> None:
+    global _blas_limit
+    if _blas_limit is not None:
+        _blas_limit.restore_original_limits()
+        _blas_limit = None
 
 
 @cache

@@ -222,6 +222,9 @@ def test_dense_kernels_refuse_what_does_not_fit(real):
             _kernels.dense_back(weight, np.array(rows), shares, shares, np.ones((1, 5), real))
     with pytest.raises(ValueError, match=r"above must have shape \(5\)"):
         _kernels.dense_sums(weight, np.array([0]), x[:4])
+    one = np.ones((1, 3), real)
+    with pytest.raises(ValueError, match="down must be an array where below is one"):
+        _kernels.dense_alpha_beta(weight, np.arange(3), weight[0], weight[0], None, one, 2, 1, np.ones((1, 5), real))
     with pytest.raises(ValueError, match="up must have shape"):
         _kernels.dense_back(weight, np.array([0, 1]), shares, shares, np.ones((2, 5), real))
     with pytest.raises(TypeError, match=r"up must be an array of float.*, got NoneType"):

@@ -5,7 +5,8 @@ import pytest
 
 from fvlrp import _kernels
 from fvlrp.layers import Conv
-from fvlrp.linear import Memory, _scatter
+from fvlrp.linear import _scatter
+from fvlrp.memory import Memory
 from fvlrp.reference import columns
 from fvlrp.windows import scatter, window_count
 

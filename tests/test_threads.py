@@ -10,6 +10,7 @@ from functools import partial
 import joblib
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from fvlrp import _kernels, threads
 
@@ -171,14 +172,14 @@ def squares(n):
     return threads.run([partial(pow, i, 2) for i in range(n)], 2)
 
 
-def forked():
-    """Process id of a child that runs tasks and exits with 0 if all went well."""
+def forked(check=lambda: squares(5) == [0, 1, 4, 9, 16]):
+    """Process id of a child that exits with 0 if its check holds: by default, that it runs tasks."""
     child = os.fork()
     if child:
         return child
     code = 1
     try:
-        code = 0 if squares(5) == [0, 1, 4, 9, 16] else 2
+        code = 0 if check() else 2
     finally:
         os._exit(code)
 
@@ -212,6 +213,39 @@ def test_a_child_forked_while_another_thread_starts_workers_runs_too():
     with threads._lock:
         child = forked()
     assert exit_code(child) == 0
+
+
+def blas_counts():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_forked_under_a_limit_of_another_thread_sets_and_lifts_its_own():
+    """The thread that would lift the parent's limit does not exist in the child."""
+    np.ones((2, 2)) @ np.ones((2, 2))
+    entered, leave = threading.Event(), threading.Event()
+
+    def limit():
+        with threads.blas_threads(1):
+            entered.set()
+            leave.wait(60)
+
+    def check():
+        with threads.blas_threads(1):
+            limited = set(blas_counts()) == {1}
+        return limited and blas_counts() == before
+
+    with threadpool_limits(2, "blas"):
+        before = blas_counts()
+        other = threading.Thread(target=limit)
+        other.start()
+        entered.wait(60)
+        child = forked(check)
+        code = exit_code(child)
+        leave.set()
+        other.join()
+        assert code == 0 and blas_counts() == before
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
