@@ -711,9 +711,22 @@ def run_info(args) -> int:
         value["model"] = {"name": args.model, **models.load(args.model).describe()}
     flat = {**value, **value["model"]} if args.model else value
     flat = {name: item for name, item in flat.items() if name != "model"}
-    text = "\n".join(f"{name}: {json.dumps(item)}" for name, item in flat.items())
-    _result(args, value, text)
+    _result(args, value, "\n".join(f"{name}: {_readable(item)}" for name, item in flat.items()))
     return OK
+
+
+def _readable(item, inner: bool = False) -> str:
+    """What `info` knows of one thing, for the eye: long lists by their ends, tables a line each."""
+    if isinstance(item, dict):
+        return ", ".join(f"{name} {_readable(value, True)}" for name, value in item.items())
+    if not isinstance(item, list | tuple):
+        return "none" if item is None else str(item)
+    if item and isinstance(item[0], dict):
+        return "".join(f"\n  {'  '.join(_readable(value, True) for value in row.values())}" for row in item)
+    if len(item) > 24:
+        item = [f"{len(item)} of them: {item[0]}", *item[1:3], "...", item[-1]]
+    listed = ", ".join(_readable(value, True) for value in item)
+    return f"({listed})" if inner else listed
 
 
 def run_bench(args) -> int:

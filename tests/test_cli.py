@@ -395,6 +395,13 @@ def test_info_describes_the_packaged_model(capsys):
     assert value["instruction sets"]["in use"] in value["instruction sets"]["available"]
 
 
+def test_info_reads_well_however_many_classes_there_are(capsys, data):
+    code, text, _ = run(capsys, "info", data / "cnn" / "squeezenet_v1.1.onnx")
+    assert code == 0 and max(map(len, text.splitlines())) < 200
+    assert "classes: 1000 of them: tench, goldfish, great white shark, ..., toilet tissue" in text
+    assert "\n  conv1  conv  (64, 113, 113)\n" in text
+
+
 def test_demo_explains_the_users_own_photographs(capsys, photographs, tmp_path):
     code, text, err = run(capsys, "demo", photographs[0], "--out", tmp_path / "demo", "--json")
     assert code == 0
