@@ -118,6 +118,7 @@ def test_one_column_of_labels_stays_a_column(pieces):
         (["brick", "grass", "gravel"], ["brick", "grass", "gravel"]),
         ([7, 2, 5], [2, 5, 7]),
         ([True, False, True], [False, True]),
+        ([1.5, 0.5, 2.5], [0.5, 1.5, 2.5]),
     ],
 )
 def test_labels_of_any_kind_can_be_predicted_saved_and_explained(pieces, tmp_path, values, classes):
@@ -174,6 +175,7 @@ def test_class_names_follow_the_sorted_labels_or_the_columns():
         ([[1, 1], [1, 0], [-1, 1]], None, "class 1 needs both examples and counter-examples"),
         ([[1, 0], [0], [1, 1]], None, "labels must be one per image, or rows of one length"),
         ([None, 1, 2], None, "labels must be names, numbers or bools, got"),
+        ([b"a", b"b", b"a"], None, "labels must be names, numbers or bools, got .*b'a'"),
         (["a", "b", "a"], 2, "class_names must be a sequence of names, got 2"),
         (["a", "b", "a"], "xy", "class_names must be a sequence of names, got 'xy'"),
         (["a", "b", "a"], ["x"], r"class_names must name the 2 classes .*, got 1 names"),
