@@ -152,6 +152,8 @@ def test_threads_change_nothing_and_leave_blas_as_it_was(net, photographs):
 def test_what_does_not_fit_together_is_refused_by_name(net):
     with pytest.raises(ValueError, match="4 outputs, got 3"):
         ConvNet(net.nodes, (3, 24, 20), ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"classes must be different names, got .*'crane'.* 2 times"):
+        ConvNet(net.nodes, (3, 24, 20), ["kite", "crane", "hen", "crane"])
     with pytest.raises(ValueError, match="layer 'conv1' does not fit"):
         ConvNet(net.nodes, (1, 24, 20))
     with pytest.raises(ValueError, match="one score per class"):
@@ -177,6 +179,12 @@ def test_a_saved_network_is_the_very_same_network(net, tmp_path, photographs):
     first = path.read_bytes()
     loaded.save(path)
     assert path.read_bytes() == first
+
+
+def test_names_of_classes_may_be_objects(net, tmp_path):
+    named = ConvNet(net.nodes, (3, 24, 20), np.array(["kite", "crane", "hen", "cock"], dtype=object))
+    named.save(tmp_path / "n.fvlrp")
+    assert fvlrp.load(tmp_path / "n.fvlrp").classes_.tolist() == ["kite", "crane", "hen", "cock"]
 
 
 def test_every_kind_of_layer_has_a_name_for_files(net):
