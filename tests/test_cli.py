@@ -345,6 +345,16 @@ def test_a_reader_that_has_gone_is_no_traceback(model):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="streams are closed between fork and exec")
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_streams_are_no_trouble(photographs, model, tmp_path, closed):
+    command = [sys.executable, "-m", "fvlrp.cli", "explain", photographs[0], "--model", model, "--out", tmp_path]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    done = subprocess.run([*command, "--json"], **streams, text=True, check=False, preexec_fn=lambda: os.close(closed))
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert closed == 1 or len(json.loads(done.stdout)["results"]) == 1
+
+
 def test_train_on_a_folder_per_class_then_evaluate(capsys, tmp_path, textures):
     for i, (picture, name) in enumerate(zip(*textures(4, seed=2), strict=True)):
         (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
