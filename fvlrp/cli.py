@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -396,9 +396,10 @@ def _explained(explanations: Sequence, photo, base: Path, formats: list[str], ar
     from . import figures, render
 
     written = []
-    for ex in explanations:
+    names = _numbered(f"{base}_{_plain(ex.target)}_{_plain(ex.depth)}" for ex in explanations)
+    for ex, name in zip(explanations, names, strict=True):
         for suffix in formats:
-            path = Path(f"{base}_{_plain(ex.target)}_{_plain(ex.depth)}.{suffix}")
+            path = Path(f"{name}.{suffix}")
             ex.save(path, **({"cmap": args.cmap, "bar": args.bar} if suffix == "png" else {}))
             written.append(str(path))
     if args.sheet:
@@ -472,12 +473,16 @@ def _plain(name) -> str:
 
 def _stems(photos: Sequence[str]) -> list[str]:
     """A name for the results of each photograph; those of one name in several folders are numbered."""
-    stems: dict[str, None] = {}
-    for photo in photos:
-        stem = _plain(Path(photo).stem)
-        numbered = (f"{stem}-{number}" for number in count(2))
-        stems[stem if stem not in stems else next(name for name in numbered if name not in stems)] = None
-    return list(stems)
+    return _numbered(_plain(Path(photo).stem) for photo in photos)
+
+
+def _numbered(names: Iterable[str]) -> list[str]:
+    """Names with a number behind those that came before."""
+    unique: dict[str, None] = {}
+    for name in names:
+        numbered = (f"{name}-{number}" for number in count(2))
+        unique[name if name not in unique else next(other for other in numbered if other not in unique)] = None
+    return list(unique)
 
 
 # ---- demo ------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvlrp import ConvNet, cli, models
+from fvlrp import ConvNet, FisherVectorClassifier, cli, files, models
 from fvlrp.graph import Node
 from fvlrp.layers import Conv, Flatten, GlobalAveragePool, ReLU
 from fvlrp.rules import Box, ConvRules, Epsilon, Gamma, WSquare
@@ -261,6 +261,19 @@ def test_warnings_are_one_line(capsys, photographs, model, monkeypatch):
 
     monkeypatch.setattr(cli, "run_info", lambda args: warnings.warn("look out", stacklevel=1) or 0)
     assert run(capsys, "info")[2] == "fvlrp: look out\n"
+
+
+def test_classes_that_differ_in_a_sign_do_not_overwrite_each_other(capsys, photographs, textures, tmp_path):
+    images, labels = textures(2, seed=4)
+    spelled = {"brick": "a b", "grass": "a/b", "gravel": "a_b"}
+    clf = FisherVectorClassifier(n_components=4, n_pca=8).fit(images, [spelled[label] for label in labels])
+    clf.save(tmp_path / "m.fvlrp")
+    args = ["--model", tmp_path / "m.fvlrp", "--target", "all", "--format", "npz", "--out", tmp_path / "o", "--json"]
+    _, text, _ = run(capsys, "explain", photographs[0], *args)
+    (result,) = json.loads(text)["results"]
+    assert len(set(result["files"])) == 3
+    for path, explanation in zip(result["files"], result["explanations"], strict=True):
+        assert files.load_arrays(path)[0]["target"] == explanation["target"]
 
 
 def test_names_of_results_are_never_the_same():
