@@ -469,3 +469,5 @@ def test_a_report_is_one_file_that_needs_no_other(capsys, photographs, model, tm
     assert text.count("data:image/png;base64,") == 1 + 4
     assert "absorbed_pool" in text and "&lt;photo&gt;" in text
     assert "http" not in text and "<script" not in text
+    stages = re.findall("<tr><td>(.*?)</td>", text)
+    assert stages[0] == "score" and stages[-2:] == ["rounding", "heatmap"] and "zero_bin" in stages[:-2]
