@@ -726,7 +726,7 @@ def run_info(args) -> int:
         value["model"] = {"name": args.model, **models.load(args.model).describe()}
     flat = {**value, **value["model"]} if args.model else value
     flat = {name: item for name, item in flat.items() if name != "model"}
-    text = "\n".join(f"{name}: {json.dumps(item)}" for name, item in flat.items())
+    text = "\n".join(f"{name}: {json.dumps(item, ensure_ascii=False)}" for name, item in flat.items())
     _result(args, value, text)
     return OK
 

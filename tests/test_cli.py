@@ -1,5 +1,6 @@
 """The command line: results on stdout, exit codes, batches that go on and runs that resume."""
 
+import copy
 import json
 import os
 import re
@@ -416,6 +417,14 @@ def test_info_describes_the_packaged_model(capsys):
     assert code == 0
     assert value["model"]["dimensions"] == 327680 and len(value["model"]["classes"]) == 20
     assert value["instruction sets"]["in use"] in value["instruction sets"]["available"]
+
+
+def test_info_spells_classes_as_they_are(capsys, plain, tmp_path):
+    clf = copy.copy(plain)
+    clf.classes_ = np.array(["Mauer", "größer", "猫"])
+    clf.save(tmp_path / "m.fvlrp")
+    assert 'classes: ["Mauer", "größer", "猫"]' in run(capsys, "info", tmp_path / "m.fvlrp")[1]
+    assert json.loads(run(capsys, "info", tmp_path / "m.fvlrp", "--json")[1])["model"]["classes"][2] == "猫"
 
 
 def test_demo_explains_the_users_own_photographs(capsys, photographs, tmp_path):
