@@ -505,6 +505,8 @@ def choose_c(gram: np.ndarray, signs: np.ndarray, random, copies: int = 1, folds
         scores = np.zeros(signs.shape)
         for f in range(folds):
             out = np.flatnonzero(fold == f)
+            if not len(out):  # fewer images than folds
+                continue
             for column in range(signs.shape[1]):
                 used = np.flatnonzero((fold != f) & (signs[:, column] != 0))
                 if len(np.unique(signs[used, column])) < 2:

@@ -413,6 +413,13 @@ def test_c_is_chosen_among_the_training_images(rng):
     assert choose_c(copies @ copies.T / 2, np.concatenate([signs, signs]), np.random.RandomState(0), copies=2) <= 7.8
 
 
+@pytest.mark.parametrize("n", [2, 3, 4, 6])
+def test_c_is_chosen_among_fewer_images_than_folds(rng, n):
+    signs = np.where(np.arange(n) % 2, 1, -1)[:, None]
+    x = rng.standard_normal((n, 5))
+    assert 1.6 <= choose_c(x @ x.T, signs, np.random.RandomState(0)) <= 7.8
+
+
 def test_uncentering_keeps_the_scores(centred, photo):
     moved = copy.deepcopy(centred)
     assert moved.uncenter() is moved
