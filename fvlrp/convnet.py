@@ -93,13 +93,18 @@ class ConvNet(Decisions):
         """Shape of every node's output, without the batch axis."""
         if not self.nodes:
             raise ValueError("nodes must hold at least one layer, got none")
+        taken = {"input"}  # the depth of the pixels
+        for name in self.layers:
+            if not isinstance(name, str) or name in taken:  # a depth would be the first of those of its name
+                raise ValueError(f"layers must have names of their own, strings other than 'input', got {name!r}")
+            taken.add(name)
         shapes: list[tuple] = []
         for i, node in enumerate(self.nodes):
             if not all(INPUT <= k < i for k in node.inputs):
                 raise ValueError(f"layer {node.name!r} must come after those it reads, {node.inputs}")
             try:
                 shapes.append(node.layer.out_shape(*(input_shape if k == INPUT else shapes[k] for k in node.inputs)))
-            except (ValueError, TypeError, IndexError) as error:
+            except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:  # the last of a stride of 0
                 raise ValueError(f"layer {node.name!r} does not fit what it reads: {error}") from error
         if len(shapes[-1]) != 1:
             raise ValueError(f"the network must end in one score per class, it ends in an array of {shapes[-1]}")
