@@ -17,7 +17,7 @@ from fvlrp.graph import KINDS, Node
 from fvlrp.layers import LRN, Add, Affine, Clip, Concat, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Pad, ReLU
 from fvlrp.threads import blas_threads
 
-needs_data = pytest.mark.skipif("FVLRP_DATA" not in os.environ, reason="set FVLRP_DATA to the folder with cnn/*.onnx")
+needs_data = pytest.mark.skipif(not os.environ.get("FVLRP_DATA"), reason="set FVLRP_DATA to the folder with cnn/*.onnx")
 
 
 def node(name, layer, *inputs):
