@@ -137,6 +137,11 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
     # ---- training ----
 
     def fit(self, images, labels, class_names=None):

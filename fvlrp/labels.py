@@ -31,7 +31,10 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
         signs = array.astype(np.int8) if (array == -1).any() else np.where(array == 1, 1, -1).astype(np.int8)
         for name, column in zip(names, signs.T, strict=True):
             if not (column == 1).any() or not (column == -1).any():
-                raise ValueError(f"class {name} needs both examples and counter-examples among the images")
+                raise ValueError(
+                    f"labels of class {name} must hold examples (1) and counter-examples (-1, or 0 without any -1), "
+                    f"got only {np.unique(column).tolist()}: leave its column out"
+                )
         return signs, names, True
     if array.ndim != 1:
         raise ValueError(f"labels must have shape (n,) or (n, n_classes), got {array.shape}")

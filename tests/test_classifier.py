@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.svm import SVC
+from sklearn.utils import get_tags
 
 from fvlrp import FisherVectorClassifier, load, reference
 from fvlrp.classifier import choose_c
@@ -171,8 +172,8 @@ def test_class_names_follow_the_sorted_labels_or_the_columns():
         (np.zeros((3, 2, 2)), None, r"shape \(n,\) or \(n, n_classes\), got \(3, 2, 2\)"),
         ([[1, 2], [0, 1], [1, 0]], None, "hold 1, 0 or -1 only, got .*2"),
         ([[1, np.nan], [0, 1], [1, 0]], None, "hold 1, 0 or -1 only"),
-        ([[1, -1], [1, -1], [-1, -1]], ["cat", "dog"], "class dog needs both examples and counter-examples"),
-        ([[1, 1], [1, 0], [-1, 1]], None, "class 1 needs both examples and counter-examples"),
+        ([[1, -1], [1, -1], [-1, -1]], ["cat", "dog"], r"class dog must hold .*, got only \[-1\]: leave its"),
+        ([[1, 1], [1, 0], [-1, 1]], None, r"class 1 must hold examples .*, got only \[0, 1\]"),
         ([[1, 0], [0], [1, 1]], None, "labels must be one per image, or rows of one length"),
         ([None, 1, 2], None, "labels must be names, numbers or bools, got"),
         ([b"a", b"b", b"a"], None, "labels must be names, numbers or bools, got .*b'a'"),
@@ -294,6 +295,10 @@ def test_an_interrupted_fit_leaves_the_model_alone(pieces, monkeypatch, stage):
 
 
 # ---- parameters ----
+
+
+def test_scikit_learn_is_told_of_matrices_of_labels():
+    assert get_tags(FisherVectorClassifier()).classifier_tags.multi_label
 
 
 def test_an_estimator_can_be_cloned_and_set(plain):
