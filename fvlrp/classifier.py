@@ -137,6 +137,11 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
     # ---- training ----
 
     def fit(self, images, labels, class_names=None):
@@ -210,16 +215,9 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
             raise ValueError(f"max_height must be a positive whole number of rows or None, got {self.max_height!r}")
 
     def _sift(self) -> DenseSIFT:
-        return DenseSIFT(
-            bin_sizes=self.bin_sizes,
-            step=self.step,
-            magnif=self.magnif,
-            window=self.window,
-            window_size=self.window_size,
-            contrast_threshold=self.contrast_threshold,
-            quantize=self.quantize,
-            angles=self.angles,
-        )
+        names = ("bin_sizes", "step", "magnif", "window", "window_size", "contrast_threshold", "quantize", "angles")
+        # In Python's types, as a loaded model has them: a float32 would set the precision of what is computed from it.
+        return DenseSIFT(**dict(zip(names, self._values(names), strict=True)))
 
     def _fisher(self) -> Fisher:
         return Fisher(
@@ -418,8 +416,9 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
         }
 
     def _lasting(self) -> dict:
-        """Parameters that belong to the model, not to one use of it."""
-        return {k: v for k, v in self.get_params().items() if k not in ("n_jobs", "verbose", "random_state")}
+        """Parameters that belong to the model, not to one use of it, in the types that JSON holds."""
+        values = {k: _frozen(v) for k, v in self.get_params().items() if k not in ("n_jobs", "verbose", "random_state")}
+        return {**values, "bin_sizes": self._sift().bin_sizes}  # one number stands for a sequence of one
 
     def save(self, path, weights: str = "float32") -> None:
         """Write the model to `path`, exactly that name, atomically and byte for byte reproducible.
@@ -439,7 +438,7 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
         self._fitted()  # refuses parameters that what was learned does not have
         header = {
             "parameters": self._lasting(),
-            "random_state": self.random_state if isinstance(self.random_state, int) else None,
+            "random_state": int(self.random_state) if whole(self.random_state) else None,
             "weights": weights,
             "multilabel": bool(self.multilabel_),
             "C": self.C_,
@@ -490,6 +489,8 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
 
 
 def _frozen(value):
+    if isinstance(value, np.generic):
+        return value.item()
     return tuple(map(_frozen, value)) if np.iterable(value) and not isinstance(value, str) else value
 
 
@@ -509,6 +510,8 @@ def choose_c(gram: np.ndarray, signs: np.ndarray, random, copies: int = 1, folds
         scores = np.zeros(signs.shape)
         for f in range(folds):
             out = np.flatnonzero(fold == f)
+            if not len(out):  # fewer images than folds
+                continue
             for column in range(signs.shape[1]):
                 used = np.flatnonzero((fold != f) & (signs[:, column] != 0))
                 if len(np.unique(signs[used, column])) < 2:

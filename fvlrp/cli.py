@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -22,6 +22,8 @@ from .progress import Progress
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 CMAPS = ("paper", "safe", "grey")
+PHOTO = "photographs: files of any format that Pillow reads"
+MODEL = "model file (.fvlrp or .onnx) or the name of one inside the package"
 RULES = (
     "such as epsilon_pool=1; for a network a preset (composite), a rule for all layers (epsilon:0.1), or LAYER=RULE for"
     " a layer or a kind of layers (conv1=wsquare, conv=flat); again for more"
@@ -35,6 +37,8 @@ class UsageError(ValueError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 something failed, 2 wrong usage, 130 interrupted."""
     if argv is None:
+        # Closed streams are None: progress would go to stdout instead of stderr, and stdout could not be flushed.
+        sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not fit the terminal's encoding
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -60,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"fvlrp: {error}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def _nowhere():
+    """A stream whose text is lost."""
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _warned(message, *_) -> None:
@@ -100,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     retrain.add_argument("--no-mirror", action="store_true", help="do not train on mirrored photographs")
 
     explain = _command(commands, "explain", run_explain, "explain photographs: heatmaps as PNG and numbers as .npz")
-    explain.add_argument("photo", nargs="+")
+    explain.add_argument("photo", nargs="+", help=PHOTO)
     _model(explain)
     explain.add_argument("--target", default="top", help='classes, comma-separated; "top" (default) or "all"')
     explain.add_argument("--depth", help='depths, comma-separated, or "all" (default: "bin", a network\'s "input")')
@@ -116,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare = _command(
         commands, "compare", run_compare, "one sheet of several models' heatmaps, as the paper's Figure 1"
     )
-    compare.add_argument("photo", nargs="+")
+    compare.add_argument("photo", nargs="+", help=PHOTO)
     _model(compare, several=True)
     compare.add_argument("--target", default="top", help='one class for all photographs, or "top" of the first model')
     compare.add_argument("--out", default="fvlrp-compare.png", help="picture to write (default: %(default)s)")
@@ -130,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     flip = _command(
         commands, "flip", run_flip, "destroy photographs in a heatmap's order: how fast does the score fall"
     )
-    flip.add_argument("photo", nargs="+")
+    flip.add_argument("photo", nargs="+", help=PHOTO)
     _model(flip)
     flip.add_argument("--target", default="top", help='class to explain, or "top" (default) of each photograph')
     flip.add_argument("--depth", default="", help='depths, comma-separated, or "all" (default: coarse to fine)')
@@ -141,10 +150,10 @@ def build_parser() -> argparse.ArgumentParser:
     report = _command(
         commands, "report", run_report, "one HTML file of photographs, heatmaps and ledgers, for offline use"
     )
-    report.add_argument("photo", nargs="+")
+    report.add_argument("photo", nargs="+", help=PHOTO)
     _model(report)
     report.add_argument("--target", default="top", help='classes, comma-separated; "top" (default) of each photograph')
-    report.add_argument("--depth", default="", help="depths, comma-separated (default: coarse to fine)")
+    report.add_argument("--depth", default="", help='depths, comma-separated, or "all" (default: coarse to fine)')
     report.add_argument("--out", default="fvlrp-report.html", help="file to write (default: %(default)s)")
     report.add_argument("--cmap", choices=CMAPS, default="paper", help="colour map (default: %(default)s)")
 
@@ -167,8 +176,9 @@ def _command(commands, name: str, run: Callable, help: str) -> argparse.Argument
 
 
 def _model(command, several: bool = False) -> None:
-    how = {"action": "append", "help": "model file or name; again for another (default: voc20)"}
-    command.add_argument("--model", **(how if several else {"default": "voc20", "help": "model file or name"}))
+    how = {"action": "append"} if several else {"default": "voc20"}
+    again = "; again for another" if several else ""
+    command.add_argument("--model", **how, help=f"{MODEL}{again} (default: voc20)")
 
 
 def _number_of(kind: type, low: float, what: str) -> Callable[[str], float]:
@@ -386,9 +396,10 @@ def _explained(explanations: Sequence, photo, base: Path, formats: list[str], ar
     from . import figures, render
 
     written = []
-    for ex in explanations:
+    names = _numbered(f"{base}_{_plain(ex.target)}_{_plain(ex.depth)}" for ex in explanations)
+    for ex, name in zip(explanations, names, strict=True):
         for suffix in formats:
-            path = Path(f"{base}_{_plain(ex.target)}_{_plain(ex.depth)}.{suffix}")
+            path = Path(f"{name}.{suffix}")
             ex.save(path, **({"cmap": args.cmap, "bar": args.bar} if suffix == "png" else {}))
             written.append(str(path))
     if args.sheet:
@@ -462,12 +473,16 @@ def _plain(name) -> str:
 
 def _stems(photos: Sequence[str]) -> list[str]:
     """A name for the results of each photograph; those of one name in several folders are numbered."""
-    stems: dict[str, None] = {}
-    for photo in photos:
-        stem = _plain(Path(photo).stem)
-        numbered = (f"{stem}-{number}" for number in count(2))
-        stems[stem if stem not in stems else next(name for name in numbered if name not in stems)] = None
-    return list(stems)
+    return _numbered(_plain(Path(photo).stem) for photo in photos)
+
+
+def _numbered(names: Iterable[str]) -> list[str]:
+    """Names with a number behind those that came before."""
+    unique: dict[str, None] = {}
+    for name in names:
+        numbered = (f"{name}-{number}" for number in count(2))
+        unique[name if name not in unique else next(other for other in numbered if other not in unique)] = None
+    return list(unique)
 
 
 # ---- demo ------------------------------------------------------------------------------------------------------------

@@ -66,8 +66,14 @@ class ConvNet(Decisions):
         self.shapes = self._shapes((self.input_shape[0], *self.preprocess.size))
         n_classes = self.shapes[-1][0]
         self.classes_ = np.arange(n_classes) if classes is None else np.asarray(classes)
+        if self.classes_.dtype == object:  # what pandas holds strings in; a model file takes none
+            self.classes_ = np.array(self.classes_.tolist())
         if self.classes_.shape != (n_classes,):
             raise ValueError(f"classes must name the network's {n_classes} outputs, got {self.classes_.size} names")
+        names, counts = np.unique(self.classes_, return_counts=True)
+        if len(names) < n_classes:  # a target would be the first of those of its name
+            twice = names[counts.argmax()].item()
+            raise ValueError(f"classes must be different names, got {twice!r} {counts.max()} times")
         self.multilabel_, self.n_jobs, self.verbose = bool(multilabel), n_jobs, verbose
 
     def _preprocess(self, preprocess) -> Preprocess:
@@ -87,13 +93,18 @@ class ConvNet(Decisions):
         """Shape of every node's output, without the batch axis."""
         if not self.nodes:
             raise ValueError("nodes must hold at least one layer, got none")
+        taken = {"input"}  # the depth of the pixels
+        for name in self.layers:
+            if not isinstance(name, str) or name in taken:  # a depth would be the first of those of its name
+                raise ValueError(f"layers must have names of their own, strings other than 'input', got {name!r}")
+            taken.add(name)
         shapes: list[tuple] = []
         for i, node in enumerate(self.nodes):
             if not all(INPUT <= k < i for k in node.inputs):
                 raise ValueError(f"layer {node.name!r} must come after those it reads, {node.inputs}")
             try:
                 shapes.append(node.layer.out_shape(*(input_shape if k == INPUT else shapes[k] for k in node.inputs)))
-            except (ValueError, TypeError, IndexError) as error:
+            except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:  # the last of a stride of 0
                 raise ValueError(f"layer {node.name!r} does not fit what it reads: {error}") from error
         if len(shapes[-1]) != 1:
             raise ValueError(f"the network must end in one score per class, it ends in an array of {shapes[-1]}")
@@ -110,7 +121,7 @@ class ConvNet(Decisions):
             How photographs are prepared, or a JSON file that says so and may name the classes, too. None: RGB in 0..1
             resized to the network's input.
         classes : sequence, optional
-            Names of the classes; None: those of the JSON file, or 0, 1, ...
+            Different names of the classes; None: those of the JSON file (repeated ones numbered), or 0, 1, ...
         **options
             multilabel, n_jobs, verbose.
 

@@ -354,6 +354,8 @@ def _area(hits: np.ndarray, best: np.ndarray) -> float:
 
 
 def _checked_heatmap(heatmap: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
+    if hasattr(heatmap, "heatmap"):
+        raise ValueError("heatmap is an Explanation; expected its array: explanation.heatmap")
     heatmap = np.asarray(heatmap, dtype=np.float64)
     if heatmap.ndim != 2 or heatmap.size == 0 or (shape is not None and heatmap.shape != shape):
         expected = "(H, W)" if shape is None else f"{shape}, the image's own"

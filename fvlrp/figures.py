@@ -70,7 +70,7 @@ def sheet(
     images : sequence of paths, PIL images or arrays
         A row each.
     targets : sequence
-        The class to explain in each image: one for all models, or a tuple of one for each.
+        The class to explain in each image: one for all models, or a tuple or list of one for each.
     names : sequence of str, optional
         Titles of the models.
     scale : as `render.colour` takes it
@@ -94,9 +94,12 @@ def sheet(
         names = [type(model).__name__ for model in models]
     if len(names) != len(models):
         raise ValueError(f"names must title every model: {len(models)} models, {len(names)} names")
+    targets = [tuple(t) if isinstance(t, list | np.ndarray) and np.ndim(t) else t for t in targets]
     for target in targets:
         if isinstance(target, tuple) and len(target) != len(models):
             raise ValueError(f"targets must hold one class per model: {len(models)} models, got {target!r}")
+        for model, own in zip(models, _each(target, models), strict=True):
+            model.menu.check(own)  # all of them before any work
     rows = [
         sheet_row([naming(images, i, model.trace) for model in models], target, cmap, scale)
         for i, target in enumerate(targets)
@@ -104,12 +107,17 @@ def sheet(
     return sheet_of(rows, names, cmap, height)
 
 
+def _each(target, models: Sequence) -> tuple:
+    """The class to explain of every model: `target`, or its own of a tuple."""
+    return target if isinstance(target, tuple) else (target,) * len(models)
+
+
 def sheet_row(
     traces: Sequence[Trace], target, cmap: str = "paper", scale: str | float | None = "99.5%"
 ) -> list[render.Panel]:
     """A row of `sheet`: one photograph, traced by every model."""
     row = []
-    for trace, name in zip(traces, target if isinstance(target, tuple) else (target,) * len(traces), strict=True):
+    for trace, name in zip(traces, _each(target, traces), strict=True):
         high, low = trace.explain(name, trace.figure_depths)
         row += [
             render.Panel(high.image, f"{high.target} {high.score:+.2f}"),

@@ -437,7 +437,18 @@ class FisherStack:
 
     def grey(self, image) -> np.ndarray:
         """Image in, grey float32 of working size out; it may be smaller than the input (see `max_height`)."""
-        return images.grey(image, self.max_height)
+        grey = images.grey(image, self.max_height)
+        if grey.shape[0] == self.max_height and not self.sift.geometry(*grey.shape).n:
+            height, width = images.load(image).shape[:2]
+            if height > self.max_height:  # else what is computed from it says that it is too small
+                sizes = self.sift.bin_sizes
+                side = Geometry.smallest_side(sizes)
+                raise ValueError(
+                    f"image of {height} x {width} pixels is too small once max_height={self.max_height} makes it "
+                    f"{grey.shape[0]} x {grey.shape[1]}: bin_sizes={sizes} need at least {side} x {side}; "
+                    "raise max_height or choose smaller bin_sizes"
+                )
+        return grey
 
     def encode(self, image, dtype=np.float32, mirror: bool = False, n_jobs=None) -> np.ndarray:
         """The improved Fisher vector of an image, float64 (cells * 2 K D,)."""

@@ -288,7 +288,7 @@ def _in_range(values: np.ndarray, name: str) -> np.ndarray:
         return values
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
-    if values.dtype == np.uint16:
+    if values.dtype.newbyteorder("=") == np.uint16:  # files of 16 bits are often stored big-endian
         return np.divide(values, 65535, dtype=np.float32)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"{name} has dtype {values.dtype}; expected bool, uint8, uint16 or float")

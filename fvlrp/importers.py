@@ -53,6 +53,8 @@ def read(path, size: tuple[int, int]) -> tuple[list[Node], tuple]:
     """
     name = os.fspath(path)
     model = _parsed(name)
+    if not model.HasField("graph"):  # such as an empty file, which is a message without fields
+        raise ValueError(f"{name} is not an ONNX file, or it is damaged: it has no graph")
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < OLDEST_OPSET:
         raise ValueError(f"{name} uses ONNX opset {opset}; expected {OLDEST_OPSET} or later: convert it with onnx")
@@ -70,7 +72,7 @@ def _parsed(name: str):
     if not os.path.isfile(name):
         raise FileNotFoundError(f"no ONNX file {name}")
     try:
-        return onnx.load(name)
+        return onnx.load(name, format="protobuf")  # whatever the name ends in
     except OSError:
         raise
     except onnx.checker.ValidationError as error:  # how onnx reports weights missing from beside the file

@@ -20,7 +20,7 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
         raise ValueError("labels must be one per image, or rows of one length with a column per class") from None
     if array.ndim == 0 or len(array) != n:
         raise ValueError(f"labels must have one row per image: {n} images, labels of shape {array.shape}")
-    if array.dtype == object:
+    if array.dtype.kind not in "biufU":
         raise ValueError(f"labels must be names, numbers or bools, got {array.ravel()[:5].tolist()}")
     if array.ndim == 2 and array.shape[1] > 0:
         if not np.isin(array, (-1, 0, 1)).all():
@@ -31,7 +31,10 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
         signs = array.astype(np.int8) if (array == -1).any() else np.where(array == 1, 1, -1).astype(np.int8)
         for name, column in zip(names, signs.T, strict=True):
             if not (column == 1).any() or not (column == -1).any():
-                raise ValueError(f"class {name} needs both examples and counter-examples among the images")
+                raise ValueError(
+                    f"labels of class {name} must hold examples (1) and counter-examples (-1, or 0 without any -1), "
+                    f"got only {np.unique(column).tolist()}: leave its column out"
+                )
         return signs, names, True
     if array.ndim != 1:
         raise ValueError(f"labels must have shape (n,) or (n, n_classes), got {array.shape}")
@@ -85,9 +88,8 @@ class Decisions:
             wanted = f"(n, {len(self.classes_)}), a column per class" if self.multilabel_ else "(n,), a class per image"
             raise ValueError(f"labels must have shape {wanted}, as those learned from, got {np.shape(labels)}")
         if not self.multilabel_:
-            from sklearn.metrics import accuracy_score
-
-            return float(accuracy_score(labels, self.predict(images), sample_weight=sample_weight))
+            # scikit-learn's own refuses classes that are fractions.
+            return float(np.average(np.asarray(labels) == self.predict(images), weights=sample_weight))
         from .evaluate import average_precision
 
         if sample_weight is not None:

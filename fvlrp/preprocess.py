@@ -166,17 +166,26 @@ def read_description(path) -> tuple[Preprocess, list[str] | None]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no file {os.fspath(path)} that says how to prepare photographs")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # some editors begin a file with a byte order mark
             values = json.load(file)
         if not isinstance(values, dict):
             raise ValueError(f"expected an object of names and values, got {type(values).__name__}")
         preprocess = Preprocess.from_dict(
             values if "input_size" in values else {k: v for k, v in values.items() if k not in _CLASS_KEYS}
         )
+        names = next((_in_order(key, values[key]) for key in _CLASS_KEYS if values.get(key) is not None), None)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{os.fspath(path)} does not describe how to prepare photographs: {error}") from error
-    names = next((values[key] for key in _CLASS_KEYS if key in values), None)
     return preprocess, None if names is None else _short_names(names)
+
+
+def _in_order(key: str, names) -> list:
+    """Labels of the outputs, of a list or of an object from "0", "1", ... to labels, whose order says nothing."""
+    if isinstance(names, dict) and set(names) == {str(i) for i in range(len(names))}:
+        names = [names[str(i)] for i in range(len(names))]
+    if not isinstance(names, list):
+        raise ValueError(f'{key} must list a label for each output, or have one for each of "0", "1", ...')
+    return names
 
 
 def _short_names(labels: Sequence[str]) -> list[str]:

@@ -106,8 +106,15 @@ def _group(name: str, explanations: Sequence[Explanation], cmap: str) -> dict:
         "score": first.score,
         "photograph": _inline(first.image),
         "panels": panels,
-        "stages": list(dict.fromkeys(stage for panel in panels for stage in panel["ledger"])),
+        "stages": _stages([panel["ledger"] for panel in panels]),
     }
+
+
+def _stages(ledgers: Sequence[dict]) -> list[str]:
+    """The rows of a table of ledgers: as each of them has it, what arrived comes last, whatever a finer depth adds."""
+    stages = dict.fromkeys(stage for ledger in ledgers for stage in ledger)
+    last = ["rounding", "heatmap"]
+    return [stage for stage in stages if stage not in last] + [stage for stage in last if stage in stages]
 
 
 def _inline(image) -> str:

@@ -119,7 +119,7 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
     def __post_init__(self):
         sizes = self.bin_sizes if np.iterable(self.bin_sizes) else (self.bin_sizes,)
         sizes = tuple(_pixels("bin_sizes", size) for size in sizes)
-        if sizes != self.bin_sizes or list(map(type, sizes)) != list(map(type, self.bin_sizes)):
+        if not (isinstance(self.bin_sizes, tuple) and all(type(size) is int for size in self.bin_sizes)):
             object.__setattr__(self, "bin_sizes", sizes)  # else the very same tuple, as scikit-learn's clone demands
         object.__setattr__(self, "step", _pixels("step", self.step))
         if not self.bin_sizes:

@@ -148,13 +148,13 @@ class Explanation:
 
         return Image.fromarray(render.overlay(self.image, self.heatmap, cmap=cmap, gamma=gamma, scale=scale))
 
-    def alpha(self, gamma: float = 0.5, background: int = 0):
+    def alpha(self, gamma: float = 0.5, background: int = 0, scale: float | None = None):
         """The photograph with positive relevance as its alpha channel over `background` (0 is black): a PIL image."""
         from PIL import Image
 
         from . import render
 
-        return Image.fromarray(render.alpha(self.image, self.heatmap, gamma=gamma, background=background))
+        return Image.fromarray(render.alpha(self.image, self.heatmap, gamma, background, scale))
 
     def _repr_png_(self) -> bytes:
         import io
@@ -240,9 +240,10 @@ class Menu:
 
     def depth(self, depth) -> str:
         """The name of a depth."""
-        if depth not in self.depths:
-            raise ValueError(f"unknown depth {depth!r}; depths are {', '.join(map(repr, self.depths))}")
-        return depth
+        for name in self.depths:  # NumPy's strings are found, and leave as Python's
+            if np.ndim(depth) == 0 and depth == name:
+                return name
+        raise ValueError(f"unknown depth {depth!r}; depths are {', '.join(map(repr, self.depths))}")
 
 
 class Trace:

@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.svm import SVC
+from sklearn.utils import get_tags
 
 from fvlrp import FisherVectorClassifier, load, reference
 from fvlrp.classifier import choose_c
@@ -118,6 +119,7 @@ def test_one_column_of_labels_stays_a_column(pieces):
         (["brick", "grass", "gravel"], ["brick", "grass", "gravel"]),
         ([7, 2, 5], [2, 5, 7]),
         ([True, False, True], [False, True]),
+        ([1.5, 0.5, 2.5], [0.5, 1.5, 2.5]),
     ],
 )
 def test_labels_of_any_kind_can_be_predicted_saved_and_explained(pieces, tmp_path, values, classes):
@@ -170,10 +172,11 @@ def test_class_names_follow_the_sorted_labels_or_the_columns():
         (np.zeros((3, 2, 2)), None, r"shape \(n,\) or \(n, n_classes\), got \(3, 2, 2\)"),
         ([[1, 2], [0, 1], [1, 0]], None, "hold 1, 0 or -1 only, got .*2"),
         ([[1, np.nan], [0, 1], [1, 0]], None, "hold 1, 0 or -1 only"),
-        ([[1, -1], [1, -1], [-1, -1]], ["cat", "dog"], "class dog needs both examples and counter-examples"),
-        ([[1, 1], [1, 0], [-1, 1]], None, "class 1 needs both examples and counter-examples"),
+        ([[1, -1], [1, -1], [-1, -1]], ["cat", "dog"], r"class dog must hold .*, got only \[-1\]: leave its"),
+        ([[1, 1], [1, 0], [-1, 1]], None, r"class 1 must hold examples .*, got only \[0, 1\]"),
         ([[1, 0], [0], [1, 1]], None, "labels must be one per image, or rows of one length"),
         ([None, 1, 2], None, "labels must be names, numbers or bools, got"),
+        ([b"a", b"b", b"a"], None, "labels must be names, numbers or bools, got .*b'a'"),
         (["a", "b", "a"], 2, "class_names must be a sequence of names, got 2"),
         (["a", "b", "a"], "xy", "class_names must be a sequence of names, got 'xy'"),
         (["a", "b", "a"], ["x"], r"class_names must name the 2 classes .*, got 1 names"),
@@ -294,6 +297,10 @@ def test_an_interrupted_fit_leaves_the_model_alone(pieces, monkeypatch, stage):
 # ---- parameters ----
 
 
+def test_scikit_learn_is_told_of_matrices_of_labels():
+    assert get_tags(FisherVectorClassifier()).classifier_tags.multi_label
+
+
 def test_an_estimator_can_be_cloned_and_set(plain):
     parameters = plain.get_params()
     assert parameters["n_components"] == 16 and parameters["C"] == 5.0 and parameters["step"] == 3
@@ -409,6 +416,13 @@ def test_c_is_chosen_among_the_training_images(rng):
     assert chosen == choose_c(x @ x.T, signs, np.random.RandomState(0))
     copies = np.concatenate([x, x])  # all copies in one fold: nothing is learned by heart, and the choice stays
     assert choose_c(copies @ copies.T / 2, np.concatenate([signs, signs]), np.random.RandomState(0), copies=2) <= 7.8
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 6])
+def test_c_is_chosen_among_fewer_images_than_folds(rng, n):
+    signs = np.where(np.arange(n) % 2, 1, -1)[:, None]
+    x = rng.standard_normal((n, 5))
+    assert 1.6 <= choose_c(x @ x.T, signs, np.random.RandomState(0)) <= 7.8
 
 
 def test_uncentering_keeps_the_scores(centred, photo):

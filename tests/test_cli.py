@@ -1,5 +1,6 @@
 """The command line: results on stdout, exit codes, batches that go on and runs that resume."""
 
+import copy
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvlrp import ConvNet, cli, models
+from fvlrp import ConvNet, FisherVectorClassifier, cli, files, models
 from fvlrp.graph import Node
 from fvlrp.layers import Conv, Flatten, GlobalAveragePool, ReLU
 from fvlrp.rules import Box, ConvRules, Epsilon, Gamma, WSquare
@@ -263,6 +264,19 @@ def test_warnings_are_one_line(capsys, photographs, model, monkeypatch):
     assert run(capsys, "info")[2] == "fvlrp: look out\n"
 
 
+def test_classes_that_differ_in_a_sign_do_not_overwrite_each_other(capsys, photographs, textures, tmp_path):
+    images, labels = textures(2, seed=4)
+    spelled = {"brick": "a b", "grass": "a/b", "gravel": "a_b"}
+    clf = FisherVectorClassifier(n_components=4, n_pca=8).fit(images, [spelled[label] for label in labels])
+    clf.save(tmp_path / "m.fvlrp")
+    args = ["--model", tmp_path / "m.fvlrp", "--target", "all", "--format", "npz", "--out", tmp_path / "o", "--json"]
+    _, text, _ = run(capsys, "explain", photographs[0], *args)
+    (result,) = json.loads(text)["results"]
+    assert len(set(result["files"])) == 3
+    for path, explanation in zip(result["files"], result["explanations"], strict=True):
+        assert files.load_arrays(path)[0]["target"] == explanation["target"]
+
+
 def test_names_of_results_are_never_the_same():
     photos = ["a.jpg", "b/a.png", "a-2.jpg", "c/a.jpg", "b/a-2.png"]
     stems = cli._stems(photos)
@@ -345,6 +359,16 @@ def test_a_reader_that_has_gone_is_no_traceback(model):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="streams are closed between fork and exec")
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_streams_are_no_trouble(photographs, model, tmp_path, closed):
+    command = [sys.executable, "-m", "fvlrp.cli", "explain", photographs[0], "--model", model, "--out", tmp_path]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    done = subprocess.run([*command, "--json"], **streams, text=True, check=False, preexec_fn=lambda: os.close(closed))
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert closed == 1 or len(json.loads(done.stdout)["results"]) == 1
+
+
 def test_train_on_a_folder_per_class_then_evaluate(capsys, tmp_path, textures):
     for i, (picture, name) in enumerate(zip(*textures(4, seed=2), strict=True)):
         (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
@@ -402,6 +426,14 @@ def test_info_reads_well_however_many_classes_there_are(capsys, data):
     assert "\n  conv1  conv  (64, 113, 113)\n" in text
 
 
+def test_info_spells_classes_as_they_are(capsys, plain, tmp_path):
+    clf = copy.copy(plain)
+    clf.classes_ = np.array(["Mauer", "größer", "猫"])
+    clf.save(tmp_path / "m.fvlrp")
+    assert "classes: Mauer, größer, 猫" in run(capsys, "info", tmp_path / "m.fvlrp")[1]
+    assert json.loads(run(capsys, "info", tmp_path / "m.fvlrp", "--json")[1])["model"]["classes"][2] == "猫"
+
+
 def test_demo_explains_the_users_own_photographs(capsys, photographs, tmp_path):
     code, text, err = run(capsys, "demo", photographs[0], "--out", tmp_path / "demo", "--json")
     assert code == 0
@@ -453,3 +485,5 @@ def test_a_report_is_one_file_that_needs_no_other(capsys, photographs, model, tm
     assert text.count("data:image/png;base64,") == 1 + 4
     assert "absorbed_pool" in text and "&lt;photo&gt;" in text
     assert "http" not in text and "<script" not in text
+    stages = re.findall("<tr><td>(.*?)</td>", text)
+    assert stages[0] == "score" and stages[-2:] == ["rounding", "heatmap"] and "zero_bin" in stages[:-2]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from fvlrp.graph import KINDS, Node
 from fvlrp.layers import LRN, Add, Affine, Clip, Concat, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Pad, ReLU
 from fvlrp.threads import blas_threads
 
-needs_data = pytest.mark.skipif("FVLRP_DATA" not in os.environ, reason="set FVLRP_DATA to the folder with cnn/*.onnx")
+needs_data = pytest.mark.skipif(not os.environ.get("FVLRP_DATA"), reason="set FVLRP_DATA to the folder with cnn/*.onnx")
 
 
 def node(name, layer, *inputs):
@@ -152,10 +153,17 @@ def test_threads_change_nothing_and_leave_blas_as_it_was(net, photographs):
 def test_what_does_not_fit_together_is_refused_by_name(net):
     with pytest.raises(ValueError, match="4 outputs, got 3"):
         ConvNet(net.nodes, (3, 24, 20), ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"classes must be different names, got .*'crane'.* 2 times"):
+        ConvNet(net.nodes, (3, 24, 20), ["kite", "crane", "hen", "crane"])
     with pytest.raises(ValueError, match="layer 'conv1' does not fit"):
         ConvNet(net.nodes, (1, 24, 20))
     with pytest.raises(ValueError, match="one score per class"):
         ConvNet(net.nodes[:-1], (3, 24, 20))
+    with pytest.raises(ValueError, match=r"layer 'conv1' does not fit what it reads: .*zero"):
+        ConvNet([net.nodes[0], node("conv1", replace(net.nodes[1].layer, stride=(0, 1)), 0)], (3, 24, 20))
+    for name in ("pad", "input", None):
+        with pytest.raises(ValueError, match=f"layers must have names of their own, .* got {name!r}"):
+            ConvNet([net.nodes[0], replace(net.nodes[1], name=name)], (3, 24, 20))
     with pytest.raises(ValueError, match="layer 'relu1' must come after"):
         ConvNet([net.nodes[0], net.nodes[2]], (3, 24, 20))
     with pytest.raises(ValueError, match=r"preprocess makes \(224, 224\)"):
@@ -177,6 +185,12 @@ def test_a_saved_network_is_the_very_same_network(net, tmp_path, photographs):
     first = path.read_bytes()
     loaded.save(path)
     assert path.read_bytes() == first
+
+
+def test_names_of_classes_may_be_objects(net, tmp_path):
+    named = ConvNet(net.nodes, (3, 24, 20), np.array(["kite", "crane", "hen", "cock"], dtype=object))
+    named.save(tmp_path / "n.fvlrp")
+    assert fvlrp.load(tmp_path / "n.fvlrp").classes_.tolist() == ["kite", "crane", "hen", "cock"]
 
 
 def test_every_kind_of_layer_has_a_name_for_files(net):

@@ -182,6 +182,7 @@ def test_pointing_needs_a_box_and_positive_relevance():
     [
         (np.ones((3, 3, 3)), [[0, 0, 1, 1]], r"heatmap has shape \(3, 3, 3\)"),
         (np.full((3, 3), np.nan), [[0, 0, 1, 1]], "9 values that are NaN"),
+        (SimpleNamespace(heatmap=np.ones((3, 3))), [[0, 0, 1, 1]], "heatmap is an Explanation; .*explanation.heatmap"),
         (np.ones((3, 3)), [0, 0, 1, 1], r"boxes has shape \(4,\)"),
         (np.ones((3, 3)), [[0, 0, 1, np.nan]], "finite"),
     ],
@@ -313,6 +314,7 @@ def test_equal_sums_fall_in_random_order():
         ({"steps": "9"}, "steps is '9'; expected a whole number of at least 1"),
         ({"region": 2.5}, "region is 2.5; expected a whole number of at least 1"),
         ({"heatmaps": SimpleNamespace(heatmap=np.zeros(SHAPE))}, "heatmaps is an Explanation; .*explanation.heatmap"),
+        ({"heatmaps": [SimpleNamespace(heatmap=np.zeros(SHAPE))]}, "heatmap is an Explanation; .*explanation.heatmap"),
         ({"region": 32}, "at least one region of 32"),
         ({"score": lambda images: 1.0}, r"score returned shape \(\) for 16 images"),
         ({"score": lambda images: np.full(len(images), np.nan)}, "one finite score"),

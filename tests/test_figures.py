@@ -63,6 +63,19 @@ def test_sheet_has_four_columns_a_model_and_a_row_an_image(plain, centred, photo
     assert [row[at].caption.split()[0] for row in rows for at in (0, 4)] == ["brick", "brick", "grass", "gravel"]
 
 
+@pytest.mark.parametrize("wrap", [list, np.array])
+def test_classes_of_several_models_may_be_a_list(plain, centred, photo, laid, wrap):
+    fvlrp.sheet([plain, centred], [photo], [wrap(["grass", "gravel"])])
+    ((rows, _),) = laid
+    assert [rows[0][at].caption.split()[0] for at in (0, 4)] == ["grass", "gravel"]
+
+
+def test_every_target_of_a_sheet_is_checked_before_any_work(plain, photo, monkeypatch):
+    monkeypatch.setattr(type(plain), "trace", None)
+    with pytest.raises(ValueError, match="unknown target 'bird'"):
+        fvlrp.sheet([plain], [photo, photo], ["grass", "bird"])
+
+
 def test_sheet_of_one_model_names_it(plain, photo, laid):
     fvlrp.sheet(plain, [photo], [None])
     ((rows, options),) = laid

@@ -111,7 +111,9 @@ def test_float_files_are_in_unit_range_or_refused(tmp_path):
         (np.array([[0, 255]]), [[0, 255]]),
         (np.array([[0.0, 1.0]]), [[0, 1]]),
         (np.array([[0, 65535]], np.uint16), [[0, 1]]),
+        (np.array([[0, 65535]], ">u2"), [[0, 1]]),
         (np.array([[0.0, 1.0]], np.float16), [[0, 1]]),
+        (np.array([[0.0, 1.0]], ">f4"), [[0, 1]]),
         (np.array([[-1e-9, 1 + 1e-9]]), [[0, 1]]),
     ],
 )

@@ -151,7 +151,7 @@ def test_a_network_that_shuffles_channels_is_refused_at_the_shuffle(tmp_path):
 
 @pytest.mark.parametrize("name", ["squeezenet_v1.1", "tiny_darknet"])
 def test_trained_networks_score_as_in_onnxruntime(name):
-    if "FVLRP_DATA" not in os.environ:
+    if not os.environ.get("FVLRP_DATA"):
         pytest.skip("set FVLRP_DATA to the folder with cnn/*.onnx")
     check(Path(os.environ["FVLRP_DATA"]) / f"cnn/{name}.onnx")
 
@@ -367,11 +367,22 @@ def test_old_opsets_other_files_and_missing_files_are_refused(tmp_path):
     Graph(opset=6).conv("x", "c", 3, 4).pooled("c").save(tmp_path / "old.onnx")
     with pytest.raises(ValueError, match="opset 6; expected 7"):
         ConvNet.from_onnx(tmp_path / "old.onnx")
-    (tmp_path / "text.onnx").write_text("this is no network at all")
-    with pytest.raises(ValueError, match="not an ONNX file"):
-        ConvNet.from_onnx(tmp_path / "text.onnx")
+    for name in ("text.onnx", "text.json", "text.txt"):
+        (tmp_path / name).write_text('{"this is": "no network at all"}')
+        with pytest.raises(ValueError, match=r"^[^\n]*not an ONNX file[^\n]*$"):
+            ConvNet.from_onnx(tmp_path / name)
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(ValueError, match=r"not an ONNX file.* no graph"):
+        ConvNet.from_onnx(tmp_path / "empty.onnx")
     with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         ConvNet.from_onnx(tmp_path / "none.onnx")
+
+
+def test_a_file_may_have_any_name(tmp_path):
+    path = Graph().conv("x", "c", 3, 4).pooled("c").save(tmp_path / "n.onnx")
+    for name in ("n.json", "n.pb", "n.txt"):
+        assert len(ConvNet.from_onnx(path.rename(tmp_path / name)).layers) == 3
+        path = tmp_path / name
 
 
 def test_without_onnx_the_way_out_is_named(tmp_path, monkeypatch):

@@ -34,6 +34,28 @@ def test_a_loaded_model_is_the_saved_one(request, photo, tmp_path, name):
     assert np.array_equal(again.gmm_.predict_proba(np.zeros((2, clf.n_pca))).shape, (2, clf.n_components))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"bin_sizes": 6}, {"bin_sizes": np.array([4, 8])}, {"step": np.int64(4)}, {"gate": np.float32(0)}],
+    ids=lambda given: next(iter(given)),
+)
+def test_parameters_may_be_given_in_any_type(plain, photo, tmp_path, given):
+    clf = copy.copy(plain).set_params(**given, random_state=np.int64(3))
+    clf.save(tmp_path / "it")
+    again = fvlrp.load(tmp_path / "it")
+    assert np.array_equal(again.scores(photo), clf.scores(photo)) and again.random_state == 3
+    assert json.loads(json.dumps(clf.describe())) == json.loads(json.dumps(again.describe()))
+
+
+def test_parameters_of_any_type_are_learned_with_alike(textures, photo, tmp_path):
+    clf = fvlrp.FisherVectorClassifier(
+        n_components=np.int64(4), n_pca=8, pyramid=np.array([[2, 2], [1, 1]]), C=np.float32(2), magnif=np.float32(6)
+    ).fit(*textures(2, seed=5))
+    clf.save(tmp_path / "it")
+    again = fvlrp.load(tmp_path / "it")
+    assert np.array_equal(again.scores(photo), clf.scores(photo)) and again.pyramid == ((2, 2), (1, 1))
+
+
 def test_a_model_moved_out_of_float32_comes_back_whole(centred, tmp_path):
     moved = copy.deepcopy(centred).uncenter()
     moved.save(tmp_path / "it")

@@ -100,11 +100,16 @@ def test_the_description_beside_a_model_is_understood(tmp_path):
     preprocess, names = read_description(path)
     assert preprocess == Preprocess((227, 200), "crop", 256, "BGR", 255, (1, 2, 3), (2,))
     assert names == ["tench", "crane", "crane (2)", "maillot", "maillot, tank suit"]
+    labels = {str(i): f"c{i}" for i in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9)}
+    path.write_text(json.dumps({"size": [8, 8], "labels": labels}), encoding="utf-8-sig")
+    assert read_description(path) == (Preprocess((8, 8)), [f"c{i}" for i in range(11)])
     for text, words in (
         ("{", "Expecting property name"),
         ("[1]", "expected an object of names and values, got list"),
         ('{"input_size": 3}', "size must be height and width"),
         ('{"input_size": [8, 8], "mean": "x"}', "mean must hold 1 or 3 finite numbers"),
+        ('{"classes": {"0": "tench", "2": "crane"}}', "classes must list a label for each output, or have one for"),
+        ('{"labels": "tench"}', "labels must list a label for each output"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=rf"d\.json does not describe how to prepare photographs: {words}"):

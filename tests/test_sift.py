@@ -369,6 +369,13 @@ def test_bad_parameters_are_named(options, error, words):
         DenseSIFT(**options)
 
 
+@pytest.mark.parametrize("sizes", [[4, 8], np.array([4, 8]), np.array([4]), 4], ids=repr)
+def test_bin_sizes_become_a_tuple_of_whole_numbers(sizes):
+    sift = DenseSIFT(bin_sizes=sizes)
+    assert isinstance(sift.bin_sizes, tuple) and all(type(size) is int for size in sift.bin_sizes)
+    assert sift == DenseSIFT(bin_sizes=tuple(np.ravel(sizes).tolist()))
+
+
 def test_an_image_too_small_for_every_scale_says_what_fits():
     with pytest.raises(ValueError, match=r"21 x 50 pixels is too small.*at least 22 x 22; choose smaller bin_sizes"):
         DenseSIFT().extract(texture(21, 50))

@@ -132,6 +132,11 @@ def test_unknown_depths_list_the_depths(animals, depth):
         animals.explain("cat", depth)
 
 
+@pytest.mark.parametrize("depth", [np.str_("fine"), np.array("fine")])
+def test_depths_of_numpy_are_pythons(animals, depth):
+    assert type(animals.menu.depth(depth)) is str
+
+
 def test_a_menu_checks_without_a_forward_pass(animals):
     menu = animals.menu
     menu.check()
@@ -171,6 +176,7 @@ def test_pictures_of_an_explanation_are_renders(explanation):
     wanted = render.overlay(ex.image, ex.heatmap, cmap="paper", gamma=0.3, scale=2.0)
     assert np.array_equal(ex.overlay(gamma=0.3, scale=2.0), wanted)
     assert np.array_equal(ex.alpha(background=255), render.alpha(ex.image, ex.heatmap, background=255))
+    assert np.array_equal(ex.alpha(scale="99%"), render.alpha(ex.image, ex.heatmap, scale="99%"))
     assert np.array_equal(ex.to_image(scale=2.0), render.to_image(ex.heatmap, scale=2.0))
     assert ex._repr_png_().startswith(b"\x89PNG")
 

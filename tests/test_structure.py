@@ -153,6 +153,13 @@ def modules_after(code, folder):
     return set(ran.stdout.split())
 
 
+def test_public_names_are_listed_once_whatever_was_loaded():
+    import fvlrp
+
+    assert fvlrp.evaluate and fvlrp.rules  # loaded, they are globals, too
+    assert len(set(dir(fvlrp))) == len(dir(fvlrp)) and set(fvlrp.__all__) <= set(dir(fvlrp))
+
+
 def test_importing_loads_no_estimator_of_scikit_learn(tmp_path):
     modules = [f"fvlrp.{name}" for name in MODULES if name not in ("__init__", "__main__")]
     loaded = modules_after(
