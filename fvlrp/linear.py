@@ -23,7 +23,8 @@ from .windows import Windows, bands, convolve, reach, scatter
 BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
 ROWS = 1 << 22  # bytes of a dense layer's weights in one block
 BATCH = 1 << 26  # values of one activation for all targets of a pass; more targets take several passes
-WEAK = 1e-4  # z- = z - z+ is trusted down to this part of z+; below, it is summed from its own terms
+WEAK = 1e-2  # z- = z - z+ is trusted down to this part of z+; below, it is summed from its own terms
+FEW = 4  # channels of a convolution up to which inputs of both signs go apart
 DOUBT = 1e-3  # a sum below this part of what a quick product's transforms may have cancelled is summed from its terms
 
 
@@ -56,7 +57,9 @@ class ConvPiece:
     """Some outputs of a convolution in a band of rows: weights (m, C, taps) and inputs x (C, H, W).
 
     Where inputs have both signs, z+ and z- are half the sum and difference of W x and |W| |x|, which is one product
-    more instead of two; and what goes back is W^T and |W|^T times half the sum and difference of the shares.
+    more instead of two; and what goes back is W^T and |W|^T times half the sum and difference of the shares. A share by
+    a small z+ then meets the terms of z-, which cancel, but for rounding: where FEW channels come in, as of pixels less
+    a mean, the four products are made instead. They cost little there, and pixels are where all relevance ends.
 
     Attributes
     ----------
@@ -72,6 +75,11 @@ class ConvPiece:
     width: int
     memory: Memory
 
+    @property
+    def apart(self) -> bool:
+        """Whether the inputs >= 0 and those <= 0 have products of their own."""
+        return self.size is not None and len(self.x) <= FEW
+
     def positive(self, z: np.ndarray, bias: np.ndarray | None, check: bool = True) -> np.ndarray:
         """z+ (m, N) of outputs z, biases included: not a number where rounding may have spoilt it, or z - z+.
 
@@ -79,6 +87,8 @@ class ConvPiece:
         """
         if self.size is None:
             return _biased(self._product(convolve, self.x, 1, None, DOUBT, z if check else None), bias, 1)
+        if self.apart:
+            return self.own(1, bias)
         own = z if bias is None else z - bias[:, None]
         sums = self._product(convolve, self.size, 2, None, DOUBT, own)
         sums += own
@@ -105,13 +115,18 @@ class ConvPiece:
         return positive.astype(self.weight.dtype), negative.astype(self.weight.dtype)
 
     def give(self, shares: Shares, up: np.ndarray, down: np.ndarray | None) -> None:
-        """Add what goes back with shares (T, m, N): to `up` what multiplies x, to `down` what multiplies |x|."""
+        """Add what goes back with shares (T, m, N): to `up` what multiplies x, to `down` what multiplies |x|.
+
+        Where the inputs are `apart`: what multiplies those >= 0, and those <= 0.
+        """
         for t, positive in enumerate(shares.positive):
             negative = None if shares.negative is None else shares.negative[t]
             if shares.negative is shares.positive:
                 self._scatter(0, positive, None, up[t])
-            elif down is None:
+            elif down is None or self.apart:
                 self._scatter(1, positive, negative, up[t])
+                if self.apart:
+                    self._scatter(-1, positive, negative, down[t])
             else:
                 half = positive * positive.dtype.type(0.5)
                 rest = 0 if negative is None else negative * negative.dtype.type(0.5)
@@ -415,10 +430,10 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
     (x,), losses, rule, dtype = inputs, Losses(), choice.rule, r.dtype
     if isinstance(rule, Flat):
         return _flat(layer, x, r, choice)
-    signed, below = _sides(np.ascontiguousarray(x[0]), choice)
-    size = None
+    above, below = _sides(np.ascontiguousarray(x[0]), choice)
+    signed, size = above, None
     if below is not None:
-        signed, size = signed + below, signed - below
+        signed, size = above + below, above - below
     up = np.zeros((len(r), *x.shape[1:]), dtype)
     down = None if size is None else np.zeros_like(up)
     even = np.zeros_like(r) if choice.bias == "distribute" and layer.bias.any() else None
@@ -452,7 +467,8 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
             )
             if evenly is not None:
                 even.reshape(relevance.shape)[:, outs, some] = evenly
-    out = _merge(choice, signed, size, up, down)
+    sides = (above, below) if n_in <= FEW else (signed, size)
+    out = _merge(choice, *sides, up, down)
     if even is not None:
         out += _evenly(layer, x, even, losses)
     return [out], losses

@@ -418,3 +418,24 @@ def test_dark_pixels_beside_bright_ones_keep_their_shares_in_single_precision(ru
     monkeypatch.setattr("fvlrp.linear.DOUBT", 1e-30)
     monkeypatch.setattr("fvlrp.linear.WEAK", 0.0)
     assert error() > 2e-3
+
+
+@pytest.mark.parametrize("beta", (0.0, 1.0))
+@pytest.mark.parametrize("stride", (1, 2))
+def test_pixels_of_both_signs_lose_nothing_to_rounding(beta, stride):
+    """z+ is a thousandth of -z-: shares of it are large, and what they meet of z- must vanish, not nearly so."""
+    rng = np.random.default_rng(0)
+    signs = np.array([1, -1, 1], np.float32)[:, None, None]
+    x = rng.uniform(0.5, 1, (1, 3, 24, 25)).astype(np.float32) * signs
+    weight = -signs * rng.uniform(0.5, 1, (8, 3, 3, 3))
+    weight[:, 1, 1, 1] *= -0.02
+    layer = Conv(weight.astype(np.float32), np.zeros(8, np.float32), (stride, stride), (1, 1, 1, 1))
+    y = layer.forward(x)
+    r = rng.uniform(0, 1, y.shape).astype(np.float32)
+    choice = Choice(AlphaBeta(1 + beta, beta))
+    (fast,), losses = relevance.RELEVANCE[Conv](layer, [x], y, r, choice)
+    exact = layer.forward(x.astype(np.float64))
+    (slow,), _ = relevance.RELEVANCE[Conv](layer, [x.astype(np.float64)], exact, r.astype(np.float64), choice)
+    np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-6 * np.abs(slow).max())
+    arrived = fast.sum(dtype=np.float64) + sum(np.sum(amount) for amount in losses.kinds.values())
+    assert abs(arrived - r.sum(dtype=np.float64)) <= 1e-7 * np.abs(fast).sum(dtype=np.float64)
