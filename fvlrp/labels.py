@@ -12,6 +12,8 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
 
     One label per image, or a matrix: VOC's 1 / 0 / -1, or, where no -1 occurs, an indicator of 0 / 1.
     """
+    if hasattr(labels, "toarray"):  # a sparse indicator, as scikit-learn's binarizers make them
+        labels = labels.toarray()
     try:
         array = np.asarray(labels)
         if array.dtype == object:  # what pandas holds strings in; a model file takes none

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -154,7 +155,8 @@ def test_a_matrix_with_minus_ones_is_vocs_and_without_an_indicator():
     voc = [[1, -1], [0, 1], [-1, -1]]
     signs, classes, matrix = parse_labels(voc, 3)
     assert signs.tolist() == voc and list(classes) == [0, 1] and matrix
-    for indicator in (np.array([[1, 0], [0, 1], [0, 0]]), np.array([[True, False], [False, True], [False, False]])):
+    dense = np.array([[1, 0], [0, 1], [0, 0]])
+    for indicator in (dense, dense.astype(bool), scipy.sparse.csr_array(dense)):
         assert parse_labels(indicator, 3)[0].tolist() == [[1, -1], [-1, 1], [-1, -1]]
 
 
