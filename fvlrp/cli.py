@@ -245,7 +245,8 @@ class _Photographs:
     def close(self) -> int:
         """List the broken ones on stderr; the exit code."""
         for failure in self.failed:
-            print(f"fvlrp: {failure['photo']}: {failure['error']}", file=sys.stderr)
+            photo, error = failure["photo"], failure["error"]
+            print(f"fvlrp: {photo}: {error.replace(f' {photo}', '', 1)}", file=sys.stderr)  # named once
         return FAILED if self.failed else OK
 
 

@@ -71,7 +71,7 @@ def test_a_broken_photograph_is_listed_and_does_not_stop_the_batch(capsys, photo
     assert code == 1
     assert len(result["results"]) == 2
     assert [failure["photo"] for failure in result["failed"]] == [str(broken)]
-    assert err.rstrip().splitlines()[-1].startswith(f"fvlrp: {broken}")
+    assert err.rstrip().splitlines()[-1].startswith(f"fvlrp: {broken}: cannot read image: ")
 
 
 def test_a_run_resumes_where_it_stopped(capsys, photographs, model, tmp_path):
