@@ -78,13 +78,13 @@ class BuildPerISA(build_ext):
         )
 
     def build_extension(self, ext):
-        built = self.get_ext_fullpath(ext.name)
-        if self.force or newer_group([*ext.sources, *ext.depends], built, "newer"):
-            isas = [isa for isa in ISAS if self.compiles(isa)]
-            ext.define_macros = [(f"FVLRP_HAVE_{isa.upper()}", "1") for isa in isas]
-            with ThreadPoolExecutor() as pool:
-                compiled = pool.map(lambda isa: self.compile_isa(ext, isa), isas)
-                ext.extra_objects = [name for objects in compiled for name in objects]
+        # Whether anything is to be built again is for the base class to decide, which may see more reasons than there
+        # are here, such as a newer Cython: it must be told of every instruction set in any case.
+        isas = [isa for isa in ISAS if self.compiles(isa)]
+        ext.define_macros = [(f"FVLRP_HAVE_{isa.upper()}", "1") for isa in isas]
+        with ThreadPoolExecutor() as pool:
+            compiled = pool.map(lambda isa: self.objects_of(ext, isa), isas)
+            ext.extra_objects = [name for objects in compiled for name in objects]
         super().build_extension(ext)
 
     def compiles(self, isa):
@@ -97,12 +97,16 @@ class BuildPerISA(build_ext):
             command = [*self.compiler.compiler_so, *ISAS[isa], *OWN_FLAGS, "-c", source, "-o", source.with_suffix(".o")]
             return subprocess.run(command, capture_output=True).returncode == 0
 
-    def compile_isa(self, ext, isa):
-        """Object files of csrc/isa.c for one instruction set, in a folder of its own."""
+    def objects_of(self, ext, isa):
+        """Object files of csrc/isa.c for one instruction set, in a folder of its own; compiled where they are stale."""
+        folder = str(Path(self.build_temp, isa))
+        objects = self.compiler.object_filenames(["csrc/isa.c"], output_dir=folder)
+        if not self.force and not any(newer_group(ext.depends, name, "newer") for name in objects):
+            return objects
         try:
             return self.compiler.compile(
                 ["csrc/isa.c"],
-                output_dir=str(Path(self.build_temp, isa)),
+                output_dir=folder,
                 macros=[("FVLRP_ISA", isa)],
                 include_dirs=ext.include_dirs,
                 extra_postargs=FLAGS + ISAS[isa] + OWN_FLAGS,
