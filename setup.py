@@ -31,7 +31,6 @@ FLAGS = [
 # Left out where the compiler or its assembler is older than what it needs.
 OPTIONAL = {
     "amx": "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n",
-    "bf16": "#include <immintrin.h>\n__m512bh f(__m512 a) { return _mm512_cvtne2ps_pbh(a, a); }\n",
 }
 OWN_FLAGS = shlex.split(os.environ.get("FVLRP_CFLAGS", ""))
 
@@ -43,9 +42,9 @@ if sysconfig.get_platform().endswith("-x86_64") and sys.maxsize > 2**32:
         "v3": ["-march=x86-64-v3"],
         "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
     }
-    ISAS["bf16"] = [*ISAS["v4"], "-mavx512bf16", "-mavx512vbmi2"]
+    ISAS["vnni"] = [*ISAS["v4"], "-mavx512vnni"]
     if sys.platform == "linux":  # whose leave dispatch.c asks for
-        ISAS["amx"] = [*ISAS["v4"], "-mamx-tile", "-mamx-bf16", "-mavx512vbmi2"]
+        ISAS["amx"] = [*ISAS["vnni"], "-mamx-tile", "-mamx-bf16"]
 else:
     ISAS = {"generic": []}
 

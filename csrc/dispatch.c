@@ -21,6 +21,7 @@ static int has_v4(void) {
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
 }
+static int has_vnni(void) { return has_v4() && __builtin_cpu_supports("avx512vnni"); }
 #endif
 static int nothing_to_ask(void) { return 1; }
 #ifdef FVLRP_HAVE_AMX
@@ -31,7 +32,7 @@ static int has_amx(void) {
     unsigned a, b, c, d, low, high;
     uint64_t system = 0;
     const unsigned tiles = 1u << 24, bf16 = 1u << 22, states = 1u << TILE_CONFIG | 1u << TILE_DATA;
-    if (!has_v4() || !__builtin_cpu_supports("avx512vbmi2")) return 0;
+    if (!has_vnni()) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (tiles | bf16)) != (tiles | bf16)) return 0;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); /* there, as AVX is */
     if ((low & states) != states) return 0;
@@ -40,11 +41,6 @@ static int has_amx(void) {
 
 /* For all threads of the process and its children; refused where a thread's signal stack has no room for the tiles. */
 static int ask_for_tiles(void) { return !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM_, TILE_DATA); }
-#endif
-#ifdef FVLRP_HAVE_BF16
-static int has_bf16(void) {
-    return has_v4() && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bf16");
-}
 #endif
 #ifdef FVLRP_HAVE_GENERIC
 static int has_generic(void) { return 1; }
@@ -60,10 +56,8 @@ static const struct {
 #ifdef FVLRP_HAVE_AMX
     {"amx", &fvlrp_table_amx, has_amx, ask_for_tiles},
 #endif
-#ifdef FVLRP_HAVE_BF16
-    {"bf16", &fvlrp_table_bf16, has_bf16, nothing_to_ask},
-#endif
 #ifdef FVLRP_HAVE_V2
+    {"vnni", &fvlrp_table_vnni, has_vnni, nothing_to_ask},
     {"v4", &fvlrp_table_v4, has_v4, nothing_to_ask},
     {"v3", &fvlrp_table_v3, has_v3, nothing_to_ask},
     {"v2", &fvlrp_table_v2, has_v2, nothing_to_ask},
@@ -134,9 +128,9 @@ int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, co
 /* Bytes of a value of a packed matrix: a float may become three bf16. */
 static ptrdiff_t packed(int real) { return real == FVLRP_F32 ? 6 : real; }
 
-/* Words of four bytes that a mixture takes in bf16 and beside it: see screen.h. */
+/* Words of four bytes that a mixture takes in whole numbers and beside them: see screen.h. */
 static ptrdiff_t screen_words(ptrdiff_t stride, ptrdiff_t padded) {
-    return 2 + 4 * stride + 2 * padded + stride * padded;
+    return 2 + 4 * stride + 5 * padded + stride * padded / 2;
 }
 
 int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components,

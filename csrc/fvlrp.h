@@ -40,12 +40,11 @@ enum { FVLRP_U8 = 1, FVLRP_F32 = 4, FVLRP_F64 = 8 }; /* element types; the value
 /* One sentence for a status. Never NULL. */
 const char *fvlrp_words(int status);
 
-/* Fill the dispatch table. `isa` is "v2", "v3", "v4" (x86-64 levels), "bf16" (v4 and products of bf16), "amx" (v4 and
- * the bf16 tiles of AMX, on Linux) or "generic"; NULL or "" takes the best that this processor has. Under "bf16" logits of
- * that precision tell which components a row's posteriors need, which are then floats like all else. Choosing "amx" asks
- * the system for the tiles' state for the whole process; where the best is wanted and that is refused, the next best is
- * taken. On tiles a float is the sum of three bf16: below 2^-102 it loses digits, and an infinity makes not-a-number of
- * its row. Call it once, before any kernel, and not while one runs. */
+/* Fill the dispatch table. `isa` is "v2", "v3", "v4" (x86-64 levels), "vnni" (v4 and its products of bytes), "amx" (those
+ * and the bf16 tiles of AMX, on Linux) or "generic"; NULL or "" takes the best that this processor has. Choosing "amx"
+ * asks the system for the tiles' state for the whole process; where the best is wanted and that is refused, the next best
+ * is taken. On tiles a float is the sum of three bf16: below 2^-102 it loses digits, and an infinity makes not-a-number
+ * of its row. Call it once, before any kernel, and not while one runs. */
 int fvlrp_select(const char *isa);
 
 /* The instruction set in use ("none" before fvlrp_select), and the i-th that the build and this processor both have
@@ -110,7 +109,7 @@ typedef struct fvlrp_model {
     double *basis;
     void *logits, *offset, *scale, *shift;     /* mixture */
     double *centre;
-    void *screen;                              /* mixture in bf16, where the instruction set multiplies such */
+    void *screen;                              /* mixture in whole numbers: screen.h */
 } fvlrp_model;
 
 /* Bytes of the block of a model of these sizes (for any alignment of the block). */

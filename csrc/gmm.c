@@ -1,71 +1,9 @@
-/* gmm.c - soft assignment to a diagonal Gaussian mixture, and the packing of a model.
+/* gmm.c - soft assignment to a diagonal Gaussian mixture.
  *
  * log pi_k N(y; mu_k, sigma_k^2) = offset_k + sum_i (quadratic_ki y_i^2 + linear_ki y_i): one product of [y^2, y] with
  * a packed table. Less the mean over k of both coefficients (a constant per row, which posteriors do not see), the
  * terms are small enough for float. Included by isa.c once per real type. */
 
-#include "screen.h"
-#undef SCREENS
-#if defined(HAVE_SCREEN) && REAL_BITS == 32
-#define SCREENS 1
-#endif
-
-static int R(model_pack)(fvlrp_model *model, const double *basis, const double *mean, const double *priors,
-                         const double *means, const double *variances) {
-    const ptrdiff_t inputs = model->inputs, dims = model->dims, stride = model->stride, K = model->components;
-    int status = FVLRP_E_MEMORY;
-    double *table = NULL, *transposed = NULL;
-
-    if (inputs) {
-        transposed = calloc((size_t)(inputs * stride), sizeof(double));
-        if (!transposed) goto out;
-        for (ptrdiff_t d = 0; d < dims; d++)
-            for (ptrdiff_t j = 0; j < inputs; j++) transposed[j * stride + d] = basis[d * inputs + j];
-        R(pack)(transposed, stride, inputs, stride, model->forward);
-        memset(transposed, 0, (size_t)(inputs * stride) * sizeof(double));
-        memcpy(transposed, basis, (size_t)(dims * inputs) * sizeof(double));
-        R(pack)(transposed, inputs, stride, inputs, model->backward);
-        for (ptrdiff_t j = 0; j < inputs; j++) ((REAL *)model->mean)[j] = mean ? (REAL)mean[j] : (REAL)0;
-        memcpy(model->basis, basis, (size_t)(dims * inputs) * sizeof(double));
-        for (ptrdiff_t d = 0; d < dims; d++) R(by_orientation)(basis + d * inputs, inputs, (REAL *)model->binned + d * inputs);
-    }
-    if (K) {
-        /* (2 stride, K): quadratic rows, then linear rows; rows of the padding are 0. */
-        table = calloc((size_t)(2 * stride * K + K), sizeof(double));
-        if (!table) goto out;
-        double *offsets = table + 2 * stride * K;
-        double *centre = model->centre;
-        memset(centre, 0, (size_t)(2 * stride + 1) * sizeof(double));
-        for (ptrdiff_t k = 0; k < K; k++) {
-            double offset = log(priors[k]);
-            for (ptrdiff_t d = 0; d < stride; d++) {
-                const double mu = d < dims ? means[k * dims + d] : 0, var = d < dims ? variances[k * dims + d] : 1;
-                table[d * K + k] = d < dims ? -0.5 / var : 0;
-                table[(stride + d) * K + k] = mu / var;
-                offset -= d < dims ? 0.5 * (log(6.283185307179586 * var) + mu * mu / var) : 0;
-                ((REAL *)model->scale)[k * stride + d] = d < dims ? (REAL)(1 / sqrt(var)) : 0;
-                ((REAL *)model->shift)[k * stride + d] = (REAL)(-mu / sqrt(var));
-            }
-            offsets[k] = offset;
-            centre[2 * stride] += offset / (double)K;
-        }
-        for (ptrdiff_t k = 0; k < (K + 63) / 64 * 64; k++)
-            ((REAL *)model->offset)[k] = k < K ? (REAL)(offsets[k] - centre[2 * stride]) : -(REAL)INFINITY;
-        for (ptrdiff_t row = 0; row < 2 * stride; row++) {
-            for (ptrdiff_t k = 0; k < K; k++) centre[row] += table[row * K + k] / (double)K;
-            for (ptrdiff_t k = 0; k < K; k++) table[row * K + k] -= centre[row];
-        }
-        R(pack)(table, K, 2 * stride, K, model->logits);
-#ifdef SCREENS
-        screen_pack(model, priors, means, variances, table);
-#endif
-    }
-    status = FVLRP_OK;
-out:
-    free(table);
-    free(transposed);
-    return status;
-}
 
 /* exp of x <= 0. Float: 2^n times a polynomial of degree 6 on |r| <= ln 2 / 2, 2 ulp; double: libm. */
 INLINE VREAL R(exponential)(VREAL v) {
@@ -119,50 +57,16 @@ INLINE REAL R(largest)(const REAL *l, ptrdiff_t padded) {
 #endif
 }
 
-#if REAL_BITS == 32 && defined(__AVX512VBMI2__)
-/* Which of `count` <= 64 logits, a multiple of 16, are above `limit`. */
-INLINE uint64_t passing(const float *l, ptrdiff_t count, __m512 limit) {
-    uint64_t keep = 0;
-    if (count >= 64) {
-        UNROLL for (int j = 0; j < 64; j += 16)
-            keep |= (uint64_t)_mm512_cmp_ps_mask(_mm512_loadu_ps(l + j), limit, _CMP_GT_OQ) << j;
-        return keep;
-    }
-    for (ptrdiff_t j = 0; j < count; j += 16)
-        keep |= (uint64_t)_mm512_cmp_ps_mask(_mm512_loadu_ps(l + j), limit, _CMP_GT_OQ) << j;
-    return keep;
-}
+#include "screen.h"
+#undef SCREENS
+#if defined(HAVE_SCREEN) && REAL_BITS == 32
+#define SCREENS 1
 #endif
 
 /* Entries of `l` above `threshold`, less `shift`, with their indices: how many. Outputs have two vectors of slack. */
 INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, REAL shift, REAL *values, int32_t *index) {
     ptrdiff_t found = 0;
-#if REAL_BITS == 32 && defined(__AVX512VBMI2__)
-    /* Of 256 logits, first the numbers, a byte each, of those that pass; then their values by number. */
-    typedef uint8_t bytes __attribute__((vector_size(64)));
-    const bytes lanes = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
-                         22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
-                         44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
-    for (ptrdiff_t first = 0; first < padded; first += 256) {
-        uint8_t which[256 + 64];
-        ptrdiff_t count = 0;
-        for (ptrdiff_t k = 0; k < 256 && first + k < padded; k += 64) {
-            const uint64_t keep = passing(l + first + k, padded - first - k, _mm512_set1_ps(threshold));
-            _mm512_storeu_si512(which + count, _mm512_maskz_compress_epi8(keep, (__m512i)(lanes + (uint8_t)k)));
-            count += __builtin_popcountll(keep);
-        }
-        _mm512_storeu_si512(which + count, _mm512_setzero_si512());
-        for (ptrdiff_t j = 0; j < count; j += 32)
-            UNROLL for (ptrdiff_t i = j; i < j + 32; i += 16) {
-                const __m512i number = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(which + i)));
-                const __m512i at = _mm512_add_epi32(number, _mm512_set1_epi32((int32_t)first));
-                const __m512 v = _mm512_i32gather_ps(at, l, 4);
-                _mm512_storeu_ps(values + found + i, _mm512_sub_ps(v, _mm512_set1_ps(shift)));
-                _mm512_storeu_si512(index + found + i, at);
-            }
-        found += count;
-    }
-#elif REAL_BITS == 32 && defined(__AVX512F__)
+#if REAL_BITS == 32 && defined(__AVX512F__)
     __m512i at = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     const __m512 limit = _mm512_set1_ps(threshold), less = _mm512_set1_ps(shift);
     for (ptrdiff_t k = 0; k < padded; k += 16, at = _mm512_add_epi32(at, _mm512_set1_epi32(16))) {
@@ -172,22 +76,6 @@ INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, RE
         _mm512_storeu_ps(values + found, _mm512_maskz_compress_ps(keep, _mm512_sub_ps(v, less)));
         _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi32(keep, at));
         found += __builtin_popcount(keep);
-    }
-#elif REAL_BITS == 32 && defined(__SSE4_2__)
-    /* 64 comparisons make a word, whose set bits are then walked: few of its branches are missed. */
-    for (ptrdiff_t k = 0; k < padded; k += 64) {
-        uint64_t keep = 0;
-        for (ptrdiff_t j = 0; j < 64 && k + j < padded; j += LANES)
-#if defined(__AVX2__)
-            keep |= (uint64_t)(unsigned)_mm256_movemask_ps((__m256)(R(load)(l + k + j) > threshold)) << j;
-#else
-            keep |= (uint64_t)(unsigned)_mm_movemask_ps((__m128)(R(load)(l + k + j) > threshold)) << j;
-#endif
-        for (; keep; keep &= keep - 1, found++) {
-            const int j = __builtin_ctzll(keep);
-            values[found] = l[k + j] - shift;
-            index[found] = (int32_t)k + j;
-        }
     }
 #else
     for (ptrdiff_t k = 0; k < padded; k++) {
@@ -253,7 +141,7 @@ INLINE ptrdiff_t R(keep)(const REAL *values, const int32_t *index, ptrdiff_t fou
 
 #undef SMALLEST
 #undef GROUP
-#define GROUP 16 /* rows whose posteriors are found together */
+#define GROUP 32 /* rows whose posteriors are found together */
 #if REAL_BITS == 32
 #define SMALLEST 1e-37f /* below it a float exponential is clamped: no posterior at all */
 #else
@@ -273,10 +161,11 @@ typedef struct {
      * it a component, relative to the largest, is still worth an exponential */
     REAL gate, margin;
 #ifdef SCREENS
-    int screened; /* whether bf16 says which components to look at */
+    int screened; /* whether whole numbers say which components to look at */
     screen_tables screen;
-    float noise[R(TILE)];
-    float (*vectors)[16]; /* (GROUP, pitch) */
+    float step[R(TILE) + R(SLACK)], noise[R(TILE)]; /* of rows */
+    float *line;         /* (2 stride) */
+    eight_f32 *octets;   /* (GROUP, pitch) */
 #endif
 } R(assigner);
 
@@ -287,7 +176,7 @@ static int R(assigner_open)(R(assigner) *a, const fvlrp_model *model) {
 #ifdef SCREENS
     a->screen = screen_of(model);
     a->screened = screen_pays(model);
-    if (a->screened) a->padded = a->screen.level - a->screen.start;
+    if (a->screened) a->padded = screen_padded(model->components);
 #endif
     a->pitch = a->padded + 2 * LANES;
     a->features = scratch(rows * 2 * model->stride, sizeof(REAL));
@@ -302,7 +191,11 @@ static int R(assigner_open)(R(assigner) *a, const fvlrp_model *model) {
     if (!a->features || !a->logits || !a->values || !a->index || !a->last_gamma || !a->last_index)
         return FVLRP_E_MEMORY;
 #ifdef SCREENS
-    if (a->screened && !(a->vectors = scratch(GROUP * a->pitch, sizeof *a->vectors))) return FVLRP_E_MEMORY;
+    if (a->screened) {
+        a->line = scratch(2 * model->stride, sizeof(float));
+        a->octets = scratch(GROUP * a->pitch, sizeof(eight_f32));
+        if (!a->line || !a->octets) return FVLRP_E_MEMORY;
+    }
 #endif
     memset(a->features, 0, (size_t)(rows * 2 * model->stride) * sizeof(REAL));
     return FVLRP_OK;
@@ -310,7 +203,8 @@ static int R(assigner_open)(R(assigner) *a, const fvlrp_model *model) {
 
 static void R(assigner_close)(R(assigner) *a) {
 #ifdef SCREENS
-    free(a->vectors);
+    free(a->line);
+    free(a->octets);
 #endif
     free(a->features);
     free(a->logits);
@@ -356,13 +250,13 @@ static void R(assign_group)(R(assigner) *a, ptrdiff_t first, ptrdiff_t rows, R(g
 
 /* The same from logits that only tell which components to look at. */
 static void screen_group(R(assigner) *a, const float *y, ptrdiff_t first, ptrdiff_t rows, R(group) *g) {
-    const screen_passed passed = {a->pitch, g->found, a->index, a->vectors};
+    const screen_passed passed = {a->pitch, g->found, a->index, a->values, a->octets};
     const float *logits = a->logits + first * a->padded;
     screen_rows(a->model, &a->screen, y + first * a->model->stride, logits, a->noise + first, rows, a->gate, &passed);
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t at = r * a->pitch, found = g->found[r];
         float *values = a->values + at;
-        const float largest = screen_values(&a->screen, a->index + at, a->vectors + at, found, values);
+        const float largest = screen_values(a->octets + at, found, values);
         for (ptrdiff_t j = 0; j < found; j += LANES) R(store)(values + j, R(exponential)(R(load)(values + j) - largest));
         g->begin[r] = at;
         g->largest[r] = largest;
@@ -419,10 +313,10 @@ static ptrdiff_t R(assign)(R(assigner) *a, const REAL *y, ptrdiff_t m, ptrdiff_t
     int screened = 0;
 #ifdef SCREENS
     if ((screened = a->screened)) {
-        uint16_t *halves = (uint16_t *)a->features;
+        uint8_t *bytes = (uint8_t *)a->features;
         for (ptrdiff_t i = 0; i < m; i++)
-            a->noise[i] = screen_features(&a->screen, stride, y + i * stride, halves + i * 2 * stride);
-        screen_logits(&a->screen, stride, halves, m, a->logits);
+            a->step[i] = screen_features(&a->screen, stride, y + i * stride, a->line, bytes + i * 2 * stride, a->noise + i);
+        screen_logits(&a->screen, 2 * stride, a->padded, bytes, a->step, m, a->logits);
     }
 #endif
     if (!screened) R(logits)(a, y, m);

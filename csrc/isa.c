@@ -1,4 +1,4 @@
-/* isa.c - the hot kernels of one instruction set, compiled once for each with -DFVLRP_ISA=v2|v3|v4|amx|generic.
+/* isa.c - the hot kernels of one instruction set, compiled once for each with -DFVLRP_ISA=v2|v3|v4|vnni|amx|generic.
  *
  * Everything included here is static: the table is all that leaves this translation unit. What follows real.h
  * is compiled twice, for float and for double. */
@@ -13,6 +13,7 @@
 #include "real.h"
 #include "project.c"
 #include "gmm.c"
+#include "model.c"
 #include "fisher.c"
 #include "sift_pixels.c"
 #include "product.c"
@@ -25,6 +26,7 @@
 #include "real.h"
 #include "project.c"
 #include "gmm.c"
+#include "model.c"
 #include "fisher.c"
 #include "sift_pixels.c"
 #include "product.c"

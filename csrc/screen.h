@@ -1,36 +1,53 @@
-/* screen.h - components that can matter to a row, found by products of bf16: half the cost of products of floats.
+/* screen.h - components that can matter to a row, found by products of whole numbers of 8 bits.
  *
- * Of 256 components some 18 have posteriors above the gate. Logits from bf16 are good enough to tell which those may be:
- * with z = (y - m) / s, m and s the mixture's own mean and deviation, 8 significant bits of z^2, of z and of their
- * coefficients leave an error between components near the best that goes with
- *     noise = 2^-9 sqrt(sum_j f_j^2 u_j),  f = [z^2, z],  u_j the mean over the components of squared coefficients:
- * on photographs its standard deviation is .44 noise and the largest of 200 000 was 8.6 noise, 1.2 in all. What comes
- * within the gate and SLACK + NOISES noise of the best is computed in float,
+ * Of 256 components some 17 have posteriors above the gate. Rough logits tell which those may be. With z = (y - m) / s,
+ * m and s the mixture's own mean and deviation, a logit is a constant and sum_j w_kj f_j over f = [z^2 - 1, z], w less
+ * its mean over the components. Both go into 8 bits after f_j t_j and w_kj / t_j, where t_j makes the two as large as
+ * each other: f t in steps of the row's largest / 127, w / t in steps of its component's. The sum of products of whole
+ * numbers is exact; that they are rounded leaves an error whose standard deviation is, of a uniform one's in each,
+ *     sqrt(1/12 (step_n^2 sum_j (w_kj / t_j)^2 + step_k^2 sum_j (f_j t_j)^2)),
+ * and not more than noise_n noise_k, noise_n = step_n max(1, |f t| / (NORM step_n)). Of 2.5 million components that belong
+ * to rows of photographs none was off by more than 5.5 of it. Components of small variances are many times less exact
+ * than others: one noise for all would have to be large, and would yet miss them. A component that may come, NOISES of
+ * its noise up, within the gate of the best of all, NOISES of theirs down, is computed in float,
  *     log pi_k - 1/2 sum log 2 pi sigma_k^2 - 1/2 |(y - mu_k) / sigma_k|^2,
- * where nothing cancels. A component that is missed all the same has a posterior next to the gate.
+ * where nothing cancels.
  *
  * Included by gmm.c for floats. */
 #ifndef FVLRP_SCREEN_H
 #define FVLRP_SCREEN_H
 
-#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+#if defined(__SSSE3__)
 #define HAVE_SCREEN 1
 
 enum {
-    SCREEN_ROWS = 16, /* rows that are screened together: a bit each in a mask */
-    SCREEN_PANEL = 64 /* columns of a panel of the table: four vectors */
+    SCREEN_ROWS = 32,                    /* rows that are screened together: a bit each in a mask */
+    SCREEN_VECTORS = VBYTES == 64 ? 4 : 2, /* vectors in a panel of columns of the table */
+    SCREEN_PANEL = SCREEN_VECTORS * FLOATS,
+    SCREEN_BLOCK = 6,                    /* rows that meet a panel in registers */
+    SCREEN_WIDTH = VBYTES == 16 ? 4 : 5, /* vectors of columns of (y - mu) / sigma at a time */
+#if defined(__AVX512VNNI__)
+    SCREEN_STEP = 4,  /* features whose products with a column are added to its sum at a time */
+    SCREEN_ADDED = 1, /* and of how many the products are first added in 16 bits */
+#else
+    SCREEN_STEP = 8,
+    SCREEN_ADDED = 4,
+#endif
+    SCREEN_ZERO = 128                    /* features are stored as bytes with this added */
 };
-#define SCREEN_SLACK 1.0f
-#define SCREEN_NOISES 6.0f
+#define SCREEN_NOISES 3.5f
+#define SCREEN_NORM 300.0f /* of features in steps: the median of photographs */
 
-/* What is packed at model->screen; K padded to whole panels. */
+/* What is packed at model->screen; K padded to whole panels of any instruction set. */
 typedef struct {
-    float *scale, *shift; /* (stride): z = y scale + shift */
-    float *noise;         /* (2 stride): u_j 2^-18 */
-    float *start;         /* (padded K): constants of the logits in z; -infinity in the padding */
-    float *level;         /* (padded K): log pi_k - 1/2 sum log 2 pi sigma_k^2, less their mean */
     double *mean_level;
-    uint16_t *table;      /* coefficients of [z^2, z] by panel: [pair of features][column][of the pair] */
+    float *scale, *shift;   /* (stride): z = y scale + shift */
+    float *square, *linear; /* (stride): t of z^2 - 1 and of z */
+    float *start, *step;    /* (padded K): constants of the logits, -infinity in the padding; steps of the coefficients */
+    float *noise;           /* (padded K): noise_k */
+    float *level;           /* (padded K): log pi_k - 1/2 sum log 2 pi sigma_k^2, less their mean */
+    int32_t *begin;         /* (padded K): sums start here, which takes back what SCREEN_ZERO adds */
+    int8_t *table;          /* coefficients by panel: [four features][column][of the four] */
 } screen_tables;
 
 /* Of few components, or above a tiny gate, too many pass; very many would take much room. */
@@ -38,32 +55,58 @@ static int screen_pays(const fvlrp_model *model) {
     return model->gate >= 1e-9 && model->components >= 64 && model->components <= 4096;
 }
 
+static ptrdiff_t screen_padded(ptrdiff_t components) { return (components + 63) / 64 * 64; }
+
 static screen_tables screen_of(const fvlrp_model *model) {
-    const ptrdiff_t stride = model->stride, panels = (model->components + SCREEN_PANEL - 1) / SCREEN_PANEL;
-    float *at = (float *)model->screen + 2, *start = at + 4 * stride, *level = start + panels * SCREEN_PANEL;
-    return (screen_tables){.mean_level = model->screen, .scale = at, .shift = at + stride, .noise = at + 2 * stride,
-                           .start = start, .level = level, .table = (uint16_t *)(level + panels * SCREEN_PANEL)};
+    const ptrdiff_t stride = model->stride, padded = screen_padded(model->components);
+    float *at = (float *)model->screen + 2, *start = at + 4 * stride;
+    int32_t *begin = (int32_t *)(start + 4 * padded);
+    return (screen_tables){.mean_level = model->screen, .scale = at, .shift = at + stride, .square = at + 2 * stride,
+                           .linear = at + 3 * stride, .start = start, .step = start + padded,
+                           .noise = start + 2 * padded, .level = start + 3 * padded, .begin = begin,
+                           .table = (int8_t *)(begin + padded)};
 }
 
-/* The bf16 nearest to a number. */
-static uint16_t screen_half(double value) {
-    const float nearest = (float)value;
-    uint32_t bits;
-    memcpy(&bits, &nearest, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+/* Bytes of component k by feature, in steps such that those whose products are added in 16 bits come to 127 at most:
+ * times bytes of up to 255 they fit. */
+static void screen_component_pack(const screen_tables *s, ptrdiff_t depth, ptrdiff_t K, ptrdiff_t k, const double *table,
+                                  const double *balance) {
+    double largest = 0, squares = 0;
+    int32_t sum = 0;
+    for (ptrdiff_t j = 0; j < depth; j += SCREEN_STEP) {
+        double sums[4] = {0};
+        for (ptrdiff_t i = 0; i < SCREEN_STEP; i++) {
+            const double w = balance[j + i] > 0 ? table[(j + i) * K + k] / balance[j + i] : 0;
+            sums[SCREEN_ADDED == 1 ? i : i / 2 % 2] += fabs(w);
+            squares += w * w;
+        }
+        for (int i = 0; i < 4; i++) largest = sums[i] > largest ? sums[i] : largest;
+    }
+    const double step = largest / (127 - SCREEN_ADDED / 2); /* less what rounding may add */
+    for (ptrdiff_t j = 0; j < depth; j++) {
+        const double w = balance[j] > 0 && step > 0 ? rint(table[j * K + k] / balance[j] / step) : 0;
+        const ptrdiff_t four = k / SCREEN_PANEL * (depth / 4) + j / 4, column = k % SCREEN_PANEL;
+        s->table[(four * SCREEN_PANEL + column) * 4 + j % 4] = (int8_t)w;
+        sum += (int32_t)w;
+    }
+    s->step[k] = (float)step;
+    s->noise[k] = (float)sqrt((squares + (double)(SCREEN_NORM * SCREEN_NORM) * step * step) / 12);
+    s->begin[k] = -SCREEN_ZERO * sum;
 }
 
 /* Pack a mixture; `table` is scratch, double (2 stride + 1, K). */
-static void screen_pack(const fvlrp_model *model, const double *priors, const double *means, const double *variances,
-                        double *table) {
+static int screen_pack(const fvlrp_model *model, const double *priors, const double *means, const double *variances,
+                       double *table) {
     const screen_tables s = screen_of(model);
-    const ptrdiff_t K = model->components, dims = model->dims, stride = model->stride;
-    const ptrdiff_t padded = s.level - s.start;
+    const ptrdiff_t K = model->components, dims = model->dims, stride = model->stride, padded = screen_padded(K);
     double *level = table + 2 * stride * K, total = 0, mean_level = 0, mean_start = 0;
+    double *balance = scratch(2 * stride, sizeof(double));
+    if (!balance) return FVLRP_E_MEMORY;
     memset(table, 0, (size_t)(2 * stride * K) * sizeof(double));
     memset(s.scale, 0, (size_t)(2 * stride) * sizeof(float)); /* of the padding; the shift follows */
+    memset(s.start, 0, (size_t)(5 * padded) * sizeof(float)); /* and all that has a value a component */
+    memset(s.table, 0, (size_t)(2 * stride * padded));
     for (ptrdiff_t k = 0; k < K; k++) total += priors[k];
-    for (ptrdiff_t k = 0; k < padded; k++) s.start[k] = k < K ? 0 : -(float)INFINITY;
     for (ptrdiff_t d = 0; d < dims; d++) {
         double mean = 0, square = 0;
         for (ptrdiff_t k = 0; k < K; k++) {
@@ -83,7 +126,7 @@ static void screen_pack(const fvlrp_model *model, const double *priors, const do
             table[d * K + k] = -0.5 / var;
             table[(stride + d) * K + k] = mu / var;
             level[k] -= 0.5 * log(6.283185307179586 * variances[k * dims + d]);
-            start -= 0.5 * (log(var) + mu * mu / var);
+            start -= 0.5 * (log(var) + (mu * mu + 1) / var);
         }
         s.start[k] = (float)start;
         mean_start += start / (double)K;
@@ -94,165 +137,275 @@ static void screen_pack(const fvlrp_model *model, const double *priors, const do
         s.start[k] -= (float)mean_start;
         s.level[k] = (float)(level[k] - mean_level);
     }
+    for (ptrdiff_t k = K; k < padded; k++) s.start[k] = -(float)INFINITY;
     for (ptrdiff_t j = 0; j < 2 * stride; j++) {
         double mean = 0, squares = 0;
         for (ptrdiff_t k = 0; k < K; k++) mean += table[j * K + k] / (double)K;
-        for (ptrdiff_t k = 0; k < padded; k++) {
-            const double t = k < K ? table[j * K + k] - mean : 0;
-            squares += t * t / (double)K;
-            const ptrdiff_t pair = k / SCREEN_PANEL * stride + j / 2, column = k % SCREEN_PANEL;
-            s.table[(pair * SCREEN_PANEL + column) * 2 + j % 2] = screen_half(t);
+        for (ptrdiff_t k = 0; k < K; k++) {
+            table[j * K + k] -= mean;
+            squares += table[j * K + k] * table[j * K + k] / (double)K;
         }
-        s.noise[j] = (float)(squares * 0x1p-18);
+        /* Features have a deviation of about 1; the largest of squares, on which the row's steps depend, lie farther. */
+        const double size = j < stride ? 3 : 1;
+        balance[j] = sqrt(sqrt(squares) / size);
+        (j < stride ? s.square : s.linear)[j % stride] = (float)balance[j];
     }
+    for (ptrdiff_t k = 0; k < K; k++) screen_component_pack(&s, 2 * stride, K, k, table, balance);
+    free(balance);
+    return FVLRP_OK;
 }
 
-/* [z^2, z] of a row in bf16; its noise is returned. */
-INLINE float screen_features(const screen_tables *s, ptrdiff_t stride, const float *y, uint16_t *halves) {
-    __m512 noise = _mm512_setzero_ps();
-    for (ptrdiff_t d = 0; d < stride; d += 16) {
-        const __m512 scale = _mm512_loadu_ps(s->scale + d), shift = _mm512_loadu_ps(s->shift + d);
-        const __m512 z = _mm512_fmadd_ps(_mm512_loadu_ps(y + d), scale, shift);
-        const __m512 square = _mm512_mul_ps(z, z);
-        noise = _mm512_fmadd_ps(square, _mm512_loadu_ps(s->noise + stride + d), noise);
-        noise = _mm512_fmadd_ps(_mm512_mul_ps(square, square), _mm512_loadu_ps(s->noise + d), noise);
-        _mm256_storeu_si256((__m256i *)(halves + d), (__m256i)_mm512_cvtneps_pbh(square));
-        _mm256_storeu_si256((__m256i *)(halves + stride + d), (__m256i)_mm512_cvtneps_pbh(z));
-    }
-    return sqrtf(_mm512_reduce_add_ps(noise));
+/* The largest element, and the sum. */
+INLINE float screen_largest(vfloat v) {
+#if VBYTES == 64
+    return _mm512_reduce_max_ps((__m512)v);
+#else
+    float largest = v[0];
+    for (int l = 1; l < FLOATS; l++) largest = v[l] > largest ? v[l] : largest;
+    return largest;
+#endif
+}
+INLINE float screen_total(vfloat v) {
+#if VBYTES == 64
+    return _mm512_reduce_add_ps((__m512)v);
+#else
+    float total = 0;
+    for (int l = 0; l < FLOATS; l++) total += v[l];
+    return total;
+#endif
 }
 
-/* Logits of 6 rows on a panel. */
-INLINE void screen_micro(const uint16_t *a, ptrdiff_t pairs, const uint16_t *b, const float *start, float *c,
-                         ptrdiff_t ldc) {
-    __m512 acc[6][4];
-    UNROLL for (int i = 0; i < 6; i++) UNROLL for (int j = 0; j < 4; j++) acc[i][j] = _mm512_loadu_ps(start + 16 * j);
-    for (ptrdiff_t p = 0; p < pairs; p++) {
-        __m512bh line[4];
-        UNROLL for (int j = 0; j < 4; j++) line[j] = (__m512bh)_mm512_loadu_si512(b + (4 * p + j) * 32);
-        UNROLL for (int i = 0; i < 6; i++) {
-            int32_t both;
-            memcpy(&both, a + (i * pairs + p) * 2, sizeof both);
-            const __m512bh pair = (__m512bh)_mm512_set1_epi32(both);
-            UNROLL for (int j = 0; j < 4; j++) acc[i][j] = _mm512_dpbf16_ps(acc[i][j], pair, line[j]);
+/* The lowest bytes of 16 whole numbers. */
+INLINE __m128i screen_bytes(const vint whole[16 / FLOATS]) {
+#if VBYTES == 64
+    return _mm512_cvtepi32_epi8((__m512i)whole[0]);
+#elif VBYTES == 32
+    const __m256i pairs = _mm256_packus_epi32((__m256i)whole[0], (__m256i)whole[1]); /* of the halves of both */
+    const __m256i turned = _mm256_permute4x64_epi64(pairs, 0xd8);
+    return _mm_packus_epi16(_mm256_castsi256_si128(turned), _mm256_extracti128_si256(turned, 1));
+#else
+    return _mm_packus_epi16(_mm_packs_epi32((__m128i)whole[0], (__m128i)whole[1]),
+                            _mm_packs_epi32((__m128i)whole[2], (__m128i)whole[3]));
+#endif
+}
+
+/* The features of a row as bytes; `line` is scratch, float (2 stride). Its step is returned and its noise written. */
+INLINE float screen_features(const screen_tables *s, ptrdiff_t stride, const float *y, float *line, uint8_t *bytes,
+                             float *noise) {
+    vfloat largest = fill_f32(1e-30f), size = {0};
+    for (ptrdiff_t d = 0; d < stride; d += FLOATS) {
+        const vfloat z = load_f32(y + d) * load_f32(s->scale + d) + load_f32(s->shift + d);
+        const vfloat square = (z * z - 1) * load_f32(s->square + d), linear = z * load_f32(s->linear + d);
+        largest = larger_f32(absolute_f32(square), larger_f32(absolute_f32(linear), largest));
+        size += square * square + linear * linear;
+        store_f32(line + d, square);
+        store_f32(line + stride + d, linear);
+    }
+    const float step = screen_largest(largest) / 127;
+    const vfloat by = fill_f32(1 / step), zero = fill_f32(SCREEN_ZERO + 0.5f);
+    for (ptrdiff_t j = 0; j < 2 * stride; j += 16) {
+        vint whole[16 / FLOATS];
+        /* What is not a number, of a row that has no posteriors, becomes 0. */
+        UNROLL for (int v = 0; v < 16 / FLOATS; v++)
+            whole[v] = __builtin_convertvector(larger_f32(load_f32(line + j + v * FLOATS) * by + zero, (vfloat){0}), vint);
+        _mm_storeu_si128((__m128i *)(bytes + j), screen_bytes(whole));
+    }
+    const float norm = sqrtf(screen_total(size)) / SCREEN_NORM;
+    *noise = norm > step ? norm : step;
+    return step;
+}
+
+/* sum += a b of SCREEN_STEP bytes of a row and of each column, in groups of four; a's have no sign. */
+INLINE vint screen_add(vint sum, const vint *a, const vint *b) {
+#if defined(__AVX512VNNI__)
+    return (vint)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)*a, (__m512i)*b);
+#elif VBYTES == 64
+    const __m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16((__m512i)a[0], (__m512i)b[0]),
+                                           _mm512_maddubs_epi16((__m512i)a[1], (__m512i)b[SCREEN_VECTORS]));
+    return sum + (vint)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#elif VBYTES == 32
+    const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)a[0], (__m256i)b[0]),
+                                           _mm256_maddubs_epi16((__m256i)a[1], (__m256i)b[SCREEN_VECTORS]));
+    return sum + (vint)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#else
+    const __m128i pairs = _mm_add_epi16(_mm_maddubs_epi16((__m128i)a[0], (__m128i)b[0]),
+                                        _mm_maddubs_epi16((__m128i)a[1], (__m128i)b[SCREEN_VECTORS]));
+    return sum + (vint)_mm_madd_epi16(pairs, _mm_set1_epi16(1));
+#endif
+}
+
+typedef int32_t screen_any __attribute__((vector_size(VBYTES), aligned(4), may_alias));
+
+/* Logits of SCREEN_BLOCK rows on a panel. */
+INLINE void screen_micro(const uint8_t *a, ptrdiff_t depth, const int8_t *b, const int32_t *begin, const float *start,
+                         const float *steps, const float *row_steps, float *c, ptrdiff_t ldc) {
+    vint sum[SCREEN_BLOCK][SCREEN_VECTORS];
+    UNROLL for (int i = 0; i < SCREEN_BLOCK; i++)
+        UNROLL for (int j = 0; j < SCREEN_VECTORS; j++) sum[i][j] = *(const screen_any *)(begin + j * FLOATS);
+    for (ptrdiff_t f = 0; f < depth; f += SCREEN_STEP, b += SCREEN_STEP * SCREEN_PANEL) {
+        enum { FOURS = SCREEN_STEP / 4 };
+        vint line[FOURS * SCREEN_VECTORS];
+        UNROLL for (int j = 0; j < FOURS * SCREEN_VECTORS; j++) line[j] = *(const screen_any *)(b + j * VBYTES);
+        UNROLL for (int i = 0; i < SCREEN_BLOCK; i++) {
+            vint same[FOURS];
+            UNROLL for (int u = 0; u < FOURS; u++) {
+                int32_t four;
+                memcpy(&four, a + i * depth + f + 4 * u, sizeof four);
+                same[u] = four - (vint){0};
+            }
+            UNROLL for (int j = 0; j < SCREEN_VECTORS; j++) sum[i][j] = screen_add(sum[i][j], same, line + j);
         }
     }
-    UNROLL for (int i = 0; i < 6; i++)
-        UNROLL for (int j = 0; j < 4; j++) _mm512_storeu_ps(c + i * ldc + 16 * j, acc[i][j]);
+    UNROLL for (int j = 0; j < SCREEN_VECTORS; j++) {
+        const vfloat by = load_f32(steps + j * FLOATS), from = load_f32(start + j * FLOATS);
+        UNROLL for (int i = 0; i < SCREEN_BLOCK; i++)
+            store_f32(c + i * ldc + j * FLOATS, __builtin_convertvector(sum[i][j], vfloat) * (by * row_steps[i]) + from);
+    }
 }
 
-/* Logits (m, padded K) from bf16 of m rows of features; up to 5 rows past m are read and written. */
-static void screen_logits(const screen_tables *s, ptrdiff_t stride, const uint16_t *halves, ptrdiff_t m, float *logits) {
-    const ptrdiff_t padded = s->level - s->start;
+/* Logits (m, padded K) from bytes of m rows of features; up to 5 rows past m are read and written. */
+static void screen_logits(const screen_tables *s, ptrdiff_t depth, ptrdiff_t padded, const uint8_t *bytes,
+                          const float *row_steps, ptrdiff_t m, float *logits) {
     for (ptrdiff_t at = 0; at < padded; at += SCREEN_PANEL)
-        for (ptrdiff_t i = 0; i < m; i += 6)
-            screen_micro(halves + i * 2 * stride, stride, s->table + at * 2 * stride, s->start + at,
-                         logits + i * padded + at, padded);
+        for (ptrdiff_t i = 0; i < m; i += SCREEN_BLOCK)
+            screen_micro(bytes + i * depth, depth, s->table + at * depth, s->begin + at, s->start + at, s->step + at,
+                         row_steps + i, logits + i * padded + at, padded);
 }
 
-/* Sums of the elements of 16 vectors. Each is summed in the same order, wherever it stands. */
-INLINE __m512 screen_sums(const float vectors[][16]) {
-    __m512 a[8], b[4], c[2];
-    UNROLL for (int i = 0; i < 8; i++) {
-        const __m512 even = _mm512_load_ps(vectors[2 * i]), odd = _mm512_load_ps(vectors[2 * i + 1]);
-        a[i] = _mm512_add_ps(_mm512_unpacklo_ps(even, odd), _mm512_unpackhi_ps(even, odd));
-    }
-    UNROLL for (int i = 0; i < 4; i++) {
-        const __m512d even = _mm512_castps_pd(a[2 * i]), odd = _mm512_castps_pd(a[2 * i + 1]);
-        b[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(even, odd)),
-                             _mm512_castpd_ps(_mm512_unpackhi_pd(even, odd)));
-    }
-    UNROLL for (int i = 0; i < 2; i++)
-        c[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
-                             _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xdd));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xdd));
-}
-
-/* What passes of SCREEN_ROWS rows, ascending in each: so many components, their numbers and, as vectors whose elements
- * are still to be summed, |(y - mu) / sigma|^2. Row r's begin at r pitch. */
+/* What passes of SCREEN_ROWS rows, ascending in each: so many components, their numbers, their levels and, as octets
+ * whose elements are still to be summed, |(y - mu) / sigma|^2. Row r's begin at r pitch. */
 typedef struct {
     ptrdiff_t pitch;
     ptrdiff_t *found;
     int32_t *index;
-    float (*vectors)[16];
+    float *values;
+    eight_f32 *octets;
 } screen_passed;
 
-/* Component k of the rows of a mask: `width` vectors of columns, which are the first or ADDED. */
-INLINE void screen_columns(const int width, const int first, const screen_passed *p, ptrdiff_t k, uint32_t mask,
-                           const float *y, ptrdiff_t stride, const float *scales, const float *shifts) {
-    __m512 scale[5], shift[5];
+INLINE eight_f32 screen_octet(vfloat v) {
+#if VBYTES == 64
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif VBYTES == 32
+    return v;
+#else
+    return __builtin_shufflevector(v, (vfloat){0}, 0, 1, 2, 3, 4, 5, 6, 7);
+#endif
+}
+
+/* Component k of the rows of a mask: `width` vectors of columns, which are the first or added. */
+INLINE void screen_columns(const int width, const int first, const screen_passed *p, ptrdiff_t k, float level,
+                           uint32_t mask, const float *y, ptrdiff_t stride, const float *scales, const float *shifts) {
+    vfloat scale[SCREEN_WIDTH], shift[SCREEN_WIDTH];
     UNROLL for (int v = 0; v < width; v++) {
-        scale[v] = _mm512_loadu_ps(scales + 16 * v);
-        shift[v] = _mm512_loadu_ps(shifts + 16 * v);
+        scale[v] = load_f32(scales + v * FLOATS);
+        shift[v] = load_f32(shifts + v * FLOATS);
     }
     for (; mask; mask &= mask - 1) {
         const ptrdiff_t row = __builtin_ctz(mask), at = row * p->pitch + p->found[row] - !first;
         if (first) {
             p->index[at] = (int32_t)k;
+            p->values[at] = level;
             p->found[row]++;
         }
-        __m512 sum = first ? _mm512_setzero_ps() : _mm512_load_ps(p->vectors[at]);
+        vfloat sum[2] = {{0}, {0}}; /* two chains of additions: each waits for itself alone */
         UNROLL for (int v = 0; v < width; v++) {
-            const __m512 z = _mm512_fmadd_ps(_mm512_loadu_ps(y + row * stride + 16 * v), scale[v], shift[v]);
-            sum = _mm512_fmadd_ps(z, z, sum);
+            const vfloat z = load_f32(y + row * stride + v * FLOATS) * scale[v] + shift[v];
+            sum[v % 2] += z * z;
         }
-        _mm512_store_ps(p->vectors[at], sum);
+        const eight_f32 octet = screen_octet(sum[0] + sum[1]);
+        p->octets[at] = first ? octet : p->octets[at] + octet;
     }
 }
 
-INLINE void screen_component(const screen_passed *p, const fvlrp_model *model, const float *y, ptrdiff_t k,
+INLINE void screen_component(const screen_passed *p, const fvlrp_model *model, const float *y, ptrdiff_t k, float level,
                              uint32_t mask) {
-    const ptrdiff_t stride = model->stride;
+    const ptrdiff_t stride = model->stride, whole = SCREEN_WIDTH * FLOATS;
     const float *scale = (const float *)model->scale + k * stride, *shift = (const float *)model->shift + k * stride;
-    if (stride < 80) screen_columns(1, 1, p, k, mask, y, stride, scale, shift);
-    else screen_columns(5, 1, p, k, mask, y, stride, scale, shift);
-    for (ptrdiff_t at = stride < 80 ? 16 : 80; at < stride; at += 16)
-        screen_columns(1, 0, p, k, mask, y + at, stride, scale + at, shift + at);
+    ptrdiff_t at = stride < whole ? FLOATS : whole;
+    if (stride < whole) screen_columns(1, 1, p, k, level, mask, y, stride, scale, shift);
+    else screen_columns(SCREEN_WIDTH, 1, p, k, level, mask, y, stride, scale, shift);
+    for (; at + whole <= stride; at += whole)
+        screen_columns(SCREEN_WIDTH, 0, p, k, level, mask, y + at, stride, scale + at, shift + at);
+    for (; at < stride; at += FLOATS) screen_columns(1, 0, p, k, level, mask, y + at, stride, scale + at, shift + at);
+}
+
+/* The best logit at least, `noises` of every component's noise down. */
+INLINE float screen_least_best(const screen_tables *s, const float *logits, ptrdiff_t padded, float noises) {
+    vfloat best[2];
+    UNROLL for (int u = 0; u < 2; u++) best[u] = fill_f32(-(float)INFINITY);
+    for (ptrdiff_t k = 0; k < padded; k += 2 * FLOATS)
+        UNROLL for (int u = 0; u < 2; u++) {
+            const vfloat logit = load_f32(logits + k + u * FLOATS), noise = load_f32(s->noise + k + u * FLOATS);
+            best[u] = larger_f32(logit - noises * noise, best[u]);
+        }
+    return screen_largest(larger_f32(best[0], best[1]));
+}
+
+/* Which of 16 logits may be, `noises` of their noise up, above a limit. */
+INLINE uint16_t screen_above(const float *noise, const float *logits, float noises, float limit) {
+    unsigned above = 0;
+    UNROLL for (int j = 0; j < 16; j += FLOATS) {
+        const vfloat most = load_f32(logits + j) + noises * load_f32(noise + j);
+#if VBYTES == 64
+        above = _mm512_cmp_ps_mask((__m512)most, _mm512_set1_ps(limit), _CMP_GT_OQ);
+#elif VBYTES == 32
+        above |= (unsigned)_mm256_movemask_ps((__m256)(most > limit)) << j;
+#else
+        above |= (unsigned)_mm_movemask_ps((__m128)(most > limit)) << j;
+#endif
+    }
+    return (uint16_t)above;
+}
+
+/* Bit `bit` of the masks of all rows, as a mask of rows. */
+INLINE uint32_t screen_turned(const uint16_t masks[SCREEN_ROWS], int bit) {
+#if VBYTES == 64
+    return _mm512_test_epi16_mask(_mm512_load_si512(masks), _mm512_set1_epi16((int16_t)(1u << bit)));
+#else
+    const __m128i one = _mm_set1_epi16((int16_t)(1u << bit));
+    uint32_t rows = 0;
+    UNROLL for (int r = 0; r < SCREEN_ROWS; r += 16) {
+        const __m128i low = _mm_and_si128(_mm_load_si128((const __m128i *)(masks + r)), one);
+        const __m128i high = _mm_and_si128(_mm_load_si128((const __m128i *)(masks + r + 8)), one);
+        const __m128i both = _mm_packs_epi16(_mm_cmpeq_epi16(low, one), _mm_cmpeq_epi16(high, one));
+        rows |= (uint32_t)_mm_movemask_epi8(both) << r;
+    }
+    return rows;
+#endif
 }
 
 /* Of rows 0 .. rows - 1: what may be better than `gate` below the best. */
 static void screen_rows(const fvlrp_model *model, const screen_tables *s, const float *y, const float *logits,
                         const float *noise, ptrdiff_t rows, float gate, const screen_passed *p) {
-    const ptrdiff_t padded = s->level - s->start;
+    const ptrdiff_t padded = screen_padded(model->components);
     float limit[SCREEN_ROWS];
     for (ptrdiff_t r = 0; r < rows; r++) {
-        __m512 best = _mm512_set1_ps(-(float)INFINITY);
-        for (ptrdiff_t k = 0; k < padded; k += 16) best = _mm512_max_ps(_mm512_loadu_ps(logits + r * padded + k), best);
-        limit[r] = _mm512_reduce_max_ps(best) + gate - SCREEN_SLACK - SCREEN_NOISES * noise[r];
+        limit[r] = screen_least_best(s, logits + r * padded, padded, SCREEN_NOISES * noise[r]) + gate;
         p->found[r] = 0;
     }
     for (ptrdiff_t first = 0; first < padded; first += 16) {
-        uint16_t masks[SCREEN_ROWS] = {0};
+        uint16_t masks[SCREEN_ROWS] __attribute__((aligned(64))) = {0};
         uint32_t any = 0;
-        for (ptrdiff_t r = 0; r < rows; r++) {
-            const __m512 logit = _mm512_loadu_ps(logits + r * padded + first);
-            masks[r] = _mm512_cmp_ps_mask(logit, _mm512_set1_ps(limit[r]), _CMP_GT_OQ);
-            any |= masks[r];
-        }
-        /* Bit k of every row's mask, as a mask of rows. */
-        const __m256i all = _mm256_loadu_si256((const __m256i *)masks);
+        for (ptrdiff_t r = 0; r < rows; r++)
+            any |= masks[r] =
+                screen_above(s->noise + first, logits + r * padded + first, SCREEN_NOISES * noise[r], limit[r]);
         for (; any; any &= any - 1) {
-            const int k = __builtin_ctz(any);
-            const uint32_t mask = _mm256_test_epi16_mask(all, _mm256_set1_epi16((int16_t)(1u << k)));
-            screen_component(p, model, y, first + k, mask);
+            const int bit = __builtin_ctz(any);
+            screen_component(p, model, y, first + bit, s->level[first + bit], screen_turned(masks, bit));
         }
     }
 }
 
-/* A row's logits in float, up to a whole vector, and the largest, which is returned. */
-static float screen_values(const screen_tables *s, const int32_t *index, float (*vectors)[16], ptrdiff_t found,
-                           float *values) {
-    __m512 best = _mm512_set1_ps(-(float)INFINITY);
-    for (ptrdiff_t j = 0; j < found; j += 16) {
-        const __mmask16 there = found - j < 16 ? (__mmask16)((1u << (found - j)) - 1) : (__mmask16)~0u;
-        const __m512i k = _mm512_maskz_loadu_epi32(there, index + j);
-        const __m512 level = _mm512_i32gather_ps(k, s->level, 4);
-        const __m512 logit = _mm512_fnmadd_ps(_mm512_set1_ps(0.5f), screen_sums(vectors + j), level);
-        const __m512 value = _mm512_mask_mov_ps(_mm512_set1_ps(-(float)INFINITY), there, logit);
-        best = _mm512_max_ps(value, best);
-        _mm512_storeu_ps(values + j, value);
+/* A row's logits in float, up to a whole vector, and the largest, which is returned. `values` has the levels. */
+static float screen_values(const eight_f32 *octets, ptrdiff_t found, float *values) {
+    enum { STEP = FLOATS > 8 ? FLOATS : 8 };
+    for (ptrdiff_t j = found; j < (found + STEP - 1) / STEP * STEP; j++) values[j] = -(float)INFINITY;
+    for (ptrdiff_t j = 0; j < found; j += 8) {
+        const eight_f32 sums = sums_of_eight_f32(octets + j);
+        const eight_f32 value = load8_f32(values + j) - 0.5f * sums;
+        *(eight_any_f32 *)(values + j) = value;
     }
-    return _mm512_reduce_max_ps(best);
+    return largest_f32(values, (found + FLOATS - 1) / FLOATS * FLOATS);
 }
 #endif
 #endif
