@@ -112,34 +112,27 @@ static int R(pool)(const fvlrp_model *model, const void *y, ptrdiff_t n, const i
 static int R(encode)(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
                      ptrdiff_t capacity, void *y, int64_t *indptr, uint16_t *index, void *gamma, double *s0, double *s1,
                      double *s2, ptrdiff_t *done) {
-    const ptrdiff_t tile = R(TILE), stride = model->stride;
-    const int centre = R(has_mean)(model);
+    const ptrdiff_t stride = model->stride;
     R(assigner) a = {0};
     R(by_component) t = {0};
-    REAL *in = scratch((tile + R(SLACK)) * model->inputs, sizeof(REAL));
-    REAL *out = scratch((tile + R(SLACK)) * stride, sizeof(REAL));
+    R(projector) p;
     REAL *parts = scratch(2 * stride, sizeof(REAL));
-    int status = R(assigner_open)(&a, model);
+    int status = R(projector_open)(&p, model, type, x, rows);
+    if (status == FVLRP_OK) status = R(assigner_open)(&a, model);
     if (status == FVLRP_OK) status = R(by_component_open)(&t, model->components);
-    if (!in || !out || !parts) status = FVLRP_E_MEMORY;
-    if (status != FVLRP_OK) goto out;
-    memset(in, 0, (size_t)((tile + R(SLACK)) * model->inputs) * sizeof(REAL));
-
+    if (!parts) status = FVLRP_E_MEMORY;
     while (*done < n && status == FVLRP_OK) {
-        const ptrdiff_t m = n - *done < tile ? n - *done : tile;
-        R(gather)(type, x, rows, *done, m, model->inputs, in);
-        R(project_tile)(model, centre, in, m, out);
-        const ptrdiff_t fitted = R(assign)(&a, out, m, capacity, indptr + *done, index, gamma, NULL);
-        R(pool_tile)(model, &t, parts, out, fitted, indptr + *done, index, gamma, s0, s1, s2);
-        memcpy((REAL *)y + *done * stride, out, (size_t)(fitted * stride) * sizeof(REAL));
+        const ptrdiff_t m = least(R(TILE), n - *done);
+        REAL *at = (REAL *)y + *done * stride;
+        R(project_tile)(&p, *done, m, at);
+        const ptrdiff_t fitted = R(assign)(&a, at, m, capacity, indptr + *done, index, gamma, NULL);
+        R(pool_tile)(model, &t, parts, at, fitted, indptr + *done, index, gamma, s0, s1, s2);
         *done += fitted;
         if (fitted < m) status = FVLRP_E_FULL;
     }
-out:
+    R(projector_close)(&p);
     R(assigner_close)(&a);
     R(by_component_close)(&t);
-    free(in);
-    free(out);
     free(parts);
     return status;
 }
@@ -240,7 +233,8 @@ typedef struct {
     int has_mean, through, many;
     ptrdiff_t n, together; /* rows; targets */
     REAL *xhat;         /* (rows, inputs): x, centred where the rule says so */
-    REAL *in, *y;       /* (rows, inputs), (rows, stride): projected again, where the caller keeps no y */
+    R(projector) again; /* where the caller keeps no y */
+    REAL *y;            /* (rows, stride), then */
     REAL *inverse;      /* (rows, stride): 1 / (z +- epsilon) */
     REAL *r;            /* (together, rows, stride): relevance, then q = R / (z +- epsilon) */
     REAL *values;       /* (rows, inputs): P^T q */
@@ -250,7 +244,7 @@ typedef struct {
 
 static void R(backward_close)(R(backward) *b) {
     free(b->xhat);
-    free(b->in);
+    R(projector_close)(&b->again);
     free(b->y);
     free(b->inverse);
     free(b->r);
@@ -277,7 +271,10 @@ static int R(backward_open)(R(backward) *b, ptrdiff_t targets, int project) {
     b->many = targets > 2 && b->out->bins && !b->out->sift;
     b->together = least(most(R(TABLE_BYTES) / table, 1), most(targets, 1));
     if (!(b->r = R(zeros)(b->together * rows * stride))) return FVLRP_E_MEMORY;
-    if (project && (!(b->in = R(zeros)(rows * inputs)) || !(b->y = R(zeros)(rows * stride)))) return FVLRP_E_MEMORY;
+    if (project) {
+        b->y = R(zeros)(rows * stride);
+        if (R(projector_open)(&b->again, model, b->type, b->x, b->rows) != FVLRP_OK || !b->y) return FVLRP_E_MEMORY;
+    }
     if (!b->through) return FVLRP_OK;
     b->xhat = R(zeros)(rows * inputs);
     b->inverse = R(zeros)(rows * stride);
@@ -307,8 +304,7 @@ static const REAL *R(backward_rows)(R(backward) *b, ptrdiff_t first, ptrdiff_t m
             for (ptrdiff_t i = 0; i < m * inputs; i++) b->xhat[i] -= ((const REAL *)model->mean)[i % inputs];
     }
     if (y) return y + first * model->stride;
-    R(gather)(b->type, b->x, b->rows, first, m, inputs, b->in);
-    R(project_tile)(model, b->has_mean, b->in, m, b->y);
+    R(project_tile)(&b->again, first, m, b->y);
     return b->y;
 }
 

@@ -106,6 +106,7 @@ typedef struct fvlrp_model {
     double gate;          /* posteriors below it count as 0, in encoding and in relevance alike */
     /* private */
     void *forward, *backward, *binned, *mean;  /* projection */
+    void *whole;                               /* projection in whole numbers: whole.h */
     double *basis;
     void *logits, *offset, *scale, *shift;     /* mixture */
     double *centre;

@@ -12,6 +12,9 @@ static int R(model_pack)(fvlrp_model *model, const double *basis, const double *
         for (ptrdiff_t d = 0; d < dims; d++)
             for (ptrdiff_t j = 0; j < inputs; j++) transposed[j * stride + d] = basis[d * inputs + j];
         R(pack)(transposed, stride, inputs, stride, model->forward);
+#ifdef BY_WHOLE
+        whole_pack(model, basis);
+#endif
         memset(transposed, 0, (size_t)(inputs * stride) * sizeof(double));
         memcpy(transposed, basis, (size_t)(dims * inputs) * sizeof(double));
         R(pack)(transposed, inputs, stride, inputs, model->backward);

@@ -2,6 +2,11 @@
  *
  * Included by isa.c once per real type. */
 #include "gemm.h"
+#include "whole.h"
+#undef BY_WHOLE
+#if defined(HAVE_WHOLE) && REAL_BITS == 32
+#define BY_WHOLE 1
+#endif
 
 /* Gather `m` descriptors into real rows of `inputs` values. */
 static void R(gather)(int type, const void *x, const int64_t *rows, ptrdiff_t first, ptrdiff_t m, ptrdiff_t inputs,
@@ -28,32 +33,57 @@ INLINE int R(has_mean)(const fvlrp_model *m) {
     return 0;
 }
 
-/* y (m, stride) of a gathered tile; x is centred in place where the model has a mean. */
-INLINE void R(project_tile)(const fvlrp_model *model, int centre, REAL *x, ptrdiff_t m, REAL *y) {
+/* How descriptors of one call are projected, and tiles to do it in. */
+typedef struct {
+    const fvlrp_model *model;
+    int type, whole, centre;
+    const void *x;
+    const int64_t *rows;
+    REAL *in, *out; /* (TILE + SLACK, inputs), (TILE + SLACK, stride) */
+} R(projector);
+
+static int R(projector_open)(R(projector) *p, const fvlrp_model *model, int type, const void *x, const int64_t *rows) {
+    const ptrdiff_t tile = R(TILE) + R(SLACK);
+    *p = (R(projector)){.model = model, .type = type, .x = x, .rows = rows, .centre = R(has_mean)(model)};
+#ifdef BY_WHOLE
+    if ((p->whole = whole_fits(model, type, p->centre))) return FVLRP_OK;
+#endif
+    p->in = scratch(tile * model->inputs, sizeof(REAL));
+    p->out = scratch(tile * model->stride, sizeof(REAL));
+    if (!p->in || !p->out) return FVLRP_E_MEMORY;
+    memset(p->in, 0, (size_t)(tile * model->inputs) * sizeof(REAL));
+    return FVLRP_OK;
+}
+
+static void R(projector_close)(R(projector) *p) {
+    free(p->in);
+    free(p->out);
+}
+
+/* y (m <= TILE, stride) of the descriptors from `first` on. */
+static void R(project_tile)(const R(projector) *p, ptrdiff_t first, ptrdiff_t m, REAL *y) {
+    const fvlrp_model *model = p->model;
     const REAL *mean = model->mean;
-    if (centre)
+#ifdef BY_WHOLE
+    if (p->whole) {
+        whole_project(model, p->x, p->rows, first, m, y);
+        return;
+    }
+#endif
+    R(gather)(p->type, p->x, p->rows, first, m, model->inputs, p->in);
+    if (p->centre)
         for (ptrdiff_t i = 0; i < m; i++)
-            for (ptrdiff_t j = 0; j < model->inputs; j++) x[i * model->inputs + j] -= mean[j];
-    R(gemm)(x, model->inputs, m, model->inputs, model->forward, model->stride, NULL, y, model->stride);
+            for (ptrdiff_t j = 0; j < model->inputs; j++) p->in[i * model->inputs + j] -= mean[j];
+    R(gemm)(p->in, model->inputs, m, model->inputs, model->forward, model->stride, NULL, p->out, model->stride);
+    memcpy(y, p->out, (size_t)(m * model->stride) * sizeof(REAL));
 }
 
 static int R(project)(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y) {
-    int status = FVLRP_E_MEMORY;
-    const ptrdiff_t tile = R(TILE), stride = model->stride, centre = R(has_mean)(model);
-    REAL *in = scratch((tile + R(SLACK)) * model->inputs, sizeof(REAL));
-    REAL *out = scratch((tile + R(SLACK)) * stride, sizeof(REAL));
-    if (!in || !out) goto out;
-    memset(in, 0, (size_t)((tile + R(SLACK)) * model->inputs) * sizeof(REAL));
-    for (ptrdiff_t first = 0; first < n; first += tile) {
-        const ptrdiff_t m = n - first < tile ? n - first : tile;
-        R(gather)(type, x, rows, first, m, model->inputs, in);
-        R(project_tile)(model, (int)centre, in, m, out);
-        memcpy((REAL *)y + first * stride, out, (size_t)(m * stride) * sizeof(REAL));
-    }
-    status = FVLRP_OK;
-out:
-    free(in);
-    free(out);
+    R(projector) p;
+    const int status = R(projector_open)(&p, model, type, x, rows);
+    for (ptrdiff_t first = 0; status == FVLRP_OK && first < n; first += R(TILE))
+        R(project_tile)(&p, first, least(R(TILE), n - first), (REAL *)y + first * model->stride);
+    R(projector_close)(&p);
     return status;
 }
 

@@ -162,6 +162,29 @@ def test_a_float32_projection_has_float32s_accuracy_at_any_depth(n, dims, inputs
     assert not got[:, dims:].any()
 
 
+@pytest.mark.parametrize("inputs", (4, 6, 128, 512, 516))
+@pytest.mark.parametrize("n, dims", ((1, 80), (4, 1), (6, 97), (203, 33)))
+def test_a_float32_projection_of_bytes_rounds_the_basis_and_the_result(n, dims, inputs, isa):
+    """Products of whole numbers take its place where they are quicker: every digit and every row must be there."""
+    rng = np.random.default_rng([inputs, dims])
+    basis = rng.standard_normal((dims, inputs)) * 10 ** rng.uniform(-6, 6, (dims, 1))
+    basis[rng.random((dims, inputs)) < 0.2] = 0
+    basis[0] = -np.abs(basis[0]).max()  # the lowest that a number of 8 bits may have to hold
+    basis[dims // 2 :: 5] = 0
+    x = rng.integers(0, 256, (2 * n, inputs), np.uint8)
+    x[n // 2] = 255
+    rows = np.sort(rng.choice(2 * n, n, False)).astype(np.int64)
+    model = _kernels.Model(basis, None, None, None, None)
+    for chosen in (rows, None):
+        wide = (x if chosen is None else x[chosen]).astype(np.float64)
+        got, expected = model.project(x, chosen), wide @ basis.T
+        size = wide.sum(axis=1)[:, None] * np.abs(basis).max(axis=1)
+        whole = isa == "vnni" and inputs % 4 == 0 and inputs <= 512  # else sums run in float
+        assert (np.abs(got[:, :dims] - expected) <= (2.0**-23 if whole else 2.0**-15) * size).all()
+        assert np.sqrt(np.mean(((got[:, :dims] - expected) / np.maximum(size, 1e-300)) ** 2)) <= 2.0**-25 or not whole
+        assert not got[:, dims:].any()
+
+
 @by_case
 def test_posteriors_and_log_likelihood_are_those_of_the_equation(case, dtype):
     """To 1e-4 absolute in float32: exponents of some hundred, of 24 bits each. Measured: at most 3e-5."""
