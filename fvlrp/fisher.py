@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _kernels, images, threads
 from .geometry import BINS, Geometry, axis_cell
-from .memory import Memory
+from .memory import Memory, empty, zeros
 from .rules import FisherRules
 from .sift import DenseSIFT, Descriptors
 from .stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
@@ -123,7 +123,7 @@ class DescriptorRelevance:
 
     Attributes
     ----------
-    total : float64 (targets, n)
+    total : float64 (targets, n) or None
     pca : real (targets, n, D) or None
     bins : real (targets, n, 4, 4) or None
     sift : real (targets, n, 128) or None
@@ -131,7 +131,7 @@ class DescriptorRelevance:
         What the projection's stabiliser, its mean and zeroed descriptors keep from the spatial bins.
     """
 
-    total: np.ndarray
+    total: np.ndarray | None
     pca: np.ndarray | None
     bins: np.ndarray | None
     sift: np.ndarray | None
@@ -283,7 +283,7 @@ class Fisher:
     ) -> DescriptorRelevance:
         """Relevance of descriptors through `tables` (see there).
 
-        `want` names what is computed beside the totals: "pca", "bin", "sift". `part` (begin, end) asks for these
+        `want` names what is computed: "total", "pca", "bin", "sift". `part` (begin, end) asks for these
         descriptors only; results but the totals lie in `memory`, of the walk's type, where that is given.
         """
         dtype = saved.zero.y.dtype
@@ -296,7 +296,7 @@ class Fisher:
         widths = {"pca": model.dims, "bin": BINS * BINS, "sift": x.shape[1]}
         memory = memory or Memory(dtype)
         # Every row is written below, by a piece or as one of the zeroed descriptors.
-        total = np.empty((targets, n))
+        total = empty((targets, n), np.float64) if "total" in want else None
         out = {name: memory.take(name, targets, n, width) for name, width in widths.items() if name in want}
 
         def piece(cell, rows, encoded):
@@ -333,7 +333,8 @@ class Fisher:
             own = {name: np.zeros((targets, 1, widths[name]), dtype) for name in out if name == "pca" or passes}
             one |= {{"bin": "bins"}.get(name, name): values for name, values in own.items()}
             model.relevance(blank, None, zero, tables[cell], rules.epsilon_pca, mean, **one)
-            total[:, rows] = one["total"]
+            if total is not None:
+                total[:, rows] = one["total"]
             if through and passes:
                 absorbed += len(rows) * one["absorbed"]
             if through and drops:
@@ -577,7 +578,7 @@ class FisherTrace(Trace):
         pooled = self._walked(rules)
         self._scored(pooled)
         together = min(self._targets_in_one_pass(depths), len(positions))
-        starts = np.empty((together, *pooled.sums.shape))
+        starts = empty((together, *pooled.sums.shape), np.float64)
         memory = Memory(pooled.zero.y.dtype)
         explanations = []
         for at in range(0, len(positions), together):
@@ -648,11 +649,11 @@ class FisherTrace(Trace):
         dtype = pooled.zero.y.dtype
         scales = [scale for scale in self.descriptors.geometry.scales if scale.count]
         parts = _parts(scales, len(shares) * _bytes_of(depths, dtype))
-        want = frozenset(VALUES[depth][0] for depth in depths if depth in VALUES)
+        want = frozenset(VALUES[depth][0] if depth in VALUES else "total" for depth in depths)
         tables = fisher.tables(shares, pooled, self.n_jobs, memory)
         supports = Supports(self.descriptors.geometry, fisher.pyramid)
         keys = [(t, depth) for t in range(len(shares)) for depth in depths]
-        pixels = {key: np.zeros(self.grey.shape) for key in keys}
+        pixels = {key: zeros(self.grey.shape) for key in keys}
         clipped, zero_bin = dict.fromkeys(keys, 0.0), dict.fromkeys(keys, 0.0)
         absorbed, past, dropped = np.zeros((3, len(shares)))
         for part in parts:
@@ -665,7 +666,7 @@ class FisherTrace(Trace):
 
             def spread(key, scale, begin=begin, below=below, alone=alone):
                 t, depth = key
-                to = pixels[key] if alone else np.zeros(self.grey.shape)
+                to = pixels[key] if alone else zeros(self.grey.shape)
                 rows = slice(scale.start - begin, scale.start - begin + scale.count)
                 if depth == "gradient":
                     return to, sift.spread(self.grey, scale, below.sift[t, rows], to)
@@ -699,7 +700,7 @@ class FisherTrace(Trace):
         return Relevances(
             {
                 "vector": lambda: self._start(position, pooled, rules)[0].ravel(),
-                "descriptor": lambda: below().total[0],
+                "descriptor": lambda: below("total").total[0],
                 "pca": lambda: below("pca").pca[0],
                 "sift": lambda: below("sift").sift[0],
                 "bin": lambda: below("bin").bins[0],

@@ -14,6 +14,7 @@ from math import prod
 import numpy as np
 
 from . import _kernels
+from .memory import empty
 from .windows import bands, convolve, quick, reach, taps, window_count
 
 BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
@@ -77,7 +78,7 @@ class Conv(Layer):
 
     def forward(self, x, then=None):
         """The convolution of x; `then`, an elementwise layer, is applied to each part while it is in the cache."""
-        out = np.empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
+        out = empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
         product = self._depthwise if self.depthwise else self._banded
         for image, result in zip(np.ascontiguousarray(x), out, strict=True):
             product(image, result, then)
@@ -178,7 +179,7 @@ class MaxPool(Layer):
         return (shape[0], *_pooled(self, shape, self.dilation))
 
     def forward(self, x):
-        out = np.empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
+        out = empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
         for image, result in zip(np.ascontiguousarray(x), out, strict=True):
             _kernels.max_pool(image, self.kernel, self.stride, self.pads, self.dilation, result)
         return out
@@ -233,7 +234,7 @@ def _pooled(pool, shape, dilation) -> tuple[int, int]:
 def _window_sums(pool, x) -> np.ndarray:
     """Sums of the pixels of each window, some channels at a time: they stay in the cache."""
     height, width = _pooled(pool, x.shape[1:], (1, 1))
-    out = np.empty((*x.shape[:2], height, width), x.dtype)
+    out = empty((*x.shape[:2], height, width), x.dtype)
     for image, result in zip(x, out, strict=True):
         for begin, end in bands(len(image), image[0].nbytes, BAND_BYTES // 4):
             # Rows first: they are contiguous, and some are gone before the strided step along x.

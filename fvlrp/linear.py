@@ -16,7 +16,7 @@ import numpy as np
 
 from . import _kernels
 from .layers import Conv, Dense
-from .memory import Memory
+from .memory import Memory, empty, zeros
 from .rules import AlphaBeta, Box, Choice, Flat, Losses, Shares, WSquare, ZPlus, ratio, total
 from .windows import Windows, bands, convolve, reach, scatter
 
@@ -135,7 +135,7 @@ class ConvPiece:
 
     def _product(self, multiply: Callable, x: np.ndarray, sign: int, other, *doubt) -> np.ndarray:
         window = self.layer.kernel, self.layer.stride, self.layer.pads, self.layer.dilation
-        out = np.empty((len(self.weight), (self.rows[1] - self.rows[0]) * self.width), self.weight.dtype)
+        out = empty((len(self.weight), (self.rows[1] - self.rows[0]) * self.width), self.weight.dtype)
         return multiply(self.weight, x, window, self.rows, self.width, out, None, False, sign, other, *doubt)
 
     def _scatter(self, sign: int, share: np.ndarray, other: np.ndarray | None, out: np.ndarray) -> None:
@@ -434,8 +434,8 @@ def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Ch
     signed, size = above, None
     if below is not None:
         signed, size = above + below, above - below
-    up = np.zeros((len(r), *x.shape[1:]), dtype)
-    down = None if size is None else np.zeros_like(up)
+    up = zeros((len(r), *x.shape[1:]), dtype)
+    down = None if size is None else zeros(up.shape, dtype)
     even = np.zeros_like(r) if choice.bias == "distribute" and layer.bias.any() else None
     weights = layer.cast("weight", dtype)
     squares = None

@@ -1,16 +1,81 @@
-"""Arrays that pieces of work use one after the other; fresh pages would cost as much as the arithmetic."""
+"""Large arrays in memory that is used again: fresh pages would cost as much as the arithmetic."""
 
 from __future__ import annotations
 
+from collections import deque
 from math import prod
 
 import numpy as np
 
 from . import _kernels
 
+LARGE = 1 << 20  # bytes from which on memory is kept; less than that an allocator keeps itself
+KEPT = 128 << 20  # bytes that wait for their next use at most
+
+
+class _Block:
+    """Memory that waits for its next use once the last array in it is gone."""
+
+    def __init__(self, memory: np.ndarray):
+        self.memory, self.__array_interface__ = memory, memory.__array_interface__
+
+    def __del__(self):
+        _keep(self.memory)
+
+
+class _Waiting:
+    """Compared by identity, which arrays are not."""
+
+    def __init__(self, memory: np.ndarray):
+        self.memory, self.size = memory, memory.size
+
+
+# Appending and taking out are one step each, which no other thread, and no collection of garbage, comes between.
+_waiting: deque[_Waiting] = deque()
+
+
+def _keep(memory: np.ndarray) -> None:
+    """Let memory wait; what has waited longest goes where that is too much."""
+    if memory.size > KEPT:
+        return
+    while _waiting and sum(entry.size for entry in tuple(_waiting)) + memory.size > KEPT:
+        try:
+            _waiting.popleft()
+        except IndexError:  # another thread was quicker
+            break
+    _waiting.append(_Waiting(memory))
+
+
+def _take(size: int) -> np.ndarray:
+    """Bytes, `size` or up to a quarter more: some that wait, or new ones."""
+    for entry in tuple(_waiting):
+        if size <= entry.size <= size + size // 4:
+            try:
+                _waiting.remove(entry)
+            except ValueError:  # another thread was quicker
+                continue
+            return entry.memory
+    return _kernels.aligned((size,), np.uint8)
+
+
+def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An uninitialised array that begins with a cache line. Its memory is used again when it and its views are gone."""
+    dtype = np.dtype(dtype)
+    size = prod(shape) * dtype.itemsize
+    if size < LARGE:
+        return _kernels.aligned(shape, dtype)
+    return np.asarray(_Block(_take(size)))[:size].view(dtype).reshape(shape)
+
+
+def zeros(shape: tuple[int, ...], dtype=np.float64) -> np.ndarray:
+    """The same, of zeros."""
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
+
 
 class Memory:
-    """Named arrays of one type, kept for the next piece."""
+    """Named arrays of one type, kept for the next piece of work."""
 
     def __init__(self, dtype):
         self.dtype, self._flat = np.dtype(dtype), {}
@@ -19,5 +84,5 @@ class Memory:
         """Uninitialised memory of a shape, the same at each call with this name. It begins with a cache line."""
         size = prod(shape)
         if name not in self._flat or self._flat[name].size < size:
-            self._flat[name] = _kernels.aligned((size,), self.dtype)
+            self._flat[name] = empty((size,), self.dtype)
         return self._flat[name][:size].reshape(shape)

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _kernels, layers
 from .linear import conv, dense
+from .memory import zeros
 from .rules import Choice, Flat, Losses, WSquare, ratio, total
 from .windows import Windows
 
@@ -32,7 +33,7 @@ def max_pool(
     if choice.pool == "flat":
         reads = Windows.of(layer, x, y)
         return [reads.spread(r / reads.counts.astype(r.dtype))], Losses()
-    out = np.zeros((len(r), *x.shape[1:]), r.dtype)
+    out = zeros((len(r), *x.shape[1:]), r.dtype)
     planes = (np.ascontiguousarray(a) for a in (x[0], y[0], r))
     _kernels.max_pool_back(*planes, layer.kernel, layer.stride, layer.pads, layer.dilation, out)
     return [out], Losses()
