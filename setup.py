@@ -123,7 +123,7 @@ setup(
     ext_modules=[
         Extension(
             "fvlrp._kernels",
-            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/status.c"],
+            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/rows.c", "csrc/status.c"],
             include_dirs=["csrc"],
             extra_compile_args=FLAGS + OWN_FLAGS,
             libraries=["m"],

@@ -74,7 +74,7 @@ typedef struct fvlrp_table {
     int (*shares)(ptrdiff_t, ptrdiff_t, const double *, const double *, const int64_t *, const double *, const double *,
                   double *, double *);
     int (*splat)(int, const void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *,
-                 const double *, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, double *);
+                 const double *, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, double *);
     int (*product)(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
                    const void *, ptrdiff_t, const fvlrp_windows *, const void *, int, void *, ptrdiff_t);
     int (*winograd)(ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, int, const fvlrp_windows *, const float *,

@@ -261,17 +261,18 @@ int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares
 
 int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
                 ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
-                ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width, double *pixels) {
+                ptrdiff_t length, ptrdiff_t lead, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t height, ptrdiff_t width,
+                double *pixels) {
     if (!kernels) return FVLRP_E_ISA;
     if (bad_real(real) || rows < 0 || cols < 0 || bins < 1 || spacing < 0 || first < 0 || step < 1)
         return FVLRP_E_ARGUMENT;
     if (length < 1 || length > 1 << 20 || lead < -(1 << 20) || lead > 1 << 20) return FVLRP_E_ARGUMENT;
-    if (height < 1 || width < 1 || !checked(height, width)) return FVLRP_E_ARGUMENT;
-    if (rows == 0 || cols == 0) return FVLRP_OK;
+    if (height < 1 || width < 1 || !checked(height, width) || begin < 0 || end > height) return FVLRP_E_ARGUMENT;
+    if (rows == 0 || cols == 0 || begin >= end) return FVLRP_OK;
     if (first + step * (rows - 1) + spacing * (bins - 1) >= height) return FVLRP_E_ARGUMENT;
     if (first + step * (cols - 1) + spacing * (bins - 1) >= width) return FVLRP_E_ARGUMENT;
     return kernels->splat(real, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, taps, length, lead,
-                          height, width, pixels);
+                          begin, end, width, pixels);
 }
 
 /* Sizes and reaches that cannot overflow. */

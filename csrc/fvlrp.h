@@ -187,6 +187,10 @@ int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int
 int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares, const uint8_t *member,
                  const double *priors, const double *means, const double *deviations, void *tables);
 
+/* Values (targets, size bytes) into rows[0 .. n - 1] of each target's `pitch` rows in `out`. */
+void fvlrp_put_rows(ptrdiff_t targets, size_t size, const void *values, const int64_t *rows, ptrdiff_t n, ptrdiff_t pitch,
+                    void *out);
+
 /* ---- the whole vector ------------------------------------------------------------------------------------------ */
 
 /* Moments of z over some descriptors that lie in one finest cell, as fvlrp_encode and fvlrp_pool leave them. They count
@@ -229,10 +233,11 @@ int fvlrp_shares(ptrdiff_t cells, ptrdiff_t length, const double *relevance, con
  *            at y = first + step r + spacing iy, x = first + step c + spacing ix, inside the image
  *   weight_y double (rows, bins), weight_x double (cols, bins): the normalisation of a clipped support
  *   taps     double (length): the kernel of either axis, its first tap at offset `lead` from the point
- *   pixels   double (height, width): ADDED to; what falls outside is dropped */
+ *   pixels   double (height, width): rows begin .. end - 1 are ADDED to; what falls outside is dropped */
 int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
                 ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
-                ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width, double *pixels);
+                ptrdiff_t length, ptrdiff_t lead, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t height,
+                ptrdiff_t width, double *pixels);
 
 /* ---- dense products and convolutions --------------------------------------------------------------------------- */
 

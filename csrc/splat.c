@@ -144,7 +144,7 @@ static void look_back(splat_rows *s, int i, ptrdiff_t y) {
 
 static int splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
                  ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
-                 ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width, double *pixels) {
+                 ptrdiff_t length, ptrdiff_t lead, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t width, double *pixels) {
     splat_rows s = {.real = real, .values = values, .rows = rows, .cols = cols, .bins = bins, .spacing = spacing,
                     .first = first, .step = step, .weight_y = weight_y, .weight_x = weight_x, .width = width};
     s.combs = splat_combs(taps, length, lead, s.comb);
@@ -156,17 +156,18 @@ static int splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, p
     block.used = 0;
     splat_layout(&s, &block);
 
-    /* Pixel row y gathers points from row y - lead upwards. */
+    /* Pixel row y gathers points from row y - lead upwards, and from as many rows above as both rings hold. */
     const ptrdiff_t last = first + step * (rows - 1) + spacing * (bins - 1);
-    const ptrdiff_t end = least(height - lead, last + length);
-    for (ptrdiff_t y = first; y < end; y++) {
+    const ptrdiff_t held = s.ring[0] - 1 + (s.combs == 2 ? s.ring[1] - 1 : 0);
+    const ptrdiff_t from = most(first, begin - lead - held), to = least(end - lead, last + length);
+    for (ptrdiff_t y = from; y < to; y++) {
         filter_along_x(&s, y);
         look_back(&s, 0, y);
         if (s.combs == 2) {
             comb_apply(&s.comb[0], s.taken, width, 0, ring_row(&s, 1, y));
             look_back(&s, 1, y);
         }
-        if (y + lead >= 0) comb_apply(&s.comb[s.combs - 1], s.taken, width, 1, pixels + (y + lead) * width);
+        if (y + lead >= begin) comb_apply(&s.comb[s.combs - 1], s.taken, width, 1, pixels + (y + lead) * width);
     }
     free(block.base);
     return FVLRP_OK;

@@ -235,6 +235,8 @@ cdef extern from "fvlrp.h" nogil:
         const double *s1
         const double *s2
 
+    void fvlrp_put_rows(ptrdiff_t targets, size_t size, const void *values, const int64_t *rows, ptrdiff_t n,
+                        ptrdiff_t pitch, void *out)
     int fvlrp_merge(ptrdiff_t parts, const fvlrp_part *part, ptrdiff_t finest, ptrdiff_t cells, const uint8_t *member,
                     ptrdiff_t components, ptrdiff_t dims, const double *priors, double *sums, double *occupancy)
     int fvlrp_scores(ptrdiff_t n, ptrdiff_t length, const float *coef, const float *x, double *out)
@@ -243,8 +245,8 @@ cdef extern from "fvlrp.h" nogil:
                      const int64_t *counts, const double *epsilon, const double *spread, double *out, double *ledger)
     int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
                     ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x,
-                    const double *taps, ptrdiff_t length, ptrdiff_t lead, ptrdiff_t height, ptrdiff_t width,
-                    double *pixels)
+                    const double *taps, ptrdiff_t length, ptrdiff_t lead, ptrdiff_t begin, ptrdiff_t end,
+                    ptrdiff_t height, ptrdiff_t width, double *pixels)
 
 MEANS = {"none": FVLRP_MEAN_NONE, "centered": FVLRP_MEAN_CENTERED, "bias": FVLRP_MEAN_BIAS}
 
@@ -564,6 +566,22 @@ cdef class Model:
         check(status)
 
 
+def put_rows(values, rows, out):
+    """Row ``values[t]`` of each target, real (targets, width), into rows `rows` int64 of ``out[t]``, (targets, n, width)."""
+    take(values, "values", (None, None), [np.float32, np.float64])
+    take(rows, "rows", (None,), [np.int64])
+    take(out, "out", (values.shape[0], None, values.shape[1]), [values.dtype], True)
+    if rows.size and (rows.min() < 0 or rows.max() >= out.shape[1]):
+        raise ValueError(f"rows must lie in 0 .. {out.shape[1] - 1}, got {rows.min()} .. {rows.max()}")
+    cdef ptrdiff_t targets = values.shape[0], n = rows.shape[0], pitch = out.shape[1]
+    cdef size_t size = values.shape[1] * values.itemsize
+    cdef const void *pv = address(values)
+    cdef const int64_t *pr = <const int64_t *>address(rows)
+    cdef void *po = address(out)
+    with nogil:
+        fvlrp_put_rows(targets, size, pv, pr, n, pitch, po)
+
+
 def merge(parts, member, priors, ptrdiff_t dims):
     """Sums of Psi over pyramid cells, from moments of z: float64 (cells, 2, K, D), and of posteriors (cells, K).
 
@@ -665,7 +683,8 @@ def shares(relevance, sums, counts, epsilon, spread=None, out=None):
 # ---- splats ----------------------------------------------------------------------------------------------------------
 
 
-def splat(values, ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, weight_y, weight_x, taps, ptrdiff_t lead, pixels):
+def splat(values, ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, weight_y, weight_x, taps, ptrdiff_t lead, pixels,
+          band=None):
     """Add the values of one scale to `pixels` float64 (H, W), each spread over a separable kernel around its point.
 
     Parameters
@@ -676,6 +695,8 @@ def splat(values, ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, weight_y, 
         Multiplied into the values first.
     taps : float64 (length,)
         Kernel of either axis; its first tap is `lead` pixels from the point. What falls outside is dropped.
+    band : (int, int) or None
+        Rows begin .. end - 1 of the pixels alone, with the same bits.
     """
     take(values, "values", (None, None, None, None), [np.float32, np.float64])
     cdef ptrdiff_t rows = values.shape[0], cols = values.shape[1], bins = values.shape[2]
@@ -685,6 +706,8 @@ def splat(values, ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, weight_y, 
     take(taps, "taps", (None,), [np.float64])
     take(pixels, "pixels", (None, None), [np.float64], True)
     cdef ptrdiff_t length = taps.shape[0], height = pixels.shape[0], width = pixels.shape[1]
+    cdef ptrdiff_t begin, end
+    begin, end = band or (0, height)
     cdef int real = element(values), status
     cdef void *pv = address(values)
     cdef const double *wy = <const double *>address(weight_y)
@@ -693,7 +716,7 @@ def splat(values, ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, weight_y, 
     cdef double *pp = <double *>address(pixels)
     with nogil:
         status = fvlrp_splat(
-            real, pv, rows, cols, bins, spacing, first, step, wy, wx, pt, length, lead, height, width, pp
+            real, pv, rows, cols, bins, spacing, first, step, wy, wx, pt, length, lead, begin, end, height, width, pp
         )
     check(status)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -318,11 +319,8 @@ class Fisher:
             return absorbed, past
 
         pieces = saved.pieces if part is None else _between(saved.pieces, begin, end)
-        done = threads.run([partial(piece, *p) for p in pieces], n_jobs)
+        tasks: list = [partial(piece, *p) for p in pieces]
         absorbed, past, dropped = np.zeros(targets), np.zeros(targets), np.zeros(targets)
-        for part_absorbed, part_past in done:  # in order: the same bits for any number of threads
-            absorbed += part_absorbed
-            past += part_past
         drops = not passes and rules.zero_desc == "drop"
         blank = np.zeros((1, x.shape[1]), np.uint8)
         for cell, rows in enumerate(saved.zeros):
@@ -333,15 +331,21 @@ class Fisher:
             own = {name: np.zeros((targets, 1, widths[name]), dtype) for name in out if name == "pca" or passes}
             one |= {{"bin": "bins"}.get(name, name): values for name, values in own.items()}
             model.relevance(blank, None, zero, tables[cell], rules.epsilon_pca, mean, **one)
-            if total is not None:
-                total[:, rows] = one["total"]
             if through and passes:
                 absorbed += len(rows) * one["absorbed"]
             if through and drops:
                 dropped += len(rows) * one["total"][:, 0]
+            if total is not None:
+                tasks.append(partial(_kernels.put_rows, one["total"], rows, total[:, :, None]))
             for name, values in out.items():
-                even = 0 if drops else (one["total"] / values.shape[2])[:, :, None]
-                values[:, rows] = own.get(name, even)
+                if name not in own:
+                    own[name] = np.zeros((targets, 1, widths[name]), dtype)
+                    own[name] += 0 if drops else one["total"][:, :, None] / widths[name]
+                tasks.append(partial(_kernels.put_rows, own[name][:, 0], rows, values))
+        done = threads.run(tasks, n_jobs)
+        for part_absorbed, part_past in done[: len(pieces)]:  # in order: the same bits for any number of threads
+            absorbed += part_absorbed
+            past += part_past
         bins = out["bin"].reshape(targets, n, BINS, BINS) if "bin" in out else None
         return DescriptorRelevance(total, out.get("pca"), bins, out.get("sift"), absorbed, past, dropped)
 
@@ -645,8 +649,7 @@ class FisherTrace(Trace):
         -------
         dict of (target's number, depth) to (pixels float64 (h, w), entries of the ledger)
         """
-        fisher, sift = self.stack.fisher, self.stack.sift
-        dtype = pooled.zero.y.dtype
+        fisher, dtype = self.stack.fisher, pooled.zero.y.dtype
         scales = [scale for scale in self.descriptors.geometry.scales if scale.count]
         parts = _parts(scales, len(shares) * _bytes_of(depths, dtype))
         want = frozenset(VALUES[depth][0] if depth in VALUES else "total" for depth in depths)
@@ -662,23 +665,7 @@ class FisherTrace(Trace):
             absorbed += below.absorbed
             past += below.mean
             dropped += below.zero_desc
-            alone = len(part) == 1 or threads.count(self.n_jobs) == 1  # then nobody else adds to the same pixels
-
-            def spread(key, scale, begin=begin, below=below, alone=alone):
-                t, depth = key
-                to = pixels[key] if alone else zeros(self.grey.shape)
-                rows = slice(scale.start - begin, scale.start - begin + scale.count)
-                if depth == "gradient":
-                    return to, sift.spread(self.grey, scale, below.sift[t, rows], to)
-                values, bins = (below.bins[t, rows], BINS) if depth == "bin" else (below.total[t, rows], 1)
-                return to, supports.spread(scale, values, bins, rules, to)
-
-            tasks = [(key, scale) for key in keys for scale in part]
-            for (key, _), (to, lost) in zip(
-                tasks, threads.run([partial(spread, *task) for task in tasks], self.n_jobs), strict=True
-            ):
-                if not alone:
-                    pixels[key] += to
+            for key, lost in self._spread(part, below, supports, rules, pixels):
                 (zero_bin if key[1] == "gradient" else clipped)[key] += lost
         found = {}
         for t, depth in keys:
@@ -690,6 +677,46 @@ class FisherTrace(Trace):
             lost = {"zero_bin": zero_bin[t, depth]} if depth == "gradient" else {"clipped": clipped[t, depth]}
             found[t, depth] = pixels[t, depth], entries | lost
         return found
+
+    def _spread(self, part, below: DescriptorRelevance, supports: Supports, rules: FisherRules, pixels: dict) -> list:
+        """ADD relevance of consecutive scales to the pixels of each (target, depth); (key, what is lost) in order.
+
+        Where there are fewer maps than workers, each is cut into bands of rows or, at gradient depth, one of its own is
+        filled for each scale.
+        """
+        tasks_a_map = -(-threads.count(self.n_jobs) // len(pixels))
+        edges = np.linspace(0, len(self.grey), min(tasks_a_map, len(self.grey)) + 1).astype(int).tolist()
+
+        def rows(scale) -> slice:
+            return slice(scale.start - part[0].start, scale.slice.stop - part[0].start)
+
+        def flat(key, band) -> list[float]:
+            lost = []
+            for scale in part:
+                t, depth = key
+                bins, values = (BINS, below.bins) if depth == "bin" else (1, below.total)
+                values = values[t, rows(scale)]
+                supports.spread(scale, values, bins, rules, pixels[key], band)
+                lost += [supports.clipped(scale, values, bins, rules)] if band[0] == 0 else []
+            return lost
+
+        def exact(key, scales, to) -> list[float]:
+            return [self.stack.sift.spread(self.grey, s, below.sift[key[0], rows(s)], to) for s in scales]
+
+        tasks, own = [], []
+        for key, whole in pixels.items():
+            if key[1] != "gradient":
+                tasks += [(key, partial(flat, key, band)) for band in pairwise(edges)]
+            elif tasks_a_map == 1 or len(part) == 1:
+                tasks.append((key, partial(exact, key, part, whole)))
+            else:
+                maps = [zeros(whole.shape) for _ in part]
+                own += [(whole, one) for one in maps]
+                tasks += [(key, partial(exact, key, [scale], to)) for scale, to in zip(part, maps, strict=True)]
+        done = threads.run([task for _, task in tasks], self.n_jobs)
+        for whole, one in own:
+            whole += one
+        return [(key, lost) for (key, _), losses in zip(tasks, done, strict=True) for lost in losses]
 
     def _relevances(self, position: int, pooled: Pooled, rules: FisherRules) -> Relevances:
         def below(*want: str) -> DescriptorRelevance:

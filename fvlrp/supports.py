@@ -53,15 +53,20 @@ class Supports:
             at += rows * cols
         return pixels, lost
 
-    def spread(self, scale, values: np.ndarray, bins: int, rules: FisherRules, pixels: np.ndarray) -> float:
-        """ADD one scale's values (n, bins, bins) to pixels (h, w), and tell what was clipped; bins = 1: whole areas."""
-        if scale.count == 0:
+    def spread(self, scale, values: np.ndarray, bins: int, rules: FisherRules, pixels: np.ndarray, band=None) -> None:
+        """ADD one scale's values (n, bins, bins) to pixels (h, w) or a band of their rows; bins = 1: whole areas."""
+        if scale.count:
+            taps, lead, spacing, weights, _ = clipped_supports(*pixels.shape, scale, bins, rules.splat, rules.clip)
+            values = values.reshape(scale.rows, scale.cols, bins, bins)
+            _kernels.splat(values, spacing, scale.first, scale.step, *weights, taps, lead, pixels, band)
+
+    def clipped(self, scale, values: np.ndarray, bins: int, rules: FisherRules) -> float:
+        """What of one scale's values (n, bins, bins) falls outside the image and is dropped."""
+        if rules.clip != "drop" or not scale.count:
             return 0.0
-        taps, lead, spacing, weights, inside = clipped_supports(*pixels.shape, scale, bins, rules.splat, rules.clip)
+        shape = self.geometry.height, self.geometry.width
+        *_, inside = clipped_supports(*shape, scale, bins, rules.splat, rules.clip)
         values = values.reshape(scale.rows, scale.cols, bins, bins)
-        _kernels.splat(values, spacing, scale.first, scale.step, *weights, taps, lead, pixels)
-        if rules.clip != "drop":
-            return 0.0
         outside = 1 - inside[0][:, None, :, None] * inside[1][None, :, None, :]
         return float((values * outside).sum(dtype=np.float64))
 

@@ -815,6 +815,25 @@ def test_a_model_without_a_mixture_projects_and_does_nothing_else():
         model.posteriors(model.project(p.x))
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("width", (1, 16, 128))
+def test_rows_are_put_where_they_belong_and_nowhere_else(width, dtype):
+    rng = np.random.default_rng(width)
+    values, out = rng.standard_normal((3, width)).astype(dtype), rng.standard_normal((3, 40, width)).astype(dtype)
+    rows, expected = np.flatnonzero(rng.random(40) < 0.4), out.copy()
+    expected[:, rows] = values[:, None]
+    _kernels.put_rows(values, rows, out)
+    assert_same_bits(out, expected)
+    _kernels.put_rows(values, rows[:0], out)
+    assert_same_bits(out, expected)
+    for bad in (-1, 40):
+        with pytest.raises(ValueError, match=r"rows must lie in 0 \.\. 39"):
+            _kernels.put_rows(values, np.array([3, bad]), out)
+    with pytest.raises(ValueError, match="out must have shape"):
+        _kernels.put_rows(values[:2], rows, out)
+    assert_same_bits(out, expected)
+
+
 # ---- splats ----------------------------------------------------------------------------------------------------------
 
 
@@ -832,7 +851,7 @@ def test_splat_adds_what_one_value_after_the_other_adds(bins, size, kernel, clip
     values = rng.standard_normal((rows, cols, bins, bins)).astype(real)
     taps, lead = reference.splat_kernel(kernel, size)
     expected = rng.standard_normal((height, width))
-    pixels, before, lost, magnitude = expected.copy(), expected.sum(), 0.0, np.abs(expected)
+    start, pixels, before, lost, magnitude = expected.copy(), expected.copy(), expected.sum(), 0.0, np.abs(expected)
     for (r, c, iy, ix), value in np.ndenumerate(values.astype(np.float64)):
         y, x = first + step * r + spacing * iy + lead, first + step * c + spacing * ix + lead
         lost += reference.splat_one(expected, value, y, x, taps, clip)
@@ -848,6 +867,12 @@ def test_splat_adds_what_one_value_after_the_other_adds(bins, size, kernel, clip
     total = values.sum(dtype=np.float64)
     assert abs(pixels.sum() - before - total + lost) <= 1e-12 * magnitude.sum()
     assert (lost != 0) == (clip == "drop" and len(taps) > 1)
+    banded, cuts = start.copy(), (0, 1, 17, 17, 40, height)
+    for band in reversed(list(pairwise(cuts))):
+        _kernels.splat(
+            values, spacing, first, step, weight(rows, height), weight(cols, width), taps, lead, banded, band
+        )
+    assert_same_bits(banded, pixels)
 
 
 @pytest.mark.parametrize("lead", (-60, -17, -1, 0, 4, 60))

@@ -813,8 +813,12 @@ static void splat_case(int real, int kernel, ptrdiff_t rows, ptrdiff_t cols, ptr
     if (kernel == HALVED_ENDS) taps[0] = taps[length - 1] = .25;
     for (ptrdiff_t t = 0; t < length && kernel == TRIANGLE; t++) taps[t] = (double)(t + 1);
 #define SPLAT                                                                                                        \
-    fvlrp_splat(real, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, taps, length, lead, height,  \
-                width, pixels)
+    fvlrp_splat(real, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, taps, length, lead, begin,   \
+                end, height, width, pixels)
+    const ptrdiff_t cut = below(height + 1); /* in two bands, either of which may be empty */
+    ptrdiff_t begin = cut, end = height;
+    EXPECT(SPLAT == FVLRP_OK);
+    begin = 0, end = cut;
     EXPECT(SPLAT == FVLRP_OK);
     for (ptrdiff_t p = 0; p < rows * cols * bins * bins; p++) {
         const ptrdiff_t ix = p % bins, iy = p / bins % bins, c = p / bins / bins % cols, r = p / bins / bins / cols;
@@ -850,7 +854,7 @@ static void splat(void) {
     now = "splat's bad arguments";
     double one = 1, pixel = 0;
 #define SPLAT(real, rows, cols, bins, spacing, first, step, length, height, width)                                   \
-    fvlrp_splat(real, &one, rows, cols, bins, spacing, first, step, &one, &one, &one, length, 0, height, width, &pixel)
+    fvlrp_splat(real, &one, rows, cols, bins, spacing, first, step, &one, &one, &one, length, 0, 0, height, height, width, &pixel)
     EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_OK);
     EXPECT(SPLAT(FVLRP_U8, 1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
     EXPECT(SPLAT(FVLRP_F64, -1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
