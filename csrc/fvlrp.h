@@ -2,13 +2,13 @@
  *
  * This header is the manual. The kernels are C11 and libm only: single-threaded, re-entrant, with no state but the
  * dispatch table that fvlrp_select() fills, no printing, no abort. They may run on bands of rows from several
- * threads at once. Every kernel has a slow NumPy twin in fvlrp/reference.py.
+ * threads at once. Every kernel that computes has a slow NumPy twin in fvlrp/reference.py.
  *
  * Conventions
  *   - Arrays are C-contiguous; rows (y) before columns (x). Sizes are ptrdiff_t and counted in elements.
  *   - "real" arrays are float or double as a `real` argument or field says (FVLRP_F32 or FVLRP_F64).
  *   - Sums over descriptors are double, whatever the real type: they are the ill-conditioned part.
- *   - Every function returns FVLRP_OK or a negative status; fvlrp_words() puts it into words. On an error the outputs
+ *   - Every function that can fail returns FVLRP_OK or a negative status; fvlrp_words() puts it into words. On an error the outputs
  *     hold nothing of use.
  *   - Results do not depend on how rows are cut into bands.
  *
@@ -187,7 +187,8 @@ int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int
 int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares, const uint8_t *member,
                  const double *priors, const double *means, const double *deviations, void *tables);
 
-/* Values (targets, size bytes) into rows[0 .. n - 1] of each target's `pitch` rows in `out`. */
+/* Values (targets, size bytes) into rows[0 .. n - 1] of each target's `pitch` rows in `out`: copies alone, which cannot
+ * fail. That rows lie in 0 .. pitch - 1 is for the caller to see to. */
 void fvlrp_put_rows(ptrdiff_t targets, size_t size, const void *values, const int64_t *rows, ptrdiff_t n, ptrdiff_t pitch,
                     void *out);
 
@@ -233,7 +234,8 @@ int fvlrp_shares(ptrdiff_t cells, ptrdiff_t length, const double *relevance, con
  *            at y = first + step r + spacing iy, x = first + step c + spacing ix, inside the image
  *   weight_y double (rows, bins), weight_x double (cols, bins): the normalisation of a clipped support
  *   taps     double (length): the kernel of either axis, its first tap at offset `lead` from the point
- *   pixels   double (height, width): rows begin .. end - 1 are ADDED to; what falls outside is dropped */
+ *   pixels   double (height, width): rows begin .. end - 1 (none where begin >= end), of 0 .. height - 1, are ADDED
+ *            to; what falls outside is dropped */
 int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
                 ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
                 ptrdiff_t length, ptrdiff_t lead, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t height,

@@ -2,8 +2,8 @@
  *
  * log pi_k N(y; mu_k, sigma_k^2) = offset_k + sum_i (quadratic_ki y_i^2 + linear_ki y_i): one product of [y^2, y] with
  * a packed table. Less the mean over k of both coefficients (a constant per row, which posteriors do not see), the
- * terms are small enough for float. Included by isa.c once per real type. */
-
+ * terms are small enough for float. Of many components, floats come from screen.h instead, where it can tell which of them
+ * matter. Included by isa.c once per real type. */
 
 /* exp of x <= 0. Float: 2^n times a polynomial of degree 6 on |r| <= ln 2 / 2, 2 ulp; double: libm. */
 INLINE VREAL R(exponential)(VREAL v) {

@@ -50,7 +50,8 @@ static int R(model_pack)(fvlrp_model *model, const double *basis, const double *
         }
         R(pack)(table, K, 2 * stride, K, model->logits);
 #ifdef SCREENS
-        status = screen_pack(model, priors, means, variances, table);
+        if (screen_pays(model)) status = screen_pack(model, priors, means, variances, table);
+        else status = FVLRP_OK;
         if (status != FVLRP_OK) goto out;
 #endif
     }

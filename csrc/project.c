@@ -26,7 +26,7 @@ static void R(gather)(int type, const void *x, const int64_t *rows, ptrdiff_t fi
     }
 }
 
-/* mean: inputs values; then P m, D values (`stride`). Where the model has no mean both are 0 and has_mean is 0. */
+/* Whether the model has a mean: `inputs` values, all 0 where it has none. */
 INLINE int R(has_mean)(const fvlrp_model *m) {
     for (ptrdiff_t j = 0; j < m->inputs; j++)
         if (((const REAL *)m->mean)[j] != 0) return 1;

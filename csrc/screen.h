@@ -11,7 +11,8 @@
  * than others: one noise for all would have to be large, and would yet miss them. A component that may come, NOISES of
  * its noise up, within the gate of the best of all, NOISES of theirs down, is computed in float,
  *     log pi_k - 1/2 sum log 2 pi sigma_k^2 - 1/2 |(y - mu_k) / sigma_k|^2,
- * where nothing cancels.
+ * where nothing cancels. Errors are taken for independent: of columns that say the same they add up, and a component next
+ * to the gate may be missed.
  *
  * Included by gmm.c for floats. */
 #ifndef FVLRP_SCREEN_H
@@ -109,12 +110,12 @@ static int screen_pack(const fvlrp_model *model, const double *priors, const dou
     for (ptrdiff_t k = 0; k < K; k++) total += priors[k];
     for (ptrdiff_t d = 0; d < dims; d++) {
         double mean = 0, square = 0;
-        for (ptrdiff_t k = 0; k < K; k++) {
-            const double mu = means[k * dims + d];
-            mean += priors[k] / total * mu;
-            square += priors[k] / total * (mu * mu + variances[k * dims + d]);
+        for (ptrdiff_t k = 0; k < K; k++) mean += priors[k] / total * means[k * dims + d];
+        for (ptrdiff_t k = 0; k < K; k++) { /* of means that may lie close together, and far from 0 */
+            const double apart = means[k * dims + d] - mean;
+            square += priors[k] / total * (apart * apart + variances[k * dims + d]);
         }
-        const double deviation = sqrt(square - mean * mean);
+        const double deviation = sqrt(square);
         s.scale[d] = (float)(1 / deviation);
         s.shift[d] = (float)(-mean / deviation);
     }

@@ -39,7 +39,9 @@ static void whole_pack(const fvlrp_model *model, const double *basis) {
         const ptrdiff_t width = d < wide ? WHOLE_VECTORS * 16 : 16, panel = d / width * width;
         double largest = 0;
         for (ptrdiff_t j = 0; j < inputs; j++) largest = fabs(row[j]) > largest ? fabs(row[j]) : largest;
-        unit[d] = (float)(largest / WHOLE_LARGEST);
+        for (ptrdiff_t j = 0; j < inputs; j++) largest = isfinite(row[j]) ? largest : (double)NAN;
+        unit[d] = (float)(largest / WHOLE_LARGEST); /* not a number: so are all y of a row that is not finite */
+        if ((double)unit[d] * WHOLE_LARGEST < largest) unit[d] = nextafterf(unit[d], INFINITY); /* all of row fits */
         for (ptrdiff_t j = 0; j < inputs; j++) {
             int8_t *at = whole_table(model) + panel * WHOLE_PIECES * inputs + (j / 4 * width + d - panel) * 4 + j % 4;
             int32_t left = unit[d] > 0 ? (int32_t)rint(row[j] / (double)unit[d]) : 0;

@@ -217,11 +217,11 @@ class Fisher:
         """
         model, zero, zero_sums = self.packed(dtype)
         layout = layout_of(descriptors.geometry, self.pyramid)
-        pieces, zeros = [], []
+        pieces, zeroed = [], []
         for cell, rows in enumerate(layout.rows):
-            empty = descriptors.zeroed[rows]
-            zeros.append(rows[empty])
-            pieces += [(cell, piece) for piece in _pieces(rows[~empty])]
+            zero_rows = descriptors.zeroed[rows]
+            zeroed.append(rows[zero_rows])
+            pieces += [(cell, piece) for piece in _pieces(rows[~zero_rows])]
         lengths = [len(rows) for _, rows in pieces]
         if not keep and threads.count(n_jobs) == 1:
             (widest,) = model.room([max(lengths, default=0)])
@@ -237,13 +237,13 @@ class Fisher:
             tasks = [partial(_encode_sparingly, model, descriptors.values, rows) for _, rows in pieces]
         done = threads.run(tasks, n_jobs)
         parts = [(cell, 1, part) for (cell, _), (_, part) in zip(pieces, done, strict=True)]
-        parts += [(cell, len(rows), zero_sums) for cell, rows in enumerate(zeros) if len(rows)]
+        parts += [(cell, len(rows), zero_sums) for cell, rows in enumerate(zeroed) if len(rows)]
         sums, occupancy = _kernels.merge(parts, layout.member, self.weights, self.means.shape[1])
         if not keep:
             return sums, None
         counts = layout.member.T.astype(np.int64) @ np.array([len(rows) for rows in layout.rows], np.int64)
         encoded = tuple((cell, rows, one) for (cell, rows), (one, _) in zip(pieces, done, strict=True))
-        return sums, Pooled(descriptors, layout, encoded, tuple(zeros), zero, sums, occupancy, counts)
+        return sums, Pooled(descriptors, layout, encoded, tuple(zeroed), zero, sums, occupancy, counts)
 
     def spread(self, saved: Pooled) -> np.ndarray:
         """Upper bounds of sum |Psi|, the shape of the sums: what small |S| are told from rounding by."""
@@ -485,7 +485,7 @@ class FisherMenu(Menu):
 
 
 def _bytes_of(depths: list[str], dtype) -> int:
-    """Bytes a descriptor and target of what the depths need."""
+    """Bytes a descriptor and target of what the depths need, at most."""
     return 8 + np.dtype(dtype).itemsize * sum(VALUES[depth][1] for depth in depths if depth in VALUES)
 
 

@@ -20,7 +20,8 @@ class _Block:
         self.memory, self.__array_interface__ = memory, memory.__array_interface__
 
     def __del__(self):
-        _keep(self.memory)
+        if _keep is not None:  # as it is when the interpreter ends
+            _keep(self.memory)
 
 
 class _Waiting:
@@ -30,29 +31,37 @@ class _Waiting:
         self.memory, self.size = memory, memory.size
 
 
-# Appending and taking out are one step each, which no other thread, and no collection of garbage, comes between.
+# Appending and taking out are one step each. No lock: a collection of garbage may come back here in any line.
 _waiting: deque[_Waiting] = deque()
+
+
+def _now() -> tuple[_Waiting, ...]:
+    while True:
+        try:
+            return tuple(_waiting)
+        except RuntimeError:  # another thread, or a collection of garbage, changed it meanwhile
+            continue
 
 
 def _keep(memory: np.ndarray) -> None:
     """Let memory wait; what has waited longest goes where that is too much."""
     if memory.size > KEPT:
         return
-    while _waiting and sum(entry.size for entry in tuple(_waiting)) + memory.size > KEPT:
+    _waiting.append(_Waiting(memory))
+    while sum(entry.size for entry in _now()) > KEPT:
         try:
             _waiting.popleft()
         except IndexError:  # another thread was quicker
             break
-    _waiting.append(_Waiting(memory))
 
 
 def _take(size: int) -> np.ndarray:
     """Bytes, `size` or up to a quarter more: some that wait, or new ones."""
-    for entry in tuple(_waiting):
+    for entry in _now():
         if size <= entry.size <= size + size // 4:
             try:
                 _waiting.remove(entry)
-            except ValueError:  # another thread was quicker
+            except (ValueError, IndexError):  # another thread was quicker, or changed it meanwhile
                 continue
             return entry.memory
     return _kernels.aligned((size,), np.uint8)

@@ -185,6 +185,25 @@ def test_a_float32_projection_of_bytes_rounds_the_basis_and_the_result(n, dims, 
         assert not got[:, dims:].any()
 
 
+@pytest.mark.parametrize("odd", (np.nan, np.inf, -np.inf))
+def test_a_basis_that_is_not_finite_gives_no_numbers(odd, isa):
+    basis = np.random.default_rng(0).standard_normal((20, 128))
+    basis[3, 7], basis[4, 0] = odd, 2 * odd
+    got = _kernels.Model(basis, None, None, None, None).project(np.full((7, 128), 200, np.uint8))
+    assert not np.isfinite(got[:, 3:5]).any()
+    assert np.isfinite(np.delete(got, (3, 4), axis=1)).all()
+
+
+@pytest.mark.parametrize("size", (1e-45, 3e-39, 1e-37, 1e-30, 1e30))
+def test_a_basis_of_any_size_projects_bytes(size, isa):
+    basis = np.random.default_rng(0).uniform(-1, 1, (5, 128)) * size
+    x = np.random.default_rng(1).integers(0, 256, (9, 128), np.uint8)
+    got = _kernels.Model(basis, None, None, None, None).project(x)[:, :5]
+    tiniest = 2.0**-149  # of a float
+    allowed = 2.0**-20 * np.abs(basis).max() + tiniest
+    assert (np.abs(got - x @ basis.T) <= allowed * x.sum(axis=1, dtype=float)[:, None] + tiniest).all()
+
+
 @by_case
 def test_posteriors_and_log_likelihood_are_those_of_the_equation(case, dtype):
     """To 1e-4 absolute in float32: exponents of some hundred, of 24 bits each. Measured: at most 3e-5."""
@@ -223,6 +242,37 @@ def test_no_component_above_the_gate_is_missed(dims, components, stretch, isa):
     assert (np.abs(gamma - expected)[gamma > 0] <= np.broadcast_to(1e-6 * sizes + 1e-5, gamma.shape)[gamma > 0]).all()
     assert (expected * (gamma == 0) <= 1e-6 * (1 + 1e-2 + 1e-6 * sizes)).all()
     np.testing.assert_allclose(logs, loglik, rtol=1e-5)
+
+
+@pytest.mark.parametrize("far", (3e3, 1e5))
+def test_a_column_that_never_varies_keeps_every_posterior(far, isa):
+    """Its variance, to be told from the square of its mean, is beyond the digits of a double."""
+    rng = np.random.default_rng(0)
+    means, variances = rng.standard_normal((256, 16)) * 30, np.full((256, 16), 900.0)
+    means[:, 5], variances[:, 5] = far, 1e-9
+    priors = rng.dirichlet(np.full(256, 2.0))
+    y = (means[rng.integers(0, 256, 200)] + rng.standard_normal((200, 16)) * 30).astype(np.float32)
+    y[:, 5] = far
+    model = _kernels.Model(None, None, priors, means, variances, 1e-6, "float32")
+    encoded, _ = model.posteriors(y)
+    expected, _ = reference.posteriors(y.astype(np.float64), priors, means, variances)
+    gamma = dense(encoded, 256)
+    np.testing.assert_allclose(gamma.sum(axis=1), 1, atol=1e-3)
+    np.testing.assert_allclose(gamma, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("repeated", (2, 8, 40))
+def test_columns_that_say_the_same_lose_components_next_to_the_gate_alone(repeated, isa):
+    rng = np.random.default_rng(repeated)
+    means = np.repeat(rng.standard_normal((256, 80 // repeated)) * 30, repeated, axis=1)
+    variances = np.repeat((30 * 10 ** rng.uniform(-0.3, 0.3, (256, 80 // repeated))) ** 2, repeated, axis=1)
+    y = np.repeat(30 * rng.standard_normal((500, 80 // repeated)), repeated, axis=1).astype(np.float32)
+    model = _kernels.Model(None, None, np.full(256, 1 / 256), means, variances, 1e-6, "float32")
+    encoded, _ = model.posteriors(y)
+    expected, _ = reference.posteriors(y.astype(np.float64), np.full(256, 1 / 256), means, variances)
+    gamma = dense(encoded, 256)
+    assert (expected[gamma == 0] <= 1e-4).all()
+    np.testing.assert_allclose(gamma[gamma > 0], expected[gamma > 0], atol=1e-3)
 
 
 @by_case
