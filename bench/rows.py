@@ -316,7 +316,7 @@ def back(case: Case) -> Trial:
     layer, scales, zeroed = case.stack.fisher, case.descriptors.geometry.scales, case.descriptors.zeroed
     model = layer.packed(np.float32)[0]
     values, n = case.descriptors.values, len(case.x)
-    rows = np.flatnonzero(~zeroed)
+    rows, zero_rows = np.flatnonzero(~zeroed), np.flatnonzero(zeroed)
     y = model.project(values, rows)
     one = _kernels.Encoded(y, np.arange(len(rows) + 1), np.zeros(len(rows), np.uint16), np.ones(len(rows), np.float32))
     tables = np.zeros((1, model.components, 3, model.stride), np.float32)
@@ -326,7 +326,7 @@ def back(case: Case) -> Trial:
     def ours() -> np.ndarray:
         total, bins = np.empty((1, n)), np.empty((1, n, 16), np.float32)
         model.relevance(values, rows, one, tables, RULES.epsilon_pca, total=total, bins=bins, absorbed=np.zeros(1))
-        bins[:, zeroed] = 0
+        _kernels.put_rows(np.zeros((1, 16), np.float32), zero_rows, bins)
         pixels = np.zeros(case.trace.grey.shape)
         for scale in scales:
             supports.spread(scale, bins[0, scale.slice], 4, RULES, pixels)
