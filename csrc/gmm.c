@@ -38,6 +38,16 @@ INLINE VREAL R(larger)(VREAL v, VREAL than) {
 #endif
 }
 
+INLINE REAL R(largest_element)(VREAL v) {
+#if REAL_BITS == 32 && defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)v);
+#else
+    REAL largest = v[0];
+    for (int j = 1; j < LANES; j++) largest = v[j] > largest ? v[j] : largest;
+    return largest;
+#endif
+}
+
 /* The largest of `padded` values, a multiple of the vector's length. */
 INLINE REAL R(largest)(const REAL *l, ptrdiff_t padded) {
     VREAL best = R(fill)(-(REAL)INFINITY), other = best;
@@ -47,14 +57,7 @@ INLINE REAL R(largest)(const REAL *l, ptrdiff_t padded) {
         other = R(larger)(R(load)(l + k + LANES), other);
     }
     if (k < padded) best = R(larger)(R(load)(l + k), best);
-    best = R(larger)(other, best);
-#if REAL_BITS == 32 && defined(__AVX512F__)
-    return _mm512_reduce_max_ps((__m512)best);
-#else
-    REAL largest = best[0];
-    for (int j = 1; j < LANES; j++) largest = best[j] > largest ? best[j] : largest;
-    return largest;
-#endif
+    return R(largest_element)(R(larger)(other, best));
 }
 
 #include "screen.h"

@@ -156,26 +156,6 @@ static int screen_pack(const fvlrp_model *model, const double *priors, const dou
     return FVLRP_OK;
 }
 
-/* The largest element, and the sum. */
-INLINE float screen_largest(vfloat v) {
-#if VBYTES == 64
-    return _mm512_reduce_max_ps((__m512)v);
-#else
-    float largest = v[0];
-    for (int l = 1; l < FLOATS; l++) largest = v[l] > largest ? v[l] : largest;
-    return largest;
-#endif
-}
-INLINE float screen_total(vfloat v) {
-#if VBYTES == 64
-    return _mm512_reduce_add_ps((__m512)v);
-#else
-    float total = 0;
-    for (int l = 0; l < FLOATS; l++) total += v[l];
-    return total;
-#endif
-}
-
 /* The lowest bytes of 16 whole numbers. */
 INLINE __m128i screen_bytes(const vint whole[16 / FLOATS]) {
 #if VBYTES == 64
@@ -202,7 +182,7 @@ INLINE float screen_features(const screen_tables *s, ptrdiff_t stride, const flo
         store_f32(line + d, square);
         store_f32(line + stride + d, linear);
     }
-    const float step = screen_largest(largest) / 127;
+    const float step = largest_element_f32(largest) / 127;
     const vfloat by = fill_f32(1 / step), zero = fill_f32(SCREEN_ZERO + 0.5f);
     for (ptrdiff_t j = 0; j < 2 * stride; j += 16) {
         vint whole[16 / FLOATS];
@@ -211,7 +191,7 @@ INLINE float screen_features(const screen_tables *s, ptrdiff_t stride, const flo
             whole[v] = __builtin_convertvector(larger_f32(load_f32(line + j + v * FLOATS) * by + zero, (vfloat){0}), vint);
         _mm_storeu_si128((__m128i *)(bytes + j), screen_bytes(whole));
     }
-    const float norm = sqrtf(screen_total(size)) / SCREEN_NORM;
+    const float norm = sqrtf(total(size)) / SCREEN_NORM;
     *noise = norm > step ? norm : step;
     return step;
 }
@@ -339,7 +319,7 @@ INLINE float screen_least_best(const screen_tables *s, const float *logits, ptrd
             const vfloat logit = load_f32(logits + k + u * FLOATS), noise = load_f32(s->noise + k + u * FLOATS);
             best[u] = larger_f32(logit - noises * noise, best[u]);
         }
-    return screen_largest(larger_f32(best[0], best[1]));
+    return largest_element_f32(larger_f32(best[0], best[1]));
 }
 
 /* Which of 16 logits may be, `noises` of their noise up, above a limit. */
