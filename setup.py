@@ -30,7 +30,7 @@ FLAGS = [
 ]
 # Left out where the compiler or its assembler is older than what it needs.
 OPTIONAL = {
-    "amx": "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n",
+    "amx": "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); _tile_dpbusd(0, 1, 2); }\n",
 }
 OWN_FLAGS = shlex.split(os.environ.get("FVLRP_CFLAGS", ""))
 
@@ -43,8 +43,8 @@ if sysconfig.get_platform().endswith("-x86_64") and sys.maxsize > 2**32:
         "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
     }
     ISAS["vnni"] = [*ISAS["v4"], "-mavx512vnni"]
-    if sys.platform == "linux":  # whose leave dispatch.c asks for
-        ISAS["amx"] = [*ISAS["vnni"], "-mamx-tile", "-mamx-bf16"]
+    if sys.platform == "linux":  # whose leave amx.c asks for
+        ISAS["amx"] = [*ISAS["vnni"], "-mamx-tile", "-mamx-bf16", "-mamx-int8"]
 else:
     ISAS = {"generic": []}
 
@@ -123,7 +123,7 @@ setup(
     ext_modules=[
         Extension(
             "fvlrp._kernels",
-            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/rows.c", "csrc/status.c"],
+            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/amx.c", "csrc/rows.c", "csrc/status.c"],
             include_dirs=["csrc"],
             extra_compile_args=FLAGS + OWN_FLAGS,
             libraries=["m"],

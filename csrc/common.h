@@ -34,7 +34,9 @@ typedef double vdouble __attribute__((vector_size(VBYTES)));
 typedef int32_t vint __attribute__((vector_size(VBYTES)));
 typedef float vfloat_any __attribute__((vector_size(VBYTES), aligned(4), may_alias));
 typedef double vdouble_any __attribute__((vector_size(VBYTES), aligned(8), may_alias));
+typedef int32_t vint_any __attribute__((vector_size(VBYTES), aligned(4), may_alias));
 enum { FLOATS = VBYTES / 4, DOUBLES = VBYTES / 8 };
+INLINE vint load_i32(const void *p) { return *(const vint_any *)p; }
 
 /* a * b in bytes, or 0 where it overflows; an empty product asks for one byte so that 0 always means failure. */
 INLINE size_t checked(ptrdiff_t a, ptrdiff_t b) {
@@ -94,5 +96,9 @@ typedef struct fvlrp_table {
 
 extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_vnni, fvlrp_table_amx,
     fvlrp_table_generic;
+
+/* amx.c, where FVLRP_HAVE_AMX: whether processor and system have the tiles of AMX, and the system's leave to use them. */
+int fvlrp_has_tiles(void);
+int fvlrp_ask_for_tiles(void);
 
 #endif

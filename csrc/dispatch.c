@@ -1,11 +1,4 @@
 /* dispatch.c - argument checks, then the kernel of the instruction set that fvlrp_select() chose. */
-#ifdef FVLRP_HAVE_AMX
-#define _GNU_SOURCE /* syscall */
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 #include "common.h"
 
 static const fvlrp_table *kernels;
@@ -25,22 +18,7 @@ static int has_vnni(void) { return has_v4() && __builtin_cpu_supports("avx512vnn
 #endif
 static int nothing_to_ask(void) { return 1; }
 #ifdef FVLRP_HAVE_AMX
-/* Linux saves the tiles of a process only from when it asks for them on. */
-enum { ARCH_GET_XCOMP_SUPP_ = 0x1021, ARCH_REQ_XCOMP_PERM_ = 0x1023, TILE_CONFIG = 17, TILE_DATA = 18 };
-
-static int has_amx(void) {
-    unsigned a, b, c, d, low, high;
-    uint64_t system = 0;
-    const unsigned tiles = 1u << 24, bf16 = 1u << 22, states = 1u << TILE_CONFIG | 1u << TILE_DATA;
-    if (!has_vnni()) return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (tiles | bf16)) != (tiles | bf16)) return 0;
-    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); /* there, as AVX is */
-    if ((low & states) != states) return 0;
-    return !syscall(SYS_arch_prctl, ARCH_GET_XCOMP_SUPP_, &system) && system >> TILE_DATA & 1;
-}
-
-/* For all threads of the process and its children; refused where a thread's signal stack has no room for the tiles. */
-static int ask_for_tiles(void) { return !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM_, TILE_DATA); }
+static int has_amx(void) { return has_vnni() && fvlrp_has_tiles(); }
 #endif
 #ifdef FVLRP_HAVE_GENERIC
 static int has_generic(void) { return 1; }
@@ -54,7 +32,7 @@ static const struct {
     int (*ask)(void); /* of the system, once chosen */
 } builds[] = {
 #ifdef FVLRP_HAVE_AMX
-    {"amx", &fvlrp_table_amx, has_amx, ask_for_tiles},
+    {"amx", &fvlrp_table_amx, has_amx, fvlrp_ask_for_tiles},
 #endif
 #ifdef FVLRP_HAVE_V2
     {"vnni", &fvlrp_table_vnni, has_vnni, nothing_to_ask},

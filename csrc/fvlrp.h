@@ -41,9 +41,9 @@ enum { FVLRP_U8 = 1, FVLRP_F32 = 4, FVLRP_F64 = 8 }; /* element types; the value
 const char *fvlrp_words(int status);
 
 /* Fill the dispatch table. `isa` is "v2", "v3", "v4" (x86-64 levels), "vnni" (v4 and its products of bytes), "amx" (those
- * and the bf16 tiles of AMX, on Linux) or "generic"; NULL or "" takes the best that this processor has. Choosing "amx"
+ * and the tiles of AMX, on Linux) or "generic"; NULL or "" takes the best that this processor has. Choosing "amx"
  * asks the system for the tiles' state for the whole process; where the best is wanted and that is refused, the next best
- * is taken. On tiles a float is the sum of three bf16: below 2^-102 it loses digits, and an infinity makes not-a-number
+ * is taken. In tiles a float is the sum of three bf16: below 2^-102 it loses digits, and an infinity makes not-a-number
  * of its row. Call it once, before any kernel, and not while one runs. */
 int fvlrp_select(const char *isa);
 

@@ -196,6 +196,35 @@ INLINE float screen_features(const screen_tables *s, ptrdiff_t stride, const flo
     return step;
 }
 
+/* Logits of a row from sums of products of whole numbers. */
+INLINE void screen_store(vint sum, vfloat step, float row_step, vfloat start, float *to) {
+    store_f32(to, __builtin_convertvector(sum, vfloat) * (step * row_step) + start);
+}
+
+#if defined(HAVE_TILES)
+/* Logits (m, padded K) from bytes of m rows of features; rows up to a multiple of 32 are read and written. */
+static void screen_logits(const screen_tables *s, ptrdiff_t depth, ptrdiff_t padded, const uint8_t *bytes,
+                          const float *row_steps, ptrdiff_t m, float *logits) {
+    enum { ROWS = 2 * TILE_ROWS, WIDTH = 2 * TILE_ROWS };
+    int32_t sums[ROWS * WIDTH] __attribute__((aligned(64)));
+    const ptrdiff_t fours = tiles_fours(depth);
+    tiles_for_bytes(fours);
+    for (ptrdiff_t i = 0; i < m; i += ROWS)
+        for (ptrdiff_t at = 0; at < padded; at += WIDTH) {
+            const int8_t *table = s->table + at / SCREEN_PANEL * SCREEN_PANEL * depth + at % SCREEN_PANEL * 4;
+            tiles_bytes(2, fours, bytes + i * depth, depth, depth, table, 4 * SCREEN_PANEL, sums, WIDTH);
+            UNROLL for (int j = 0; j < WIDTH; j += FLOATS) {
+                const vfloat step = load_f32(s->step + at + j), start = load_f32(s->start + at + j);
+                const vint begin = load_i32(s->begin + at + j);
+                for (ptrdiff_t r = 0; r < ROWS; r++)
+                    screen_store(load_i32(sums + r * WIDTH + j) + begin, step, row_steps[i + r], start,
+                                 logits + (i + r) * padded + at + j);
+            }
+        }
+    _tile_release();
+}
+#else
+
 /* sum += a b of SCREEN_STEP bytes of a row and of each column, in groups of four; a's have no sign. */
 INLINE vint screen_add(vint sum, const vint *a, const vint *b) {
 #if defined(__AVX512VNNI__)
@@ -215,18 +244,16 @@ INLINE vint screen_add(vint sum, const vint *a, const vint *b) {
 #endif
 }
 
-typedef int32_t screen_any __attribute__((vector_size(VBYTES), aligned(4), may_alias));
-
 /* Logits of SCREEN_BLOCK rows on a panel. */
 INLINE void screen_micro(const uint8_t *a, ptrdiff_t depth, const int8_t *b, const int32_t *begin, const float *start,
                          const float *steps, const float *row_steps, float *c, ptrdiff_t ldc) {
     vint sum[SCREEN_BLOCK][SCREEN_VECTORS];
     UNROLL for (int i = 0; i < SCREEN_BLOCK; i++)
-        UNROLL for (int j = 0; j < SCREEN_VECTORS; j++) sum[i][j] = *(const screen_any *)(begin + j * FLOATS);
+        UNROLL for (int j = 0; j < SCREEN_VECTORS; j++) sum[i][j] = load_i32(begin + j * FLOATS);
     for (ptrdiff_t f = 0; f < depth; f += SCREEN_STEP, b += SCREEN_STEP * SCREEN_PANEL) {
         enum { FOURS = SCREEN_STEP / 4 };
         vint line[FOURS * SCREEN_VECTORS];
-        UNROLL for (int j = 0; j < FOURS * SCREEN_VECTORS; j++) line[j] = *(const screen_any *)(b + j * VBYTES);
+        UNROLL for (int j = 0; j < FOURS * SCREEN_VECTORS; j++) line[j] = load_i32(b + j * VBYTES);
         UNROLL for (int i = 0; i < SCREEN_BLOCK; i++) {
             vint same[FOURS];
             UNROLL for (int u = 0; u < FOURS; u++) {
@@ -240,7 +267,7 @@ INLINE void screen_micro(const uint8_t *a, ptrdiff_t depth, const int8_t *b, con
     UNROLL for (int j = 0; j < SCREEN_VECTORS; j++) {
         const vfloat by = load_f32(steps + j * FLOATS), from = load_f32(start + j * FLOATS);
         UNROLL for (int i = 0; i < SCREEN_BLOCK; i++)
-            store_f32(c + i * ldc + j * FLOATS, __builtin_convertvector(sum[i][j], vfloat) * (by * row_steps[i]) + from);
+            screen_store(sum[i][j], by, row_steps[i], from, c + i * ldc + j * FLOATS);
     }
 }
 
@@ -252,6 +279,7 @@ static void screen_logits(const screen_tables *s, ptrdiff_t depth, ptrdiff_t pad
             screen_micro(bytes + i * depth, depth, s->table + at * depth, s->begin + at, s->start + at, s->step + at,
                          row_steps + i, logits + i * padded + at, padded);
 }
+#endif
 
 /* What passes of SCREEN_ROWS rows, ascending in each: so many components, their numbers, their levels and, as octets
  * whose elements are still to be summed, |(y - mu) / sigma|^2. Row r's begin at r pitch. */

@@ -1,4 +1,4 @@
-/* tiles.h - products of float matrices on the bf16 tiles of AMX.
+/* tiles.h - products of matrices of floats and of bytes on the tiles of AMX.
  *
  * A float is the sum of three bf16 of 8 significant bits each, x = x1 + x2 + x3, without any error. Of the nine
  * products of the pieces of two floats three are about 2^-24 of the whole; the other six, summed in float, are a
@@ -9,11 +9,14 @@
  * below 2^-102; and infinities, like values past 3.39e38, give not-a-number. A row's result has the same bits
  * whatever rows surround it: products with pieces that are 0 in a whole block are left out, which adds 0 less often.
  *
- * The state of the tiles belongs to the thread: every function here that uses them leaves none behind. */
+ * Products of bytes, four of which are added to a whole number of 32 bits, are exact as they are: see the end.
+ *
+ * The state of the tiles belongs to the thread: every function here that uses them leaves none behind, but for
+ * tiles_for_bytes, whose caller does. */
 #ifndef FVLRP_TILES_H
 #define FVLRP_TILES_H
 
-#if defined(__AMX_BF16__)
+#if defined(__AMX_BF16__) && defined(__AMX_INT8__)
 #define HAVE_TILES 1
 
 enum {
@@ -24,12 +27,13 @@ enum {
     TILE_BLOCKS = 5   /* of TILE_DEPTH, that are split at a time: 32 rows of pieces leave room in the nearest cache */
 };
 
-/* Palette 1, whose eight tiles are all used in full: 16 rows of 64 bytes. 0..3 hold C, 4..5 A, 6..7 B. */
-static const struct {
+/* Palette 1, whose eight tiles have 16 rows of 64 bytes at most. 0..3 hold C, 4..5 A, 6..7 B. */
+typedef struct {
     uint8_t palette, start, reserved[14];
     uint16_t bytes[16];
     uint8_t rows[16];
-} tile_shapes = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+} tile_shapes;
+static const tile_shapes full_tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
 /* What the compiler knows of tile instructions does not include the memory they read. */
 #define TILES_SEE_MEMORY __asm__ volatile("" ::: "memory")
@@ -179,7 +183,7 @@ static void tiles_gemm(const float *a, ptrdiff_t lda, ptrdiff_t m, ptrdiff_t dep
                        ptrdiff_t columns, const float *start, float *c, ptrdiff_t ldc) {
     uint16_t split[2 * TILE_BLOCKS * TILE_PIECES * TILE_SIZE] __attribute__((aligned(64)));
     const ptrdiff_t all = (columns + TILE_ROWS - 1) / TILE_ROWS, blocks = (depth + TILE_DEPTH - 1) / TILE_DEPTH;
-    _tile_loadconfig(&tile_shapes);
+    _tile_loadconfig(&full_tiles);
     for (ptrdiff_t run = 0, count; run < blocks; run += count, b += count * all * TILE_PIECES * TILE_SIZE) {
         count = tiles_run(run, blocks);
         const ptrdiff_t first = run * TILE_DEPTH, left = depth - first;
@@ -203,6 +207,53 @@ static void tiles_gemm(const float *a, ptrdiff_t lda, ptrdiff_t m, ptrdiff_t dep
         }
     }
     _tile_release();
+}
+
+/* ---- bytes ---- */
+
+/* Sums of four bytes of each row that tiles take at a time: all of `depth`, a multiple of four, in equal steps. */
+static ptrdiff_t tiles_fours(ptrdiff_t depth) {
+    ptrdiff_t fours = TILE_ROWS;
+    while (depth / 4 % fours) fours--;
+    return fours;
+}
+
+/* Have tiles of that shape for tiles_bytes; the caller releases them. */
+static void tiles_for_bytes(ptrdiff_t fours) {
+    tile_shapes shapes = full_tiles;
+    for (int tile = 4; tile < 6; tile++) shapes.bytes[tile] = (uint16_t)(4 * fours);
+    for (int tile = 6; tile < 8; tile++) shapes.rows[tile] = (uint8_t)fours;
+    TILES_SEE_MEMORY;
+    _tile_loadconfig(&shapes);
+}
+
+/* c (32 rows, `columns` tiles) = A B: rows of `depth` bytes without sign, times bytes with one, [four rows of B][column]
+ * [of the four]; `ldb` bytes from four to four. */
+INLINE void tiles_bytes(const int columns, ptrdiff_t fours, const uint8_t *a, ptrdiff_t lda, ptrdiff_t depth,
+                        const int8_t *b, ptrdiff_t ldb, int32_t *c, ptrdiff_t ldc) {
+    TILES_SEE_MEMORY;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (ptrdiff_t k = 0; k < depth; k += 4 * fours, b += fours * ldb) {
+        _tile_loadd(4, a + k, lda);
+        _tile_loadd(5, a + TILE_ROWS * lda + k, lda);
+        _tile_loadd(6, b, ldb);
+        _tile_dpbusd(0, 4, 6);
+        _tile_dpbusd(2, 5, 6);
+        if (columns == 1) continue;
+        _tile_loadd(7, b + 64, ldb);
+        _tile_dpbusd(1, 4, 7);
+        _tile_dpbusd(3, 5, 7);
+    }
+    _tile_stored(0, c, ldc * 4);
+    _tile_stored(2, c + TILE_ROWS * ldc, ldc * 4);
+    if (columns == 2) {
+        _tile_stored(1, c + TILE_ROWS, ldc * 4);
+        _tile_stored(3, c + TILE_ROWS * ldc + TILE_ROWS, ldc * 4);
+    }
+    TILES_SEE_MEMORY;
 }
 #endif
 #endif

@@ -2,13 +2,14 @@
  *
  * With P_dj = unit_d (2^16 h + 2^8 m + l), three whole numbers of 8 bits with a sign, P x is three products of bytes whose
  * sums are exact: P is off by 2^-24 of the largest of its row, as a float is, and nothing else is before the three sums
- * are put together. They take three quarters of the time of products in float, and read descriptors where they lie.
+ * are put together. They take three quarters of the time of products in float, and read descriptors where they lie; on
+ * tiles, which take rows that lie one after another, they are a small part of it.
  *
  * Included by project.c for floats. */
 #ifndef FVLRP_WHOLE_H
 #define FVLRP_WHOLE_H
 
-#if defined(__AVX512VNNI__) && !defined(__AMX_BF16__) /* whose tiles take less still */
+#if defined(__AVX512VNNI__)
 #define HAVE_WHOLE 1
 
 enum {
@@ -16,15 +17,16 @@ enum {
     WHOLE_ROWS = 5,    /* that meet a panel in registers */
     WHOLE_VECTORS = 5, /* of columns in a panel */
     WHOLE_LARGEST = 127 << 16,
-    WHOLE_AHEAD = 16   /* rows that are asked for early: nothing tells the processor where the next ones lie */
+    WHOLE_INPUTS = 512, /* whose sums are exact */
+    WHOLE_AHEAD = 16    /* rows that are asked for early */
 };
 
 /* At model->whole: (stride) units, then P by panel: [piece, least first][four inputs][column][of the four]. */
 static int8_t *whole_table(const fvlrp_model *model) { return (int8_t *)((float *)model->whole + model->stride); }
 
-/* Whether descriptors of a type are projected here: bytes, in whole groups of four; sums of more would not be exact. */
+/* Whether descriptors of a type are projected here: bytes, in whole groups of four, and not too many. */
 static int whole_fits(const fvlrp_model *model, int type, int has_mean) {
-    return type == FVLRP_U8 && !has_mean && model->inputs % 4 == 0 && model->inputs <= 512;
+    return type == FVLRP_U8 && !has_mean && model->inputs % 4 == 0 && model->inputs <= WHOLE_INPUTS;
 }
 
 static void whole_pack(const fvlrp_model *model, const double *basis) {
@@ -53,6 +55,64 @@ static void whole_pack(const fvlrp_model *model, const double *basis) {
     }
 }
 
+/* Have a descriptor fetched: nothing tells the processor where the next ones lie. */
+INLINE void whole_ask_for(const uint8_t *x, const int64_t *rows, ptrdiff_t at, ptrdiff_t inputs) {
+    const uint8_t *ahead = x + (rows ? rows[at] : at) * inputs;
+    for (ptrdiff_t j = 0; j < inputs; j += 64) __builtin_prefetch(ahead + j);
+}
+
+/* One vector of y, from the sums with the least piece on: when all three are in, in units. */
+INLINE void whole_store(int piece, vint sum, const float *unit, float *to) {
+    const __m512 weight = _mm512_set1_ps((float)(1 << 8 * piece));
+    __m512 all = _mm512_cvtepi32_ps((__m512i)sum);
+    if (piece > 0) all = _mm512_fmadd_ps(all, weight, _mm512_loadu_ps(to));
+    if (piece == WHOLE_PIECES - 1) all = _mm512_mul_ps(all, _mm512_loadu_ps(unit));
+    _mm512_storeu_ps(to, all);
+}
+
+#if defined(HAVE_TILES)
+enum { WHOLE_BLOCK = 2 * TILE_ROWS };
+
+/* y of m <= WHOLE_BLOCK rows, which lie one after another with room for a whole block; `sums` is to work in. */
+static void whole_rows(const fvlrp_model *model, const uint8_t *x, ptrdiff_t m, ptrdiff_t fours, int32_t *sums, float *y) {
+    const ptrdiff_t vectors = model->stride / 16, inputs = model->inputs;
+    const int8_t *table = whole_table(model);
+    for (ptrdiff_t panel = 0, width; panel < vectors; panel += width) {
+        width = vectors - panel < WHOLE_VECTORS ? 1 : WHOLE_VECTORS;
+        for (int piece = 0; piece < WHOLE_PIECES; piece++, table += inputs * 16 * width)
+            for (ptrdiff_t at = 0, wide; at < width; at += wide) {
+                const ptrdiff_t column = (panel + at) * 16;
+                wide = width - at < 2 ? 1 : 2;
+                if (wide == 2) tiles_bytes(2, fours, x, inputs, inputs, table + at * 64, width * 64, sums, 32);
+                else tiles_bytes(1, fours, x, inputs, inputs, table + at * 64, width * 64, sums, 32);
+                for (ptrdiff_t i = 0; i < m; i++)
+                    for (ptrdiff_t v = 0; v < wide; v++)
+                        whole_store(piece, load_i32(sums + 32 * i + 16 * v), (float *)model->whole + column + 16 * v,
+                                    y + i * model->stride + column + 16 * v);
+            }
+    }
+}
+
+/* y (m, stride) of the descriptors `first` and on of `rows`. */
+static void whole_project(const fvlrp_model *model, const uint8_t *x, const int64_t *rows, ptrdiff_t first, ptrdiff_t m,
+                          float *y) {
+    const ptrdiff_t inputs = model->inputs, fours = tiles_fours(inputs);
+    uint8_t block[WHOLE_BLOCK * WHOLE_INPUTS] __attribute__((aligned(64)));
+    int32_t sums[WHOLE_BLOCK * 2 * TILE_ROWS] __attribute__((aligned(64)));
+    tiles_for_bytes(fours);
+    for (ptrdiff_t i = 0; i < m; i += WHOLE_BLOCK) {
+        const ptrdiff_t count = least(WHOLE_BLOCK, m - i);
+        for (ptrdiff_t r = 0; r < count; r++) {
+            whole_ask_for(x, rows, first + least(i + r + WHOLE_BLOCK, m - 1), inputs);
+            memcpy(block + r * inputs, x + (rows ? rows[first + i + r] : first + i + r) * inputs, (size_t)inputs);
+        }
+        memset(block + count * inputs, 0, (size_t)((WHOLE_BLOCK - count) * inputs));
+        whole_rows(model, block, count, fours, sums, y + i * model->stride);
+    }
+    _tile_release();
+}
+#else
+
 /* Sums of `rows` rows with `width` vectors of columns. */
 INLINE void whole_micro(const int rows, const int width, const uint8_t *const *x, ptrdiff_t inputs, const int8_t *table,
                         const float *unit, float *y, ptrdiff_t ldy) {
@@ -71,14 +131,8 @@ INLINE void whole_micro(const int rows, const int width, const uint8_t *const *x
             }
         }
         UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int v = 0; v < width; v++) {
-                float *to = y + i * ldy + 16 * v;
-                const __m512 weight = _mm512_set1_ps((float)(1 << 8 * piece));
-                __m512 all = _mm512_cvtepi32_ps((__m512i)sum[i][v]);
-                if (piece > 0) all = _mm512_fmadd_ps(all, weight, _mm512_loadu_ps(to));
-                if (piece == WHOLE_PIECES - 1) all = _mm512_mul_ps(all, _mm512_loadu_ps(unit + 16 * v));
-                _mm512_storeu_ps(to, all);
-            }
+            UNROLL for (int v = 0; v < width; v++)
+                whole_store(piece, sum[i][v], unit + 16 * v, y + i * ldy + 16 * v);
     }
 }
 
@@ -102,9 +156,7 @@ static void whole_project(const fvlrp_model *model, const uint8_t *x, const int6
         const uint8_t *at[WHOLE_ROWS];
         const ptrdiff_t count = least(WHOLE_ROWS, m - i);
         for (ptrdiff_t r = 0; r < count; r++) {
-            const ptrdiff_t later = first + least(i + r + WHOLE_AHEAD, m - 1);
-            const uint8_t *ahead = x + (rows ? rows[later] : later) * inputs;
-            for (ptrdiff_t j = 0; j < inputs; j += 64) __builtin_prefetch(ahead + j);
+            whole_ask_for(x, rows, first + least(i + r + WHOLE_AHEAD, m - 1), inputs);
             at[r] = x + (rows ? rows[first + i + r] : first + i + r) * inputs;
         }
         if (count == WHOLE_ROWS) whole_rows(WHOLE_ROWS, model, at, y + i * model->stride);
@@ -112,5 +164,6 @@ static void whole_project(const fvlrp_model *model, const uint8_t *x, const int6
             for (ptrdiff_t r = 0; r < count; r++) whole_rows(1, model, at + r, y + (i + r) * model->stride);
     }
 }
+#endif
 #endif
 #endif
