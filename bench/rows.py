@@ -15,7 +15,8 @@ from bench import peers
 from bench.photographs import photograph
 from fvlrp import DenseSIFT, FisherEncoder, _kernels
 from fvlrp.benchmark import RULES, Chain, relative
-from fvlrp.fisher import DEPTHS, Fisher, Normalise
+from fvlrp.fisher import DEPTHS, Normalise
+from fvlrp.pooling import Fisher
 from fvlrp.supports import Supports
 
 TARGET = "person"

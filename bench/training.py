@@ -14,9 +14,9 @@ from threadpoolctl import threadpool_limits
 from bench import peers
 from fvlrp import FisherVectorClassifier, datasets, images, threads
 from fvlrp.benchmark import relative
-from fvlrp.fisher import layout_of
 from fvlrp.geometry import Geometry
 from fvlrp.gmm import SEEDS, DiagonalGMM, nearest_seeds
+from fvlrp.pooling import layout_of
 
 PHOTOGRAPHS = 528  # of the built-in model's training set
 PHASES = ("descriptors", "PCA", "mixture", "codes", "SVMs")

@@ -19,9 +19,9 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from . import _kernels, threads
-from .fisher import layout_of
 from .geometry import BINS, Geometry
 from .memory import Memory
+from .pooling import layout_of
 from .rules import FisherRules
 from .supports import edge_weights, kernel
 

@@ -17,10 +17,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
 from . import coefficients, files, threads
-from .fisher import PYRAMID, Fisher, FisherMenu, FisherStack, FisherTrace, Linear
+from .fisher import FisherMenu, FisherStack, FisherTrace, Linear
 from .gmm import DiagonalGMM
 from .images import batch, naming
 from .labels import Decisions, parse_labels
+from .pooling import PYRAMID, Fisher
 from .progress import Progress
 from .rules import choose, real, whole
 from .sift import DenseSIFT

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from fvlrp import fisher, images, load, reference
-from fvlrp.fisher import DEPTHS, Fisher, FisherStack, FisherTrace, Linear, Normalise
-from fvlrp.geometry import Geometry
+from fvlrp.fisher import DEPTHS, FisherStack, FisherTrace, Linear, Normalise
+from fvlrp.pooling import Fisher
 from fvlrp.rules import FisherRules
 from fvlrp.sift import DenseSIFT
 from fvlrp.stack import Ledger
@@ -346,16 +346,6 @@ def test_the_layout_of_the_weights_is_by_cell(plain, photo):
         assert relevance[inside].all() and not relevance[~inside].any()
 
 
-def test_finest_cells_are_the_combinations_of_levels():
-    geometry = Geometry(61, 83, (4, 6, 8, 10), 3)
-    layout = fisher.layout_of(geometry, ((2, 2), (3, 1), (1, 1)))
-    cells = geometry.cells(((2, 2), (3, 1), (1, 1)))
-    assert sorted(np.concatenate(layout.rows)) == list(range(geometry.n))
-    for one, rows in enumerate(layout.rows):
-        assert (np.diff(rows) > 0).all()
-        assert (np.sort(cells[rows], axis=1) == np.flatnonzero(layout.member[one])).all()
-
-
 def test_normalisation_is_by_cell_then_root_then_whole(rng):
     sums = rng.standard_normal((8, 2, 3, 5)) * rng.uniform(1, 1e4, (8, 1, 1, 1))
     sums[3] = 0
@@ -533,14 +523,3 @@ def test_passes_and_parts_of_any_size_make_the_same_heatmaps(plain, photo, monke
         for ex, expected in zip(trace.explain(plain.classes_, depth), whole, strict=True):
             assert distance(ex.heatmap, expected.heatmap) < 1e-6  # several targets share products of other shapes
             assert ex.ledger.closes() and dict(ex.ledger) == pytest.approx(dict(expected.ledger), abs=1e-6)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_projections_made_again_are_the_same_bits(plain, photo, monkeypatch, dtype):
-    kept = plain.trace(photo, dtype).explain("grass", DEPTHS)
-    monkeypatch.setattr(fisher, "KEEP", 0)
-    trace = plain.trace(photo, dtype)
-    assert all(encoded.y is None for _, _, encoded in trace._pooled(trace.dtype).pieces)
-    for ex, expected in zip(trace.explain("grass", DEPTHS), kept, strict=True):
-        assert np.array_equal(ex.heatmap, expected.heatmap)
-        assert all(np.array_equal(ex.relevance[name], expected.relevance[name]) for name in ex.relevance)

@@ -18,8 +18,8 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 MODELS = sorted(path.stem for path in (PACKAGE / "models").glob("*.fvlrp"))
 C_FILES = sorted(path.name for path in CSRC.glob("*.[ch]"))
 
-# What a module must never import, be it inside a function or through others: csrc <- _kernels <- fisher <- classifier,
-# and csrc <- _kernels <- windows <- layers <- linear <- relevance <- lrp <- convnet.
+# What a module must never import, be it inside a function or through others: csrc <- _kernels <- pooling <- fisher <-
+# classifier, and csrc <- _kernels <- windows <- layers <- linear <- relevance <- lrp <- convnet.
 FORBIDDEN = {
     "geometry": {"_kernels", "rules", "stack", "layers", "fisher", "convnet", "classifier"},
     "rules": {"stack", "layers", "fisher", "convnet", "classifier"},
@@ -35,6 +35,7 @@ FORBIDDEN = {
     "colours": {"images", "render", "stack"},
     "render": {"stack", "figures"},
     "supports": {"stack", "layers", "fisher", "convnet", "classifier"},
+    "pooling": {"layers", "fisher", "convnet", "classifier"},
     "fisher": {"convnet", "classifier"},
     "convnet": {"fisher", "classifier"},
 }
