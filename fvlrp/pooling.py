@@ -25,7 +25,7 @@ MATTERS = 1  # stabilisers that the sizes of a sum's terms come to before its si
 PIECE = 4096  # descriptors in one task; more where a cell would have more than PIECES: each costs a sum of its own
 PIECES = 16
 DOUBTFUL = 512  # descriptors of one task where sums are computed again,
-BELONGS = 0.01  # of those with posteriors from here on: what the others' terms are off by is a small part
+BELONGS = 0.001  # those with posteriors from here on first: what the others' terms are off by is a small part
 KEEP = 1 << 18  # descriptors up to which projections are kept; of more, the way back makes them again, the same bits
 
 
@@ -263,7 +263,7 @@ class Fisher:
             cell, block, component, dim = place = cells[i], blocks[i], components[i], dims[i]
             some = [self._terms(saved, cell, component, real, BELONGS, n_jobs)[block][dim] for real in (EXACT, dtype)]
             sums[place] += by[block, component] * (some[0] - some[1])
-            if abs(sums[place]) < DOUBT / 20 * sizes[i]:
+            if abs(sums[place]) < DOUBT / 10 * sizes[i]:
                 sums[place] = by[block, component] * self._terms(saved, cell, component, EXACT, 0, n_jobs)[block][dim]
         return replace(saved, sums=sums)
 

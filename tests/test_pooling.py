@@ -34,7 +34,7 @@ def test_projections_made_again_are_the_same_bits(plain, photo, monkeypatch, dty
 # ---- sums near 0 ----
 
 # Photographs of VOC where some sum so large that it matters lies within a float's error of 0.
-CANCELLING = {"2011_000642": "bus", "2007_003188": "chair", "2007_000572": "bicycle", "2008_000841": "dog"}
+CANCELLING = {"2011_000642": "bus", "2007_003188": "chair", "2007_000572": "bicycle", "2009_001937": "bottle"}
 
 
 @pytest.mark.parametrize(("name", "target"), CANCELLING.items())
