@@ -20,13 +20,16 @@ from .sift import Descriptors
 from .stack import EXACT
 
 PYRAMID = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level; 8 cells, the preset's order
-DOUBT = 5e-6  # of the root of the sum of squares of its terms: what few sums in float are off by
-MATTERS = 1  # stabilisers that the sizes of a sum's terms come to before its sign is worth computing again
 PIECE = 4096  # descriptors in one task; more where a cell would have more than PIECES: each costs a sum of its own
 PIECES = 16
-DOUBTFUL = 512  # descriptors of one task where sums are computed again,
-BELONGS = 0.001  # those with posteriors from here on first: what the others' terms are off by is a small part
 KEEP = 1 << 18  # descriptors up to which projections are kept; of more, the way back makes them again, the same bits
+
+# Sums that are computed again in double: see Fisher.settled.
+DOUBT = 5e-6  # of the root of the sum of squares of their terms: what few sums in float are off by
+MATTERS = 1  # stabilisers that the sizes of a sum's terms come to before its sign is worth that
+MANY = 16  # such sums; of more, it is quicker to compute all sums again
+DOUBTFUL = 512  # descriptors of one task
+BELONGS = 0.001  # posteriors from which on terms are mended first: what the others are off by is a small part
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,8 @@ class Fisher:
         doubtful &= np.sqrt(s0[cells, components]) * sizes > MATTERS * epsilon[cells]
         if not doubtful.any():
             return saved
+        if np.count_nonzero(doubtful) > MANY:
+            return replace(saved, sums=self.forward(saved.descriptors, EXACT, n_jobs, keep=False)[0])
         sums = saved.sums.copy()
         for i in np.flatnonzero(doubtful):
             cell, block, component, dim = place = cells[i], blocks[i], components[i], dims[i]

@@ -49,6 +49,7 @@ def test_fast_heatmaps_agree_where_sums_cancel(data, name, target):
 def test_sums_near_0_are_computed_in_double(plain, photo, monkeypatch, doubt, better):
     """With wider margins than floats need, so that some are near 0: in part, then all their terms anew."""
     monkeypatch.setattr(pooling, "DOUBT", doubt)
+    monkeypatch.setattr(pooling, "MANY", 10000)
     rough, exact = (plain.trace(photo, dtype)._pooled(np.dtype(dtype)) for dtype in ("float32", "float64"))
     layer, epsilon = plain.trace(photo).stack.fisher, np.full(8, 1.0)
     settled = layer.settled(rough, epsilon, 1)
@@ -58,6 +59,13 @@ def test_sums_near_0_are_computed_in_double(plain, photo, monkeypatch, doubt, be
     before, after = (np.linalg.norm((sums - exact.sums)[changed]) for sums in (rough.sums, settled.sums))
     assert after < before / better
     assert layer.settled(exact, epsilon) is exact
+
+
+def test_many_sums_near_0_are_computed_at_once(plain, photo, monkeypatch):
+    monkeypatch.setattr(pooling, "DOUBT", 1)
+    rough, exact = (plain.trace(photo, dtype)._pooled(np.dtype(dtype)) for dtype in ("float32", "float64"))
+    settled = plain.trace(photo).stack.fisher.settled(rough, np.full(8, 1.0), 1)
+    assert np.array_equal(settled.sums, exact.sums) and settled.pieces is rough.pieces
 
 
 def test_sums_of_small_terms_and_those_far_from_0_stay(plain, photo):
