@@ -11,12 +11,12 @@
  *
  * Products of bytes, four of which are added to a whole number of 32 bits, are exact as they are: see the end.
  *
- * The state of the tiles belongs to the thread: every function here that uses them leaves none behind, but for
- * tiles_for_bytes, whose caller does. */
+ * The state of the tiles belongs to the thread: tiles_gemm leaves none behind, and callers of tiles_for_bytes release it. */
 #ifndef FVLRP_TILES_H
 #define FVLRP_TILES_H
 
-#if defined(__AMX_BF16__) && defined(__AMX_INT8__)
+/* Older versions of Clang leave out the second underscore. */
+#if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && (defined(__AMX_INT8__) || defined(__AMXINT8__))
 #define HAVE_TILES 1
 
 enum {
@@ -225,6 +225,7 @@ static void tiles_for_bytes(ptrdiff_t fours) {
     for (int tile = 6; tile < 8; tile++) shapes.rows[tile] = (uint8_t)fours;
     TILES_SEE_MEMORY;
     _tile_loadconfig(&shapes);
+    TILES_SEE_MEMORY;
 }
 
 /* c (32 rows, `columns` tiles) = A B: rows of `depth` bytes without sign, times bytes with one, [four rows of B][column]

@@ -2,8 +2,8 @@
  *
  * With P_dj = unit_d (2^16 h + 2^8 m + l), three whole numbers of 8 bits with a sign, P x is three products of bytes whose
  * sums are exact: P is off by 2^-24 of the largest of its row, as a float is, and nothing else is before the three sums
- * are put together. They take three quarters of the time of products in float, and read descriptors where they lie; on
- * tiles, which take rows that lie one after another, they are a small part of it.
+ * are put together. They take three quarters of the time of products in float, and read descriptors where they lie;
+ * tiles take rows that lie one after another.
  *
  * Included by project.c for floats. */
 #ifndef FVLRP_WHOLE_H

@@ -187,7 +187,7 @@ class FisherTrace(Trace):
         self.grey = stack.grey(image)
         self.descriptors = stack.sift.extract_grey(self.grey, n_jobs)
         self._forward: dict[np.dtype, Pooled] = {}
-        self._settled: dict[tuple, Pooled] = {}
+        self._settled: tuple[tuple, Pooled] | None = None  # stabilisers, and the pass settled for them
         self.vector, _ = stack.normalise.forward(self._pooled(dtype).sums)
         scores, self._saved = stack.linear.forward(self.vector, dtype == EXACT, n_jobs)
         super().__init__(stack.per_class(scores), stack.menu)
@@ -203,21 +203,26 @@ class FisherTrace(Trace):
 
         With a small stabiliser, float denominators are noise near 0: at epsilon 1 heatmaps of smooth photographs were
         off by up to 1 %. And a rule that counts nonzero sums must not hang on a float posterior that slips past the
-        gate, which makes a component's sums nonzero. Both walk in double.
+        gate, which makes a component's sums nonzero. Both walk in double. Of other passes the sums are settled; a sum
+        near 0 has little relevance where the intercept is left out.
         """
         counts = rules.bias == "active" or rules.eps_mode == "relative"
         steady = not counts and min(rules.epsilon_pool, rules.epsilon_pca) >= STEADY
         pooled = self._pooled(self.dtype if steady else EXACT)
-        if rules.bias == "ignore":  # a sum near 0 has little relevance then
+        if pooled.zero.y.dtype == EXACT or rules.bias == "ignore":
             return pooled
         epsilon = self._stabilisers(pooled, rules)
-        key = (pooled.zero.y.dtype, tuple(epsilon))
-        if key not in self._settled:
-            self._settled[key] = self.stack.fisher.settled(pooled, epsilon, self.n_jobs)
-        return self._settled[key]
+        key, last = tuple(epsilon), self._settled  # replaced as a whole: threads may walk together
+        if last is None or last[0] != key:
+            settled = self.stack.fisher.settled(pooled, epsilon, lambda: self._pooled(EXACT).sums, self.n_jobs)
+            self._settled = last = key, settled
+        return last[1]
 
     def _scored(self, pooled: Pooled) -> tuple[np.ndarray, np.ndarray]:
-        """Vector and scores of a pass: shares divide by its sums, so that what they share must be its own."""
+        """Vector and scores of a pass: shares divide by its sums, so that what they share must be its own.
+
+        Not of settled sums: these differ next to 0 alone, and scores stay those that the trace shows.
+        """
         dtype = pooled.zero.y.dtype
         if dtype not in self._known:
             x, _ = self.stack.normalise.forward(pooled.sums)

@@ -7,8 +7,10 @@ loop over descriptors. Descriptors zeroed by the contrast threshold are all alik
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import chain
 
 import numpy as np
 
@@ -25,11 +27,10 @@ PIECES = 16
 KEEP = 1 << 18  # descriptors up to which projections are kept; of more, the way back makes them again, the same bits
 
 # Sums that are computed again in double: see Fisher.settled.
-DOUBT = 5e-6  # of the root of the sum of squares of their terms: what few sums in float are off by
-MATTERS = 1  # stabilisers that the sizes of a sum's terms come to before its sign is worth that
-MANY = 16  # such sums; of more, it is quicker to compute all sums again
-DOUBTFUL = 512  # descriptors of one task
+DOUBT = 5e-6  # of sqrt(sum g z^2 / pi), for either order: what few sums in float are off by
+WIDE = 20  # times the sum g that a sum g z^2 hardly exceeds
 BELONGS = 0.001  # posteriors from which on terms are mended first: what the others are off by is a small part
+DOUBTFUL = 512  # descriptors of one task
 
 
 @dataclass(frozen=True)
@@ -240,53 +241,65 @@ class Fisher:
         encoded = tuple((cell, rows, one) for (cell, rows), (one, _) in zip(pieces, done, strict=True))
         return sums, Pooled(descriptors, layout, encoded, tuple(zeroed), zero, sums, occupancy, counts)
 
-    def settled(self, saved: Pooled, epsilon: np.ndarray, n_jobs=None) -> Pooled:
+    def settled(self, saved: Pooled, epsilon: np.ndarray, exact: Callable[[], np.ndarray], n_jobs=None) -> Pooled:
         """The same, but for sums whose sign a float cannot tell, where epsilon sgn S jumps: they are mended in double.
 
         About one image in two has such a sum of terms that come to more than the stabilisers `epsilon` (cells,); with
-        its sign wrong, heatmaps were off by up to .2 %. Smaller terms hardly show.
+        its sign wrong, heatmaps were off by up to .2 %. Smaller terms hardly show. Where there are too many, all sums
+        are those that `exact` returns.
         """
         dtype = saved.zero.y.dtype
-        if dtype == EXACT:
-            return saved
         by = np.stack([1 / np.sqrt(self.weights), 1 / np.sqrt(2 * self.weights)])
         s0 = saved.occupancy
-        # A sum g z^2 is hardly more than ten times the sum g; what comes near 0 by that measure is looked at closely.
-        limits = np.where(s0 * by[0] > MATTERS * epsilon[:, None], DOUBT * by[0] * np.sqrt(10 * s0), 0)
+        # What comes near 0 by a sum g z^2 of WIDE times the sum g is looked at closely.
+        matters = by[0] * np.sqrt(WIDE) * s0 > epsilon[:, None]
+        limits = np.where(matters, DOUBT * by[0] * np.sqrt(WIDE * s0), 0)
         near = np.flatnonzero(np.abs(saved.sums) < limits[:, None, :, None])
         cells, blocks, components, dims = np.unravel_index(near, saved.sums.shape)
         s2 = np.maximum(saved.sums[cells, 1, components, dims] / by[1, components] + s0[cells, components], 0)
         sizes = by[0, components] * np.sqrt(s2)
         doubtful = np.abs(saved.sums.ravel()[near]) < DOUBT * sizes
-        doubtful &= np.sqrt(s0[cells, components]) * sizes > MATTERS * epsilon[cells]
+        doubtful &= np.sqrt(s0[cells, components]) * sizes > epsilon[cells]
         if not doubtful.any():
             return saved
-        if np.count_nonzero(doubtful) > MANY:
-            return replace(saved, sums=self.forward(saved.descriptors, EXACT, n_jobs, keep=False)[0])
-        sums = saved.sums.copy()
-        for i in np.flatnonzero(doubtful):
-            cell, block, component, dim = place = cells[i], blocks[i], components[i], dims[i]
-            some = [self._terms(saved, cell, component, real, BELONGS, n_jobs)[block][dim] for real in (EXACT, dtype)]
-            sums[place] += by[block, component] * (some[0] - some[1])
-            if abs(sums[place]) < DOUBT / 10 * sizes[i]:
-                sums[place] = by[block, component] * self._terms(saved, cell, component, EXACT, 0, n_jobs)[block][dim]
+        sums, left = saved.sums.copy(), len(saved.descriptors) // 2
+
+        # First what the largest terms are off by is taken back; where that is not enough, all terms are computed anew.
+        for least in (BELONGS, 0):
+            pairs, which = np.unique(np.stack([cells, components], axis=1)[doubtful], axis=0, return_inverse=True)
+            rows = [self._belonging(saved, *pair, least) for pair in pairs]
+            left -= sum(map(len, chain(*rows)))
+            if left < 0:
+                return replace(saved, sums=exact())
+            for at, (pair, pieces) in enumerate(zip(pairs, rows, strict=True)):
+                terms = self._terms(saved, *pair, pieces, EXACT, n_jobs)
+                rough = self._terms(saved, *pair, pieces, dtype, n_jobs) if least else None
+                for i in np.flatnonzero(doubtful)[which.ravel() == at]:
+                    place, term = (cells[i], blocks[i], components[i], dims[i]), (blocks[i], dims[i])
+                    sums[place] = terms[term] if rough is None else sums[place] + (terms[term] - rough[term])
+            doubtful &= np.abs(sums.ravel()[near]) < DOUBT / 10 * sizes
+            if not doubtful.any():
+                break
         return replace(saved, sums=sums)
 
-    def _terms(self, saved: Pooled, cell: int, component: int, dtype, least: float, n_jobs) -> tuple:
-        """Sums of g z and g (z^2 - 1), (D,), over the descriptors of a pyramid cell that have g >= `least`."""
-        model, _, zero_sums = self.packed(dtype)
-        inside = saved.layout.member[:, cell]
-        tasks: list = []
-        for finest, rows, encoded in saved.pieces:
-            if inside[finest]:
+    def _belonging(self, saved: Pooled, cell: int, component: int, least: float) -> list[np.ndarray]:
+        """Non-zero descriptors of a pyramid cell whose posterior of a component is not gated and at least `least`."""
+        rows = []
+        for finest, piece, encoded in saved.pieces:
+            if saved.layout.member[finest, cell]:
                 entries = np.flatnonzero((encoded.index == component) & (encoded.gamma >= least))
-                rows = rows[np.searchsorted(encoded.indptr, entries, side="right") - 1]
-                parts = np.array_split(rows, -(-len(rows) // DOUBTFUL)) if len(rows) else []
-                tasks += [partial(model.encode, saved.descriptors.values, part) for part in parts]
-        found = [(1, moments) for _, moments in threads.run(tasks, n_jobs)]
-        found.append((sum(len(rows) for finest, rows in enumerate(saved.zeros) if inside[finest]), zero_sums))
+                rows.append(piece[np.searchsorted(encoded.indptr, entries, side="right") - 1])
+        return rows
+
+    def _terms(self, saved: Pooled, cell: int, component: int, pieces: list[np.ndarray], dtype, n_jobs) -> np.ndarray:
+        """Sums of Psi of a component, float64 (2, D), over these descriptors and the zeroed ones of a pyramid cell."""
+        model, _, zero_sums = self.packed(dtype)
+        parts = [part for rows in pieces if len(rows) for part in np.array_split(rows, -(-len(rows) // DOUBTFUL))]
+        done = threads.run([partial(model.encode, saved.descriptors.values, part) for part in parts], n_jobs)
+        zeroed = sum(len(rows) for finest, rows in enumerate(saved.zeros) if saved.layout.member[finest, cell])
+        found = [(1, moments) for _, moments in done] + [(zeroed, zero_sums)]
         s0, s1, s2 = (sum(times * moments[i][component] for times, moments in found) for i in range(3))
-        return s1, s2 - s0
+        return np.stack([s1 / np.sqrt(self.weights[component]), (s2 - s0) / np.sqrt(2 * self.weights[component])])
 
     def spread(self, saved: Pooled) -> np.ndarray:
         """Upper bounds of sum |Psi|, the shape of the sums: what small |S| are told from rounding by."""

@@ -45,32 +45,73 @@ def test_fast_heatmaps_agree_where_sums_cancel(data, name, target):
     assert fast.ledger.closes()
 
 
+@pytest.fixture
+def passes(plain, photo):
+    """(layer, fast pass, exact pass) of a photograph with zeroed descriptors."""
+    rough, exact = (plain.trace(photo, dtype)._pooled(np.dtype(dtype)) for dtype in ("float32", "float64"))
+    assert any(map(len, rough.zeros))
+    return plain.trace(photo).stack.fisher, rough, exact
+
+
+class Plenty:
+    """Descriptors that say they are many, so that no number of sums near 0 is too many."""
+
+    def __init__(self, descriptors):
+        self.values = descriptors.values
+
+    def __len__(self):
+        return 1 << 40
+
+
 @pytest.mark.parametrize(("doubt", "better"), [(1, 5), (1000, 1e5)], ids=["mended", "anew"])
-def test_sums_near_0_are_computed_in_double(plain, photo, monkeypatch, doubt, better):
+def test_sums_near_0_are_computed_in_double(passes, monkeypatch, doubt, better):
     """With wider margins than floats need, so that some are near 0: in part, then all their terms anew."""
+    layer, rough, exact = passes
     monkeypatch.setattr(pooling, "DOUBT", doubt)
-    monkeypatch.setattr(pooling, "MANY", 10000)
-    rough, exact = (plain.trace(photo, dtype)._pooled(np.dtype(dtype)) for dtype in ("float32", "float64"))
-    layer, epsilon = plain.trace(photo).stack.fisher, np.full(8, 1.0)
-    settled = layer.settled(rough, epsilon, 1)
-    assert np.array_equal(layer.settled(rough, epsilon, 2).sums, settled.sums)  # whatever the threads
-    changed = settled.sums != rough.sums
+    rough = replace(rough, descriptors=Plenty(rough.descriptors))
+    one, two = (layer.settled(rough, np.full(8, 1.0), pytest.fail, n_jobs) for n_jobs in (1, 2))
+    assert np.array_equal(one.sums, two.sums)
+    changed = one.sums != rough.sums
     assert changed.sum() > 10
-    before, after = (np.linalg.norm((sums - exact.sums)[changed]) for sums in (rough.sums, settled.sums))
+    before, after = (np.linalg.norm((sums - exact.sums)[changed]) for sums in (rough.sums, one.sums))
     assert after < before / better
-    assert layer.settled(exact, epsilon) is exact
 
 
-def test_many_sums_near_0_are_computed_at_once(plain, photo, monkeypatch):
+def test_zeroed_descriptors_count_in_sums_computed_anew(passes):
+    layer, rough, exact = passes
+    component, whole = rough.zero.index[np.argmax(rough.zero.gamma)], 7  # the cell of the whole image
+    rows = layer._belonging(rough, whole, component, 0)
+    found = layer._terms(rough, whole, component, rows, np.dtype("float64"), 1)
+    np.testing.assert_allclose(found, exact.sums[whole, :, component], rtol=1e-4, atol=1e-2)
+
+
+def test_of_too_many_sums_near_0_all_are_the_exact_ones(passes, monkeypatch):
+    layer, rough, exact = passes
     monkeypatch.setattr(pooling, "DOUBT", 1)
-    rough, exact = (plain.trace(photo, dtype)._pooled(np.dtype(dtype)) for dtype in ("float32", "float64"))
-    settled = plain.trace(photo).stack.fisher.settled(rough, np.full(8, 1.0), 1)
-    assert np.array_equal(settled.sums, exact.sums) and settled.pieces is rough.pieces
+    settled = layer.settled(rough, np.full(8, 1.0), lambda: exact.sums, 1)
+    assert settled.sums is exact.sums and settled.pieces is rough.pieces
 
 
-def test_sums_of_small_terms_and_those_far_from_0_stay(plain, photo):
-    trace = plain.trace(photo)
-    rough = trace._pooled(np.dtype("float32"))
-    assert trace.stack.fisher.settled(rough, np.full(8, 1e9)) is rough
+def test_sums_of_small_terms_and_those_far_from_0_stay(passes):
+    layer, rough, _ = passes
+    assert layer.settled(rough, np.full(8, 1e9), pytest.fail, 1) is rough
     far = replace(rough, sums=np.where(np.abs(rough.sums) < 1, 1, rough.sums))
-    assert trace.stack.fisher.settled(far, np.full(8, 1e-9)) is far
+    assert layer.settled(far, np.full(8, 1e-9), pytest.fail, 1) is far
+
+
+def test_explanations_settle_the_sums_for_their_own_stabilisers(plain, photo, monkeypatch):
+    seen = []
+
+    def settled(self, saved, epsilon, exact, n_jobs=None):
+        seen.append(epsilon.tolist())
+        return saved
+
+    monkeypatch.setattr(pooling.Fisher, "settled", settled)
+    trace = plain.trace(photo)
+    for rules in ({}, {"epsilon_pool": 50.0}, {"epsilon_pool": 50.0, "mean": "none"}, {}, {"pool_scale": "mean"}):
+        trace.explain("grass", "bin", rules)
+    for rules in ({"bias": "ignore"}, {"bias": "active"}, {"epsilon_pool": 1.0}, {"eps_mode": "relative"}):
+        trace.explain("grass", "bin", rules)
+    plain.trace(photo, "float64").explain("grass", "bin")
+    counts = trace._pooled(np.dtype("float32")).counts
+    assert seen == [[100.0] * 8, [50.0] * 8, [100.0] * 8, (100.0 * counts).tolist()]

@@ -1,13 +1,14 @@
 /* emulated_amx.h - the instructions of AMX tiles in plain C, for processors without them.
  *
- * Included before csrc/isa.c. What the processor would refuse ends the program, and what it leaves undefined is not a
- * number: a tile that nothing was loaded into, and every tile once released. Each instruction is written from its
- * description in Intel's manual; products of bf16 take what is below 2^-126 for 0 as it says. */
+ * Included before csrc/isa.c. What the processor would refuse ends the program, and so does a second configuration before
+ * a release, which it would not. Each instruction is written from its description in Intel's manual; products of bf16 take
+ * what is below 2^-126 for 0 as it says. Whether memory is written before tiles read it shows on them alone. */
 #ifndef EMULATED_AMX_H
 #define EMULATED_AMX_H
 
 #include <immintrin.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,17 +30,14 @@ static inline void emulated_refuse(int refused, const char *what) {
     abort();
 }
 
-static inline void emulated_release(void) {
-    memset(&emulated, 0xff, sizeof emulated); /* as bf16, as floats and as doubles: not a number */
-    emulated.configured = 0;
-}
+static inline void emulated_release(void) { memset(&emulated, 0, sizeof emulated); }
 
 static inline void emulated_loadconfig(const void *from) {
     uint8_t bytes[64];
     memcpy(bytes, from, sizeof bytes);
     emulated_refuse(bytes[0] != 1 || bytes[1] != 0, "a palette that there is not");
     for (int i = 2; i < 16; i++) emulated_refuse(bytes[i], "a reserved byte that is not 0");
-    emulated_release();
+    emulated_refuse(emulated.configured, "tiles that were not released");
     for (int t = 0; t < 16; t++) {
         const int width = bytes[16 + 2 * t] + 256 * bytes[17 + 2 * t], rows = bytes[48 + t];
         emulated_refuse(t >= EMULATED_TILES && (width || rows), "a shape of a tile that there is not");
@@ -48,9 +46,7 @@ static inline void emulated_loadconfig(const void *from) {
         emulated.tile[t].rows = rows;
         emulated.tile[t].bytes = width;
     }
-    memset(bytes, 0, sizeof bytes);
     emulated.configured = 1;
-    for (int t = 0; t < EMULATED_TILES; t++) memset(emulated.tile[t].data, 0, sizeof emulated.tile[t].data);
 }
 
 static inline void emulated_zero(int t) {

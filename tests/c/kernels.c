@@ -1216,7 +1216,7 @@ int main(int count, char **words) {
         products();
         winograds();
         linear_layers();
-        if (!strcmp(isa, "amx")) tiles = whole;
+        if (!strcmp(isa, "amx")) EXPECT(tiles = whole);
         if (!strcmp(isa, "vnni")) EXPECT(whole && (!tiles || whole == tiles));
         printf("%s: every kernel, seed %llu\n", isa, (unsigned long long)seed);
         fflush(stdout);
