@@ -136,6 +136,7 @@ int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t d
     TAKE(basis, dims * inputs, (ptrdiff_t)sizeof(double));
     TAKE(logits, 2 * s * k, matrix);
     TAKE(offset, k, real);
+    TAKE(origin, s, real);
     TAKE(scale, components * s, real);
     TAKE(shift, components * s, real);
     TAKE(centre, 2 * s + 1, (ptrdiff_t)sizeof(double));
@@ -150,9 +151,9 @@ size_t fvlrp_model_bytes(int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t c
     const size_t s = ((size_t)dims + 15) / 16 * 16, k = ((size_t)components + 63) / 64 * 64;
     const size_t in = ((size_t)inputs + 63) / 64 * 64;
     const size_t matrices = in * (s + 64) + (s + 31) / 32 * 32 * in + 2 * s * k, basis = (size_t)dims * (size_t)inputs;
-    const size_t reals = basis + in + k + 2 * (size_t)components * s, doubles = basis + 2 * s + 1;
+    const size_t reals = basis + in + k + s + 2 * (size_t)components * s, doubles = basis + 2 * s + 1;
     const size_t whole = s * (4 + 3 * (size_t)inputs), screen = 4 * (size_t)screen_words((ptrdiff_t)s, (ptrdiff_t)k);
-    return matrices * (size_t)packed(real) + reals * (size_t)real + doubles * sizeof(double) + whole + screen + 13 * 64;
+    return matrices * (size_t)packed(real) + reals * (size_t)real + doubles * sizeof(double) + whole + screen + 14 * 64;
 }
 
 int fvlrp_project(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y) {

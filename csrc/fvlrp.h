@@ -108,7 +108,7 @@ typedef struct fvlrp_model {
     void *forward, *backward, *binned, *mean;  /* projection */
     void *whole;                               /* projection in whole numbers: whole.h */
     double *basis;
-    void *logits, *offset, *scale, *shift;     /* mixture */
+    void *logits, *offset, *origin, *scale, *shift;     /* mixture */
     double *centre;
     void *screen;                              /* mixture in whole numbers: screen.h */
 } fvlrp_model;

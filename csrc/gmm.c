@@ -1,7 +1,8 @@
 /* gmm.c - soft assignment to a diagonal Gaussian mixture.
  *
  * log pi_k N(y; mu_k, sigma_k^2) = offset_k + sum_i (quadratic_ki y_i^2 + linear_ki y_i): one product of [y^2, y] with
- * a packed table. Less the mean over k of both coefficients (a constant per row, which posteriors do not see), the
+ * a packed table, y and mu_k taken from an origin among the means: from 0, terms of columns that lie many deviations
+ * away would cancel. Less the mean over k of both coefficients (a constant per row, which posteriors do not see), the
  * terms are small enough for float. Of many components, floats come from screen.h instead, where it can tell which of them
  * matter. Included by isa.c once per real type. */
 
@@ -153,7 +154,7 @@ INLINE ptrdiff_t R(keep)(const REAL *values, const int32_t *index, ptrdiff_t fou
 
 typedef struct {
     const fvlrp_model *model;
-    REAL *features; /* (tile + slack, 2 stride): [y^2, y] */
+    REAL *features; /* (tile + slack, 2 stride): [y^2, y], y from the origin */
     REAL *logits;   /* (tile + slack, padded K) */
     REAL *values;   /* (GROUP, pitch) */
     int32_t *index; /* the same */
@@ -225,8 +226,12 @@ static double R(left_out)(const R(assigner) *a, const REAL *y) {
     if (a->screened) return *a->screen.mean_level;
 #endif
     const double *centre = model->centre;
+    const REAL *origin = model->origin;
     double sum = centre[2 * stride];
-    for (ptrdiff_t d = 0; d < model->dims; d++) sum += (centre[d] * (double)y[d] + centre[stride + d]) * (double)y[d];
+    for (ptrdiff_t d = 0; d < model->dims; d++) {
+        const double from = (double)(REAL)(y[d] - origin[d]);
+        sum += (centre[d] * from + centre[stride + d]) * from;
+    }
     return sum;
 }
 
@@ -300,7 +305,7 @@ static void R(logits)(R(assigner) *a, const REAL *y, ptrdiff_t m) {
     for (ptrdiff_t i = 0; i < m; i++) {
         REAL *f = a->features + i * 2 * stride;
         for (ptrdiff_t d = 0; d < stride; d += LANES) {
-            const VREAL v = R(load)(y + i * stride + d);
+            const VREAL v = R(load)(y + i * stride + d) - R(load)((const REAL *)model->origin + d);
             R(store)(f + d, v * v);
             R(store)(f + stride + d, v);
         }

@@ -28,14 +28,26 @@ static int R(model_pack)(fvlrp_model *model, const double *basis, const double *
         if (!table) goto out;
         double *offsets = table + 2 * stride * K;
         double *centre = model->centre;
+        REAL *origin = model->origin;
         memset(centre, 0, (size_t)(2 * stride + 1) * sizeof(double));
+        memset(origin, 0, (size_t)stride * sizeof(REAL));
+        for (ptrdiff_t d = 0; d < dims; d++) { /* where the narrowest components lie: their coefficients are the largest */
+            double least = INFINITY, weights = 0, sum = 0;
+            for (ptrdiff_t k = 0; k < K; k++) least = fmin(least, variances[k * dims + d]);
+            for (ptrdiff_t k = 0; k < K; k++) {
+                weights += least / variances[k * dims + d];
+                sum += least / variances[k * dims + d] * means[k * dims + d];
+            }
+            origin[d] = (REAL)(sum / weights);
+        }
         for (ptrdiff_t k = 0; k < K; k++) {
             double offset = log(priors[k]);
             for (ptrdiff_t d = 0; d < stride; d++) {
                 const double mu = d < dims ? means[k * dims + d] : 0, var = d < dims ? variances[k * dims + d] : 1;
+                const double from = mu - (double)origin[d];
                 table[d * K + k] = d < dims ? -0.5 / var : 0;
-                table[(stride + d) * K + k] = mu / var;
-                offset -= d < dims ? 0.5 * (log(6.283185307179586 * var) + mu * mu / var) : 0;
+                table[(stride + d) * K + k] = from / var;
+                offset -= d < dims ? 0.5 * (log(6.283185307179586 * var) + from * from / var) : 0;
                 ((REAL *)model->scale)[k * stride + d] = d < dims ? (REAL)(1 / sqrt(var)) : 0;
                 ((REAL *)model->shift)[k * stride + d] = (REAL)(-mu / sqrt(var));
             }

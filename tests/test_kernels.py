@@ -245,20 +245,32 @@ def test_no_component_above_the_gate_is_missed(dims, components, stretch, isa):
 
 
 @pytest.mark.parametrize("far", (3e3, 1e5))
-def test_a_column_that_never_varies_keeps_every_posterior(far, isa):
+@pytest.mark.parametrize("components", (16, 256))
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_a_column_that_never_varies_keeps_every_posterior(far, components, dtype, isa):
     """Its variance, to be told from the square of its mean, is beyond the digits of a double."""
     rng = np.random.default_rng(0)
-    means, variances = rng.standard_normal((256, 16)) * 30, np.full((256, 16), 900.0)
+    means, variances = rng.standard_normal((components, 16)) * 30, np.full((components, 16), 900.0)
     means[:, 5], variances[:, 5] = far, 1e-9
-    priors = rng.dirichlet(np.full(256, 2.0))
-    y = (means[rng.integers(0, 256, 200)] + rng.standard_normal((200, 16)) * 30).astype(np.float32)
+    priors = rng.dirichlet(np.full(components, 2.0))
+    y = (means[rng.integers(0, components, 200)] + rng.standard_normal((200, 16)) * 30).astype(dtype)
     y[:, 5] = far
-    model = _kernels.Model(None, None, priors, means, variances, 1e-6, "float32")
-    encoded, _ = model.posteriors(y)
-    expected, _ = reference.posteriors(y.astype(np.float64), priors, means, variances)
-    gamma = dense(encoded, 256)
-    np.testing.assert_allclose(gamma.sum(axis=1), 1, atol=1e-3)
-    np.testing.assert_allclose(gamma, expected, atol=1e-3)
+    model = _kernels.Model(None, None, priors, means, variances, 1e-6, dtype)
+    encoded, logs = model.posteriors(y, True)
+    expected, loglik = reference.posteriors(y.astype(np.float64), priors, means, variances)
+    gamma = dense(encoded, components)
+    close = {"float32": 1e-3, "float64": 1e-5}[dtype]  # of the latter the gate leaves out 1e-6 each
+    np.testing.assert_allclose(gamma.sum(axis=1), 1, atol=close + components * 1e-6)
+    np.testing.assert_allclose(gamma, expected, atol=close)
+    if dtype == "float64":
+        np.testing.assert_allclose(logs, loglik, rtol=1e-9)
+
+
+def test_origins_of_the_least_variances_are_numbers(isa):
+    means, variances = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1e-310, 1.0], [1e-310, 1e300]])
+    model = _kernels.Model(None, None, np.array([0.5, 0.5]), means, variances, 1e-6, "float64")
+    encoded, _ = model.posteriors(model.pad(np.array([[2.0, 2.0], [1.0, 2.0]])))
+    assert np.isfinite(encoded.gamma).all()
 
 
 @pytest.mark.parametrize("repeated", (2, 8, 40))
