@@ -244,7 +244,7 @@ class Fisher:
     def settled(self, saved: Pooled, epsilon: np.ndarray, exact: Callable[[], np.ndarray], n_jobs=None) -> Pooled:
         """The same, but for sums whose sign a float cannot tell, where epsilon sgn S jumps: they are mended in double.
 
-        About one image in two has such a sum of terms that come to more than the stabilisers `epsilon` (cells,); with
+        One photograph in four has such a sum of terms that come to more than the stabilisers `epsilon` (cells,); with
         its sign wrong, heatmaps were off by up to .2 %. Smaller terms hardly show. Where there are too many, all sums
         are those that `exact` returns.
         """
