@@ -15,8 +15,9 @@ import fvlrp
 from bench import pixels, training
 from bench.photographs import SIZE, SOURCES
 from bench.rows import ROWS, Case
-from fvlrp import _kernels, threads
-from fvlrp.benchmark import alternate, machine
+from fvlrp import _kernels
+from fvlrp.cli.bench import alternate, machine
+from fvlrp.runtime import threads
 
 
 @contextmanager

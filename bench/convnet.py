@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from fvlrp import lrp
-from fvlrp.convnet import ConvNet, Preprocess
-from fvlrp.graph import INPUT, Node
-from fvlrp.layers import LRN, Conv, Dense, Flatten, MaxPool, ReLU
+from fvlrp.network import walk as lrp
+from fvlrp.network.graph import INPUT, Node
+from fvlrp.network.layers import LRN, Conv, Dense, Flatten, MaxPool, ReLU
+from fvlrp.network.network import ConvNet, Preprocess
 from fvlrp.rules import AlphaBeta, Choice
 
 LOGITS, HEATMAP = 1e-3, 1e-2  # of the largest value: what two programs may differ by in single precision

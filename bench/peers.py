@@ -6,7 +6,7 @@ from cyvlfeat.sift import dsift
 from scipy.ndimage import gaussian_filter
 from sklearn.mixture import GaussianMixture
 
-from fvlrp.geometry import Geometry
+from fvlrp.fisher.geometry import Geometry
 
 
 def vlfeat_sift(

@@ -12,12 +12,13 @@ from skimage.feature import fisher_vector
 from threadpoolctl import ThreadpoolController
 
 from bench import peers
+from bench.chain import RULES, Chain
 from bench.photographs import photograph
 from fvlrp import DenseSIFT, FisherEncoder, _kernels
-from fvlrp.benchmark import RULES, Chain, relative
-from fvlrp.fisher import DEPTHS, Normalise
-from fvlrp.pooling import Fisher
-from fvlrp.supports import Supports
+from fvlrp.cli.bench import relative
+from fvlrp.fisher.pooling import Fisher
+from fvlrp.fisher.stack import DEPTHS, Normalise
+from fvlrp.fisher.supports import Supports
 
 TARGET = "person"
 BLAS_LIMITS = ThreadpoolController()

@@ -12,11 +12,13 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 from bench import peers
-from fvlrp import FisherVectorClassifier, datasets, images, threads
-from fvlrp.benchmark import relative
-from fvlrp.geometry import Geometry
-from fvlrp.gmm import SEEDS, DiagonalGMM, nearest_seeds
-from fvlrp.pooling import layout_of
+from fvlrp import FisherVectorClassifier
+from fvlrp.cli.bench import relative
+from fvlrp.data import datasets, images
+from fvlrp.fisher.geometry import Geometry
+from fvlrp.fisher.gmm import SEEDS, DiagonalGMM, nearest_seeds
+from fvlrp.fisher.pooling import layout_of
+from fvlrp.runtime import threads
 
 PHOTOGRAPHS = 528  # of the built-in model's training set
 PHASES = ("descriptors", "PCA", "mixture", "codes", "SVMs")

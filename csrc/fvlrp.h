@@ -2,7 +2,7 @@
  *
  * This header is the manual. The kernels are C11 and libm only: single-threaded, re-entrant, with no state but the
  * dispatch table that fvlrp_select() fills, no printing, no abort. They may run on bands of rows from several
- * threads at once. Every kernel that computes has a slow NumPy twin in fvlrp/reference.py.
+ * threads at once. Every kernel that computes has a slow NumPy twin in tests/reference.py.
  *
  * Conventions
  *   - Arrays are C-contiguous; rows (y) before columns (x). Sizes are ptrdiff_t and counted in elements.

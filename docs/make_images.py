@@ -5,7 +5,7 @@ from pathlib import Path
 from skimage import data
 
 import fvlrp
-from fvlrp import figures, render
+from fvlrp.core import figures, render
 
 FOLDER = Path(__file__).parent / "images"
 

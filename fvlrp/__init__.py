@@ -10,18 +10,26 @@ except PackageNotFoundError:  # a source folder that was not installed
 
 # Where each public name lives; imported when first used, so that `import fvlrp` is quick.
 _HOMES = {
-    "FisherVectorClassifier": "classifier",
-    "DenseSIFT": "sift",
-    "ConvNet": "convnet",
-    "Preprocess": "preprocess",
-    "DiagonalGMM": "gmm",
-    "FisherEncoder": "gmm",
+    "FisherVectorClassifier": "fisher.classifier",
+    "DenseSIFT": "fisher.sift",
+    "ConvNet": "network.network",
+    "Preprocess": "network.preprocess",
+    "DiagonalGMM": "fisher.gmm",
+    "FisherEncoder": "fisher.gmm",
     "load": "models",
-    "sheet": "figures",
-    "Explanation": "stack",
-    "Ledger": "stack",
+    "sheet": "core.figures",
+    "Explanation": "core.stack",
+    "Ledger": "core.stack",
 }
-_MODULES = ("datasets", "evaluate", "images", "models", "render", "rules")
+_MODULES = {
+    "datasets": "data.datasets",
+    "evaluate": "evaluate",
+    "geometry": "fisher.geometry",
+    "images": "data.images",
+    "models": "models",
+    "render": "show.render",
+    "rules": "rules",
+}
 
 __all__ = sorted([*_HOMES, "evaluate", "rules"])
 
@@ -30,7 +38,7 @@ def __getattr__(name: str):
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     if name in _MODULES:
-        return import_module(f".{name}", __name__)
+        return import_module(f".{_MODULES[name]}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

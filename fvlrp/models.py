@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from importlib import resources
 
-from . import files
+from .data import files
 
 
 def names() -> list[str]:
     """Models inside the package."""
-    folder = resources.files(__package__) / "models"
+    folder = resources.files(__package__) / "pretrained"
     return sorted(entry.name.removesuffix(".fvlrp") for entry in folder.iterdir() if entry.name.endswith(".fvlrp"))
 
 
@@ -39,7 +39,7 @@ def load(model):
     if os.sep not in name and not os.path.splitext(name)[1]:
         if name not in names():
             raise FileNotFoundError(f"no model {name!r}: neither a file nor one of {', '.join(names())}")
-        with resources.as_file(resources.files(__package__) / "models" / f"{name}.fvlrp") as path:
+        with resources.as_file(resources.files(__package__) / "pretrained" / f"{name}.fvlrp") as path:
             return _open(path)
     raise FileNotFoundError(f"no model file {name}")
 
@@ -49,11 +49,11 @@ def _open(path):
     header, arrays = files.load_arrays(path, (files.FISHER, files.CONVNET))
     # Imported here: a network needs nothing of scikit-learn, and a Fisher-vector classifier no layers.
     if header["kind"] == files.FISHER:
-        from .classifier import FisherVectorClassifier as Classifier
+        from .fisher.classifier import FisherVectorClassifier as Classifier
 
         what = "model"
     else:
-        from .convnet import ConvNet as Classifier
+        from .network.network import ConvNet as Classifier
 
         what = "network"
     try:
@@ -63,7 +63,7 @@ def _open(path):
 
 
 def _onnx(name: str):
-    from .convnet import ConvNet
+    from .network.network import ConvNet
 
     beside = os.path.splitext(name)[0] + ".json"
     return ConvNet.from_onnx(name, beside if os.path.exists(beside) else None)

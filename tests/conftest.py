@@ -28,6 +28,7 @@ def pytest_configure():
             'fvlrp is not installed (pip install ".[test]") nor built in place (python setup.py build_ext --inplace)'
         )
     package = Path(spec.submodule_search_locations[0]).resolve()
+    sys.path.append(str(ROOT))  # last: bench/ is found, the sources of the package are not
     os.environ["PYTHONPATH"] = os.pathsep.join([str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["PYTHONSAFEPATH"] = "1"
 

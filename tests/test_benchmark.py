@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fvlrp import benchmark
+from bench import chain
+from fvlrp.cli import bench as benchmark
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
@@ -12,9 +13,9 @@ def test_numpy_chain_arrives_at_the_exact_heatmap_and_scores(plain, photo, n_job
     trace = plain.trace(photo, "float64")
     descriptors = trace.descriptors
     assert descriptors.zeroed.any() and not descriptors.zeroed.all()
-    chain = benchmark.Chain(plain, descriptors.geometry, n_jobs, descriptors.zeroed if once else None)
+    peer = chain.Chain(plain, descriptors.geometry, n_jobs, descriptors.zeroed if once else None)
     for position, target in enumerate(trace.classes):
-        scores, heatmap = chain.explain(descriptors.values.astype(np.float32), position)
+        scores, heatmap = peer.explain(descriptors.values.astype(np.float32), position)
         np.testing.assert_allclose(scores, trace.scores, atol=1e-4)
         assert benchmark.relative(heatmap, trace.explain(target, "bin").heatmap) < 5e-4
 
@@ -22,15 +23,13 @@ def test_numpy_chain_arrives_at_the_exact_heatmap_and_scores(plain, photo, n_job
 def test_numpy_chain_refuses_a_projection_with_a_mean(centred, photo):
     geometry = centred.trace(photo).descriptors.geometry
     with pytest.raises(ValueError, match="without a mean"):
-        benchmark.Chain(centred, geometry)
+        chain.Chain(centred, geometry)
 
 
 def test_explanation_from_a_saved_pass_is_the_explanation(plain, photo):
     trace = plain.trace(photo)
     pooled = trace.stack.fisher.forward(trace.descriptors)[1]
-    np.testing.assert_array_equal(
-        benchmark.explain_from(trace, pooled, 1), trace.explain(trace.classes[1], "bin").heatmap
-    )
+    np.testing.assert_array_equal(chain.explain_from(trace, pooled, 1), trace.explain(trace.classes[1], "bin").heatmap)
 
 
 def test_calls_alternate_and_every_one_is_counted():
@@ -47,5 +46,8 @@ def test_short_form_times_every_instruction_set_and_leaves_the_one_in_use(plain,
     result = benchmark.short(plain, photo, 2)
     assert _kernels.isa() == before
     assert {name.split(",")[0] for name in result["milliseconds"]} == set(_kernels.isas())
-    assert result["descriptors to heatmap, 1 thread"]["difference"] < 5e-4
-    assert "NumPy" in benchmark.as_text(result)
+    assert "depth gradient" in benchmark.as_text(result)
+
+
+def test_comparison_with_numpy_compares_the_same_map(plain, photo):
+    assert chain.against_numpy(plain, photo)["difference"] < 5e-4

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import scipy.sparse
 from PIL import Image
 from sklearn.base import clone
@@ -14,10 +15,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.svm import SVC
 from sklearn.utils import get_tags
 
-from fvlrp import FisherVectorClassifier, load, reference
-from fvlrp.classifier import choose_c
+from fvlrp import FisherVectorClassifier, load
+from fvlrp.data.labels import parse_labels
 from fvlrp.evaluate import average_precision
-from fvlrp.labels import parse_labels
+from fvlrp.fisher.classifier import choose_c
 
 
 def tiny(**parameters):

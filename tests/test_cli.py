@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvlrp import ConvNet, FisherVectorClassifier, cli, files, models
-from fvlrp.graph import Node
-from fvlrp.layers import Conv, Flatten, GlobalAveragePool, ReLU
+from fvlrp import ConvNet, FisherVectorClassifier, cli, models
+from fvlrp.data import files
+from fvlrp.network.graph import Node
+from fvlrp.network.layers import Conv, Flatten, GlobalAveragePool, ReLU
 from fvlrp.rules import Box, ConvRules, Epsilon, Gamma, WSquare
 
 
@@ -331,7 +332,7 @@ def test_names_that_the_terminal_cannot_show_are_escaped(photographs, model, tmp
     command = [
         sys.executable,
         "-m",
-        "fvlrp.cli",
+        "fvlrp",
         "explain",
         photo,
         "--model",
@@ -353,7 +354,7 @@ def test_a_sheet_is_a_png(capsys, untraced, photographs, model, tmp_path):
 def test_a_reader_that_has_gone_is_no_traceback(model):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "fvlrp.cli", "info", model, "--json"]
+    command = [sys.executable, "-m", "fvlrp", "info", model, "--json"]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
@@ -362,7 +363,7 @@ def test_a_reader_that_has_gone_is_no_traceback(model):
 @pytest.mark.skipif(os.name != "posix", reason="streams are closed between fork and exec")
 @pytest.mark.parametrize("closed", [0, 1, 2])
 def test_closed_streams_are_no_trouble(photographs, model, tmp_path, closed):
-    command = [sys.executable, "-m", "fvlrp.cli", "explain", photographs[0], "--model", model, "--out", tmp_path]
+    command = [sys.executable, "-m", "fvlrp", "explain", photographs[0], "--model", model, "--out", tmp_path]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     done = subprocess.run([*command, "--json"], **streams, text=True, check=False, preexec_fn=lambda: os.close(closed))
     assert done.returncode == 0 and "Traceback" not in done.stderr
@@ -452,7 +453,7 @@ def test_compare_draws_one_sheet_of_several_models(capsys, photographs, model, t
 
 @pytest.mark.parametrize("args", [[], ["explain"], ["unknown"]])
 def test_wrong_usage_exits_with_2(args):
-    done = subprocess.run([sys.executable, "-m", "fvlrp.cli", *args], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "fvlrp", *args], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "usage" in (done.stdout + done.stderr)
 
 

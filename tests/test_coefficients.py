@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fvlrp.coefficients import WEIGHTS, restored, stored
+from fvlrp.fisher.weights import WEIGHTS, restored, stored
 
 
 @pytest.fixture

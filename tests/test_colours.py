@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage import color
 
-from fvlrp import colours
+from fvlrp.show import colours
 
 CMAPS = ("grey", "paper", "safe")
 

@@ -13,9 +13,22 @@ from PIL import Image
 
 import fvlrp
 from fvlrp import ConvNet, Preprocess
-from fvlrp.graph import KINDS, Node
-from fvlrp.layers import LRN, Add, Affine, Clip, Concat, Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Pad, ReLU
-from fvlrp.threads import blas_threads
+from fvlrp.network.graph import KINDS, Node
+from fvlrp.network.layers import (
+    LRN,
+    Add,
+    Affine,
+    Clip,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    Pad,
+    ReLU,
+)
+from fvlrp.runtime.threads import blas_threads
 
 needs_data = pytest.mark.skipif(not os.environ.get("FVLRP_DATA"), reason="set FVLRP_DATA to the folder with cnn/*.onnx")
 
@@ -198,7 +211,7 @@ def test_every_kind_of_layer_has_a_name_for_files(net):
 
 
 def test_a_file_that_does_not_fit_together_is_refused(net, tmp_path):
-    from fvlrp.files import save_arrays
+    from fvlrp.data.files import save_arrays
 
     header, arrays = net.to_parts()
     del arrays["1.bias"]
@@ -341,7 +354,7 @@ def test_the_command_retrains_and_the_others_take_what_it_writes(tmp_path):
         Image.fromarray(image.astype(np.uint8)).save(folder / f"{i}.png")
 
     def run(*args):
-        command = [sys.executable, "-m", "fvlrp.cli", *map(str, args), "--json", "--quiet"]
+        command = [sys.executable, "-m", "fvlrp", *map(str, args), "--json", "--quiet"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvlrp.datasets import folder, open_dataset, voc
+from fvlrp.data.datasets import folder, open_dataset, voc
 
 DATA = os.environ.get("FVLRP_DATA")
 needs_voc = pytest.mark.skipif(DATA is None, reason="FVLRP_DATA names no folder with VOCdevkit")

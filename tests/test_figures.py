@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 import fvlrp
-from fvlrp import figures, render
+from fvlrp.core import figures
+from fvlrp.show import render
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from fvlrp.files import atomic_write, load_arrays, save_arrays
+from fvlrp.data.files import atomic_write, load_arrays, save_arrays
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions, links and devices as POSIX knows them")
 

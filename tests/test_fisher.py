@@ -5,15 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import reference
 from PIL import Image
 
-from fvlrp import fisher, images, load, reference
-from fvlrp.fisher import DEPTHS, FisherStack, FisherTrace, Linear, Normalise
-from fvlrp.pooling import Fisher
+from fvlrp import load
+from fvlrp.core.stack import Ledger
+from fvlrp.data import images
+from fvlrp.fisher import stack as fisher
+from fvlrp.fisher.pooling import Fisher
+from fvlrp.fisher.sift import DenseSIFT
+from fvlrp.fisher.stack import DEPTHS, FisherStack, FisherTrace, Linear, Normalise
+from fvlrp.fisher.supports import Supports
 from fvlrp.rules import FisherRules
-from fvlrp.sift import DenseSIFT
-from fvlrp.stack import Ledger
-from fvlrp.supports import Supports
 
 EXACT = 1e-9  # relative L2: only the order of float64 sums differs
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fvlrp.geometry import Geometry, axis_cell, box
+from fvlrp.fisher.geometry import Geometry, axis_cell, box
 
 
 def test_a_photograph_of_the_preset_has_73866_descriptors():

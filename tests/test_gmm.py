@@ -4,13 +4,13 @@ import re
 
 import numpy as np
 import pytest
+import reference
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fvlrp import reference
-from fvlrp.gmm import DiagonalGMM, FisherEncoder, nearest_seeds
+from fvlrp.fisher.gmm import DiagonalGMM, FisherEncoder, nearest_seeds
 
 TYPES = ("float32", "float64")
 
@@ -243,7 +243,7 @@ def test_seeds_lie_as_close_to_the_rows_as_those_of_scikit_learn():
 def test_rows_in_several_blocks_add_up(monkeypatch):
     X = cloud(500)
     whole = DiagonalGMM(4, random_state=0, max_iter=4).fit(X)
-    monkeypatch.setattr("fvlrp.gmm.BLOCK", 23)
+    monkeypatch.setattr("fvlrp.fisher.gmm.BLOCK", 23)
     pieces = DiagonalGMM(4, random_state=0, max_iter=4).fit(X)
     for a, b in zip(parameters(pieces), parameters(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10)
@@ -353,7 +353,7 @@ def test_lists_may_be_ragged_empty_of_mixed_types_and_of_any_kind(mixture):
 def test_vectors_of_several_blocks_add_up(mixture, monkeypatch):
     lists = [cloud(n, seed=n) for n in (100, 23, 24)]
     whole = FisherEncoder(mixture).transform(lists)
-    monkeypatch.setattr("fvlrp.gmm.BLOCK", 23)
+    monkeypatch.setattr("fvlrp.fisher.gmm.BLOCK", 23)
     np.testing.assert_allclose(FisherEncoder(mixture).transform(lists), whole, rtol=1e-9, atol=1e-9)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fvlrp.graph import INPUT, KINDS, Node, ancestors
-from fvlrp.layers import Add, Flatten, ReLU
+from fvlrp.network.graph import INPUT, KINDS, Node, ancestors
+from fvlrp.network.layers import Add, Flatten, ReLU
 
 
 @pytest.fixture

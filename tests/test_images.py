@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from fvlrp.images import grey, load, resample_conserving, resize_to_height, rgb
+from fvlrp.data.images import grey, load, resample_conserving, resize_to_height, rgb
 
 MARKED = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3) * 5  # no symmetry, no two pixels alike
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import reference
 from threadpoolctl import threadpool_limits
 
-from fvlrp import _kernels, reference
-from fvlrp.geometry import Geometry
+from fvlrp import _kernels
+from fvlrp.fisher.geometry import Geometry
 
 TYPES = ("float32", "float64")
 INPUTS = 128
@@ -1014,8 +1015,8 @@ def photographs():
     """Descriptors of two photographs, a mixture of 64 components fitted to them, and Eqs. 3-6 of one in float64."""
     data = pytest.importorskip("skimage.data")
     transform = pytest.importorskip("skimage.transform")
-    from fvlrp.gmm import DiagonalGMM
-    from fvlrp.sift import DenseSIFT
+    from fvlrp.fisher.gmm import DiagonalGMM
+    from fvlrp.fisher.sift import DenseSIFT
 
     greys = [
         transform.resize(photo @ [0.2989, 0.587, 0.114] / 255, (150, 200), anti_aliasing=True).astype(np.float32)

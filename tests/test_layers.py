@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fvlrp import layers
-from fvlrp.layers import AveragePool, Conv, MaxPool
+from fvlrp.network import layers
+from fvlrp.network.layers import AveragePool, Conv, MaxPool
 
 onnx = pytest.importorskip("onnx")
 from onnx.reference import ReferenceEvaluator  # noqa: E402

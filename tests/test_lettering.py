@@ -3,7 +3,7 @@
 import pytest
 from PIL import ImageFont
 
-from fvlrp import lettering
+from fvlrp.show import text as lettering
 
 FONT = ImageFont.load_default(16)
 LONG = "a caption of many words that never ends because nobody told its author to stop, not even once"

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fvlrp import lrp, relevance
-from fvlrp.graph import Node
-from fvlrp.layers import (
+from fvlrp.network import relevance
+from fvlrp.network import walk as lrp
+from fvlrp.network.graph import Node
+from fvlrp.network.layers import (
     Add,
     AveragePool,
     Concat,
@@ -21,7 +22,7 @@ from fvlrp.layers import (
     MaxPool,
     ReLU,
 )
-from fvlrp.rules import AlphaBeta, Box, Choice, ConvRules, Epsilon, Flat, Gamma, WSquare, ZPlus
+from fvlrp.network.rules import AlphaBeta, Box, Choice, ConvRules, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 
 def conv(rng, weight, stride=(1, 1), pads=(0, 0, 0, 0), dilation=(1, 1), groups=1, bias=True):

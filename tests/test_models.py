@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import fvlrp
-from fvlrp import files, models
-from fvlrp.coefficients import WEIGHTS
-from fvlrp.fisher import DEPTHS
+from fvlrp import models
+from fvlrp.data import files
+from fvlrp.fisher.stack import DEPTHS
+from fvlrp.fisher.weights import WEIGHTS
 
 
 @pytest.mark.parametrize("name", ["plain", "centred", "multilabel"])

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fvlrp import load, pooling
-from fvlrp.fisher import DEPTHS
-from fvlrp.geometry import Geometry
+from fvlrp import load
+from fvlrp.fisher import pooling
+from fvlrp.fisher.geometry import Geometry
+from fvlrp.fisher.stack import DEPTHS
 
 
 def test_finest_cells_are_the_combinations_of_levels():

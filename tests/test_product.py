@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from reference import columns
 
 from fvlrp import _kernels
-from fvlrp.layers import Conv
-from fvlrp.linear import _scatter
-from fvlrp.memory import Memory
-from fvlrp.reference import columns
-from fvlrp.windows import scatter, window_count
+from fvlrp.network.layers import Conv
+from fvlrp.network.linear import _scatter
+from fvlrp.network.windows import scatter, window_count
+from fvlrp.runtime.memory import Memory
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of the sum of the absolute values that add up to a number
 ROWS = 1, 2, 3, 5, 6, 7, 13, 65  # blocks have 6, 4, 2 or 1

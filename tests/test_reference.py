@@ -4,9 +4,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+import reference as ref
 
-from fvlrp import reference as ref
-from fvlrp.geometry import Geometry
+from fvlrp.fisher.geometry import Geometry
 
 PYRAMID = ((2, 2), (3, 1), (1, 1))
 EXACT = {"epsilon_pool": 0.0, "epsilon_pca": 0.0}

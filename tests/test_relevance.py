@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from fvlrp import relevance
-from fvlrp.graph import KINDS
-from fvlrp.layers import (
+from fvlrp.network import relevance
+from fvlrp.network.graph import KINDS
+from fvlrp.network.layers import (
     LRN,
     Add,
     Affine,
@@ -27,7 +27,7 @@ from fvlrp.layers import (
     ReLU,
     Reshape,
 )
-from fvlrp.rules import AlphaBeta, Box, Choice, Epsilon, Flat, Gamma, WSquare, ZPlus
+from fvlrp.network.rules import AlphaBeta, Box, Choice, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 # ---- every rule, from its equation -----------------------------------------------------------------------------------
 
@@ -125,8 +125,8 @@ def through(layer, x, r, choice):
 @pytest.mark.parametrize("signed", (False, True), ids=("inputs >= 0", "inputs of both signs"))
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_every_rule_is_its_equation(linear, rule, signed, bias, monkeypatch):
-    monkeypatch.setattr("fvlrp.linear.BAND", 512)  # several bands
-    monkeypatch.setattr("fvlrp.linear.ROWS", 512)  # several blocks
+    monkeypatch.setattr("fvlrp.network.linear.BAND", 512)  # several bands
+    monkeypatch.setattr("fvlrp.network.linear.ROWS", 512)  # several blocks
     rng = np.random.default_rng(3)
     layer, shape = linear(rng)
     x = rng.standard_normal((1, *shape))
@@ -415,8 +415,8 @@ def test_dark_pixels_beside_bright_ones_keep_their_shares_in_single_precision(ru
 
     choice = Choice(rule)
     assert error() < 1e-3
-    monkeypatch.setattr("fvlrp.linear.DOUBT", 1e-30)
-    monkeypatch.setattr("fvlrp.linear.WEAK", 0.0)
+    monkeypatch.setattr("fvlrp.network.linear.DOUBT", 1e-30)
+    monkeypatch.setattr("fvlrp.network.linear.WEAK", 0.0)
     assert error() > 2e-3
 
 

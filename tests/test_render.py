@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import find_objects, label
 
-from fvlrp import render
+from fvlrp.show import render
 
 CMAPS = ("grey", "paper", "safe")
 

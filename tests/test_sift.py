@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.svm import LinearSVC
 
-from fvlrp import _kernels, reference
-from fvlrp.geometry import Geometry
-from fvlrp.gmm import DiagonalGMM, FisherEncoder
-from fvlrp.sift import DenseSIFT
+from fvlrp import _kernels
+from fvlrp.fisher.geometry import Geometry
+from fvlrp.fisher.gmm import DiagonalGMM, FisherEncoder
+from fvlrp.fisher.sift import DenseSIFT
 
 GOLDEN = Path(__file__).parent / "data" / "sift_vlfeat.npz"
 WINDOWS = ("flat", "gaussian")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvlrp import files, render
+from fvlrp.core.stack import Explanation, Ledger, Menu, Relevances, Trace
+from fvlrp.data import files
 from fvlrp.rules import FisherRules
-from fvlrp.stack import Explanation, Ledger, Menu, Relevances, Trace
+from fvlrp.show import render
 
 # ---- ledger ----
 

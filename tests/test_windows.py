@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from reference import columns
 
-from fvlrp.layers import GlobalAveragePool, MaxPool
-from fvlrp.reference import columns
-from fvlrp.windows import Windows, scatter, window_count
+from fvlrp.network.layers import GlobalAveragePool, MaxPool
+from fvlrp.network.windows import Windows, scatter, window_count
 
 WINDOWS = [  # kernel, stride, pads, dilation
     ((3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from . import _kernels
+from .. import _kernels
 
 LARGE = 1 << 20  # bytes from which on memory is kept; less than that an allocator keeps itself
 KEPT = 128 << 20  # bytes that wait for their next use at most

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import _kernels
+from .. import _kernels
 from .geometry import BINS, Geometry, axis_cell, box
 from .rules import FisherRules
 

@@ -136,7 +136,7 @@ class Explanation:
 
     def to_image(self, cmap: str = "paper", symmetric: bool = True, bar: bool = False, scale: float | None = None):
         """The heatmap in colours, a PIL image: zero is neutral, `scale` (default max |R|) is the end of the map."""
-        from . import render
+        from ..show import render
 
         return render.to_image(self.heatmap, cmap=cmap, symmetric=symmetric, bar=bar, scale=scale)
 
@@ -144,7 +144,7 @@ class Explanation:
         """The heatmap over the photograph, more opaque where |R| is larger: a PIL image."""
         from PIL import Image
 
-        from . import render
+        from ..show import render
 
         return Image.fromarray(render.overlay(self.image, self.heatmap, cmap=cmap, gamma=gamma, scale=scale))
 
@@ -152,7 +152,7 @@ class Explanation:
         """The photograph with positive relevance as its alpha channel over `background` (0 is black): a PIL image."""
         from PIL import Image
 
-        from . import render
+        from ..show import render
 
         return Image.fromarray(render.alpha(self.image, self.heatmap, gamma, background, scale))
 
@@ -179,7 +179,8 @@ class Explanation:
         """Write a picture (.png; `options` as `to_image` takes them) or the numbers (.npz), atomically."""
         from pathlib import Path
 
-        from . import files, render
+        from ..data import files
+        from ..show import render
 
         suffix = Path(path).suffix.lower()
         if suffix == ".png":

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from . import _kernels, layers
+from .. import _kernels
+from ..runtime.memory import zeros
+from . import layers
 from .linear import conv, dense
-from .memory import zeros
 from .rules import Choice, Flat, Losses, WSquare, ratio, total
 from .windows import Windows
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fvlrp.geometry import BINS, ORIENTATIONS, Geometry, axis_cell
+from fvlrp.fisher.geometry import BINS, ORIENTATIONS, Geometry, axis_cell
 
 TINY = 1e-12  # a sum this small beside the magnitudes it is made of is rounding error, not a divisor
 

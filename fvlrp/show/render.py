@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from . import lettering
+from ..data.images import ImageLike, load
+from ..runtime.arguments import is_real
+from . import text as lettering
 from .colours import Scale, checked, colour, ends, magnitude
 from .colours import shared_scale as shared_scale  # one of this module's names, too
-from .images import ImageLike, load
-from .lettering import INK, WHITE
-from .rules import real
+from .text import INK, WHITE
 
 _SOFT_INK = (85, 85, 85)
 _HAIRLINE = (150, 150, 150)
@@ -48,7 +48,7 @@ def _pair(image: ImageLike, heatmap) -> tuple[np.ndarray, np.ndarray]:
 
 def _opacity(amount: np.ndarray, end: float, gamma: float) -> np.ndarray:
     """(amount / end) ** gamma in 0..1: (H, W, 1), zero everywhere where `end` is."""
-    if not (real(gamma) and 0 < gamma < np.inf):
+    if not (is_real(gamma) and 0 < gamma < np.inf):
         raise ValueError(f"gamma is {gamma!r}; expected a number above 0 (below 1 lifts small relevance)")
     if not end:
         return np.zeros((*amount.shape, 1))
@@ -450,7 +450,7 @@ def write_png(path: str | os.PathLike[str], image: ImageLike, text: Mapping[str,
     ValueError
         As `png_bytes`.
     """
-    from . import files  # only writing needs it
+    from ..data import files  # only writing needs it
 
     data = png_bytes(image, text)
     with files.atomic_write(path) as target:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import render
-from .images import batch, naming
+from ..data.images import batch, naming
+from ..show import render
 from .stack import Explanation, Trace
 
 

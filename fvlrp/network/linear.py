@@ -14,9 +14,9 @@ from functools import cached_property
 
 import numpy as np
 
-from . import _kernels
+from .. import _kernels
+from ..runtime.memory import Memory, empty, zeros
 from .layers import Conv, Dense
-from .memory import Memory, empty, zeros
 from .rules import AlphaBeta, Box, Choice, Flat, Losses, Shares, WSquare, ZPlus, ratio, total
 from .windows import Windows, bands, convolve, reach, scatter
 

@@ -1,104 +1,27 @@
-"""How fast fvlrp is here: stage by stage, per instruction set, and against the same computation in NumPy.
+"""The Fisher-vector pipeline as one would write it without kernels of one's own, in NumPy on a tuned BLAS.
 
-`Chain` is what one would write without kernels of one's own: the best float32 form known to us on a tuned BLAS.
+`Chain` is the best float32 form known to us.
 """
 
 from __future__ import annotations
 
 import copy
-import gc
-import platform
 from collections.abc import Callable
-from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from time import perf_counter, sleep
 
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
-from . import _kernels, threads
-from .geometry import BINS, Geometry
-from .memory import Memory
-from .pooling import layout_of
-from .rules import FisherRules
-from .supports import edge_weights, kernel
+from fvlrp.cli.bench import alternate, relative
+from fvlrp.fisher.geometry import BINS, Geometry
+from fvlrp.fisher.pooling import layout_of
+from fvlrp.fisher.rules import FisherRules
+from fvlrp.fisher.supports import edge_weights, kernel
+from fvlrp.runtime import threads
+from fvlrp.runtime.memory import Memory
 
 RULES = FisherRules()
-
-
-# ---- timing ----------------------------------------------------------------------------------------------------------
-
-
-def alternate(
-    first: Callable, second: Callable, pairs: int, warm: int = 1, rest: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of each call of two functions, run in turn, the order reversed every time: float64 (pairs,) each.
-
-    What slows the machine for a while slows both. The garbage collector waits. `rest` seconds before each call let
-    threads of the other side fall asleep: those of OpenBLAS spin for a while after their last product.
-    """
-    for _ in range(warm):
-        first(), second()
-    seconds = np.empty((2, pairs))
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        for i in range(pairs):
-            for which in (0, 1) if i % 2 == 0 else (1, 0):
-                sleep(rest)
-                start = perf_counter()
-                (first, second)[which]()
-                seconds[which, i] = perf_counter() - start
-    finally:
-        if collecting:
-            gc.enable()
-    return seconds[0], seconds[1]
-
-
-def median(function: Callable, repeats: int) -> float:
-    """Median seconds of a call."""
-    return float(np.median(alternate(function, lambda: None, repeats)[0]))
-
-
-@contextmanager
-def instruction_set(name: str | None):
-    """The kernels of one instruction set (None: those in use), inside the block."""
-    before = _kernels.isa()
-    _kernels.select(name or before)
-    try:
-        yield _kernels.isa()
-    finally:
-        _kernels.select(before)
-
-
-def relative(value, truth) -> float:
-    """Relative error in the L2 norm."""
-    truth = np.asarray(truth, np.float64)
-    return float(np.linalg.norm(value - truth) / np.linalg.norm(truth))
-
-
-def machine() -> dict:
-    """What the figures depend on: processor, instruction set, BLAS kernels, versions."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
-    blas = [
-        f"{info['internal_api']} {info['version']} ({info.get('architecture', '?')})"
-        for info in threadpool_info()
-        if info["user_api"] == "blas"
-    ]
-    return {
-        "processor": cpu,
-        "processors usable": len(threads.processors()) or None,
-        "instruction set": _kernels.isa(),
-        "BLAS": sorted(set(blas)),
-        "NumPy": np.__version__,
-    }
 
 
 # ---- the same in NumPy -----------------------------------------------------------------------------------------------
@@ -334,28 +257,6 @@ class Chain:
         return total.cumsum(axis=0).cumsum(axis=1)[pad : pad + height, pad : pad + width]
 
 
-# ---- the short form --------------------------------------------------------------------------------------------------
-
-
-def stages(clf, image, n_jobs: int, repeats: int = 7) -> dict[str, float]:
-    """Milliseconds of each stage for one image."""
-    clf = copy.copy(clf).set_params(n_jobs=n_jobs)  # the caller's keeps its own
-    trace = clf.trace(image)
-    stack, target = trace.stack, trace.top
-    sums = stack.fisher.forward(trace.descriptors, n_jobs=n_jobs)[0]
-    calls = {
-        "grey": lambda: stack.grey(image),
-        "dense SIFT": lambda: stack.sift.extract_grey(trace.grey, n_jobs),
-        "projection, posteriors, sums": lambda: stack.fisher.forward(trace.descriptors, n_jobs=n_jobs),
-        "normalisation, scores": lambda: stack.linear.forward(stack.normalise.forward(sums)[0]),
-        "explanation, depth descriptor": lambda: trace.explain(target, "descriptor"),
-        "explanation, depth bin": lambda: trace.explain(target, "bin"),
-        "explanation, depth gradient": lambda: trace.explain(target, "gradient"),
-        "whole image, depth bin": lambda: clf.explain(image, target, "bin"),
-    }
-    return {name: 1e3 * median(call, repeats) for name, call in calls.items()}
-
-
 def against_numpy(clf, image, pairs: int = 7) -> dict[str, float]:
     """From descriptors to a heatmap on one thread: fvlrp and `Chain` in turn, and how far the maps differ."""
     clf = copy.copy(clf).set_params(n_jobs=1)
@@ -382,48 +283,3 @@ def explain_from(trace, saved, target: int) -> np.ndarray:
     r, _ = trace._start(target, saved, RULES)
     shares, _ = trace._shares(r, saved, RULES)
     return trace.descend([shares], saved, ["bin"], RULES, Memory(np.float32))[0, "bin"][0]
-
-
-def example() -> np.ndarray:
-    """A photograph of a temple that scikit-learn carries, at 500 x 375 pixels: uint8 (375, 500, 3)."""
-    from PIL import Image
-    from sklearn.datasets import load_sample_image
-
-    photograph = Image.fromarray(load_sample_image("china.jpg")[:, 35:604])  # 4:3
-    return np.asarray(photograph.resize((500, 375), Image.Resampling.BICUBIC))
-
-
-def short(clf, image, jobs: int | None = -1) -> dict:
-    """Stage times on every instruction set, on one and on `jobs` threads, and the comparison with NumPy."""
-    counts = sorted({1, threads.count(jobs)})
-    table = {}
-    for isa in _kernels.isas():
-        with instruction_set(isa):
-            for n in counts:
-                table[f"{isa}, {n} thread{'s' * (n > 1)}"] = stages(clf, image, n)
-    height, width = np.shape(image)[:2]
-    return {
-        "machine": machine(),
-        "image": [height, width],
-        "milliseconds": table,
-        "descriptors to heatmap, 1 thread": against_numpy(clf, image),
-    }
-
-
-def as_text(result: dict) -> str:
-    """The short form as Markdown."""
-    table = result["milliseconds"]
-    heads = list(table)
-    lines = [f"{name}: {', '.join(v) if isinstance(v, list) else v}  " for name, v in result["machine"].items()]
-    lines += ["", f"Milliseconds for a photograph of {result['image'][1]} x {result['image'][0]} pixels:", ""]
-    lines += ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
-    lines += [
-        f"| {stage} | " + " | ".join(f"{table[head][stage]:.2f}" for head in heads) + " |" for stage in table[heads[0]]
-    ]
-    numpy = result["descriptors to heatmap, 1 thread"]
-    lines += [
-        "",
-        f"Descriptors to heatmap on one thread: NumPy {numpy['NumPy']:.0f} ms, fvlrp {numpy['fvlrp']:.1f} ms, "
-        f"{numpy['ratio']:.1f} times as fast; the maps differ by {numpy['difference']:.1e}.",
-    ]
-    return "\n".join(lines)

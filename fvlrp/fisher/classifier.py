@@ -16,15 +16,18 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
-from . import coefficients, files, threads
-from .fisher import FisherMenu, FisherStack, FisherTrace, Linear
+from ..core.decisions import Decisions
+from ..data import files
+from ..data.images import batch, naming
+from ..data.labels import parse_labels
+from ..runtime import threads
+from ..runtime.arguments import check_choice, is_real, is_whole
+from ..runtime.progress import Progress
+from . import weights as coefficients
 from .gmm import DiagonalGMM
-from .images import batch, naming
-from .labels import Decisions, parse_labels
 from .pooling import PYRAMID, Fisher
-from .progress import Progress
-from .rules import choose, real, whole
 from .sift import DenseSIFT
+from .stack import FisherMenu, FisherStack, FisherTrace, Linear
 
 CODES_IN_MEMORY = 4 << 30  # bytes of training codes beyond which they go to a temporary file
 
@@ -194,25 +197,25 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
 
     def _check(self) -> None:
         if isinstance(self.C, str):
-            choose("C", self.C, ("auto",))
-        elif not (real(self.C) and 0 < self.C < np.inf):
+            check_choice("C", self.C, ("auto",))
+        elif not (is_real(self.C) and 0 < self.C < np.inf):
             raise ValueError(f"C must be a positive number or 'auto', got {self.C!r}")
-        if not (whole(self.n_pca) and 1 <= self.n_pca <= 128):
+        if not (is_whole(self.n_pca) and 1 <= self.n_pca <= 128):
             raise ValueError(f"n_pca must be a whole number in 1..128, got {self.n_pca!r}")
         for name in ("center", "mirror", "quantize"):
-            choose(name, getattr(self, name), (True, False))
+            check_choice(name, getattr(self, name), (True, False))
         for name in ("n_components", "n_samples"):
             value = getattr(self, name)
-            if not (whole(value) and value >= 1):
+            if not (is_whole(value) and value >= 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not (real(self.gate) and 0 <= self.gate < 1 / self.n_components):
+        if not (is_real(self.gate) and 0 <= self.gate < 1 / self.n_components):
             raise ValueError(f"gate must lie in [0, 1 / n_components = {1 / self.n_components:.3g}), got {self.gate!r}")
         levels = list(self.pyramid) if np.iterable(self.pyramid) else []
         if not levels or any(
-            np.shape(level) != (2,) or not all(whole(n) and n >= 1 for n in level) for level in levels
+            np.shape(level) != (2,) or not all(is_whole(n) and n >= 1 for n in level) for level in levels
         ):
             raise ValueError(f"pyramid must list (rows, columns) of each level, got {self.pyramid!r}")
-        if self.max_height is not None and not (whole(self.max_height) and self.max_height >= 1):
+        if self.max_height is not None and not (is_whole(self.max_height) and self.max_height >= 1):
             raise ValueError(f"max_height must be a positive whole number of rows or None, got {self.max_height!r}")
 
     def _sift(self) -> DenseSIFT:
@@ -263,7 +266,7 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
         return Projection(components, mean)
 
     def _project(self, sample: np.ndarray) -> np.ndarray:
-        from ._kernels import Model
+        from .._kernels import Model
 
         model = Model(self.pca_.components_, self.pca_.mean_, None, None, None)
         out = np.empty((len(sample), self.n_pca), np.float32)
@@ -435,11 +438,11 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
 
     def to_parts(self, weights: str = "float32") -> tuple[dict, dict[str, np.ndarray]]:
         """What a file holds: a header ready for JSON, and arrays by name; `weights` as in `save`."""
-        choose("weights", weights, tuple(coefficients.WEIGHTS))
+        check_choice("weights", weights, tuple(coefficients.WEIGHTS))
         self._fitted()  # refuses parameters that what was learned does not have
         header = {
             "parameters": self._lasting(),
-            "random_state": int(self.random_state) if whole(self.random_state) else None,
+            "random_state": int(self.random_state) if is_whole(self.random_state) else None,
             "weights": weights,
             "multilabel": bool(self.multilabel_),
             "C": self.C_,
@@ -502,7 +505,7 @@ def choose_c(gram: np.ndarray, signs: np.ndarray, random, copies: int = 1, folds
     """
     from sklearn.svm import SVC
 
-    from .evaluate import average_precision
+    from ..evaluate import average_precision
 
     fold = np.tile(random.permutation(len(gram) // copies) % folds, copies)
     candidates = np.arange(1.6, 7.9, 0.2)

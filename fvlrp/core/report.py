@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from . import render
+from ..show import render
 from .stack import Explanation
 
 TEMPLATE = """<!doctype html>

@@ -13,8 +13,8 @@ from math import prod
 
 import numpy as np
 
-from . import _kernels
-from .memory import empty
+from .. import _kernels
+from ..runtime.memory import empty
 from .windows import bands, convolve, quick, reach, taps, window_count
 
 BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold

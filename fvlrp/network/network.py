@@ -12,16 +12,19 @@ from functools import partial
 
 import numpy as np
 
-from . import files, importers, threads
-from . import images as pictures
+from ..core.decisions import Decisions
+from ..data import files
+from ..data import images as pictures
+from ..data.labels import parse_labels
+from ..runtime import threads
+from ..runtime.arguments import check_choice, is_real
+from ..runtime.progress import Progress
+from ..runtime.threads import blas_threads
+from . import onnx as importers
 from .graph import INPUT, KINDS, Node, ancestors
-from .labels import Decisions, parse_labels
 from .layers import Conv, Dense, Flatten, GlobalAveragePool, Layer
-from .lrp import ConvMenu, ConvTrace
 from .preprocess import USUAL_SIZE, Preprocess, read_description
-from .progress import Progress
-from .rules import choose, real
-from .threads import blas_threads
+from .walk import ConvMenu, ConvTrace
 
 _ELEMENTWISE = ("relu", "leakyrelu", "clip")
 
@@ -150,7 +153,7 @@ class ConvNet(Decisions):
 
     def set_params(self, **params) -> ConvNet:
         for name, value in params.items():
-            choose("parameter", name, ("n_jobs", "verbose"))
+            check_choice("parameter", name, ("n_jobs", "verbose"))
             setattr(self, name, value)
         return self
 
@@ -284,7 +287,7 @@ class ConvNet(Decisions):
         ConvNet
         """
         images = pictures.batch(images)
-        if C is not None and not (real(C) and 0 < C < np.inf):
+        if C is not None and not (is_real(C) and 0 < C < np.inf):
             raise ValueError(f"C must be a positive number or None, got {C!r}")
         signs, classes, multilabel = parse_labels(labels, len(images), class_names)
         last = self._last_learned()
@@ -395,7 +398,7 @@ class ConvNet(Decisions):
         """The inverse of `to_parts`."""
         nodes = []
         for i, entry in enumerate(header["nodes"]):
-            choose("kind of layer", entry["kind"], tuple(KINDS))
+            check_choice("kind of layer", entry["kind"], tuple(KINDS))
             kind = KINDS[entry["kind"]]
             options = {name: tuple(v) if isinstance(v, list) else v for name, v in entry["options"].items()}
             parameters = {f.name: arrays[f"{i}.{f.name}"] for f in fields(kind) if f"{i}.{f.name}" in arrays}

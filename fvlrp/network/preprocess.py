@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 from PIL import Image
 
-from . import images
-from .rules import choose, real
+from ..data import images
+from ..runtime.arguments import check_choice, is_real
 
 USUAL_SIZE = 224  # height and width that a network of free input size gets where nothing says otherwise
 _CLASS_KEYS = ("class_names", "classes", "labels", "synsets")  # of a JSON file that names the classes, too
@@ -50,20 +50,20 @@ class Preprocess:
     def __post_init__(self):
         for name in ("size", "mean", "std"):
             object.__setattr__(self, name, tuple(np.ravel(getattr(self, name)).tolist()))
-        if len(self.size) != 2 or any(not real(n) or n < 1 or n % 1 for n in self.size):
+        if len(self.size) != 2 or any(not is_real(n) or n < 1 or n % 1 for n in self.size):
             raise ValueError(f"size must be height and width in whole pixels, got {self.size!r}")
         object.__setattr__(self, "size", tuple(map(int, self.size)))
-        choose("how", self.how, ("stretch", "crop"))
-        choose("order", self.order, ("RGB", "BGR", "grey"))
-        choose("high", self.high, (1, 255))
+        check_choice("how", self.how, ("stretch", "crop"))
+        check_choice("order", self.order, ("RGB", "BGR", "grey"))
+        check_choice("high", self.high, (1, 255))
         short = self.resize
-        if short is not None and (self.how != "crop" or not real(short) or short < max(self.size)):
+        if short is not None and (self.how != "crop" or not is_real(short) or short < max(self.size)):
             raise ValueError(
                 f"resize must be at least {max(self.size)}, and of use for how='crop', got {self.resize!r}"
             )
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if len(values) not in (1, self.channels) or not all(real(v) and np.isfinite(v) for v in values):
+            if len(values) not in (1, self.channels) or not all(is_real(v) and np.isfinite(v) for v in values):
                 raise ValueError(f"{name} must hold 1 or {self.channels} finite numbers, got {values!r}")
         if not all(self.std):
             raise ValueError(f"std must not be zero, got {self.std!r}")

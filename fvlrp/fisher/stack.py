@@ -11,13 +11,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from . import _kernels, images, threads
+from .. import _kernels
+from ..core.stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
+from ..data import images
+from ..runtime import threads
+from ..runtime.memory import Memory, empty, zeros
 from .geometry import BINS, Geometry
-from .memory import Memory, empty, zeros
 from .pooling import DescriptorRelevance, Fisher, Pooled
 from .rules import FisherRules
 from .sift import DenseSIFT
-from .stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
 from .supports import Supports
 
 DEPTHS = ("vector", "descriptor", "bin", "gradient")  # coarse to fine

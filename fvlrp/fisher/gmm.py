@@ -18,8 +18,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from . import _kernels, threads
-from .rules import choose, real, whole
+from .. import _kernels
+from ..runtime import threads
+from ..runtime.arguments import check_choice, is_real, is_whole
 
 GATE = 1e-6  # posteriors below it do not move a mean by anything that float32 sums would show
 SEGMENTS = 8  # of rows, each with its own sums, merged in order: the same bits for any number of threads
@@ -89,12 +90,12 @@ class DiagonalGMM(DensityMixin, BaseEstimator):
     def fit(self, X, y=None):
         """Fit the mixture to rows X (n, D); `y` is ignored."""
         X = validate_data(self, X, dtype=[np.float64, np.float32], order="C", ensure_min_samples=2)
-        choose("weights", self.weights, ("smoothed", "ml"))
+        check_choice("weights", self.weights, ("smoothed", "ml"))
         for name in ("n_components", "max_iter", "n_init_samples"):
-            if not whole(getattr(self, name)):
+            if not is_whole(getattr(self, name)):
                 raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         for name in ("variance_floor", "tol"):
-            if not real(getattr(self, name)):
+            if not is_real(getattr(self, name)):
                 raise ValueError(f"{name} must be a number, got {getattr(self, name)!r}")
         if not 1 <= self.n_components <= len(X):
             raise ValueError(f"n_components must lie in 1..n_samples = {len(X)}, got {self.n_components}")
@@ -328,7 +329,7 @@ class FisherEncoder(TransformerMixin, BaseEstimator):
                 f"gmm.covariances_ must be diagonal, of shape {means.shape}, got {covariances.shape}: "
                 "fit the mixture with covariance_type='diag'"
             )
-        if not (real(self.gate) and 0 <= self.gate < 1):
+        if not (is_real(self.gate) and 0 <= self.gate < 1):
             raise ValueError(f"gate must lie in [0, 1), got {self.gate!r}")
         lists = [_rows(i, x, means.shape[1]) for i, x in enumerate(_lists(X))]
         models = {

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .images import ImageLike, load
-from .rules import real, whole
+from ..data.images import ImageLike, load
+from ..runtime.arguments import is_real, is_whole
 
 ORDERS = ("morf", "lerf", "random")
 
@@ -117,7 +117,7 @@ def pointing_game(heatmap: np.ndarray, boxes: np.ndarray, tolerance: float = 15)
     ValueError
         As `context` raises, or `tolerance` is negative.
     """
-    if not (real(tolerance) and tolerance >= 0):
+    if not (is_real(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance is {tolerance!r}; expected a distance in pixels, 0 or more")
     heatmap = _checked_heatmap(heatmap)
     boxes = _clipped(boxes, heatmap.shape)
@@ -224,7 +224,7 @@ def pixel_flipping(
         smaller than a region, or `score` does not return one finite score per image.
     """
     for name, value in (("region", region), ("steps", steps), ("draws", draws), ("batch_size", batch_size)):
-        if not whole(value) or value < 1:
+        if not is_whole(value) or value < 1:
             raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
     orders = (order,) if isinstance(order, str) else tuple(order)
     unknown = [name for name in orders if name not in ORDERS]
@@ -303,7 +303,7 @@ def bootstrap(values: np.ndarray, *, level: float = 0.95, draws: int = 10_000, r
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or np.isinf(values).any():
         raise ValueError(f"values has shape {values.shape}; expected one finite number or NaN per image, (n,)")
-    if not (real(level) and 0 < level < 1) or not whole(draws) or draws < 1:
+    if not (is_real(level) and 0 < level < 1) or not is_whole(draws) or draws < 1:
         raise ValueError(f"level is {level!r} and draws {draws!r}; expected a level inside (0, 1) and at least 1 draw")
     values = values[~np.isnan(values)]
     if len(values) == 0:

@@ -17,8 +17,9 @@ from time import monotonic
 
 import numpy as np
 
-from . import __version__, threads
-from .progress import Progress
+from .. import __version__
+from ..runtime import threads
+from ..runtime.progress import Progress
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 CMAPS = ("paper", "safe", "grey")
@@ -212,7 +213,7 @@ def _jobs(text: str) -> int:
 
 
 def _load(name: str, args):
-    from . import models
+    from .. import models
 
     return models.load(name).set_params(n_jobs=args.jobs)
 
@@ -314,8 +315,8 @@ def _folder(path: str) -> Path:
 
 
 def run_train(args) -> int:
-    from . import datasets
-    from .classifier import FisherVectorClassifier
+    from ..data import datasets
+    from ..fisher.classifier import FisherVectorClassifier
 
     out = _file(args.out)
     data = datasets.open_dataset(args.data, args.split)
@@ -334,7 +335,7 @@ def run_train(args) -> int:
 
 
 def run_retrain(args) -> int:
-    from . import datasets
+    from ..data import datasets
 
     out = _file(args.out)
     net = _load(args.network, args)
@@ -394,7 +395,8 @@ def run_explain(args) -> int:
 
 def _explained(explanations: Sequence, photo, base: Path, formats: list[str], args) -> dict:
     """Write the pictures and numbers of one photograph; its record."""
-    from . import figures, render
+    from ..core import figures
+    from ..show import render
 
     written = []
     names = _numbered(f"{base}_{_plain(ex.target)}_{_plain(ex.depth)}" for ex in explanations)
@@ -437,7 +439,7 @@ def _finished(record: Path, photo, args) -> dict | None:
 
 
 def _write_json(path: Path, value: dict) -> None:
-    from .files import atomic_write
+    from ..data.files import atomic_write
 
     with atomic_write(path) as file:
         file.write(json.dumps(value, indent=1).encode())
@@ -445,7 +447,7 @@ def _write_json(path: Path, value: dict) -> None:
 
 def _rules(menu, settings: list[str]):
     """The rules that --rule asks for, checked."""
-    from .rules import ConvRules
+    from ..network.rules import ConvRules
 
     pairs = [setting.partition("=") for setting in settings]
     if not isinstance(menu.rules(None), ConvRules):
@@ -490,7 +492,7 @@ def _numbered(names: Iterable[str]) -> list[str]:
 
 
 def run_demo(args) -> int:
-    from . import figures
+    from ..core import figures
 
     clf = _load("voc20", args)
     target = None if args.target is None else _usage(clf.menu.target, args.target)
@@ -532,7 +534,7 @@ def _examples() -> list[tuple]:
 
 def _sheet(path: Path, picture) -> str | None:
     """Write a sheet, if there is one: every photograph may have failed."""
-    from . import render
+    from ..show import render
 
     if not picture:
         return None
@@ -544,7 +546,7 @@ def _sheet(path: Path, picture) -> str | None:
 
 
 def run_compare(args) -> int:
-    from . import figures
+    from ..core import figures
 
     out = _file(args.out)
     if out.suffix.lower() != ".png":
@@ -568,7 +570,8 @@ def run_compare(args) -> int:
 
 
 def run_evaluate(args) -> int:
-    from . import datasets, evaluate
+    from .. import evaluate
+    from ..data import datasets
 
     data = datasets.open_dataset(args.data, args.split)
     names = args.model or ["voc20"]
@@ -603,8 +606,8 @@ def run_evaluate(args) -> int:
 
 
 def run_report(args) -> int:
-    from . import report
-    from .files import atomic_write
+    from ..core import report
+    from ..data.files import atomic_write
 
     out = _file(args.out)
     report.environment()  # before any work: it may be missing
@@ -624,7 +627,7 @@ def run_report(args) -> int:
 
 
 def run_flip(args) -> int:
-    from . import evaluate
+    from .. import evaluate
 
     clf = _load(args.model, args)
     target = None if args.target == "top" else clf.menu.classes[_usage(clf.menu.target, args.target)]
@@ -648,7 +651,7 @@ def run_flip(args) -> int:
 
 def _flip_one(clf, photo, target, depths: list[str], args) -> dict:
     """AOPC of every depth and of a random order, for one photograph."""
-    from . import evaluate
+    from .. import evaluate
 
     trace = clf.trace(photo)
     target = trace.top if target is None else target
@@ -714,7 +717,7 @@ def _percent(value: float | None) -> str:
 
 
 def run_info(args) -> int:
-    from . import _kernels, models
+    from .. import _kernels, models
 
     value = {
         "fvlrp": __version__,
@@ -746,13 +749,10 @@ def _readable(item, inner: bool = False) -> str:
 
 
 def run_bench(args) -> int:
-    from . import benchmark, images
+    from ..data import images
+    from . import bench as benchmark
 
     photo = benchmark.example() if args.photo is None else images.rgb(args.photo)
     result = benchmark.short(_load(args.model, args), photo, args.jobs)
     _result(args, result, benchmark.as_text(result))
     return OK
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,12 +14,13 @@ from itertools import chain
 
 import numpy as np
 
-from . import _kernels, threads
+from .. import _kernels
+from ..core.stack import EXACT
+from ..runtime import threads
+from ..runtime.memory import Memory, empty
 from .geometry import BINS, Geometry, axis_cell
-from .memory import Memory, empty
 from .rules import FisherRules
 from .sift import Descriptors
-from .stack import EXACT
 
 PYRAMID = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level; 8 cells, the preset's order
 PIECE = 4096  # descriptors in one task; more where a cell would have more than PIECES: each costs a sum of its own

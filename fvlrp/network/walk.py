@@ -16,13 +16,13 @@ from functools import cache, partial
 
 import numpy as np
 
-from . import images
+from ..core.stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
+from ..data import images
 from .graph import INPUT, KINDS, ancestors
 from .layers import Conv, Dense
 from .linear import BATCH
 from .relevance import JOINS, LINEAR, POOLS, RELEVANCE
 from .rules import Box, Choice, ConvRules, Flat, Losses
-from .stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
 
 
 @dataclass

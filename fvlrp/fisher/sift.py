@@ -10,11 +10,12 @@ from itertools import pairwise
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from . import _kernels, threads
+from .. import _kernels
+from ..data.images import batch, naming
+from ..data.images import grey as grey_values
+from ..runtime import threads
+from ..runtime.arguments import check_choice, is_real, is_whole
 from .geometry import Geometry, Scale
-from .images import batch, naming
-from .images import grey as grey_values
-from .rules import choose, real, whole
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,14 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
             raise ValueError("bin_sizes must name at least one bin size in pixels, got none")
         for name in ("magnif", "window_size"):
             value = getattr(self, name)
-            if not (real(value) and 0 < value < np.inf):
+            if not (is_real(value) and 0 < value < np.inf):
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
-        if not (real(self.contrast_threshold) and 0 <= self.contrast_threshold < np.inf):
+        if not (is_real(self.contrast_threshold) and 0 <= self.contrast_threshold < np.inf):
             raise ValueError(
                 f"contrast_threshold must be a number and not be negative, got {self.contrast_threshold!r}"
             )
         for name, choices in (("window", _kernels.WINDOWS), ("angles", _kernels.ANGLES)):
-            choose(name, getattr(self, name), tuple(choices))
+            check_choice(name, getattr(self, name), tuple(choices))
 
     def __setattr__(self, name: str, value) -> None:
         """Parameters are set once; pipelines of scikit-learn hang notes of their own on their steps."""
@@ -300,7 +301,7 @@ def _of(scale: Scale, array: np.ndarray) -> np.ndarray:
 
 
 def _pixels(name: str, value) -> int:
-    if not whole(value):
+    if not is_whole(value):
         raise TypeError(f"{name} must be whole pixels, got {value!r}")
     if not 1 <= value < 1 << 31:
         raise ValueError(f"{name} must be at least 1 pixel and less than 2^31, got {value}")

@@ -1,0 +1,36 @@
+"""Checks of arguments: what is refused says the argument, the value seen and what is expected.
+
+Any module of the package may import this one; it imports none of them.
+"""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+
+def check_choice(name: str, value: Any, valid: tuple) -> None:
+    """Raise ValueError unless `value` is one of `valid`."""
+    if np.ndim(value) or value not in valid:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
+
+
+def is_real(value: Any) -> bool:
+    """Whether `value` is a number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether `value` is a whole number; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_amounts(rule: Any, *names: str) -> None:
+    """Keep fields as floats, what JSON can hold; raise ValueError unless they are finite numbers >= 0."""
+    for name in names:
+        value = getattr(rule, name)
+        if not is_real(value) or not 0 <= value < np.inf:
+            raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+        object.__setattr__(rule, name, float(value))
