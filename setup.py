@@ -6,12 +6,10 @@
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -28,10 +26,6 @@ FLAGS = [
     "-fno-trapping-math",
     "-Wno-psabi",
 ]
-# Left out where the compiler or its assembler is older than what it needs.
-OPTIONAL = {
-    "amx": "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); _tile_dpbusd(0, 1, 2); }\n",
-}
 OWN_FLAGS = shlex.split(os.environ.get("FVLRP_CFLAGS", ""))
 
 # The platform of the build and not of the machine: a universal macOS build compiles for two processors at once, to
@@ -43,8 +37,6 @@ if sysconfig.get_platform().endswith("-x86_64") and sys.maxsize > 2**32:
         "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
     }
     ISAS["vnni"] = [*ISAS["v4"], "-mavx512vnni"]
-    if sys.platform == "linux":  # whose leave amx.c asks for
-        ISAS["amx"] = [*ISAS["vnni"], "-mamx-tile", "-mamx-bf16", "-mamx-int8"]
 else:
     ISAS = {"generic": []}
 
@@ -79,22 +71,11 @@ class BuildPerISA(build_ext):
     def build_extension(self, ext):
         # Whether anything is to be built again is for the base class to decide, which may see more reasons than there
         # are here, such as a newer Cython: it must be told of every instruction set in any case.
-        isas = [isa for isa in ISAS if self.compiles(isa)]
-        ext.define_macros = [(f"FVLRP_HAVE_{isa.upper()}", "1") for isa in isas]
+        ext.define_macros = [(f"FVLRP_HAVE_{isa.upper()}", "1") for isa in ISAS]
         with ThreadPoolExecutor() as pool:
-            compiled = pool.map(lambda isa: self.objects_of(ext, isa), isas)
+            compiled = pool.map(lambda isa: self.objects_of(ext, isa), ISAS)
             ext.extra_objects = [name for objects in compiled for name in objects]
         super().build_extension(ext)
-
-    def compiles(self, isa):
-        """Whether the instruction set is to be built: all are but those that are optional and too new."""
-        if isa not in OPTIONAL:
-            return True
-        with TemporaryDirectory() as folder:
-            source = Path(folder, "probe.c")
-            source.write_text(OPTIONAL[isa])
-            command = [*self.compiler.compiler_so, *ISAS[isa], *OWN_FLAGS, "-c", source, "-o", source.with_suffix(".o")]
-            return subprocess.run(command, capture_output=True).returncode == 0
 
     def objects_of(self, ext, isa):
         """Object files of csrc/isa.c for one instruction set, in a folder of its own; compiled where they are stale."""
@@ -123,7 +104,7 @@ setup(
     ext_modules=[
         Extension(
             "fvlrp._kernels",
-            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/amx.c", "csrc/rows.c", "csrc/status.c"],
+            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/rows.c", "csrc/status.c"],
             include_dirs=["csrc"],
             extra_compile_args=FLAGS + OWN_FLAGS,
             libraries=["m"],

@@ -94,11 +94,7 @@ typedef struct fvlrp_table {
     int (*max_pool_back)(int, const fvlrp_windows *, const void *, const void *, ptrdiff_t, const void *, void *);
 } fvlrp_table;
 
-extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_vnni, fvlrp_table_amx,
+extern const fvlrp_table fvlrp_table_v2, fvlrp_table_v3, fvlrp_table_v4, fvlrp_table_vnni,
     fvlrp_table_generic;
-
-/* amx.c, where FVLRP_HAVE_AMX: whether processor and system have the tiles of AMX, and the system's leave to use them. */
-int fvlrp_has_tiles(void);
-int fvlrp_ask_for_tiles(void);
 
 #endif

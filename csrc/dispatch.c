@@ -16,10 +16,6 @@ static int has_v4(void) {
 }
 static int has_vnni(void) { return has_v4() && __builtin_cpu_supports("avx512vnni"); }
 #endif
-static int nothing_to_ask(void) { return 1; }
-#ifdef FVLRP_HAVE_AMX
-static int has_amx(void) { return has_vnni() && fvlrp_has_tiles(); }
-#endif
 #ifdef FVLRP_HAVE_GENERIC
 static int has_generic(void) { return 1; }
 #endif
@@ -29,19 +25,15 @@ static const struct {
     const char *name;
     const fvlrp_table *table;
     int (*here)(void);
-    int (*ask)(void); /* of the system, once chosen */
 } builds[] = {
-#ifdef FVLRP_HAVE_AMX
-    {"amx", &fvlrp_table_amx, has_amx, fvlrp_ask_for_tiles},
-#endif
 #ifdef FVLRP_HAVE_V2
-    {"vnni", &fvlrp_table_vnni, has_vnni, nothing_to_ask},
-    {"v4", &fvlrp_table_v4, has_v4, nothing_to_ask},
-    {"v3", &fvlrp_table_v3, has_v3, nothing_to_ask},
-    {"v2", &fvlrp_table_v2, has_v2, nothing_to_ask},
+    {"vnni", &fvlrp_table_vnni, has_vnni},
+    {"v4", &fvlrp_table_v4, has_v4},
+    {"v3", &fvlrp_table_v3, has_v3},
+    {"v2", &fvlrp_table_v2, has_v2},
 #endif
 #ifdef FVLRP_HAVE_GENERIC
-    {"generic", &fvlrp_table_generic, has_generic, nothing_to_ask},
+    {"generic", &fvlrp_table_generic, has_generic},
 #endif
 };
 enum { BUILDS = sizeof builds / sizeof builds[0] };
@@ -49,7 +41,7 @@ enum { BUILDS = sizeof builds / sizeof builds[0] };
 int fvlrp_select(const char *isa) {
     for (int i = 0; i < BUILDS; i++) {
         if (isa && *isa && strcmp(isa, builds[i].name)) continue;
-        if (!builds[i].here() || !builds[i].ask()) continue;
+        if (!builds[i].here()) continue;
         kernels = builds[i].table;
         chosen = builds[i].name;
         return FVLRP_OK;
@@ -103,9 +95,6 @@ int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, co
     return kernels->sift_pixels(scale, image, real, relevance, pixels, zero_bin);
 }
 
-/* Bytes of a value of a packed matrix: a float may become three bf16. */
-static ptrdiff_t packed(int real) { return real == FVLRP_F32 ? 6 : real; }
-
 /* Words of four bytes that a mixture takes in whole numbers and beside them: see screen.h. */
 static ptrdiff_t screen_words(ptrdiff_t stride, ptrdiff_t padded) {
     return 2 + 4 * stride + 5 * padded + stride * padded / 2;
@@ -126,15 +115,14 @@ int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t d
     model->gate = gate;
     char *at = (char *)(((uintptr_t)block + 63) & ~(uintptr_t)63);
     const ptrdiff_t s = model->stride, k = (components + 63) / 64 * 64, in = (inputs + 63) / 64 * 64;
-    const ptrdiff_t deep = (s + 31) / 32 * 32, matrix = packed(real);
 #define TAKE(field, count, size) (model->field = (void *)at, at += ((count) * (size) + 63) / 64 * 64)
-    TAKE(forward, in * (s + 64), matrix);
-    TAKE(backward, deep * in, matrix);
+    TAKE(forward, in * s, real);
+    TAKE(backward, s * in, real);
     TAKE(binned, dims * inputs, real);
     TAKE(whole, s * (4 + 3 * inputs), 1);
     TAKE(mean, in, real);
     TAKE(basis, dims * inputs, (ptrdiff_t)sizeof(double));
-    TAKE(logits, 2 * s * k, matrix);
+    TAKE(logits, 2 * s * k, real);
     TAKE(offset, k, real);
     TAKE(origin, s, real);
     TAKE(scale, components * s, real);
@@ -150,10 +138,10 @@ size_t fvlrp_model_bytes(int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t c
     if (inputs > 1 << 16 || dims > 1 << 16 || components > 1 << 16) return 0;
     const size_t s = ((size_t)dims + 15) / 16 * 16, k = ((size_t)components + 63) / 64 * 64;
     const size_t in = ((size_t)inputs + 63) / 64 * 64;
-    const size_t matrices = in * (s + 64) + (s + 31) / 32 * 32 * in + 2 * s * k, basis = (size_t)dims * (size_t)inputs;
+    const size_t matrices = 2 * in * s + 2 * s * k, basis = (size_t)dims * (size_t)inputs;
     const size_t reals = basis + in + k + s + 2 * (size_t)components * s, doubles = basis + 2 * s + 1;
     const size_t whole = s * (4 + 3 * (size_t)inputs), screen = 4 * (size_t)screen_words((ptrdiff_t)s, (ptrdiff_t)k);
-    return matrices * (size_t)packed(real) + reals * (size_t)real + doubles * sizeof(double) + whole + screen + 14 * 64;
+    return (matrices + reals) * (size_t)real + doubles * sizeof(double) + whole + screen + 14 * 64;
 }
 
 int fvlrp_project(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y) {

@@ -40,11 +40,8 @@ enum { FVLRP_U8 = 1, FVLRP_F32 = 4, FVLRP_F64 = 8 }; /* element types; the value
 /* One sentence for a status. Never NULL. */
 const char *fvlrp_words(int status);
 
-/* Fill the dispatch table. `isa` is "v2", "v3", "v4" (x86-64 levels), "vnni" (v4 and its products of bytes), "amx" (those
- * and the tiles of AMX, on Linux) or "generic"; NULL or "" takes the best that this processor has. Choosing "amx"
- * asks the system for the tiles' state for the whole process; where the best is wanted and that is refused, the next best
- * is taken. In tiles a float is the sum of three bf16: below 2^-102 it loses digits, and an infinity makes not-a-number
- * of its row. Call it once, before any kernel, and not while one runs. */
+/* Fill the dispatch table. `isa` is "v2", "v3", "v4" (x86-64 levels), "vnni" (v4 and its products of bytes) or "generic";
+ * NULL or "" takes the best that this processor has. Call it once, before any kernel, and not while one runs. */
 int fvlrp_select(const char *isa);
 
 /* The instruction set in use ("none" before fvlrp_select), and the i-th that the build and this processor both have

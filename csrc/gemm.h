@@ -2,8 +2,7 @@
  *
  * B (depth x columns) is packed once per model into panels of a few vectors of columns, so that a panel's rows are read
  * in order from the nearest cache. A block of MR rows of A meets a panel in registers: 6 x 4 (or 5 x 5) vectors with 32
- * registers, 6 x 2 with 16; with AMX, floats go through tiles.h. A and C have room for a whole last block: callers pass
- * padded scratch. */
+ * registers, 6 x 2 with 16. A and C have room for a whole last block: callers pass padded scratch. */
 
 #if VBYTES == 64 || defined(__aarch64__)
 #define PANEL 4
@@ -11,17 +10,6 @@
 #define PANEL 2
 #endif
 enum { R(TILE) = 192, R(SLACK) = 8 };
-
-#if defined(HAVE_TILES) && REAL_BITS == 32
-/* Blocks of 16 rows: as TILE is a multiple of that, none reaches past it. */
-static void R(pack)(const double *b, ptrdiff_t ld, ptrdiff_t depth, ptrdiff_t columns, REAL *packed) {
-    tiles_pack(b, ld, depth, columns, (uint16_t *)packed);
-}
-static void R(gemm)(const REAL *a, ptrdiff_t lda, ptrdiff_t m, ptrdiff_t depth, const REAL *b, ptrdiff_t columns,
-                    const REAL *start, REAL *c, ptrdiff_t ldc) {
-    tiles_gemm(a, lda, m, depth, (const uint16_t *)b, columns, start, c, ldc);
-}
-#else
 
 /* Vectors in the panel that starts at vector `at` of `all`. Five at a time where that leaves no thin panel. */
 INLINE ptrdiff_t R(panel)(ptrdiff_t at, ptrdiff_t all) {
@@ -82,5 +70,4 @@ static void R(gemm)(const REAL *a, ptrdiff_t lda, ptrdiff_t m, ptrdiff_t depth, 
     }
 }
 #undef COLUMN_OF_BLOCKS
-#endif
 #undef PANEL

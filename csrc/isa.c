@@ -1,4 +1,4 @@
-/* isa.c - the hot kernels of one instruction set, compiled once for each with -DFVLRP_ISA=v2|v3|v4|vnni|amx|generic.
+/* isa.c - the hot kernels of one instruction set, compiled once for each with -DFVLRP_ISA=v2|v3|v4|vnni|generic.
  *
  * Everything included here is static: the table is all that leaves this translation unit. What follows real.h
  * is compiled twice, for float and for double. */
@@ -7,7 +7,6 @@
 #include "sift.c"
 #include "vector.c"
 #include "splat.c"
-#include "tiles.h"
 
 #define REAL_BITS 32
 #include "real.h"

@@ -201,30 +201,6 @@ INLINE void screen_store(vint sum, vfloat step, float row_step, vfloat start, fl
     store_f32(to, __builtin_convertvector(sum, vfloat) * (step * row_step) + start);
 }
 
-#if defined(HAVE_TILES)
-/* Logits (m, padded K) from bytes of m rows of features; rows up to a multiple of 32 are read and written. */
-static void screen_logits(const screen_tables *s, ptrdiff_t depth, ptrdiff_t padded, const uint8_t *bytes,
-                          const float *row_steps, ptrdiff_t m, float *logits) {
-    enum { ROWS = 2 * TILE_ROWS, WIDTH = 2 * TILE_ROWS };
-    int32_t sums[ROWS * WIDTH] __attribute__((aligned(64)));
-    const ptrdiff_t fours = tiles_fours(depth);
-    tiles_for_bytes(fours);
-    for (ptrdiff_t i = 0; i < m; i += ROWS)
-        for (ptrdiff_t at = 0; at < padded; at += WIDTH) {
-            const int8_t *table = s->table + at / SCREEN_PANEL * SCREEN_PANEL * depth + at % SCREEN_PANEL * 4;
-            tiles_bytes(2, fours, bytes + i * depth, depth, depth, table, 4 * SCREEN_PANEL, sums, WIDTH);
-            UNROLL for (int j = 0; j < WIDTH; j += FLOATS) {
-                const vfloat step = load_f32(s->step + at + j), start = load_f32(s->start + at + j);
-                const vint begin = load_i32(s->begin + at + j);
-                for (ptrdiff_t r = 0; r < ROWS; r++)
-                    screen_store(load_i32(sums + r * WIDTH + j) + begin, step, row_steps[i + r], start,
-                                 logits + (i + r) * padded + at + j);
-            }
-        }
-    _tile_release();
-}
-#else
-
 /* sum += a b of SCREEN_STEP bytes of a row and of each column, in groups of four; a's have no sign. */
 INLINE vint screen_add(vint sum, const vint *a, const vint *b) {
 #if defined(__AVX512VNNI__)
@@ -279,7 +255,6 @@ static void screen_logits(const screen_tables *s, ptrdiff_t depth, ptrdiff_t pad
             screen_micro(bytes + i * depth, depth, s->table + at * depth, s->begin + at, s->start + at, s->step + at,
                          row_steps + i, logits + i * padded + at, padded);
 }
-#endif
 
 /* What passes of SCREEN_ROWS rows, ascending in each: so many components, their numbers, their levels and, as octets
  * whose elements are still to be summed, |(y - mu) / sigma|^2. Row r's begin at r pitch. */

@@ -2,8 +2,7 @@
  *
  * With P_dj = unit_d (2^16 h + 2^8 m + l), three whole numbers of 8 bits with a sign, P x is three products of bytes whose
  * sums are exact: P is off by 2^-24 of the largest of its row, as a float is, and nothing else is before the three sums
- * are put together. They take three quarters of the time of products in float, and read descriptors where they lie;
- * tiles take rows that lie one after another.
+ * are put together. They take three quarters of the time of products in float, and read descriptors where they lie.
  *
  * Included by project.c for floats. */
 #ifndef FVLRP_WHOLE_H
@@ -70,49 +69,6 @@ INLINE void whole_store(int piece, vint sum, const float *unit, float *to) {
     _mm512_storeu_ps(to, all);
 }
 
-#if defined(HAVE_TILES)
-enum { WHOLE_BLOCK = 2 * TILE_ROWS };
-
-/* y of m <= WHOLE_BLOCK rows, which lie one after another with room for a whole block; `sums` is to work in. */
-static void whole_rows(const fvlrp_model *model, const uint8_t *x, ptrdiff_t m, ptrdiff_t fours, int32_t *sums, float *y) {
-    const ptrdiff_t vectors = model->stride / 16, inputs = model->inputs;
-    const int8_t *table = whole_table(model);
-    for (ptrdiff_t panel = 0, width; panel < vectors; panel += width) {
-        width = vectors - panel < WHOLE_VECTORS ? 1 : WHOLE_VECTORS;
-        for (int piece = 0; piece < WHOLE_PIECES; piece++, table += inputs * 16 * width)
-            for (ptrdiff_t at = 0, wide; at < width; at += wide) {
-                const ptrdiff_t column = (panel + at) * 16;
-                wide = width - at < 2 ? 1 : 2;
-                if (wide == 2) tiles_bytes(2, fours, x, inputs, inputs, table + at * 64, width * 64, sums, 32);
-                else tiles_bytes(1, fours, x, inputs, inputs, table + at * 64, width * 64, sums, 32);
-                for (ptrdiff_t i = 0; i < m; i++)
-                    for (ptrdiff_t v = 0; v < wide; v++)
-                        whole_store(piece, load_i32(sums + 32 * i + 16 * v), (float *)model->whole + column + 16 * v,
-                                    y + i * model->stride + column + 16 * v);
-            }
-    }
-}
-
-/* y (m, stride) of the descriptors `first` and on of `rows`. */
-static void whole_project(const fvlrp_model *model, const uint8_t *x, const int64_t *rows, ptrdiff_t first, ptrdiff_t m,
-                          float *y) {
-    const ptrdiff_t inputs = model->inputs, fours = tiles_fours(inputs);
-    uint8_t block[WHOLE_BLOCK * WHOLE_INPUTS] __attribute__((aligned(64)));
-    int32_t sums[WHOLE_BLOCK * 2 * TILE_ROWS] __attribute__((aligned(64)));
-    tiles_for_bytes(fours);
-    for (ptrdiff_t i = 0; i < m; i += WHOLE_BLOCK) {
-        const ptrdiff_t count = least(WHOLE_BLOCK, m - i);
-        for (ptrdiff_t r = 0; r < count; r++) {
-            whole_ask_for(x, rows, first + least(i + r + WHOLE_BLOCK, m - 1), inputs);
-            memcpy(block + r * inputs, x + (rows ? rows[first + i + r] : first + i + r) * inputs, (size_t)inputs);
-        }
-        memset(block + count * inputs, 0, (size_t)((WHOLE_BLOCK - count) * inputs));
-        whole_rows(model, block, count, fours, sums, y + i * model->stride);
-    }
-    _tile_release();
-}
-#else
-
 /* Sums of `rows` rows with `width` vectors of columns. */
 INLINE void whole_micro(const int rows, const int width, const uint8_t *const *x, ptrdiff_t inputs, const int8_t *table,
                         const float *unit, float *y, ptrdiff_t ldy) {
@@ -164,6 +120,5 @@ static void whole_project(const fvlrp_model *model, const uint8_t *x, const int6
             for (ptrdiff_t r = 0; r < count; r++) whole_rows(1, model, at + r, y + (i + r) * model->stride);
     }
 }
-#endif
 #endif
 #endif

@@ -75,7 +75,7 @@ def aligned(shape, dtype):
 
 
 def isa():
-    """Instruction set in use: "v2", "v3" or "v4" (x86-64 levels), "vnni" or "amx" (v4 and more), or "generic"."""
+    """Instruction set in use: "v2", "v3" or "v4" (x86-64 levels), "vnni" (v4 and its products of bytes), or "generic"."""
     return fvlrp_isa().decode()
 
 
