@@ -280,6 +280,6 @@ def against_numpy(clf, image, pairs: int = 7) -> dict[str, float]:
 
 def explain_from(trace, saved, target: int) -> np.ndarray:
     """Pixels at depth "bin" from what a forward pass saved."""
-    r, _ = trace._start(target, saved, RULES)
+    r, _ = trace._start(trace.menu.target(trace.classes[target]), saved, RULES)
     shares, _ = trace._shares(r, saved, RULES)
     return trace.descend([shares], saved, ["bin"], RULES, Memory(np.float32))[0, "bin"][0]

@@ -107,7 +107,7 @@ class Case:
     @cached_property
     def shares(self) -> np.ndarray:
         """R / (S + epsilon sgn S) of the target, float64 (1, cells, 2, K, D)."""
-        r, _ = self.trace._start(self.position, self.saved, RULES)
+        r, _ = self.trace._start(self.trace.menu.target(self.trace.classes[self.position]), self.saved, RULES)
         return self.trace._shares(r, self.saved, RULES)[0][None]
 
     @cached_property

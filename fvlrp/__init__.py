@@ -18,8 +18,9 @@ _HOMES = {
     "FisherEncoder": "fisher.gmm",
     "load": "models",
     "sheet": "core.figures",
-    "Explanation": "core.stack",
-    "Ledger": "core.stack",
+    "Explanation": "core.explanation",
+    "Contrast": "core.target",
+    "Ledger": "core.ledger",
 }
 _MODULES = {
     "datasets": "data.datasets",

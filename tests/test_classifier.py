@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.svm import SVC
 from sklearn.utils import get_tags
 
-from fvlrp import FisherVectorClassifier, load
+from fvlrp import Contrast, FisherVectorClassifier, load
 from fvlrp.data.labels import parse_labels
 from fvlrp.evaluate import average_precision
 from fvlrp.fisher.classifier import choose_c
@@ -447,13 +447,41 @@ def test_a_pickled_classifier_is_the_same(multilabel, photo):
     assert np.array_equal(again.explain(photo, "grass").heatmap, multilabel.explain(photo, "grass").heatmap)
 
 
-def test_a_pickled_explanation_keeps_its_relevance(multilabel, photo):
-    ex = multilabel.explain(photo, "grass")
-    again = pickle.loads(pickle.dumps(ex))
-    assert np.array_equal(again.heatmap, ex.heatmap) and list(again.relevance) == list(ex.relevance)
-    for name in ex.relevance:
-        assert np.array_equal(again.relevance[name], ex.relevance[name])
+def test_a_pickled_explanation_has_what_was_kept_and_no_forward_pass(multilabel, photo):
+    ex = multilabel.explain(photo, "grass", keep=("bin", "vector"))
+    pickled = pickle.dumps(ex)
+    assert len(pickled) < ex.heatmap.nbytes + ex.image.nbytes + sum(r.nbytes for r in ex.relevance.kept.values()) + 4096
+    again = pickle.loads(pickled)
+    assert np.array_equal(again.heatmap, ex.heatmap) and list(again.relevance) == ["bin", "vector"]
+    for name in again.relevance:
+        assert np.array_equal(again.relevance[name], multilabel.explain(photo, "grass").relevance[name])
     assert copy.deepcopy(multilabel.explain(photo, "grass")).relevance["bin"].shape[1:] == (4, 4)
+
+
+def test_a_contrast_is_the_difference_of_two_explanations(multilabel, plain, centred, photo):
+    for clf, (a, b) in ((multilabel, ("grass", "brick")), (plain, ("gravel", "brick")), (centred, ("gravel", "brick"))):
+        trace = clf.trace(photo, "float64")
+        both, one, other = trace.explain([Contrast(a, b), a, b], "bin")
+        assert both.score == pytest.approx(one.score - other.score, rel=1e-12) and both.ledger.closes()
+        np.testing.assert_allclose(both.heatmap, one.heatmap - other.heatmap, atol=1e-12 * abs(one.heatmap).max())
+
+
+def test_many_explanations_come_in_order_and_name_what_failed(plain, photo, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no photograph")
+    images = [photo, broken, photo[:, ::-1], photo]
+    found = list(plain.explain_many(images, "grass", ("bin", "descriptor"), n_jobs=2, errors="return"))
+    assert [type(one).__name__ for one in found] == ["list", "OSError", "list", "list"]
+    for image, one in zip(images, found, strict=True):
+        if one is not found[1]:
+            alone = plain.explain(image, "grass", ("bin", "descriptor"))
+            assert all(np.array_equal(a.heatmap, b.heatmap) for a, b in zip(one, alone, strict=True))
+    with pytest.raises(OSError, match=r"broken\.jpg"):
+        list(plain.explain_many(images, "grass"))
+    with pytest.raises(ValueError, match="unknown target 'bird'"):
+        plain.explain_many(images, "bird")
+    with pytest.raises(ValueError, match="errors must be one of 'raise', 'return', got 'skip'"):
+        plain.explain_many(images, errors="skip")
 
 
 def test_progress_is_for_eyes_only(pieces, capsys):

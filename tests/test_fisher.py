@@ -9,7 +9,7 @@ import reference
 from PIL import Image
 
 from fvlrp import load
-from fvlrp.core.stack import Ledger
+from fvlrp.core.ledger import Ledger
 from fvlrp.data import images
 from fvlrp.fisher import stack as fisher
 from fvlrp.fisher.pooling import Fisher

@@ -196,7 +196,7 @@ def test_a_cut_above_a_dense_layer_is_uniform_and_warns(photo):
 
 def test_figure_depths_and_names(photo):
     trace = lrp.ConvTrace(branched(), photo)
-    assert trace.figure_depths == ("input", "conv1")
+    assert trace.menu.figure_depths == ("input", "conv1")
     assert trace.explain("dog", 3).depth == "left" and trace.explain().target == trace.top
     with pytest.raises(ValueError, match=r"unknown depth 'conv9'; depths are 'conv1'.*'input'"):
         trace.explain("dog", "conv9")

@@ -259,10 +259,10 @@ def _targets(menu, text: str) -> list:
     if text == "all":
         return menu.classes
     try:
-        return [menu.classes[menu.target(text)]]
+        return [menu.target(text).label]
     except ValueError:
         names = [name.strip() for name in text.split(",")]
-        return [None if name == "top" else menu.classes[_usage(menu.target, name)] for name in names]
+        return [None if name == "top" else _usage(menu.target, name).label for name in names]
 
 
 def _depths(menu, asked: str | None, default: Sequence[str]) -> list[str]:
@@ -496,7 +496,7 @@ def run_demo(args) -> int:
 
     clf = _load("voc20", args)
     target = None if args.target is None else _usage(clf.menu.target, args.target)
-    wanted = None if target is None else clf.menu.classes[target]
+    wanted = None if target is None else target.label
     photographs = [(stem, photo, wanted) for stem, photo in zip(_stems(args.photo), args.photo, strict=True)]
     out = _folder(args.out)
     rows, records, batch = [], [], _Photographs(args)
@@ -504,7 +504,7 @@ def run_demo(args) -> int:
         start = monotonic()
         with batch.one(photo if isinstance(photo, str) else name):
             trace = clf.trace(photo)
-            explanations = trace.explain([target or trace.top], trace.depths)
+            explanations = trace.explain([target or trace.top], trace.menu.depths)
             for ex in explanations:
                 ex.save(out / f"{name}_{ex.depth}.png")
             order = np.argsort(trace.scores)[::-1][:3]
@@ -554,7 +554,7 @@ def run_compare(args) -> int:
     names = args.model or ["voc20"]
     models = [_load(name, args) for name in names]
     for model in models:
-        target = None if args.target == "top" else model.menu.classes[_usage(model.menu.target, args.target)]
+        target = None if args.target == "top" else _usage(model.menu.target, args.target).label
     rows, targets, batch = [], [], _Photographs(args)
     for photo in args.photo:
         with batch.one(photo):
@@ -630,7 +630,7 @@ def run_flip(args) -> int:
     from .. import evaluate
 
     clf = _load(args.model, args)
-    target = None if args.target == "top" else clf.menu.classes[_usage(clf.menu.target, args.target)]
+    target = None if args.target == "top" else _usage(clf.menu.target, args.target).label
     asked = _depths(clf.menu, args.depth, clf.menu.report_depths)
     results, batch = [], _Photographs(args)
     progress = Progress("flipped photograph", len(args.photo), not args.quiet)
@@ -656,7 +656,7 @@ def _flip_one(clf, photo, target, depths: list[str], args) -> dict:
     trace = clf.trace(photo)
     target = trace.top if target is None else target
     maps = [ex.heatmap for ex in trace.explain(target, depths)]
-    column = trace.menu.target(target)
+    column = trace.menu.position(target)
 
     def score(images: np.ndarray) -> list[float]:
         return [row[column] for row in threads.run([partial(clf.scores, image) for image in images], args.jobs)]

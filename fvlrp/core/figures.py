@@ -8,7 +8,8 @@ import numpy as np
 
 from ..data.images import batch, naming
 from ..show import render
-from .stack import Explanation, Trace
+from .explanation import Explanation
+from .trace import Trace
 
 
 def depth_sheet(
@@ -118,7 +119,7 @@ def sheet_row(
     """A row of `sheet`: one photograph, traced by every model."""
     row = []
     for trace, name in zip(traces, _each(target, traces), strict=True):
-        high, low = trace.explain(name, trace.figure_depths)
+        high, low = trace.explain(name, trace.menu.figure_depths)
         row += [
             render.Panel(high.image, f"{high.target} {high.score:+.2f}"),
             render.Panel(render.colour(high.heatmap, cmap, scale=scale), f"sum {high.heatmap.sum():+.3g}"),

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 
 from ..show import render
-from .stack import Explanation
+from .explanation import Explanation
 
 TEMPLATE = """<!doctype html>
 <html lang="en">

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
-from ..core.decisions import Decisions
+from ..core.classifier import Classifier
 from ..data import files
 from ..data.images import batch, naming
 from ..data.labels import parse_labels
@@ -40,7 +40,7 @@ class Projection:
     mean_: np.ndarray  # float64 (128,), zero unless the classifier was told to centre
 
 
-class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
+class FisherVectorClassifier(Classifier, ClassifierMixin, BaseEstimator):
     """Image classifier on improved Fisher vectors of dense SIFT, whose decisions can be explained at any depth.
 
     Images are paths, PIL images or arrays (uint8, uint16, or floats in 0..1), of any sizes.
@@ -400,10 +400,6 @@ class FisherVectorClassifier(Decisions, ClassifierMixin, BaseEstimator):
         `dtype` "float32" is fast; "float64" is exact: everything after SIFT in double, and the ledger closes to 1e-9.
         """
         return FisherTrace(self._fitted(), image, dtype, self.n_jobs)
-
-    def explain(self, image, target=None, depth="bin", rules=None, dtype="float32"):
-        """Why `target` (None: the highest score) has its score: an Explanation, or a list; see `Trace.explain`."""
-        return self.trace(image, dtype).explain(target, depth, rules)
 
     # ---- files ----
 

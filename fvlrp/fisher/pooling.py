@@ -15,7 +15,7 @@ from itertools import chain
 import numpy as np
 
 from .. import _kernels
-from ..core.stack import EXACT
+from ..core.trace import EXACT
 from ..runtime import threads
 from ..runtime.memory import Memory, empty
 from .geometry import BINS, Geometry, axis_cell

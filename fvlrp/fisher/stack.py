@@ -12,7 +12,9 @@ from itertools import pairwise
 import numpy as np
 
 from .. import _kernels
-from ..core.stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
+from ..core.menu import Menu
+from ..core.target import Target
+from ..core.trace import EXACT, Descent, Trace
 from ..data import images
 from ..runtime import threads
 from ..runtime.memory import Memory, empty, zeros
@@ -78,16 +80,19 @@ class Linear:
         )
         return scores + self.intercept, x
 
-    def relevance(self, score: int, sign: int, saved: np.ndarray, rules: FisherRules, sums: np.ndarray, out=None):
+    def relevance(self, terms: np.ndarray, saved: np.ndarray, rules: FisherRules, sums: np.ndarray, out=None):
         """R of each dimension, float64 (d,), w_d x_d and its part of the intercept; and what "ignore" leaves out.
 
-        `sums` (d,) tell which dimensions hold anything (S != 0); `sign` is -1 for the first of two classes; `out` may
-        be an array for the result.
+        `terms` (n_scores,) are the coefficients of the explained sum of scores; `sums` (d,) tell which dimensions hold
+        anything (S != 0); `out` may be an array for the result.
         """
-        bias = sign * float(self.intercept[score])
-        r = np.multiply(self.coef[score], saved, out=out, dtype=np.float64)
-        if sign < 0:
-            np.negative(r, out=r)
+        used = np.flatnonzero(terms)
+        bias = float(terms[used] @ self.intercept[used])
+        r = np.multiply(self.coef[used[0]], saved, out=out, dtype=np.float64)
+        if terms[used[0]] != 1:
+            r *= terms[used[0]]
+        for row in used[1:]:
+            r += terms[row] * np.multiply(self.coef[row], saved, dtype=np.float64)
         if rules.bias == "distribute":
             r += bias / len(r)
             return r, 0.0
@@ -138,6 +143,16 @@ class FisherStack:
         x = self.encode(image, dtype, n_jobs=n_jobs)
         return self.per_class(self.linear.forward(x, np.dtype(dtype) == EXACT, n_jobs)[0])
 
+    def hyperplanes(self, target: Target) -> np.ndarray:
+        """Coefficients of a target over the hyperplanes; two classes with one hyperplane have -f and f."""
+        terms = target.coefficients(len(self.classes))
+        two = len(self.linear.coef) == 1 and len(self.classes) == 2
+        return terms[1:] - terms[:1] if two else terms
+
+    def trace(self, image, dtype="float32") -> FisherTrace:
+        """One forward pass of one image."""
+        return FisherTrace(self, image, dtype)
+
     def per_class(self, scores: np.ndarray) -> np.ndarray:
         """One score per class: of two classes with one hyperplane, positive speaks for the second."""
         two = len(scores) == 1 and len(self.classes) == 2
@@ -148,7 +163,14 @@ class FisherMenu(Menu):
     """What a Fisher-vector classifier's explanations can be asked for."""
 
     def __init__(self, classes: Sequence):
-        super().__init__(classes, DEPTHS, "bin", figure_depths=("bin", "descriptor"), report_depths=DEPTHS)
+        super().__init__(
+            classes,
+            DEPTHS,
+            "bin",
+            representations=("vector", "descriptor", "pca", "sift", "bin"),
+            figure_depths=("bin", "descriptor"),
+            report_depths=DEPTHS,
+        )
 
     def rules(self, rules) -> FisherRules:
         return FisherRules.of(rules)
@@ -183,16 +205,16 @@ class FisherTrace(Trace):
     """
 
     def __init__(self, stack: FisherStack, image, dtype=np.float32, n_jobs=None):
-        dtype = precision(dtype)
-        self.stack, self.dtype, self.n_jobs = stack, dtype, n_jobs
-        self.image = images.rgb(image).copy()  # the caller may change an array that is its own picture
-        self.grey = stack.grey(image)
+        super().__init__(stack, image, dtype, stack.menu)
+        dtype = self.dtype
+        self.stack, self.n_jobs = stack, n_jobs
+        self.grey = stack.grey(self.source)
         self.descriptors = stack.sift.extract_grey(self.grey, n_jobs)
         self._forward: dict[np.dtype, Pooled] = {}
         self._settled: tuple[tuple, Pooled] | None = None  # stabilisers, and the pass settled for them
         self.vector, _ = stack.normalise.forward(self._pooled(dtype).sums)
         scores, self._saved = stack.linear.forward(self.vector, dtype == EXACT, n_jobs)
-        super().__init__(stack.per_class(scores), stack.menu)
+        self.scores = stack.per_class(scores)
         self._known = {dtype: (self._saved, self.scores)}
 
     def _pooled(self, dtype) -> Pooled:
@@ -231,17 +253,16 @@ class FisherTrace(Trace):
             self._known[dtype] = (x, self.stack.per_class(self.stack.linear.forward(x, exact=True)[0]))
         return self._known[dtype]
 
-    def _start(self, position: int, pooled: Pooled, rules: FisherRules, out=None) -> tuple[np.ndarray, float]:
+    def _start(self, target: Target, pooled: Pooled, rules: FisherRules, out=None) -> tuple[np.ndarray, float]:
         """Relevance of the vector's dimensions for a target, in the sums' shape, and the intercept left out.
 
         `out` may be an array for the result.
         """
-        two = len(self.stack.linear.coef) == 1 and len(self.classes) == 2
-        score, sign = (0, 1 if position else -1) if two else (position, 1)
         sums = pooled.sums
         x, _ = self._scored(pooled)
         flat = None if out is None else out.reshape(-1)
-        r, bias = self.stack.linear.relevance(score, sign, x, rules, sums.reshape(-1), flat)
+        terms = self.stack.hyperplanes(target)
+        r, bias = self.stack.linear.relevance(terms, x, rules, sums.reshape(-1), flat)
         return self.stack.normalise.relevance(r, None, rules).reshape(sums.shape), bias
 
     def _stabilisers(self, pooled: Pooled, rules: FisherRules) -> np.ndarray:
@@ -265,32 +286,32 @@ class FisherTrace(Trace):
         shares, left = _kernels.shares(r.reshape(flat), sums.reshape(flat), counts, epsilon, spread, out.reshape(flat))
         return shares.reshape(sums.shape), dict(zip(("absorbed_pool", "empty_cell", "zero_sum"), left, strict=True))
 
-    def _explain(self, positions: list[int], depths: list[str], rules) -> list[Explanation]:
+    def _descend(self, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules) -> list[Descent]:
         pooled = self._walked(rules)
         self._scored(pooled)
-        together = min(self._targets_in_one_pass(depths), len(positions))
+        together = min(self._targets_in_one_pass(depths), len(targets))
         starts = empty((together, *pooled.sums.shape), np.float64)
         memory = Memory(pooled.zero.y.dtype)
-        explanations = []
-        for at in range(0, len(positions), together):
-            explanations += self._explain_together(positions[at : at + together], depths, rules, pooled, starts, memory)
-        return explanations
+        descents = []
+        for at in range(0, len(targets), together):
+            descents += self._descend_together(targets[at : at + together], depths, rules, pooled, starts, memory)
+        return descents
 
-    def _explain_together(self, positions, depths, rules, pooled: Pooled, starts: np.ndarray, memory: Memory) -> list:
-        """Explanations of a few targets; `starts`, the sums' shape for each of as many, and `memory` are to work in."""
+    def _descend_together(self, targets, depths, rules, pooled: Pooled, starts: np.ndarray, memory: Memory) -> list:
+        """Descents of a few targets; `starts`, the sums' shape for each of as many, and `memory` are to work in."""
         below = [depth for depth in depths if depth != "vector"]
 
-        def begin(position: int, room: np.ndarray) -> tuple:
+        def begin(target: Target, room: np.ndarray) -> tuple:
             """A target's relevance of each cell and the bias left out, its shares and what they leave behind."""
-            r, bias = self._start(position, pooled, rules, room)
+            r, bias = self._start(target, pooled, rules, room)
             cells = r.reshape(len(r), -1).sum(axis=1) if "vector" in depths else None
             return cells, bias, *(self._shares(r, pooled, rules, room) if below else (None, {}))
 
-        tasks = [partial(begin, *pair) for pair in zip(positions, starts, strict=False)]
+        tasks = [partial(begin, *pair) for pair in zip(targets, starts, strict=False)]
         cells, biases, shares, losses = zip(*threads.run(tasks, self.n_jobs), strict=True)
         found = self.descend(shares, pooled, below, rules, memory) if below else {}
-        explanations = []
-        for t, position in enumerate(positions):
+        descents = []
+        for t, target in enumerate(targets):
             for depth in depths:
                 entries = {} if rules.bias == "distribute" else {"bias": biases[t]}
                 if depth == "vector":
@@ -300,24 +321,9 @@ class FisherTrace(Trace):
                 else:
                     pixels, rest = found[t, depth]
                     entries |= losses[t] | rest
-                explanations.append(self._explanation(position, depth, pixels, entries, pooled, rules))
-        return explanations
-
-    def _explanation(self, position: int, depth: str, pixels, entries, pooled: Pooled, rules) -> Explanation:
-        """From pixels of the working size and where the rest went to an explanation of the photograph."""
-        _, scores = self._scored(pooled)
-        heatmap = images.resample_conserving(pixels, self.image.shape[:2])
-        entries = {"score": float(scores[position])} | entries | {"heatmap": heatmap.sum()}
-        return Explanation(
-            heatmap=heatmap,
-            score=scores[position],
-            target=self.classes[position],
-            depth=depth,
-            rules=rules,
-            relevance=self._relevances(position, pooled, rules),
-            ledger=Ledger(entries, self.dtype == EXACT),
-            image=self.image,
-        )
+                heatmap = images.resample_conserving(pixels, self.image.shape[:2])
+                descents.append(Descent(heatmap, target.score(self._scored(pooled)[1]), entries))
+        return descents
 
     def _targets_in_one_pass(self, depths: list[str]) -> int:
         """Targets whose values of one scale fit into PASS bytes, TOGETHER at most; at least one."""
@@ -405,18 +411,12 @@ class FisherTrace(Trace):
             whole += one
         return [(key, lost) for (key, _), losses in zip(tasks, done, strict=True) for lost in losses]
 
-    def _relevances(self, position: int, pooled: Pooled, rules: FisherRules) -> Relevances:
-        def below(*want: str) -> DescriptorRelevance:
-            share, _ = self._shares(self._start(position, pooled, rules)[0], pooled, rules)
-            fisher = self.stack.fisher
-            return fisher.relevance(fisher.tables([share], pooled), pooled, rules, frozenset(want), self.n_jobs)
-
-        return Relevances(
-            {
-                "vector": lambda: self._start(position, pooled, rules)[0].ravel(),
-                "descriptor": lambda: below("total").total[0],
-                "pca": lambda: below("pca").pca[0],
-                "sift": lambda: below("sift").sift[0],
-                "bin": lambda: below("bin").bins[0],
-            }
-        )
+    def relevance(self, target: Target, depth: str, rules: FisherRules, name: str) -> np.ndarray:
+        pooled = self._walked(rules)
+        r, _ = self._start(target, pooled, rules)
+        if name == "vector":
+            return r.ravel()
+        shares, _ = self._shares(r, pooled, rules)
+        fisher, want = self.stack.fisher, "total" if name == "descriptor" else name
+        found = fisher.relevance(fisher.tables([shares], pooled), pooled, rules, frozenset({want}), self.n_jobs)
+        return {"total": found.total, "pca": found.pca, "sift": found.sift, "bin": found.bins}[want][0]

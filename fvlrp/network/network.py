@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from ..core.decisions import Decisions
+from ..core.classifier import Classifier
 from ..data import files
 from ..data import images as pictures
 from ..data.labels import parse_labels
@@ -29,7 +29,7 @@ from .walk import ConvMenu, ConvTrace
 _ELEMENTWISE = ("relu", "leakyrelu", "clip")
 
 
-class ConvNet(Decisions):
+class ConvNet(Classifier):
     """A convolutional image classifier whose decisions can be explained down to any layer, or to the pixels.
 
     Made by `from_onnx`, `fvlrp.load` or `retrain`. Images are paths, PIL images or arrays (uint8, uint16, or floats in
@@ -73,10 +73,6 @@ class ConvNet(Decisions):
             self.classes_ = np.array(self.classes_.tolist())
         if self.classes_.shape != (n_classes,):
             raise ValueError(f"classes must name the network's {n_classes} outputs, got {self.classes_.size} names")
-        names, counts = np.unique(self.classes_, return_counts=True)
-        if len(names) < n_classes:  # a target would be the first of those of its name
-            twice = names[counts.argmax()].item()
-            raise ValueError(f"classes must be different names, got {twice!r} {counts.max()} times")
         self.multilabel_, self.n_jobs, self.verbose = bool(multilabel), n_jobs, verbose
 
     def _preprocess(self, preprocess) -> Preprocess:
@@ -254,10 +250,6 @@ class ConvNet(Decisions):
         `dtype` "float32" is fast; "float64" is exact: the ledger closes to 1e-9.
         """
         return ConvTrace(self, image, dtype)
-
-    def explain(self, image, target=None, depth="input", rules=None, dtype="float32"):
-        """Why `target` (None: the highest score) has its score: an Explanation, or a list; see `Trace.explain`."""
-        return self.trace(image, dtype).explain(target, depth, rules)
 
     # ---- retraining ----
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
 
 import numpy as np
 
-from ..core.stack import EXACT, Explanation, Ledger, Menu, Relevances, Trace, precision
-from ..data import images
+from ..core.menu import Menu
+from ..core.target import Target
+from ..core.trace import Descent, Trace
 from .graph import INPUT, KINDS, ancestors
 from .layers import Conv, Dense
 from .linear import BATCH
@@ -173,15 +173,24 @@ class ConvMenu(Menu):
     def __init__(self, net):
         convs = [node.name for node in net.nodes if isinstance(node.layer, Conv)]
         figure = ("input", convs[0] if convs else net.layers[0])
-        super().__init__(net.classes_, (*net.layers, "input"), "input", figure_depths=figure, report_depths=figure)
+        super().__init__(
+            net.classes_,
+            (*net.layers, "input"),
+            "input",
+            representations=(*net.layers, "input"),
+            figure_depths=figure,
+            report_depths=figure,
+        )
         self.nodes = net.nodes
 
-    def target(self, target) -> int:
-        if isinstance(target, int | np.integer) and not isinstance(target, bool) and target not in self.classes:
-            if not 0 <= target < len(self.classes):
-                raise ValueError(f"unknown target {target!r}; indices of classes are 0..{len(self.classes) - 1}")
-            return int(target)
-        return super().target(target)
+    def position(self, name) -> int:
+        """A class, or its index: unless classes are integers, which then mean themselves and nothing else."""
+        index = isinstance(name, int | np.integer) and not isinstance(name, bool)
+        if not index or all(isinstance(known, int) for known in self.classes):
+            return super().position(name)
+        if not 0 <= name < len(self.classes):
+            raise ValueError(f"unknown target {name!r}; indices of classes are 0..{len(self.classes) - 1}")
+        return int(name)
 
     def depth(self, depth) -> str:
         if isinstance(depth, int | np.integer) and not isinstance(depth, bool):
@@ -219,65 +228,49 @@ class ConvTrace(Trace):
     """
 
     def __init__(self, net, image, dtype="float32"):
-        self.net, self.dtype = net, precision(dtype)
-        self.image = images.rgb(image).copy()  # the caller may change an array that is its own picture
-        self.x = np.asarray(net.prepare(image), self.dtype)
+        super().__init__(net, image, dtype, ConvMenu(net))
+        self.net = net
+        self.x = np.asarray(net.prepare(self.source), self.dtype)
         self._saved = net.activations(self.x)
-        super().__init__(self._saved[-1].reshape(-1).astype(np.float64), ConvMenu(net))
+        self.scores = self._saved[-1].reshape(-1).astype(np.float64)
         if len(self.scores) != len(self.classes):
             raise ValueError(f"the network has {len(self.scores)} outputs and {len(self.classes)} classes")
 
-    def _explain(self, positions: list[int], depths: list[str], rules) -> list[Explanation]:
+    def _descend(self, targets: Sequence[Target], depths: Sequence[str], rules) -> list[Descent]:
         exact, flat = self._choices(rules)
-        at = [INPUT if depth == "input" else self.net.layers.index(depth) for depth in depths]
+        at = [self._node(depth) for depth in depths]
         self._warn(at, rules)
         batch = max(1, BATCH // max(a.size for a in (self.x, *self._saved)))
-        explanations = []
-        for first in range(0, len(positions), batch):
-            some = positions[first : first + batch]
+        descents = []
+        for first in range(0, len(targets), batch):
+            some = targets[first : first + batch]
             walks = walk(self.net.nodes, self.x, self._saved, self._start(some), at, exact, flat)
-            for t, position in enumerate(some):
-                explanations += [
-                    self._explanation(t, position, depth, node, done, rules)
-                    for depth, node, done in zip(depths, at, walks, strict=True)
-                ]
-        return explanations
+            descents += [self._descent(t, target, done) for t, target in enumerate(some) for done in walks]
+        return descents
 
-    def _start(self, positions: list[int]) -> np.ndarray:
-        """The targets' logits, one a row; all others 0."""
+    def _node(self, depth: str) -> int:
+        return INPUT if depth == "input" else self.net.layers.index(depth)
+
+    def _start(self, targets: Sequence[Target]) -> np.ndarray:
+        """The targets' logits times their coefficients, one target a row; all others 0."""
         logits = self._saved[-1]
-        start = np.zeros((len(positions), logits.size), self.dtype)
-        start[np.arange(len(positions)), positions] = logits.reshape(-1)[positions]
-        return start.reshape(len(start), *logits.shape[1:])
+        terms = np.stack([target.coefficients(logits.size) for target in targets])
+        return (terms * logits.reshape(-1)).astype(self.dtype).reshape(len(terms), *logits.shape[1:])
 
-    def _explanation(self, t: int, position: int, depth: str, node: int, done: Walk, rules: ConvRules) -> Explanation:
+    def _descent(self, t: int, target: Target, done: Walk) -> Descent:
         seen = done.pixels[t].sum(axis=0, dtype=np.float64)
         heatmap = self.net.preprocess.undo(seen, self.image.shape[:2])
-        entries = {"score": float(self.scores[position])}
-        entries |= {kind: np.broadcast_to(amount, len(done.pixels))[t] for kind, amount in done.losses.kinds.items()}
-        return Explanation(
-            heatmap=heatmap,
-            score=self.scores[position],
-            target=self.classes[position],
-            depth=depth,
-            rules=rules,
-            relevance=self._relevances(position, node, rules),
-            ledger=Ledger({**entries, "heatmap": heatmap.sum()}, self.dtype == EXACT),
-            image=self.image,
-        )
+        kinds = done.losses.kinds.items()
+        entries = {kind: float(np.broadcast_to(amount, len(done.pixels))[t]) for kind, amount in kinds}
+        return Descent(heatmap, target.score(self.scores), entries)
 
-    def _relevances(self, position: int, depth: int, rules: ConvRules) -> Relevances:
-        @cache
-        def done() -> Walk:
-            args = self.net.nodes, self.x, self._saved, self._start([position]), [depth], *self._choices(rules)
-            return walk(*args, keep=True)[0]
-
-        def at(i: int) -> np.ndarray:
-            kept = done().kept
-            return kept[i][0] if i in kept else np.zeros(self._saved[i].shape[1:])
-
-        makers = {name: partial(at, i) for i, name in enumerate(self.net.layers)}
-        return Relevances({**makers, "input": lambda: done().pixels[0]})
+    def relevance(self, target: Target, depth: str, rules, name: str) -> np.ndarray:
+        args = self.net.nodes, self.x, self._saved, self._start([target]), [self._node(depth)], *self._choices(rules)
+        done = walk(*args, keep=True)[0]
+        if name == "input":
+            return done.pixels[0]
+        i = self.net.layers.index(name)
+        return done.kept[i][0] if i in done.kept else np.zeros(self._saved[i].shape[1:])
 
     def _warn(self, depths: list[int], rules: ConvRules) -> None:
         """Flat weights below a dense layer know nothing of where its relevance came from."""
@@ -291,7 +284,7 @@ class ConvTrace(Trace):
                     f"depth {self.net.layers[depth]!r} puts flat weights in the place of the dense layer {cut[-1]!r}: "
                     "the heatmap is uniform over its inputs; choose a depth below it, or "
                     "rules=ConvRules(below=WSquare())",
-                    stacklevel=5,
+                    stacklevel=4,
                 )
 
     def _choices(self, rules: ConvRules) -> tuple[list[Choice], list[Choice]]:

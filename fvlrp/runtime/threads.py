@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from numbers import Integral
 from typing import Any
 
 import joblib
+
+AHEAD = 2  # tasks per worker that `stream` starts before their results are read
 
 _lock = threading.Lock()
 _pools: dict[tuple, ThreadPoolExecutor] = {}
@@ -61,6 +64,28 @@ def run(tasks: Iterable[Callable[[], Any]], n_jobs: int | None = None) -> list:
     if workers <= 1:
         return [task() for task in tasks]
     return list(_pool(workers).map(_call, tasks))
+
+
+def stream(tasks: Iterable[Callable[[], Any]], n_jobs: int | None = None) -> Iterator[Any]:
+    """Results of tasks in their order, at most `n_jobs` at a time; the first error is raised.
+
+    Unlike `run`, it starts tasks a few ahead of the reader: any number of them in bounded memory.
+    """
+    workers = count(n_jobs)
+    if workers <= 1:
+        yield from (task() for task in tasks)
+        return
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(_pool(workers).submit(task))
+            if len(waiting) >= AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def _call(task):

@@ -1,0 +1,237 @@
+"""An explanation: the heatmap, the account behind it, and what is needed to compute more; as pictures and files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import files
+from .ledger import Ledger
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Relevances(Mapping[str, npt.NDArray[np.float64]]):
+    """Relevance at a model's representations, float64, by name.
+
+    Each is computed when first asked for, by a new pass of the model over the image, and then kept. What
+    ``explain(keep=...)`` named is there from the start. A pickled or loaded explanation has only what was kept.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        compute: Callable[[str], npt.ArrayLike] | None = None,
+        kept: Mapping[str, npt.ArrayLike] | None = None,
+    ) -> None:
+        self._names, self._compute = tuple(names), compute
+        self._kept = {name: np.asarray(values, np.float64) for name, values in (kept or {}).items()}
+
+    @property
+    def kept(self) -> dict[str, npt.NDArray[np.float64]]:
+        """What is there without any computation."""
+        return dict(self._kept)
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float64]:
+        if name in self._kept:
+            return self._kept[name]
+        if name not in self._names:
+            raise KeyError(f"no relevance at {name!r}; representations are {', '.join(map(repr, self._names))}")
+        if self._compute is None:
+            raise KeyError(
+                f"relevance at {name!r} was not kept, and the model is not here: explain with keep=({name!r},)"
+            )
+        self._kept[name] = np.asarray(self._compute(name), np.float64)
+        return self._kept[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names if self._compute else self._kept)
+
+    def __len__(self) -> int:
+        return len(self._names if self._compute else self._kept)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the model, which another process has, or not."""
+        return {"_names": self._names, "_compute": None, "_kept": self._kept}
+
+    def __copy__(self) -> Relevances:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Relevances:
+        return self  # nothing in it changes but what is kept
+
+
+class Explanation:
+    """Why the score of one target is what it is: a heatmap, and the account behind it.
+
+    It holds the heatmap, the image, the rules and a reference to its model, but no forward pass. Pickled or saved, it
+    leaves the model behind.
+
+    Attributes
+    ----------
+    heatmap : float64 (H, W)
+        Relevance per pixel of the input image, rows first; positive speaks for the target.
+    score : float
+        f(x) of the target: the SVM's score or the network's logit.
+    target : class name, value of ``classes_`` or Contrast
+    depth : str
+        The representation down to which relevance was decomposed exactly.
+    rules : the choices made, a frozen value (of a loaded explanation: the mapping it was saved as)
+    relevance : mapping of str to float64 array
+        Relevance at the model's representations, computed when asked.
+    ledger : Ledger
+        Where every unit of relevance went.
+    image : uint8 (H, W, 3)
+        The photograph, upright.
+    """
+
+    def __init__(
+        self,
+        *,
+        heatmap: npt.NDArray[np.float64],
+        score: float,
+        target: Any,
+        depth: str,
+        rules: Any,
+        relevance: Relevances,
+        ledger: Ledger,
+        image: npt.NDArray[np.uint8],
+    ) -> None:
+        self.heatmap, self.score, self.target, self.depth = heatmap, float(score), target, depth
+        self.rules, self.relevance, self.ledger, self.image = rules, relevance, ledger, image
+
+    def __repr__(self) -> str:
+        height, width = self.heatmap.shape
+        return (
+            f"<Explanation of {str(self.target)!r}: score {self.score:+.4g}, depth {self.depth!r}, {height} x {width}>"
+        )
+
+    def to_image(
+        self, *, cmap: str = "paper", symmetric: bool = True, bar: bool = False, scale: float | str | None = None
+    ) -> Image:
+        """The heatmap in colours.
+
+        Parameters
+        ----------
+        cmap : {"paper", "safe", "grey"}
+        symmetric : bool
+            Whether 0 is the middle of the colour map.
+        bar : bool
+            Whether to add a colour bar.
+        scale : float or str, optional
+            |R| at the end of the colour map; "99.5%" is a percentile; None is the largest.
+
+        Returns
+        -------
+        PIL.Image.Image
+        """
+        from ..show import render
+
+        return render.to_image(self.heatmap, cmap=cmap, symmetric=symmetric, bar=bar, scale=scale)
+
+    def overlay(self, *, cmap: str = "paper", gamma: float = 0.5, scale: float | str | None = None) -> Image:
+        """The heatmap over the photograph, more opaque where |R| is larger: a PIL image. Options as `to_image`."""
+        from PIL import Image
+
+        from ..show import render
+
+        return Image.fromarray(render.overlay(self.image, self.heatmap, cmap=cmap, gamma=gamma, scale=scale))
+
+    def alpha(self, *, gamma: float = 0.5, background: int = 0, scale: float | str | None = None) -> Image:
+        """The photograph with positive relevance as its alpha channel over `background` (0 is black): a PIL image."""
+        from PIL import Image
+
+        from ..show import render
+
+        return Image.fromarray(render.alpha(self.image, self.heatmap, gamma, background, scale))
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.to_image().save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the arrays, ready for JSON."""
+        return {
+            "target": self.target if isinstance(self.target, str | int | float | bool) else str(self.target),
+            "depth": self.depth,
+            "score": self.score,
+            "heatmap_sum": float(self.heatmap.sum()),
+            "shape": list(self.heatmap.shape),
+            "rules": self.rules.to_dict() if hasattr(self.rules, "to_dict") else self.rules,
+            "ledger": self.ledger.to_dict(),
+        }
+
+    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write a picture (.png) or the numbers (.npz), atomically.
+
+        Parameters
+        ----------
+        path : path
+            Its suffix decides. A picture carries target, depth, score and ledger as text chunks. Numbers hold the
+            heatmap, the image and the relevances that were kept or asked for: `load` reads them back.
+        **options
+            Of a picture, as `to_image` takes them.
+
+        Raises
+        ------
+        ValueError
+            Another suffix, or options for numbers.
+        OSError
+            The file cannot be written.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix == ".png":
+            from ..show import render
+
+            summary = self.summary()
+            words = {name: str(summary[name]) for name in ("target", "depth", "score")}
+            render.write_png(path, self.to_image(**options), {**words, "ledger": json.dumps(summary["ledger"])})
+        elif suffix == ".npz":
+            if options:
+                raise ValueError(f"{', '.join(options)} belongs to a picture (.png); numbers (.npz) have no options")
+            kept = (
+                {f"relevance/{name}": values for name, values in self.relevance.kept.items()} if self.relevance else {}
+            )
+            header = {"kind": files.EXPLANATION, **self.summary(), "exact": self.ledger.exact}
+            files.save_arrays(path, header, {"heatmap": self.heatmap, "image": self.image, **kept})
+        else:
+            raise ValueError(f"path must end in .png (picture) or .npz (numbers), got {os.fspath(path)!r}")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read back what `save` wrote as .npz: everything but the model.
+
+        Raises
+        ------
+        OSError
+            The file is missing or cannot be opened.
+        ValueError
+            It holds no explanation, or is damaged.
+        """
+        header, arrays = files.load_arrays(path, files.EXPLANATION)
+        try:
+            heatmap, image = arrays.pop("heatmap"), arrays.pop("image")
+            kept = {name.removeprefix("relevance/"): values for name, values in arrays.items()}
+            if heatmap.ndim != 2 or image.shape != (*heatmap.shape, 3) or image.dtype != np.uint8:
+                raise ValueError(f"a heatmap of {heatmap.shape} and an image of {image.shape} do not belong together")
+            return cls(
+                heatmap=heatmap.astype(np.float64, copy=False),
+                score=header["score"],
+                target=header["target"],
+                depth=header["depth"],
+                rules=header["rules"],
+                relevance=Relevances(tuple(kept), None, kept),
+                ledger=Ledger(header["ledger"], header["exact"]),
+                image=image,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)} is no explanation that this fvlrp can read: {error}") from error

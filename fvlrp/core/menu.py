@@ -1,0 +1,110 @@
+"""What a model's explanations can be asked for, known before any photograph is: targets, depths and rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from .target import Contrast, Target, listed
+
+
+class Menu:
+    """The valid targets, depths and representations of a model.
+
+    Attributes
+    ----------
+    classes : list
+        The values that a target can take, in the order of the scores.
+    depths : tuple of str
+        The valid depths.
+    representations : tuple of str
+        The valid names of ``Explanation.relevance`` and of ``keep``.
+    default_depth : str
+        The depth that None stands for.
+    figure_depths : (str, str)
+        High and low resolution, as in the paper's Figure 1.
+    report_depths : tuple of str
+        A few depths worth showing, coarse to fine.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[Any],
+        depths: Sequence[str],
+        default_depth: str,
+        *,
+        representations: Sequence[str] = (),
+        figure_depths: Sequence[str] = (),
+        report_depths: Sequence[str] = (),
+    ) -> None:
+        self.classes = [name.item() if isinstance(name, np.generic) else name for name in classes]
+        self.depths, self.default_depth = tuple(depths), default_depth
+        self.representations = tuple(representations)
+        self.figure_depths, self.report_depths = tuple(figure_depths), tuple(report_depths)
+
+    def check(self, target: Any = None, depth: Any = None, rules: Any = None, keep: Sequence[str] = ()) -> None:
+        """Raise the ValueError that `Trace.explain` would raise for these arguments, without a forward pass."""
+        for one in [] if target is None else listed(target):
+            self.target(one)
+        for one in [] if depth is None else listed(depth):
+            self.depth(one)
+        self.rules(rules)
+        self.kept(keep)
+
+    def rules(self, rules: Any) -> Any:
+        """The frozen value that holds all choices, from anything that spells them; None means the defaults."""
+        return rules
+
+    def target(self, target: Any) -> Target:
+        """The target that a class name, a value of the classes or a `Contrast` of two stands for."""
+        if isinstance(target, Target):
+            return target
+        if isinstance(target, Contrast):
+            for_, against = self.position(target.target), self.position(target.against)
+            if for_ == against:
+                raise ValueError(f"target contrasts {target.target!r} with itself; expected two different classes")
+            return Target(Contrast(self.classes[for_], self.classes[against]), ((for_, 1.0), (against, -1.0)))
+        position = self.position(target)
+        return Target(self.classes[position], ((position, 1.0),))
+
+    def position(self, name: Any) -> int:
+        """Position of a class among the scores. ValueError where there is none, or more than one of that name."""
+        found = [i for i, known in enumerate(self.classes) if _same(name, known)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"target {name!r} names {len(found)} classes; their indices are {found}: pass one of them")
+        raise ValueError(f"unknown target {name!r}{self._near(name)}; classes are {self._shown()}")
+
+    def depth(self, depth: Any) -> str:
+        """The name of a depth."""
+        return _one_of("depth", "depths", depth, self.depths)
+
+    def kept(self, keep: Sequence[str]) -> tuple[str, ...]:
+        """Names of representations, as `keep` lists them."""
+        return tuple(_one_of("representation", "representations", name, self.representations) for name in listed(keep))
+
+    def _near(self, name: Any) -> str:
+        near = get_close_matches(str(name), map(str, self.classes), n=1)
+        return f": did you mean {near[0]!r}?" if near else ""
+
+    def _shown(self, most: int = 20) -> str:
+        shown = ", ".join(map(str, self.classes[:most]))
+        return f"{shown}, ... ({len(self.classes)} in all)" if len(self.classes) > most else shown
+
+
+def _same(name: Any, known: Any) -> bool:
+    if isinstance(name, bool) and not isinstance(known, bool):  # True is no class 1
+        return False
+    return str(name) == str(known) or (np.ndim(name) == 0 and bool(name == known))
+
+
+def _one_of(what: str, plural: str, value: Any, valid: Sequence[str]) -> str:
+    for name in valid:  # NumPy's strings are found, and leave as Python's
+        if np.ndim(value) == 0 and value == name:
+            return name
+    shown = ", ".join(map(repr, valid[:60])) + (", ..." if len(valid) > 60 else "")
+    raise ValueError(f"unknown {what} {value!r}; {plural} are {shown}")

@@ -1,0 +1,68 @@
+"""What can be explained: one class, or the difference of two (`Contrast`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A contrastive target: why the score of one class is larger than that of another.
+
+    The explained score is the difference of the two scores; relevance is linear in the score, so that the heatmap is
+    the difference of two heatmaps wherever rules do not depend on the target.
+
+    Parameters
+    ----------
+    target, against : class names or values of ``classes_``
+    """
+
+    target: Any
+    against: Any
+
+    def __str__(self) -> str:
+        return f"{self.target} - {self.against}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target that was found among a model's classes.
+
+    Attributes
+    ----------
+    label : class, or Contrast of two
+        As explanations and files name it.
+    terms : tuple of (int, float)
+        Positions among the model's scores and their coefficients: the explained score is their weighted sum.
+    """
+
+    label: Any
+    terms: tuple[tuple[int, float], ...]
+
+    def score(self, scores: npt.NDArray[np.float64]) -> float:
+        """The explained score, of the scores of all classes (n_classes,)."""
+        return float(sum(coefficient * scores[position] for position, coefficient in self.terms))
+
+    def coefficients(self, count: int) -> npt.NDArray[np.float64]:
+        """The terms as a vector over `count` scores."""
+        vector = np.zeros(count)
+        for position, coefficient in self.terms:
+            vector[position] += coefficient
+        return vector
+
+
+def listed(value: Any) -> list[Any]:
+    """`value` as a list: its items where it is a sequence, itself where it is one target or depth."""
+    return list(value) if several(value) else [value]
+
+
+def several(value: Any) -> bool:
+    """Whether `value` is a sequence of targets or depths."""
+    if isinstance(value, str | Contrast):
+        return False
+    return hasattr(value, "to_numpy") or (isinstance(value, Sequence | np.ndarray) and np.ndim(value) > 0)

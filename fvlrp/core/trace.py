@@ -1,0 +1,175 @@
+"""A trace: one forward pass of one image, from which any number of explanations can be asked.
+
+The two stacks subclass `Trace`; each walks its own layers. What is the same for both is here: what was asked for, the
+many combinations of targets and depths, and how an explanation is put together.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import images
+from ..data.images import ImageLike
+from .explanation import Explanation, Relevances
+from .ledger import Ledger
+from .menu import Menu
+from .target import Target, listed, several
+
+EXACT = np.dtype(np.float64)
+
+
+def check_precision(dtype: Any) -> np.dtype[Any]:
+    """The type that a pass computes in. ValueError unless it is float32 (fast) or float64 (exact)."""
+    if dtype not in (np.float32, np.float64, "float32", "float64"):  # np.dtype(None) would be exact, too
+        raise ValueError(f"dtype must be 'float32' (fast) or 'float64' (exact), got {dtype!r}")
+    return np.dtype(dtype)
+
+
+class Descent(NamedTuple):
+    """Relevance of one target that has come down to the pixels at one depth.
+
+    Attributes
+    ----------
+    heatmap : float64 (H, W)
+        At the photograph's own size.
+    score : float
+        What was put in at the top.
+    entries : mapping of str to float
+        What was kept back on the way.
+    """
+
+    heatmap: npt.NDArray[np.float64]
+    score: float
+    entries: Mapping[str, float]
+
+
+class Trace:
+    """One forward pass of one image; explains any number of targets, depths and rules.
+
+    Attributes
+    ----------
+    image : uint8 (H, W, 3)
+        The photograph, upright.
+    scores : float64 (n_classes,)
+    classes : list
+        The valid targets, in the order of the scores.
+    menu : Menu
+        What can be asked for.
+    dtype : dtype
+        float32 (fast) or float64 (exact).
+
+    Parameters
+    ----------
+    model : a classifier
+        With `trace(image, dtype)`; explanations compute further relevances with it.
+    image : path, PIL image or array
+        Decoded once. Subclasses read its pixels from `source`.
+    dtype : {"float32", "float64"}
+    menu : Menu
+    """
+
+    scores: npt.NDArray[np.float64]
+
+    def __init__(self, model: Any, image: ImageLike, dtype: Any, menu: Menu) -> None:
+        self.model, self.dtype, self.menu = model, check_precision(dtype), menu
+        pixels = images.load(image)
+        # The caller may change an array that is its own picture.
+        self.source = pixels.copy() if isinstance(image, np.ndarray) else pixels
+        self.image = images.rgb(self.source)
+
+    @property
+    def classes(self) -> list[Any]:
+        return self.menu.classes
+
+    @property
+    def exact(self) -> bool:
+        """Whether this pass runs in float64, so that ledgers close to 1e-9."""
+        return self.dtype == EXACT
+
+    @property
+    def top(self) -> Any:
+        """The class with the highest score."""
+        return self.classes[int(np.argmax(self.scores))]
+
+    def explain(
+        self, target: Any = None, depth: Any = None, rules: Any = None, *, keep: Sequence[str] = ()
+    ) -> Explanation | list[Explanation]:
+        """Explain targets at depths in one backward pass.
+
+        Parameters
+        ----------
+        target : class name, value of the classes, Contrast, or a sequence of them
+            None: the class with the highest score.
+        depth : str or sequence of str
+            None: the default depth.
+        rules : optional
+            Choices of the stack; None for its defaults.
+        keep : sequence of str
+            Names of representations whose relevance is computed now and kept in the explanation.
+
+        Returns
+        -------
+        Explanation, or a list target by target with depths in the order given where either is a sequence.
+
+        Raises
+        ------
+        ValueError
+            An unknown target, depth, rule or representation; the message lists the valid ones.
+        """
+        targets = [self.menu.target(t) for t in ([self._top_position()] if target is None else listed(target))]
+        depths = [self.menu.depth(d) for d in ([self.menu.default_depth] if depth is None else listed(depth))]
+        rules, names = self.menu.rules(rules), self.menu.kept(keep)
+        found = self._descend(targets, depths, rules) if targets and depths else []
+        pairs = [(t, d) for t in targets for d in depths]
+        explanations = [
+            self._explanation(*pair, rules, descent, names) for pair, descent in zip(pairs, found, strict=True)
+        ]
+        return explanations if several(target) or several(depth) else explanations[0]
+
+    def relevance(self, target: Target, depth: str, rules: Any, name: str) -> npt.NDArray[np.float64]:
+        """Relevance of a target at the representation `name`, float64, on the way down to `depth`."""
+        raise NotImplementedError
+
+    def _descend(self, targets: Sequence[Target], depths: Sequence[str], rules: Any) -> list[Descent]:
+        """Every target at every depth: target by target, depths in the order given."""
+        raise NotImplementedError
+
+    def _top_position(self) -> Target:
+        position = int(np.argmax(self.scores))
+        return Target(self.classes[position], ((position, 1.0),))
+
+    def _explanation(
+        self, target: Target, depth: str, rules: Any, descent: Descent, keep: Sequence[str]
+    ) -> Explanation:
+        entries = {"score": descent.score, **descent.entries, "heatmap": float(descent.heatmap.sum())}
+        again = _Again(self, target, depth, rules)
+        return Explanation(
+            heatmap=descent.heatmap,
+            score=descent.score,
+            target=target.label,
+            depth=depth,
+            rules=rules,
+            relevance=Relevances(
+                self.menu.representations, again, {name: self.relevance(target, depth, rules, name) for name in keep}
+            ),
+            ledger=Ledger(entries, self.exact),
+            image=self.image,
+        )
+
+
+class _Again:
+    """Computes relevance for an explanation: from its trace while someone holds that, else by a new pass."""
+
+    def __init__(self, trace: Trace, target: Target, depth: str, rules: Any) -> None:
+        self._trace = weakref.ref(trace)
+        self._model, self._source, self._dtype = trace.model, trace.source, trace.dtype
+        self._asked = target, depth, rules
+
+    def __call__(self, name: str) -> npt.NDArray[np.float64]:
+        trace = self._trace() or self._model.trace(self._source, self._dtype.name)
+        return trace.relevance(*self._asked, name)

@@ -1,0 +1,76 @@
+"""An explanation as pictures, numbers and files."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fvlrp.core.explanation import Explanation, Relevances
+from fvlrp.core.ledger import Ledger
+from fvlrp.data import files
+from fvlrp.rules import FisherRules
+from fvlrp.show import render
+
+
+@pytest.fixture
+def explanation(rng):
+    return Explanation(
+        heatmap=rng.standard_normal((30, 40)),
+        score=np.float32(1.5),
+        target="dog",
+        depth="fine",
+        rules=FisherRules(),
+        relevance=Relevances(("bin",), None, {"bin": rng.random((3, 4, 4))}),
+        ledger=Ledger({"score": 1.5, "heatmap": 1.5}, True),
+        image=rng.integers(0, 256, (30, 40, 3), np.uint8),
+    )
+
+
+def test_an_explanation_says_what_it_is(explanation):
+    assert repr(explanation) == "<Explanation of 'dog': score +1.5, depth 'fine', 30 x 40>"
+    summary = json.loads(json.dumps(explanation.summary()))
+    assert summary["heatmap_sum"] == explanation.heatmap.sum() and summary["shape"] == [30, 40]
+    assert summary["rules"] == FisherRules().to_dict() and summary["ledger"] == {"score": 1.5, "heatmap": 1.5}
+
+
+def test_pictures_of_an_explanation_are_renders(explanation):
+    ex = explanation
+    wanted = render.overlay(ex.image, ex.heatmap, cmap="paper", gamma=0.3, scale=2.0)
+    assert np.array_equal(ex.overlay(gamma=0.3, scale=2.0), wanted)
+    assert np.array_equal(ex.alpha(background=255), render.alpha(ex.image, ex.heatmap, background=255))
+    assert np.array_equal(ex.alpha(scale="99%"), render.alpha(ex.image, ex.heatmap, scale="99%"))
+    assert np.array_equal(ex.to_image(scale=2.0), render.to_image(ex.heatmap, scale=2.0))
+    assert ex._repr_png_().startswith(b"\x89PNG")
+
+
+def test_an_explanation_is_saved_as_picture_or_numbers(explanation, tmp_path):
+    explanation.save(tmp_path / "it.png", scale=2.0)
+    with Image.open(tmp_path / "it.png") as picture:
+        assert picture.info["target"] == "dog" and json.loads(picture.info["ledger"])["score"] == 1.5
+        assert np.array_equal(picture.convert("RGB"), explanation.to_image(scale=2.0).convert("RGB"))
+    explanation.save(tmp_path / "it.npz")
+    header, arrays = files.load_arrays(tmp_path / "it.npz", "explanation")
+    assert np.array_equal(arrays["heatmap"], explanation.heatmap) and header["depth"] == "fine"
+    with pytest.raises(ValueError, match=r"cmap, bar belongs to a picture \(\.png\)"):
+        explanation.save(tmp_path / "other.npz", cmap="safe", bar=True)
+    with pytest.raises(ValueError, match=r"must end in \.png \(picture\) or \.npz \(numbers\), got 'it\.jpg'"):
+        explanation.save("it.jpg")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["it.npz", "it.png"]
+
+
+def test_a_saved_explanation_is_read_back(explanation, tmp_path):
+    explanation.save(tmp_path / "it.npz")
+    back = Explanation.load(tmp_path / "it.npz")
+    assert back.summary() == json.loads(json.dumps(explanation.summary()))
+    assert np.array_equal(back.heatmap, explanation.heatmap) and np.array_equal(back.image, explanation.image)
+    assert np.array_equal(back.relevance["bin"], explanation.relevance["bin"])
+    assert np.array_equal(back.overlay(), explanation.overlay()) and back.ledger.exact
+    assert FisherRules.of(back.rules) == explanation.rules
+
+
+def test_what_is_no_explanation_is_refused_by_name(explanation, tmp_path):
+    path = tmp_path / "it.npz"
+    files.save_arrays(path, {"kind": "explanation", "score": 1.0}, {"heatmap": np.zeros((2, 2))})
+    with pytest.raises(ValueError, match=r"it\.npz is no explanation that this fvlrp can read"):
+        Explanation.load(path)
