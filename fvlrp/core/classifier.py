@@ -13,7 +13,6 @@ from ..data.images import ImageLike, batch, naming
 from ..evaluate import average_precision
 from ..runtime import threads
 from ..runtime.arguments import check_choice
-from .explanation import Explanation
 from .menu import Menu
 from .trace import Trace
 
@@ -78,7 +77,7 @@ class Classifier:
         dtype: Any = "float32",
         *,
         keep: Sequence[str] = (),
-    ) -> Explanation | list[Explanation]:
+    ) -> Any:  # as `Trace.explain`: one explanation or a list
         """Why `target` has its score: an Explanation, or a list where target or depth is a sequence.
 
         Parameters are those of `Trace.explain`; `dtype` "float64" is the exact mode, whose ledgers close to 1e-9.
@@ -97,7 +96,7 @@ class Classifier:
         errors: str = "raise",
         dtype: Any = "float32",
         keep: Sequence[str] = (),
-    ) -> Iterator[Explanation | list[Explanation] | Exception]:
+    ) -> Iterator[Any]:
         """Explain images one after another, photographs in parallel, in bounded memory.
 
         Parameters
@@ -124,7 +123,7 @@ class Classifier:
         check_choice("errors", errors, ("raise", "return"))
         self.menu.check(target, depth, rules, keep)
 
-        def one(i: int) -> Explanation | list[Explanation] | Exception:
+        def one(i: int) -> Any:
             try:
                 return naming(
                     images, i, lambda image: self.trace(image, dtype).explain(target, depth, rules, keep=keep)

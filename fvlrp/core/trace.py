@@ -27,7 +27,7 @@ def check_precision(dtype: Any) -> np.dtype[Any]:
     """The type that a pass computes in. ValueError unless it is float32 (fast) or float64 (exact)."""
     if dtype not in (np.float32, np.float64, "float32", "float64"):  # np.dtype(None) would be exact, too
         raise ValueError(f"dtype must be 'float32' (fast) or 'float64' (exact), got {dtype!r}")
-    return np.dtype(dtype)
+    return EXACT if np.dtype(dtype) == EXACT else np.dtype(np.float32)
 
 
 class Descent(NamedTuple):
@@ -96,9 +96,8 @@ class Trace:
         """The class with the highest score."""
         return self.classes[int(np.argmax(self.scores))]
 
-    def explain(
-        self, target: Any = None, depth: Any = None, rules: Any = None, *, keep: Sequence[str] = ()
-    ) -> Explanation | list[Explanation]:
+    # Any: whether one explanation or a list comes back depends on values that types do not tell apart.
+    def explain(self, target: Any = None, depth: Any = None, rules: Any = None, *, keep: Sequence[str] = ()) -> Any:
         """Explain targets at depths in one backward pass.
 
         Parameters
@@ -121,15 +120,26 @@ class Trace:
         ValueError
             An unknown target, depth, rule or representation; the message lists the valid ones.
         """
-        targets = [self.menu.target(t) for t in ([self._top_position()] if target is None else listed(target))]
-        depths = [self.menu.depth(d) for d in ([self.menu.default_depth] if depth is None else listed(depth))]
-        rules, names = self.menu.rules(rules), self.menu.kept(keep)
-        found = self._descend(targets, depths, rules) if targets and depths else []
-        pairs = [(t, d) for t in targets for d in depths]
-        explanations = [
-            self._explanation(*pair, rules, descent, names) for pair, descent in zip(pairs, found, strict=True)
-        ]
+        targets = [self._top_target()] if target is None else listed(target)
+        depths = [self.menu.default_depth] if depth is None else listed(depth)
+        explanations = self.explain_all(targets, depths, rules, keep=keep)
         return explanations if several(target) or several(depth) else explanations[0]
+
+    def explain_all(
+        self, targets: Sequence[Any], depths: Sequence[str], rules: Any = None, *, keep: Sequence[str] = ()
+    ) -> list[Explanation]:
+        """`explain` for sequences of targets and depths: always a list, target by target."""
+        found_targets = [self.menu.target(target) for target in targets]
+        found_depths = [self.menu.depth(depth) for depth in depths]
+        rules, names = self.menu.rules(rules), self.menu.kept(keep)
+        if not (found_targets and found_depths):
+            return []
+        descents = self._descend(found_targets, found_depths, rules)
+        pairs = ((target, depth) for target in found_targets for depth in found_depths)
+        return [
+            self._explanation(target, depth, rules, descent, names)
+            for (target, depth), descent in zip(pairs, descents, strict=True)
+        ]
 
     def relevance(self, target: Target, depth: str, rules: Any, name: str) -> npt.NDArray[np.float64]:
         """Relevance of a target at the representation `name`, float64, on the way down to `depth`."""
@@ -139,7 +149,7 @@ class Trace:
         """Every target at every depth: target by target, depths in the order given."""
         raise NotImplementedError
 
-    def _top_position(self) -> Target:
+    def _top_target(self) -> Target:
         position = int(np.argmax(self.scores))
         return Target(self.classes[position], ((position, 1.0),))
 
@@ -171,5 +181,5 @@ class _Again:
         self._asked = target, depth, rules
 
     def __call__(self, name: str) -> npt.NDArray[np.float64]:
-        trace = self._trace() or self._model.trace(self._source, self._dtype.name)
+        trace: Trace = self._trace() or self._model.trace(self._source, self._dtype.name)
         return trace.relevance(*self._asked, name)
