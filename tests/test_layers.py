@@ -36,7 +36,7 @@ def peer(operator, *inputs, opset=13, **attributes):
 def test_convolution_is_that_of_onnx(random, kernel, stride, pads, dilation, groups, n_in, n_out):
     x = random.normal(size=(2, n_in, 11, 9))
     weight, bias = random.normal(size=(n_out, n_in // groups, *kernel)), random.normal(size=n_out)
-    y = Conv(weight, bias, stride, pads, dilation, groups).forward(x)
+    y = Conv(weight, bias, stride, pads, dilation, groups).apply(x)
     expected = peer("Conv", x, weight, bias, strides=stride, pads=pads, dilations=dilation, group=groups)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
 
@@ -45,9 +45,9 @@ def test_convolution_is_that_of_onnx(random, kernel, stride, pads, dilation, gro
 def test_bands_of_any_size_give_the_same_convolution(random, monkeypatch, budget):
     x, weight = random.normal(size=(1, 3, 23, 17)), random.normal(size=(4, 3, 3, 3))
     layer = Conv(weight, np.ones(4), (2, 1), (1, 1, 1, 1))
-    whole = layer.forward(x)
-    monkeypatch.setattr(layers, "BAND_BYTES", budget)
-    np.testing.assert_allclose(layer.forward(x), whole, rtol=1e-13)
+    whole = layer.apply(x)
+    monkeypatch.setattr("fvlrp.network.layers.conv.BAND_BYTES", budget)
+    np.testing.assert_allclose(layer.apply(x), whole, rtol=1e-13)
 
 
 def test_an_activation_fused_into_a_convolution_changes_nothing(random):
@@ -55,7 +55,7 @@ def test_an_activation_fused_into_a_convolution_changes_nothing(random):
         layer = Conv(random.normal(size=(4, 4 // groups, *kernel)), random.normal(size=4), groups=groups)
         x = random.normal(size=(2, 4, 8, 8)).astype(np.float32)
         for then in (layers.ReLU(), layers.LeakyReLU(0.1), layers.Clip(0, 0.5)):
-            np.testing.assert_array_equal(layer.forward(x, then), then.forward(layer.forward(x)))
+            np.testing.assert_array_equal(layer.apply(x, then), then.apply(layer.apply(x)))
 
 
 POOLS = [
@@ -87,7 +87,7 @@ def test_pools_are_the_maximum_and_the_mean_of_each_window(random, kernel, strid
     x = -1 - random.random((2, 5, 8, 9))  # all negative: zeros of a border must not win
     largest = MaxPool(kernel, stride, pads, ceil_mode)
     inner, whole = (AveragePool(kernel, stride, pads, ceil_mode, include) for include in (False, True))
-    results = [pool.forward(x)[1] for pool in (largest, inner, whole)]
+    results = [pool.apply(x)[1] for pool in (largest, inner, whole)]
     for oy, ox, inside, padded in windows_by_hand(x[1], largest):
         np.testing.assert_array_equal(results[0][:, oy, ox], inside.max(axis=(1, 2)))
         np.testing.assert_allclose(results[1][:, oy, ox], inside.mean(axis=(1, 2)), rtol=1e-13)
@@ -97,9 +97,9 @@ def test_pools_are_the_maximum_and_the_mean_of_each_window(random, kernel, strid
 def test_a_dilated_maximum_skips_pixels(random):
     x = random.normal(size=(1, 2, 9, 8))
     pool = MaxPool((2, 3), (1, 2), (0, 1, 1, 0), dilation=(3, 2))
-    assert pool.forward(x).shape[1:] == pool.out_shape(x.shape[1:])
+    assert pool.apply(x).shape[1:] == pool.out_shape(x.shape[1:])
     for oy, ox, inside, _ in windows_by_hand(x[0], pool, pool.dilation):
-        np.testing.assert_array_equal(pool.forward(x)[0, :, oy, ox], inside.max(axis=(1, 2)))
+        np.testing.assert_array_equal(pool.apply(x)[0, :, oy, ox], inside.max(axis=(1, 2)))
 
 
 def test_ceil_mode_never_starts_a_window_behind_the_image():
@@ -111,7 +111,7 @@ def test_ceil_mode_never_starts_a_window_behind_the_image():
 @pytest.mark.parametrize("beta", [0.75, 0.5])
 def test_lrn_sums_the_squares_of_the_channels_that_onnx_names(random, size, beta):
     x = random.normal(size=(2, 7, 3, 4))
-    y = layers.LRN(size, 0.3, beta, 1.5).forward(x)
+    y = layers.LRN(size, 0.3, beta, 1.5).apply(x)
     for c in range(7):
         first, last = max(0, c - (size - 1) // 2), min(6, c + int(np.ceil((size - 1) / 2)))
         squares = (x[:, first : last + 1] ** 2).sum(axis=1)
@@ -135,8 +135,8 @@ def test_a_layer_computes_in_the_dtype_of_its_input(random):
     ):
         for dtype in (np.float32, np.float64):
             x = random.normal(size=(1, 2, 3, 3)).astype(dtype)
-            assert layer.forward(x).dtype == dtype, layer
-            assert layer.forward(x).shape[1:] == layer.out_shape(x.shape[1:])
+            assert layer.apply(x).dtype == dtype, layer
+            assert layer.apply(x).shape[1:] == layer.out_shape(x.shape[1:])
 
 
 def test_what_does_not_fit_is_refused_by_its_numbers():

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fvlrp.network import relevance
 from fvlrp.network import walk as lrp
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import (
@@ -50,10 +49,10 @@ class Net:
     def prepare(self, image):
         return (np.asarray(image, np.float32).transpose(2, 0, 1)[None] - 128) / 128
 
-    def activations(self, x):
+    def passed(self, x):
         saved = []
         for node in self.nodes:
-            saved.append(node.layer.forward(*[x if i < 0 else saved[i] for i in node.inputs]))
+            saved.append(node.layer.forward(*[x if i < 0 else saved[i].y for i in node.inputs])[1])
         return saved
 
 
@@ -128,7 +127,7 @@ def test_epsilon_of_a_network_without_bias_is_input_times_gradient(photo):
         for sign in (step, -step):
             x = trace.x.copy()
             x.flat[i] += sign
-            moved.append(net.activations(x)[-1][0, 3])
+            moved.append(net.passed(x)[-1].y[0, 3])
         gradient[i] = (moved[0] - moved[1]) / (2 * step)
     want = (trace.x * gradient.reshape(trace.x.shape))[0]
     np.testing.assert_allclose(ex.relevance["input"], want, rtol=1e-4, atol=1e-6 * np.abs(want).max())
@@ -139,15 +138,15 @@ def test_a_depth_inside_a_branch_leaves_the_other_branch_exact(photo):
     net, trace = branched(), lrp.ConvTrace(branched(), photo, "float64")
     ex = trace.explain("dog", "left")
     exact = trace.explain("dog", "input").relevance
-    saved = net.activations(trace.x)
+    saved = net.passed(trace.x)
     rules = Choice(AlphaBeta(2, 1))
-    (left,), _ = relevance.conv(net.nodes[3].layer, [saved[2]], saved[3], exact["left"][None], Choice(Flat()))
-    (right,), _ = relevance.conv(net.nodes[5].layer, [saved[2]], saved[5], exact["right"][None], rules)
+    (left,), _ = net.nodes[3].layer.relevance(exact["left"][None], saved[3], Choice(Flat()))
+    (right,), _ = net.nodes[5].layer.relevance(exact["right"][None], saved[5], rules)
     for name in ("left", "right", "joined", "fc"):
         np.testing.assert_allclose(ex.relevance[name], exact[name], atol=1e-12)
     np.testing.assert_allclose(ex.relevance["pool1"], (left + right)[0], atol=1e-12)
-    pool, _ = relevance.max_pool(net.nodes[2].layer, [saved[1]], saved[2], left + right, rules)
-    flat, _ = relevance.conv(net.nodes[0].layer, [trace.x], saved[0], pool[0], Choice(Flat()))
+    pool, _ = net.nodes[2].layer.relevance(left + right, saved[2], rules)
+    flat, _ = net.nodes[0].layer.relevance(pool[0], saved[0], Choice(Flat()))
     np.testing.assert_allclose(ex.relevance["input"], flat[0][0], atol=1e-12)
 
 

@@ -6,7 +6,7 @@ from reference import columns
 
 from fvlrp import _kernels
 from fvlrp.network.layers import Conv
-from fvlrp.network.linear import _scatter
+from fvlrp.network.layers.contributions import adjoint
 from fvlrp.network.windows import scatter, window_count
 from fvlrp.runtime.memory import Memory
 
@@ -122,13 +122,13 @@ def test_relevance_goes_back_as_columns_are_scattered(image, kernel, stride, pad
         scatter(weight.T @ flat, expected, *window)
         scatter(np.abs(weight).T @ np.abs(flat), sizes, *window)
         taps = weight.reshape(4, image[0], -1)
-        _scatter(layer, taps, 0, share, None, out, rows, Memory(out.dtype))
+        adjoint(layer.window, taps, 0, share, None, out, rows, Memory(out.dtype))
         assert (np.abs(out - expected) <= TOLERANCE[real] * sizes).all()
         other = rng.standard_normal(share.shape).astype(real)
         scatter(np.maximum(weight, 0).T @ flat, expected, *window)
         scatter(np.minimum(weight, 0).T @ other.reshape(4, -1).astype(np.float64), expected, *window)
         scatter(np.abs(weight).T @ np.abs(other.reshape(4, -1)), sizes, *window)
-        _scatter(layer, taps, 1, share, other, out, rows, Memory(out.dtype))
+        adjoint(layer.window, taps, 1, share, other, out, rows, Memory(out.dtype))
         assert (np.abs(out - expected) <= TOLERANCE[real] * sizes).all()
 
 

@@ -8,8 +8,6 @@ from itertools import product
 import numpy as np
 import pytest
 
-from fvlrp.network import relevance
-from fvlrp.network.graph import KINDS
 from fvlrp.network.layers import (
     LRN,
     Add,
@@ -26,6 +24,7 @@ from fvlrp.network.layers import (
     Pad,
     ReLU,
     Reshape,
+    Saved,
 )
 from fvlrp.network.rules import AlphaBeta, Box, Choice, Epsilon, Flat, Gamma, WSquare, ZPlus
 
@@ -36,13 +35,13 @@ def matrix(layer, shape) -> np.ndarray:
     """The weights (outputs, inputs) of a linear layer without its bias, by showing it unit vectors."""
     linear = replace(layer, bias=np.zeros_like(layer.bias))
     units = np.eye(int(np.prod(shape))).reshape(-1, *shape)
-    return np.stack([linear.forward(unit[None]).ravel() for unit in units], axis=1)
+    return np.stack([linear.apply(unit[None]).ravel() for unit in units], axis=1)
 
 
 def twin(layer, x, r, rule, bias="absorb", box=None) -> np.ndarray:
     """R_i from the equation, one output after the other."""
     w = matrix(layer, x.shape[1:])
-    b = layer.forward(np.zeros_like(x)).ravel()
+    b = layer.apply(np.zeros_like(x)).ravel()
     if isinstance(rule, WSquare):
         w = matrix(replace(layer, weight=layer.weight**2), x.shape[1:])
     connected = matrix(replace(layer, weight=np.ones_like(layer.weight)), x.shape[1:]) != 0
@@ -116,31 +115,38 @@ def linear(request):
 
 
 def through(layer, x, r, choice):
-    y = layer.forward(x)
-    (part,), losses = relevance.RELEVANCE[type(layer)](layer, [x], y, r, choice)
-    return part, losses
+    """Relevance of the input of a layer of one, and what stays behind."""
+    _, saved = layer.forward(x)
+    (part,), entries = layer.relevance(r, saved, choice)
+    return part, entries
+
+
+def joined(layer, terms, r, choice):
+    """Relevance of each of several inputs, and what stays behind."""
+    _, saved = layer.forward(*terms)
+    return layer.relevance(r, saved, choice)
 
 
 @pytest.mark.parametrize("bias", ("absorb", "distribute", "ignore"))
 @pytest.mark.parametrize("signed", (False, True), ids=("inputs >= 0", "inputs of both signs"))
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_every_rule_is_its_equation(linear, rule, signed, bias, monkeypatch):
-    monkeypatch.setattr("fvlrp.network.linear.BAND", 512)  # several bands
-    monkeypatch.setattr("fvlrp.network.linear.ROWS", 512)  # several blocks
+    monkeypatch.setattr("fvlrp.network.layers.conv.BAND", 512)  # several bands
+    monkeypatch.setattr("fvlrp.network.layers.dense.ROWS", 512)  # several blocks
     rng = np.random.default_rng(3)
     layer, shape = linear(rng)
     x = rng.standard_normal((1, *shape))
     if not signed:
         x = np.maximum(x, 0)
-    y = layer.forward(x)
+    y = layer.apply(x)
     r = rng.standard_normal((2, *y.shape[1:]))
     r[:, 1] = 0  # a channel without relevance
     box = (np.full_like(x, -4.0), np.full_like(x, 5.0)) if isinstance(rule, Box) else None
-    got, losses = through(layer, x, r, Choice(rule, bias, box=box))
+    got, entries = through(layer, x, r, Choice(rule, bias, box=box))
     want = [twin(layer, x, one, rule, bias, box) for one in r]
     np.testing.assert_allclose(got.reshape(2, -1), want, rtol=1e-10, atol=1e-10 * np.abs(want).max())
     np.testing.assert_allclose(
-        r.reshape(2, -1).sum(axis=1) - sum(losses.kinds.values()),
+        r.reshape(2, -1).sum(axis=1) - sum(entries.values()),
         got.reshape(2, -1).sum(axis=1),
         rtol=1e-9,
         atol=1e-9 * np.abs(want).sum(),
@@ -152,23 +158,23 @@ def test_flat_and_w_square_conserve_through_padding(linear, rule):
     rng = np.random.default_rng(5)
     layer, shape = linear(rng)
     x = rng.standard_normal((1, *shape))
-    r = rng.standard_normal(layer.forward(x).shape)
-    sees = replace(layer, weight=np.ones_like(layer.weight), bias=np.zeros_like(layer.bias)).forward(np.ones_like(x))
+    r = rng.standard_normal(layer.apply(x).shape)
+    sees = replace(layer, weight=np.ones_like(layer.weight), bias=np.zeros_like(layer.bias)).apply(np.ones_like(x))
     r *= sees > 0  # nothing where a window covers padding alone
-    got, losses = through(layer, x, r, Choice(rule))
+    got, entries = through(layer, x, r, Choice(rule))
     np.testing.assert_allclose(got.sum(), r.sum(), rtol=1e-12)
-    assert not any(np.any(amount) for amount in losses.kinds.values())
+    assert not any(np.any(amount) for amount in entries.values())
 
 
 def test_windows_that_see_padding_alone_keep_their_relevance_in_the_ledger():
     layer = conv(np.random.default_rng(1), (2, 2, 2, 2), pads=(3, 2, 3, 2), bias=False)
     x = np.ones((1, 2, 3, 3))
-    r = np.ones(layer.forward(x).shape)
+    r = np.ones(layer.apply(x).shape)
     for rule in (Flat(), WSquare(), AlphaBeta(), Epsilon(0)):
-        got, losses = through(layer, x, r, Choice(rule))
+        got, entries = through(layer, x, r, Choice(rule))
         assert np.isfinite(got).all()
-        np.testing.assert_allclose(got.sum() + sum(losses.kinds.values()), r.sum())
-        assert losses.kinds["zero"] != 0
+        np.testing.assert_allclose(got.sum() + sum(entries.values()), r.sum())
+        assert entries["zero_sum"] != 0
 
 
 def test_two_inputs_of_opposite_weight_by_hand():
@@ -183,19 +189,19 @@ def test_two_inputs_of_opposite_weight_by_hand():
 
 def test_a_bias_absorbs_its_share_and_the_ledger_names_it():
     layer, x, r = Dense(np.array([[1.0, -1.0]]), np.array([1.0])), np.ones((1, 2)), np.array([[8.0]])
-    got, losses = through(layer, x, r, Choice(AlphaBeta(2, 1)))
+    got, entries = through(layer, x, r, Choice(AlphaBeta(2, 1)))
     np.testing.assert_allclose(got, [[8, -8]])
-    np.testing.assert_allclose(losses.kinds["bias"], 8)
-    got, losses = through(layer, x, r, Choice(AlphaBeta(2, 1), "distribute"))
+    np.testing.assert_allclose(entries["bias"], 8)
+    got, entries = through(layer, x, r, Choice(AlphaBeta(2, 1), "distribute"))
     np.testing.assert_allclose(got, [[12, -4]])
-    assert "bias" not in losses.kinds
+    assert "bias" not in entries
 
 
 def test_a_sign_that_is_missing_is_in_the_ledger():
     layer, x, r = Dense(np.array([[1.0, 2.0]]), np.zeros(1)), np.ones((1, 2)), np.array([[3.0]])
-    got, losses = through(layer, x, r, Choice(AlphaBeta(2, 1)))
+    got, entries = through(layer, x, r, Choice(AlphaBeta(2, 1)))
     np.testing.assert_allclose(got, [[2, 4]])
-    np.testing.assert_allclose(losses.kinds["zero"], -3)
+    np.testing.assert_allclose(entries["zero_sum"], -3)
 
 
 @pytest.mark.parametrize("sign", (1, -1))
@@ -219,9 +225,9 @@ def test_float32_resolves_a_sign_that_is_almost_missing(sign, few):
 def test_caffe_flat_multiplies_by_the_channels():
     layer = conv(np.random.default_rng(0), (4, 3, 3, 3))
     x, r = np.ones((1, 3, 8, 8)), np.ones((1, 4, 6, 6))
-    got, losses = through(layer, x, r, Choice(Flat(), flat="caffe"))
+    got, entries = through(layer, x, r, Choice(Flat(), flat="caffe"))
     np.testing.assert_allclose(got.sum(), 3 * r.sum())
-    np.testing.assert_allclose(losses.kinds["flat"], -2 * r.sum())
+    np.testing.assert_allclose(entries["flat"], -2 * r.sum())
 
 
 def test_flat_at_conv1_is_alpha_beta_averaged_over_the_window():
@@ -240,17 +246,13 @@ def test_flat_at_conv1_is_alpha_beta_averaged_over_the_window():
     np.testing.assert_allclose(got, want, atol=1e-12)
 
 
-def test_every_kind_of_layer_says_what_becomes_of_relevance():
-    assert relevance.RELEVANCE.keys() == set(KINDS.values())
-
-
 # ---- layers without weights ------------------------------------------------------------------------------------------
 
 
 def windows_of(layer, x):
     """(output position, input positions inside the image) of a pool."""
     height, width = x.shape[2:]
-    y = layer.forward(x)
+    y = layer.apply(x)
     dilation = getattr(layer, "dilation", (1, 1))
     for oy, ox in product(*map(range, y.shape[2:])):
         at = [
@@ -278,7 +280,7 @@ def test_max_pool_gives_all_to_the_first_winner_or_evenly(kind, pool):
     options = POOLS.get(kind) or {"kernel": (2, 2), "stride": (2, 1), "dilation": (2, 2)}
     layer = MaxPool(**options)
     x = rng.integers(0, 3, (1, 2, 8, 8)).astype(float)  # many ties
-    r = rng.standard_normal((2, *layer.forward(x).shape[1:]))
+    r = rng.standard_normal((2, *layer.apply(x).shape[1:]))
     want = np.zeros((2, *x.shape[1:]))
     for (oy, ox), inputs in windows_of(layer, x):
         for c in range(2):
@@ -289,10 +291,10 @@ def test_max_pool_gives_all_to_the_first_winner_or_evenly(kind, pool):
                 inputs_c, share = inputs, r[:, c, oy, ox] / len(inputs)
             for py, px in inputs_c:
                 want[:, c, py, px] += share
-    got, losses = through(layer, x, r, Choice(AlphaBeta(), pool=pool))
+    got, entries = through(layer, x, r, Choice(AlphaBeta(), pool=pool))
     np.testing.assert_allclose(got, want, atol=1e-12)
     np.testing.assert_allclose(got.sum(), r.sum())
-    assert not losses.kinds
+    assert not entries
 
 
 @pytest.mark.parametrize("kind", POOLS)
@@ -302,7 +304,7 @@ def test_average_pool_shares_by_value_and_conserves(kind, count_include_pad):
     layer = AveragePool(**POOLS[kind], count_include_pad=count_include_pad)
     x = rng.uniform(-0.2, 1, (1, 2, 8, 8))
     x[0, 0] = 0  # a channel with nothing to share by
-    r = rng.standard_normal(layer.forward(x).shape)
+    r = rng.standard_normal(layer.apply(x).shape)
     want = np.zeros_like(x)
     for (oy, ox), inputs in windows_of(layer, x):
         for c in range(2):
@@ -326,24 +328,24 @@ def test_global_average_pool_shares_by_value():
 )
 def test_elementwise_layers_and_shapes_pass_relevance_on(layer):
     x = np.random.default_rng(0).standard_normal((1, 2, 3, 4))
-    r = np.random.default_rng(1).standard_normal((3, *layer.forward(x).shape[1:]))
-    got, losses = through(layer, x, r, Choice(AlphaBeta()))
+    r = np.random.default_rng(1).standard_normal((3, *layer.apply(x).shape[1:]))
+    got, entries = through(layer, x, r, Choice(AlphaBeta()))
     np.testing.assert_array_equal(got, r.reshape(3, 2, 3, 4))
-    assert not losses.kinds
+    assert not entries
 
 
 def test_a_border_keeps_what_falls_on_it_and_the_ledger_names_it():
     layer, x = Pad((1, 0, 0, 2), 3.0), np.ones((1, 1, 2, 2))
     r = np.arange(12.0).reshape(1, 1, 3, 4)
-    got, losses = through(layer, x, r, Choice(AlphaBeta()))
+    got, entries = through(layer, x, r, Choice(AlphaBeta()))
     np.testing.assert_array_equal(got, [[[[4, 5], [8, 9]]]])
-    assert losses.kinds["padding"] == r.sum() - 26
+    assert entries["padding"] == r.sum() - 26
 
 
 def test_concat_hands_each_input_its_part():
     parts = [np.ones((1, c, 2, 2)) for c in (1, 3, 2)]
     r = np.random.default_rng(0).standard_normal((2, 6, 2, 2))
-    got, _ = relevance.RELEVANCE[Concat](Concat(1), parts, np.concatenate(parts, 1), r, Choice(AlphaBeta()))
+    got, _ = joined(Concat(1), parts, r, Choice(AlphaBeta()))
     np.testing.assert_array_equal(np.concatenate(got, 1), r)
     assert [part.shape[1] for part in got] == [1, 3, 2]
 
@@ -354,11 +356,10 @@ def test_a_sum_conserves_whatever_the_signs_of_its_terms(rule):
     terms = [rng.standard_normal((1, 3, 4, 5)) for _ in range(3)]
     terms[0][:, 0], terms[1][:, 0], terms[2][:, 0] = 1, 2, 3
     terms[0][:, 1] = terms[1][:, 1] = terms[2][:, 1] = -1
-    y = Add().forward(*terms)
     r = rng.standard_normal((2, 3, 4, 5))
-    got, losses = relevance.RELEVANCE[Add](Add(), terms, y, r, Choice(rule))
+    got, entries = joined(Add(), terms, r, Choice(rule))
     np.testing.assert_allclose(sum(got), r, atol=1e-9)
-    assert not any(np.any(amount) for amount in losses.kinds.values())
+    assert not any(np.any(amount) for amount in entries.values())
     if not isinstance(rule, Flat | WSquare):
         np.testing.assert_allclose(got[1][:, 0], r[:, 0] / 3)
 
@@ -366,13 +367,13 @@ def test_a_sum_conserves_whatever_the_signs_of_its_terms(rule):
 def test_a_sum_of_both_signs_follows_alpha_beta():
     terms = [np.full((1, 1, 1, 1), v) for v in (3.0, 1.0, -2.0)]
     r = np.full((1, 1, 1, 1), 4.0)
-    got, _ = relevance.RELEVANCE[Add](Add(), terms, sum(terms), r, Choice(AlphaBeta(2, 1)))
+    got, _ = joined(Add(), terms, r, Choice(AlphaBeta(2, 1)))
     np.testing.assert_allclose([part.item() for part in got], [6, 2, -4])
 
 
 def test_zeros_that_are_summed_share_evenly():
     terms, r = [np.zeros((1, 1, 1, 1))] * 2, np.ones((1, 1, 1, 1))
-    got, _ = relevance.RELEVANCE[Add](Add(), terms, terms[0], r, Choice(AlphaBeta()))
+    got, _ = joined(Add(), terms, r, Choice(AlphaBeta()))
     assert [part.item() for part in got] == [0.5, 0.5]
 
 
@@ -382,11 +383,11 @@ def test_an_affine_layer_is_a_pointwise_depthwise_one(rule, bias):
     rng = np.random.default_rng(8)
     layer = Affine(rng.standard_normal(3), rng.standard_normal(3))
     x, r = rng.standard_normal((1, 3, 4, 4)), rng.standard_normal((2, 3, 4, 4))
-    got, losses = through(layer, x, r, Choice(rule, bias))
-    lost = sum((np.broadcast_to(v, 2) for v in losses.kinds.values()), np.zeros(2))
+    got, entries = through(layer, x, r, Choice(rule, bias))
+    lost = sum((np.broadcast_to(v, 2) for v in entries.values()), np.zeros(2))
     np.testing.assert_allclose(got.sum(axis=(1, 2, 3)) + lost, r.sum(axis=(1, 2, 3)), rtol=1e-9, atol=1e-9)
     if isinstance(rule, Epsilon) and bias == "absorb":
-        part, total = x * layer.scale[:, None, None], layer.forward(x)
+        part, total = x * layer.scale[:, None, None], layer.apply(x)
         np.testing.assert_allclose(got, r * part / (total + np.where(total >= 0, 0.1, -0.1)))
 
 
@@ -404,19 +405,20 @@ def test_dark_pixels_beside_bright_ones_keep_their_shares_in_single_precision(ru
     x[:, :, :10] *= 1e7
     layer = conv(rng, (16, 16, 3, 3), pads=(1, 1, 1, 1))
     assert layer.quick(24 * 24, np.dtype(np.float32)) and not layer.quick(24 * 24, np.dtype(np.float64))
-    y = layer.forward(x)
+    y = layer.apply(x)
     r = np.maximum(y, 0)
-    (want,), _ = relevance.conv(layer, [x], y, r, Choice(rule))
+    want, _ = through(layer, x, r, Choice(rule))
 
     def error() -> float:
-        got, losses = relevance.conv(layer, [x.astype(np.float32)], y.astype(np.float32), r.astype(np.float32), choice)
-        assert all(np.isfinite(amount).all() for amount in losses.kinds.values())
+        saved = Saved((x.astype(np.float32),), y.astype(np.float32))
+        got, entries = layer.relevance(r.astype(np.float32), saved, choice)
+        assert all(np.isfinite(amount).all() for amount in entries.values())
         return np.abs(got[0] - want)[:, :, 12:].max() / np.abs(want[:, :, 12:]).max()
 
     choice = Choice(rule)
     assert error() < 1e-3
-    monkeypatch.setattr("fvlrp.network.linear.DOUBT", 1e-30)
-    monkeypatch.setattr("fvlrp.network.linear.WEAK", 0.0)
+    monkeypatch.setattr("fvlrp.network.layers.contributions.DOUBT", 1e-30)
+    monkeypatch.setattr("fvlrp.network.layers.contributions.WEAK", 0.0)
     assert error() > 2e-3
 
 
@@ -430,12 +432,11 @@ def test_pixels_of_both_signs_lose_nothing_to_rounding(beta, stride):
     weight = -signs * rng.uniform(0.5, 1, (8, 3, 3, 3))
     weight[:, 1, 1, 1] *= -0.02
     layer = Conv(weight.astype(np.float32), np.zeros(8, np.float32), (stride, stride), (1, 1, 1, 1))
-    y = layer.forward(x)
+    y = layer.apply(x)
     r = rng.uniform(0, 1, y.shape).astype(np.float32)
     choice = Choice(AlphaBeta(1 + beta, beta))
-    (fast,), losses = relevance.RELEVANCE[Conv](layer, [x], y, r, choice)
-    exact = layer.forward(x.astype(np.float64))
-    (slow,), _ = relevance.RELEVANCE[Conv](layer, [x.astype(np.float64)], exact, r.astype(np.float64), choice)
+    fast, entries = through(layer, x, r, choice)
+    slow, _ = through(layer, x.astype(np.float64), r.astype(np.float64), choice)
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-6 * np.abs(slow).max())
-    arrived = fast.sum(dtype=np.float64) + sum(np.sum(amount) for amount in losses.kinds.values())
+    arrived = fast.sum(dtype=np.float64) + sum(np.sum(amount) for amount in entries.values())
     assert abs(arrived - r.sum(dtype=np.float64)) <= 1e-7 * np.abs(fast).sum(dtype=np.float64)

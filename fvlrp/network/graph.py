@@ -5,32 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import layers
-from .layers import Layer
+from .layers import LAYERS, NetworkLayer
 
 INPUT = -1  # what nodes call the network's input
 
-# What a node's `kind` calls each layer; files spell it this way, too.
-KINDS = {
-    cls.__name__.lower(): cls
-    for cls in (
-        layers.Conv,
-        layers.Dense,
-        layers.ReLU,
-        layers.LeakyReLU,
-        layers.Clip,
-        layers.MaxPool,
-        layers.AveragePool,
-        layers.GlobalAveragePool,
-        layers.LRN,
-        layers.Affine,
-        layers.Concat,
-        layers.Add,
-        layers.Flatten,
-        layers.Reshape,
-        layers.Pad,
-    )
-}
+# What a node's `kind` calls each layer; rules and files spell it this way, too.
+KINDS: dict[str, type[NetworkLayer]] = {cls.__name__.lower(): cls for cls in LAYERS}
 
 
 @dataclass(frozen=True)
@@ -39,11 +19,11 @@ class Node:
 
     name: str
     kind: str
-    layer: Layer
+    layer: NetworkLayer
     inputs: tuple[int, ...]
 
     @classmethod
-    def of(cls, name: str, layer: Layer, inputs: tuple[int, ...]) -> Node:
+    def of(cls, name: str, layer: NetworkLayer, inputs: tuple[int, ...]) -> Node:
         """A node of the layer's own kind."""
         return cls(name, type(layer).__name__.lower(), layer, inputs)
 

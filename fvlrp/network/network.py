@@ -22,7 +22,7 @@ from ..runtime.progress import Progress
 from ..runtime.threads import blas_threads
 from . import onnx as importers
 from .graph import INPUT, KINDS, Node, ancestors
-from .layers import Conv, Dense, Flatten, GlobalAveragePool, Layer
+from .layers import Conv, Dense, Flatten, GlobalAveragePool, NetworkLayer, Saved
 from .preprocess import USUAL_SIZE, Preprocess, read_description
 from .walk import ConvMenu, ConvTrace
 
@@ -170,10 +170,15 @@ class ConvNet(Classifier):
 
     def activations(self, x: np.ndarray) -> list[np.ndarray]:
         """Output of every node, in their order, for a prepared batch."""
+        return [saved.y for saved in self.passed(x)]
+
+    def passed(self, x: np.ndarray) -> list[Saved]:
+        """A forward pass of a prepared batch: what it leaves of every node, in their order."""
         x, out = self._checked(x), []
         with blas_threads(self.n_jobs):
             for node in self.nodes:
-                out.append(node.layer.forward(*(x if k == INPUT else out[k] for k in node.inputs)))
+                _, saved = node.layer.forward(*(x if k == INPUT else out[k].y for k in node.inputs))
+                out.append(saved)
         return out
 
     def _checked(self, x) -> np.ndarray:
@@ -197,9 +202,9 @@ class ConvNet(Classifier):
                 inputs = [out[k] for k in node.inputs]
                 then = self._fused(i, uses) if i < last else None
                 if then is None:
-                    out[i] = node.layer.forward(*inputs)
+                    out[i] = node.layer.apply(*inputs)
                 else:
-                    out[then] = node.layer.forward(*inputs, then=self.nodes[then].layer)
+                    out[then] = node.layer.apply(*inputs, then=self.nodes[then].layer)
                 for k in node.inputs:
                     uses[k] -= 1
                     if not uses[k]:
@@ -399,7 +404,7 @@ class ConvNet(Classifier):
         return cls(nodes, header["input_shape"], arrays["classes"], preprocess, multilabel=header["multilabel"])
 
 
-def _parameters(layer: Layer) -> dict[str, np.ndarray]:
+def _parameters(layer: NetworkLayer) -> dict[str, np.ndarray]:
     values = {field.name: getattr(layer, field.name) for field in fields(layer)}
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 

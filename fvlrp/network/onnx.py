@@ -17,7 +17,7 @@ import numpy as np
 
 from . import layers
 from .graph import INPUT, Node
-from .layers import Affine, Conv, Dense, Layer
+from .layers import Affine, Conv, Dense, NetworkLayer
 
 OLDEST_OPSET = 7
 UNKNOWN = -(1 << 40)  # a length that depends on the photograph; stays below -1 in all arithmetic that exporters do
@@ -28,7 +28,7 @@ class _Step:
     """A layer while the network is being put together; `inputs` are steps, None is the network's input."""
 
     name: str
-    layer: Layer
+    layer: NetworkLayer
     inputs: list[_Step | None]
     shape: tuple[int, ...]  # of its output, without the batch axis
 
@@ -155,7 +155,7 @@ class _Reader:
         else:
             raise ValueError(f"this operator is not supported; supported are {', '.join(sorted(_READERS))}")
 
-    def _append(self, name: str, layer: Layer, inputs: list) -> _Step:
+    def _append(self, name: str, layer: NetworkLayer, inputs: list) -> _Step:
         shape = layer.out_shape(*(self.first_shape if step is None else step.shape for step in inputs))
         unique, copies = name, 1
         while unique in self.names:
@@ -166,7 +166,7 @@ class _Reader:
         self.order.append(step)
         return step
 
-    def _emit(self, node, layer: Layer, inputs: list | None = None) -> None:
+    def _emit(self, node, layer: NetworkLayer, inputs: list | None = None) -> None:
         """The node's output is `layer` applied to the steps it reads (its first input, unless given)."""
         inputs = [self._step(node, 0)] if inputs is None else inputs
         self.steps[node.output[0]] = self._append(_label(node), layer, inputs)
@@ -559,7 +559,7 @@ def _needed(order: list[_Step], last: _Step) -> list[_Step]:
     return [step for step in order if id(step) in needed]
 
 
-def _merged(first: Layer, second: Layer) -> Layer | None:
+def _merged(first: NetworkLayer, second: NetworkLayer) -> NetworkLayer | None:
     """One layer that does what `first` and then `second` do, or None."""
     if isinstance(second, Affine):
         if isinstance(first, Affine):
@@ -573,7 +573,7 @@ def _merged(first: Layer, second: Layer) -> Layer | None:
     return None
 
 
-def _scaled(layer: Conv | Dense, affine: Affine) -> Layer:
+def _scaled(layer: Conv | Dense, affine: Affine) -> NetworkLayer:
     """Convolution or dense layer, then a scale and a shift per output."""
     scale = affine.scale.astype(np.float64)
     weight = layer.weight * scale.reshape(-1, *(1,) * (layer.weight.ndim - 1))
@@ -581,7 +581,7 @@ def _scaled(layer: Conv | Dense, affine: Affine) -> Layer:
     return replace(layer, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
 
 
-def _fed(affine: Affine, layer: Conv | Dense) -> Layer | None:
+def _fed(affine: Affine, layer: Conv | Dense) -> NetworkLayer | None:
     """A scale and a shift per input channel, then a convolution or dense layer; the border must stay zero."""
     if isinstance(layer, Conv) and any(layer.pads) and affine.shift.any():
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -41,20 +41,6 @@ class Shares:
     negative: np.ndarray | None
     absorbed: np.ndarray | float = 0.0
     zero: np.ndarray | float = 0.0
-
-
-@dataclass
-class Losses:
-    """What is kept from the inputs, by kind: float64 (targets,) each, straight from its formula."""
-
-    kinds: dict[str, np.ndarray | float] = field(default_factory=dict)
-
-    def add(self, kind: str, amount: np.ndarray | float) -> None:
-        self.kinds[kind] = self.kinds.get(kind, 0.0) + amount
-
-    def include(self, losses: Losses) -> None:
-        for kind, amount in losses.kinds.items():
-            self.add(kind, amount)
 
 
 @dataclass(frozen=True)

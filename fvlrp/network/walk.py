@@ -10,19 +10,19 @@ Shapes: activations are (1, C, H, W) or (1, n), relevance has the targets on the
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..core.ledger import Entries
 from ..core.menu import Menu
 from ..core.target import Target
 from ..core.trace import Descent, Trace
 from .graph import INPUT, KINDS, ancestors
-from .layers import Conv, Dense
-from .linear import BATCH
-from .relevance import JOINS, LINEAR, POOLS, RELEVANCE
-from .rules import Box, Choice, ConvRules, Flat, Losses
+from .layers import Conv, Dense, Saved
+from .layers.layer import BATCH
+from .rules import Box, Choice, ConvRules, Flat
 
 
 @dataclass
@@ -33,20 +33,21 @@ class Walk:
     ----------
     pixels : real (T, C, H, W)
         Relevance of the network's input.
-    losses : Losses
+    entries : Entries
+        What was kept back on the way.
     kept : dict of int to real (T, ...)
         Relevance of nodes' outputs, where it was asked for.
     """
 
     pixels: np.ndarray
-    losses: Losses = field(default_factory=Losses)
+    entries: Entries = field(default_factory=Entries)
     kept: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 def walk(
     nodes: Sequence,
     x: np.ndarray,
-    saved: Sequence[np.ndarray],
+    saved: Sequence[Saved],
     start: np.ndarray,
     depths: Sequence[int],
     exact: Sequence[Choice],
@@ -61,7 +62,8 @@ def walk(
     Parameters
     ----------
     nodes : the network's, in topological order
-    x, saved : the input, and every node's output
+    x : the input
+    saved : what the forward pass left of every node
     start : real (T, ...)
         Relevance of the last node's output.
     depths : sequence of int
@@ -79,12 +81,6 @@ def walk(
     def give(store: dict[int, np.ndarray], node: int, r: np.ndarray) -> None:
         store[node] = store[node] + r if node in store else r
 
-    def through(i: int, r: np.ndarray, choice: Choice) -> tuple[Iterable, Losses]:
-        node = nodes[i]
-        inputs = [x if source == INPUT else saved[source] for source in node.inputs]
-        parts, losses = RELEVANCE[type(node.layer)](node.layer, inputs, saved[i], r, choice)
-        return zip(node.inputs, parts, strict=True), losses
-
     for d, flats in enumerate(below):
         if len(nodes) - 1 in flats:
             waiting[d][len(nodes) - 1] = start
@@ -93,12 +89,12 @@ def walk(
         r = arrived.pop(i, None)
         if r is None or not users:
             continue
-        parts, losses = through(i, r, exact[i])
+        passed = nodes[i].layer.relevance(r, saved[i], exact[i])
         for d in users:
-            walks[d].losses.include(losses)
+            walks[d].entries.include(passed.entries)
             if keep:
                 walks[d].kept[i] = r
-        for source, part in parts:
+        for source, part in zip(nodes[i].inputs, passed.inputs, strict=True):
             for d in users:
                 if source == INPUT or source in below[d]:
                     give(waiting[d], source, part)
@@ -109,11 +105,11 @@ def walk(
             r = waiting[d].pop(i, None)
             if r is None:
                 continue
-            parts, losses = through(i, r, flat[i])
-            walks[d].losses.include(losses)
+            passed = nodes[i].layer.flat(r, saved[i], flat[i])
+            walks[d].entries.include(passed.entries)
             if keep:
                 walks[d].kept[i] = r
-            for source, part in parts:
+            for source, part in zip(nodes[i].inputs, passed.inputs, strict=True):
                 give(waiting[d], source, part)
         walks[d].pixels = waiting[d].get(INPUT, walks[d].pixels)
     return walks
@@ -125,7 +121,7 @@ def walk(
 def choices(nodes, rules: ConvRules, box: Callable) -> tuple[list[Choice], list[Choice]]:
     """How each node shares relevance above and below the depth; `box(node, rule)` is the range of a first layer's."""
     # A kind may be one that this network has none of, so that one set of rules serves many networks.
-    kinds = sorted(kind for kind, layer in KINDS.items() if layer in LINEAR + JOINS + POOLS)
+    kinds = sorted(kind for kind, layer in KINDS.items() if layer.role != "none")
     names = [node.name for node in nodes]
     for key, _ in rules.layers:
         if key not in ("first", *kinds, *names):
@@ -139,19 +135,19 @@ def choices(nodes, rules: ConvRules, box: Callable) -> tuple[list[Choice], list[
 
 def _choice(nodes, i: int, rules: ConvRules, box: Callable) -> Choice:
     node = nodes[i]
-    linear = isinstance(node.layer, LINEAR)
-    first = linear and not any(isinstance(nodes[j].layer, LINEAR) for j in ancestors(nodes, i) - {i})
+    role = node.layer.role
+    first = role == "linear" and not any(nodes[j].layer.role == "linear" for j in ancestors(nodes, i) - {i})
     named = rules.named(node.name, node.kind, first)
-    if isinstance(node.layer, POOLS):
+    if role == "pool":
         if named is not None and not isinstance(named, Flat):
             raise ValueError(f"a pool takes the rule Flat() or none, got {named!r} for {node.name!r}")
         return Choice(rules.default, pool="winner" if named is None else "flat")
-    if named is not None and not isinstance(node.layer, LINEAR + JOINS):
+    if named is not None and role == "none":
         raise ValueError(f"{node.name!r} ({node.kind}) passes relevance on unchanged and takes no rule")
     rule = rules.default if named is None else named
     if not isinstance(rule, Box):
         return Choice(rule, rules.bias, rules.flat)
-    if not first and isinstance(node.layer, LINEAR + JOINS):
+    if not first and role != "none":
         raise ValueError(f"Box is a rule of the layer that sees the pixels, got it for {node.name!r}")
     return Choice(rule, rules.bias, rules.flat, box=box(node, rule) if first else None)
 
@@ -231,8 +227,8 @@ class ConvTrace(Trace):
         super().__init__(net, image, dtype, ConvMenu(net))
         self.net = net
         self.x = np.asarray(net.prepare(self.source), self.dtype)
-        self._saved = net.activations(self.x)
-        self.scores = self._saved[-1].reshape(-1).astype(np.float64)
+        self._saved = net.passed(self.x)
+        self.scores = self._saved[-1].y.reshape(-1).astype(np.float64)
         if len(self.scores) != len(self.classes):
             raise ValueError(f"the network has {len(self.scores)} outputs and {len(self.classes)} classes")
 
@@ -240,7 +236,7 @@ class ConvTrace(Trace):
         exact, flat = self._choices(rules)
         at = [self._node(depth) for depth in depths]
         self._warn(at, rules)
-        batch = max(1, BATCH // max(a.size for a in (self.x, *self._saved)))
+        batch = max(1, BATCH // max(a.size for a in (self.x, *(saved.y for saved in self._saved))))
         descents = []
         for first in range(0, len(targets), batch):
             some = targets[first : first + batch]
@@ -253,16 +249,14 @@ class ConvTrace(Trace):
 
     def _start(self, targets: Sequence[Target]) -> np.ndarray:
         """The targets' logits times their coefficients, one target a row; all others 0."""
-        logits = self._saved[-1]
+        logits = self._saved[-1].y
         terms = np.stack([target.coefficients(logits.size) for target in targets])
         return (terms * logits.reshape(-1)).astype(self.dtype).reshape(len(terms), *logits.shape[1:])
 
     def _descent(self, t: int, target: Target, done: Walk) -> Descent:
         seen = done.pixels[t].sum(axis=0, dtype=np.float64)
         heatmap = self.net.preprocess.undo(seen, self.image.shape[:2])
-        kinds = done.losses.kinds.items()
-        entries = {kind: float(np.broadcast_to(amount, len(done.pixels))[t]) for kind, amount in kinds}
-        return Descent(heatmap, target.score(self.scores), entries)
+        return Descent(heatmap, target.score(self.scores), done.entries.of(t))
 
     def relevance(self, target: Target, depth: str, rules, name: str) -> np.ndarray:
         args = self.net.nodes, self.x, self._saved, self._start([target]), [self._node(depth)], *self._choices(rules)
@@ -270,7 +264,7 @@ class ConvTrace(Trace):
         if name == "input":
             return done.pixels[0]
         i = self.net.layers.index(name)
-        return done.kept[i][0] if i in done.kept else np.zeros(self._saved[i].shape[1:])
+        return done.kept[i][0] if i in done.kept else np.zeros(self._saved[i].y.shape[1:])
 
     def _warn(self, depths: list[int], rules: ConvRules) -> None:
         """Flat weights below a dense layer know nothing of where its relevance came from."""
@@ -301,5 +295,5 @@ class ConvTrace(Trace):
                     raise ValueError(f"Box holds {np.size(value)} values, the input has {self.x.shape[1]} channels")
                 ends.append(np.broadcast_to(np.reshape(value, (1, -1, 1, 1)), self.x.shape).astype(self.dtype))
         for layer in above_pixels(self.net.nodes, node):
-            ends = [layer.forward(end) for end in ends]
+            ends = [layer.apply(end) for end in ends]
         return np.minimum(*ends), np.maximum(*ends)

@@ -8,12 +8,22 @@ pixels. All work on bands of output rows, so that the copy of a large layer neve
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import _kernels
 
 QUICK_CHANNELS, QUICK_PIXELS = 8, 64  # the fewest channels, in and out, and pixels for which transforms pay
+
+
+class Window(NamedTuple):
+    """How a window slides: (y, x) of its size, its step and the distance of its taps; padding on the four sides."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilation: tuple[int, int]
 
 
 def window_count(length: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1, ceil_mode=False):

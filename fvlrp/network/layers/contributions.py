@@ -1,28 +1,25 @@
-"""Relevance of convolutions and dense layers: shares over z+ and z- of every output, and their way back to the inputs.
+"""What the inputs of convolutions and dense layers contribute to their outputs: z+ and z-, shares, and the way back.
 
 z+ and z- are the sums of an output's terms w x of either sign; a rule divides by them, or by their sum z, which the
-forward pass has left. z- is z - z+, which saves a product; where that would be rounding, both are summed anew.
-
-Shapes: activations are (1, C, H, W) or (1, n), relevance has the targets (T) on the first axis instead.
+forward pass has left. z- is z - z+, which saves a product; where that would be rounding, both are summed anew. For
+`conv` and `dense` of this package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from .. import _kernels
-from ..runtime.memory import Memory, empty, zeros
-from .layers import Conv, Dense
-from .rules import AlphaBeta, Box, Choice, Flat, Losses, Shares, WSquare, ZPlus, ratio, total
-from .windows import Windows, bands, convolve, reach, scatter
+from ... import _kernels
+from ...core.ledger import Entries
+from ...runtime.memory import Memory, empty
+from ..rules import AlphaBeta, Box, Choice, Shares, WSquare, ZPlus, ratio
+from ..windows import Window, convolve, scatter
 
 BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
-ROWS = 1 << 22  # bytes of a dense layer's weights in one block
-BATCH = 1 << 26  # values of one activation for all targets of a pass; more targets take several passes
 WEAK = 1e-2  # z- = z - z+ is trusted down to this part of z+; below, it is summed from its own terms
 FEW = 4  # channels of a convolution up to which inputs of both signs go apart
 DOUBT = 1e-3  # a sum below this part of what a quick product's transforms may have cancelled is summed from its terms
@@ -67,7 +64,7 @@ class ConvPiece:
         |x|; None where no input is negative. Under Box, x and size are sum and difference of x - low and x - high.
     """
 
-    layer: Conv
+    window: Window
     weight: np.ndarray
     x: np.ndarray
     size: np.ndarray | None
@@ -134,22 +131,21 @@ class ConvPiece:
                 self._scatter(2, half - rest, None, down[t])
 
     def _product(self, multiply: Callable, x: np.ndarray, sign: int, other, *doubt) -> np.ndarray:
-        window = self.layer.kernel, self.layer.stride, self.layer.pads, self.layer.dilation
         out = empty((len(self.weight), (self.rows[1] - self.rows[0]) * self.width), self.weight.dtype)
-        return multiply(self.weight, x, window, self.rows, self.width, out, None, False, sign, other, *doubt)
+        return multiply(self.weight, x, self.window, self.rows, self.width, out, None, False, sign, other, *doubt)
 
     def _scatter(self, sign: int, share: np.ndarray, other: np.ndarray | None, out: np.ndarray) -> None:
         shape = len(self.weight), self.rows[1] - self.rows[0], self.width
         share, other = (None if s is None else np.ascontiguousarray(s).reshape(shape) for s in (share, other))
-        _scatter(self.layer, self.weight, sign, share, other, out, self.rows, self.memory)
+        adjoint(self.window, self.weight, sign, share, other, out, self.rows, self.memory)
 
     def _windows(self, pixels: np.ndarray) -> np.ndarray:
         """The inputs of single pixels of the band: (C * taps, pixels)."""
         at = pixels // self.width + self.rows[0], pixels % self.width
         where, inside = [], []
         for a in (0, 1):
-            taps = np.arange(self.layer.kernel[a])[:, None] * self.layer.dilation[a] - self.layer.pads[a]
-            where.append(at[a] * self.layer.stride[a] + taps)
+            taps = np.arange(self.window.kernel[a])[:, None] * self.window.dilation[a] - self.window.pads[a]
+            where.append(at[a] * self.window.stride[a] + taps)
             inside.append((where[a] >= 0) & (where[a] < self.x.shape[1 + a]))
             where[a][~inside[a]] = 0
         taken = self.x[:, where[0][:, None], where[1][None]] * (inside[0][:, None] & inside[1][None])
@@ -251,7 +247,7 @@ def _bias_total(shares: Shares, kept: np.ndarray | None, bias: np.ndarray) -> np
     return amount
 
 
-def _piece(choice: Choice, piece, bias: np.ndarray | None, z, r, losses: Losses, up, down) -> np.ndarray | None:
+def through(choice: Choice, piece, bias: np.ndarray | None, z, r, entries: Entries, up, down) -> np.ndarray | None:
     """One piece of a linear layer, outputs z (m, N) with relevance r (T, m, N): what goes back is added to up, down.
 
     Returns
@@ -262,22 +258,22 @@ def _piece(choice: Choice, piece, bias: np.ndarray | None, z, r, losses: Losses,
     if isinstance(choice.rule, WSquare | Box):  # for WSquare weights and z are squares and their sums
         denominators = z if isinstance(choice.rule, WSquare) else piece.own(1, None)
         share, zero = ratio(r, denominators)
-        losses.add("zero", zero)
+        entries.add("zero_sum", zero)
         piece.give(Shares(share, share if isinstance(choice.rule, WSquare) else None), up, down)
         return None
     shares, kept = _shares(choice, r, z, piece, bias)
-    losses.add("epsilon", shares.absorbed)
-    losses.add("zero", shares.zero)
+    entries.add("absorbed", shares.absorbed)
+    entries.add("zero_sum", shares.zero)
     piece.give(shares, up, down)
     if bias is None or choice.bias == "ignore":
         return None
     if choice.bias == "distribute":
         return _bias_part(shares, bias)
-    losses.add("bias", _bias_total(shares, kept, bias))
+    entries.add("bias", _bias_total(shares, kept, bias))
     return None
 
 
-def _sides(x: np.ndarray, choice: Choice) -> tuple[np.ndarray, np.ndarray | None]:
+def sides_of(x: np.ndarray, choice: Choice) -> tuple[np.ndarray, np.ndarray | None]:
     """The two sides of the inputs (C, ...) that a rule multiplies with W+ and W-; one where it needs but one."""
     if isinstance(choice.rule, Box):
         low, high = (bound.reshape(x.shape).astype(x.dtype, copy=False) for bound in choice.box)
@@ -287,7 +283,7 @@ def _sides(x: np.ndarray, choice: Choice) -> tuple[np.ndarray, np.ndarray | None
     return np.maximum(x, 0), np.minimum(x, 0)
 
 
-def _merge(choice: Choice, above, below, up: np.ndarray, down: np.ndarray | None) -> np.ndarray:
+def merged(choice: Choice, above, below, up: np.ndarray, down: np.ndarray | None) -> np.ndarray:
     """Relevance of the inputs from their sides and what multiplies each, in place of `up`."""
     if isinstance(choice.rule, WSquare):
         return up
@@ -297,83 +293,7 @@ def _merge(choice: Choice, above, below, up: np.ndarray, down: np.ndarray | None
     return up
 
 
-def dense(layer: Dense, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
-    """Relevance of a dense layer's input.
-
-    Rows of W without relevance are never read; the others once for the denominators and once for the way back, since
-    reading them is the cost.
-    """
-    (x,), losses, rule, dtype = inputs, Losses(), choice.rule, r.dtype
-    n, shape = x[0].size, (len(r), *x.shape[1:])
-    if isinstance(rule, Flat):
-        return [np.repeat(r.sum(axis=1, keepdims=True) / dtype.type(n), n, axis=1).reshape(shape)], losses
-    above, below = _sides(x[0].reshape(n), choice)
-    up = np.zeros((len(r), n), dtype)
-    down = None if below is None else np.zeros_like(up)
-    rows, spread = np.flatnonzero(r.any(axis=0)), np.zeros(len(r))
-    ready = layer.weight.dtype == dtype and layer.weight.flags.c_contiguous and not isinstance(rule, WSquare)
-    step = max(1, len(rows) if ready else ROWS // (n * r.itemsize))
-    for at in range(0, len(rows), step):
-        block = rows[at : at + step]
-        weight, own, z = layer.weight, block, y[0, block][:, None]
-        if not ready:
-            weight, own = np.ascontiguousarray(layer.weight[block], dtype), np.arange(len(block))
-        if isinstance(rule, WSquare):
-            np.square(weight, out=weight)
-            z = weight.sum(axis=1)[:, None]
-        bias = layer.bias[block].astype(dtype, copy=False)
-        if isinstance(rule, AlphaBeta | ZPlus) and choice.bias != "distribute":
-            alpha, beta = (1.0, 0.0) if isinstance(rule, ZPlus) else (rule.alpha, rule.beta)
-            share = np.ascontiguousarray(r[:, block])
-            bias = None if choice.bias == "ignore" else bias
-            kept, lost = _kernels.dense_alpha_beta(weight, own, above, below, bias, share, alpha, beta, up, down)
-            losses.add("zero", lost)
-            if bias is not None and bias.any():
-                losses.add("bias", kept)
-            continue
-        piece, share = DensePiece(weight, own, above, below), r[:, block][:, :, None]
-        evenly = _piece(choice, piece, bias if bias.any() else None, z, share, losses, up, down)
-        if evenly is not None:
-            spread += total(evenly)
-    result = _merge(choice, above, below, up, down)
-    result += (spread / n).astype(dtype)[:, None]
-    return [result.reshape(shape)], losses
-
-
-def _evenly(layer: Conv, x: np.ndarray, r: np.ndarray, losses: Losses) -> np.ndarray:
-    """Relevance r (T, Co, oh, ow) spread evenly over each output's inputs inside the image: (T, C, H, W)."""
-    reads, channels = Windows.of(layer, x, r), layer.weight.shape[1]
-    per_group = r.reshape(len(r), layer.groups, -1, *r.shape[2:]).sum(axis=2)
-    share, lost = ratio(per_group, reads.counts * r.dtype.type(channels))
-    losses.add("zero", lost)
-    return np.repeat(reads.spread(share), channels, axis=1)
-
-
-def _flat(layer: Conv, x: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
-    """`Flat` for a convolution: conserving, or as the Caffe toolbox has it."""
-    losses = Losses()
-    if choice.flat == "conserving":
-        return [_evenly(layer, x, r, losses)], losses
-    reads, channels = Windows.of(layer, x, r), layer.weight.shape[1]
-    size = r.dtype.type(layer.kernel[0] * layer.kernel[1])
-    losses.add("flat", total(r * (1 - reads.counts * channels / size)))
-    per_group = r.reshape(len(r), layer.groups, -1, *r.shape[2:]).sum(axis=2)
-    return [np.repeat(reads.spread(per_group / size), channels, axis=1)], losses
-
-
-def _square_sums(layer: Conv, x: np.ndarray, y: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Sum of w^2 over the taps of each window inside the image: (Co, oh, ow)."""
-    within = []
-    for a in (0, 1):
-        covers = np.zeros((y.shape[2 + a], layer.kernel[a]), squares.dtype)
-        for k in range(layer.kernel[a]):
-            offset = k * layer.dilation[a] - layer.pads[a]
-            covers[reach(x.shape[2 + a], 0, len(covers), offset, layer.stride[a])[0], k] = 1
-        within.append(covers)
-    return within[0] @ squares.sum(axis=1) @ within[1].T
-
-
-def _scatter(layer: Conv, weight, sign: int, share, other, out: np.ndarray, rows: tuple[int, int], memory: Memory):
+def adjoint(window: Window, weight, sign: int, share, other, out: np.ndarray, rows: tuple[int, int], memory: Memory):
     """The adjoint of a convolution: add transposed weights times shares to the inputs of a band of output rows.
 
     With stride 1 that is itself a convolution, of the shares with the weights turned by half a turn: no columns exist.
@@ -389,86 +309,20 @@ def _scatter(layer: Conv, weight, sign: int, share, other, out: np.ndarray, rows
         Added to.
     """
     (channels, height, width), (begin, end) = out.shape, rows
-    if layer.stride != (1, 1):
+    if window.stride != (1, 1):
         flat = weight.reshape(len(weight), -1).T
         part = memory.take("columns", len(flat), share[0].size)
         _kernels.product(flat, share.reshape(len(share), -1), part, sign=sign)
         if other is not None:
             _kernels.product(flat, other.reshape(len(share), -1), part, add=True, sign=-sign)
-        scatter(part, out, layer.kernel, layer.stride, layer.pads, layer.dilation, begin, end)
+        scatter(part, out, *window, begin, end)
         return
-    tall, wide = (layer.dilation[a] * (layer.kernel[a] - 1) for a in (0, 1))
-    top, left = layer.pads[:2]
+    tall, wide = (window.dilation[a] * (window.kernel[a] - 1) for a in (0, 1))
+    top, left = window.pads[:2]
     first, last = max(0, begin - top), min(height, end - top + tall)
     if first >= last:
         return
     turned = weight.transpose(1, 0, 2)[:, :, ::-1]
-    window = layer.kernel, (1, 1), (tall - top + begin, wide - left), layer.dilation
+    back = window.kernel, (1, 1), (tall - top + begin, wide - left), window.dilation
     target = out.reshape(channels, -1)[:, first * width : last * width]
-    convolve(turned, share, window, (first, last), width, target, None, True, sign, other)
-
-
-def _bands(layer: Conv, r: np.ndarray) -> list[tuple[int, int]]:
-    """Bands of output rows whose shares, or columns where there are any, stay in the cache.
-
-    The whole image, but for many targets, where `convolve` transforms it: filters are transformed anew for each band.
-    """
-    rows, width = r.shape[2:]
-    if layer.quick(rows * width, r.dtype):
-        step = BATCH * r.itemsize // (4 * r[0, :, 0].nbytes * len(r)) // 4 * 4
-        return bands(rows, 1, max(4, step))
-    n_out = len(layer.weight) // layer.groups
-    per_row = width * r.itemsize * (2 * n_out if layer.stride == (1, 1) else layer.weight[0].size)
-    return bands(rows, per_row, BAND)
-
-
-def conv(layer: Conv, inputs: Sequence, y: np.ndarray, r: np.ndarray, choice: Choice) -> tuple[list, Losses]:
-    """Relevance of a convolution's input, band by band of output rows.
-
-    Forward products are needed for z+ alone; channels without relevance take no part.
-    """
-    (x,), losses, rule, dtype = inputs, Losses(), choice.rule, r.dtype
-    if isinstance(rule, Flat):
-        return _flat(layer, x, r, choice)
-    above, below = _sides(np.ascontiguousarray(x[0]), choice)
-    signed, size = above, None
-    if below is not None:
-        signed, size = above + below, above - below
-    up = zeros((len(r), *x.shape[1:]), dtype)
-    down = None if size is None else zeros(up.shape, dtype)
-    even = np.zeros_like(r) if choice.bias == "distribute" and layer.bias.any() else None
-    weights = layer.cast("weight", dtype)
-    squares = None
-    if isinstance(rule, WSquare):
-        weights = np.square(weights)
-        squares = _square_sums(layer, x, y, weights)
-    width, n_in, n_out = y.shape[3], weights.shape[1], len(weights) // layer.groups
-    weights = weights.reshape(*weights.shape[:2], -1)
-    relevance = np.ascontiguousarray(r).reshape(*r.shape[:2], -1)
-    z = np.ascontiguousarray(y[0] if squares is None else squares).reshape(len(weights), -1)
-    memory, cut = Memory(dtype), _bands(layer, r)
-
-    for g in range(layer.groups):
-        ins, mine = slice(g * n_in, (g + 1) * n_in), slice(g * n_out, (g + 1) * n_out)
-        alive = relevance[:, mine].any(axis=(0, 2))
-        outs = mine if alive.all() else np.flatnonzero(alive) + mine.start
-        if not alive.any():
-            continue
-        weight, bias, own, share = weights[outs], layer.cast("bias", dtype)[outs], z[outs], relevance[:, outs]
-        sides = [None if side is None else side[ins] for side in (signed, size)]
-        inner = up[:, ins], None if down is None else down[:, ins]
-        for begin, end in cut:
-            some = slice(begin * width, end * width)
-            if not share[:, :, some].any():
-                continue
-            piece = ConvPiece(layer, weight, *sides, (begin, end), width, memory)
-            evenly = _piece(
-                choice, piece, bias if bias.any() else None, own[:, some], share[:, :, some], losses, *inner
-            )
-            if evenly is not None:
-                even.reshape(relevance.shape)[:, outs, some] = evenly
-    sides = (above, below) if n_in <= FEW else (signed, size)
-    out = _merge(choice, *sides, up, down)
-    if even is not None:
-        out += _evenly(layer, x, even, losses)
-    return [out], losses
+    convolve(turned, share, back, (first, last), width, target, None, True, sign, other)

@@ -1,0 +1,204 @@
+"""Convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...core.layer import Array, Passed
+from ...core.ledger import Entries
+from ...runtime.memory import Memory, empty, zeros
+from ..rules import Choice, Flat, WSquare, ratio, total
+from ..windows import Window, Windows, bands, convolve, quick, reach, taps, window_count
+from .contributions import BAND, FEW, ConvPiece, merged, sides_of, through
+from .layer import BATCH, NetworkLayer, Saved, Shape
+
+BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(NetworkLayer):
+    """Cross-correlation: weight (Co, Ci / groups, kh, kw), bias (Co,), pads (top, left, bottom, right)."""
+
+    weight: Array
+    bias: Array
+    stride: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    role: ClassVar[str] = "linear"
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2:]
+
+    @property
+    def window(self) -> Window:
+        return Window(self.kernel, self.stride, self.pads, self.dilation)
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups > 1 and self.weight.shape[1] == 1 and len(self.weight) == self.groups
+
+    def quick(self, pixels: int, dtype) -> bool:
+        """Whether `convolve` takes Winograd's product for `pixels` of its output, and is best given all at once."""
+        outputs, channels = len(self.weight) // self.groups, self.weight.shape[1]
+        return quick(self.kernel, self.stride, self.dilation, dtype, channels, outputs, pixels)
+
+    def out_shape(self, shape: Shape) -> Shape:
+        channels, height, width = shape
+        if channels != self.weight.shape[1] * self.groups:
+            raise ValueError(f"a convolution of {self.weight.shape[1] * self.groups} channels was given {channels}")
+        (kh, kw), (sy, sx), (top, left, bottom, right), (dy, dx) = self.kernel, self.stride, self.pads, self.dilation
+        return (
+            len(self.weight),
+            window_count(height, kh, sy, top, bottom, dy),
+            window_count(width, kw, sx, left, right, dx),
+        )
+
+    # ---- forward ----
+
+    def apply(self, x: Array, then=None) -> Array:
+        """The convolution of x; `then`, an elementwise layer, is applied to each part while it is in the cache."""
+        out = empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
+        product = self._depthwise if self.depthwise else self._banded
+        for image, result in zip(np.ascontiguousarray(x), out, strict=True):
+            product(image, result, then)
+        return out
+
+    def _banded(self, x: Array, out: Array, then) -> None:
+        """Bands of output rows, as many as stay in the cache until `then` has seen them."""
+        weight, bias = self.cast("weight", x.dtype).reshape(*self.weight.shape[:2], -1), self.cast("bias", x.dtype)
+        out_width = out.shape[2]
+        for inputs, results, mine in self._grouped(x, out):
+            flat = results.reshape(len(results), -1)
+            budget = flat.nbytes if self.quick(flat.shape[1], x.dtype) else BAND_BYTES
+            for begin, end in bands(out.shape[1], len(flat) * out_width * x.itemsize, budget):
+                part = flat[:, begin * out_width : end * out_width]
+                convolve(weight[mine], inputs, self.window, (begin, end), out_width, part, bias[mine])
+                if then is not None:
+                    then.apply(part, out=part)
+
+    def _depthwise(self, x: Array, out: Array, then) -> None:
+        """One filter per channel, tap by tap: a matrix product would be as narrow as one row."""
+        weight = self.cast("weight", x.dtype)
+        out[:] = 0
+        each = list(taps(x.shape[1:], *self.window, 0, out.shape[1], out.shape[2]))
+        for channel in range(len(x)):
+            for ky, kx, rows, cols, taken, taken_cols in each:
+                out[channel, rows, cols] += x[channel, taken, taken_cols] * weight[channel, 0, ky, kx]
+        out += self.cast("bias", x.dtype)[:, None, None]
+        if then is not None:
+            then.apply(out, out=out)
+
+    def _grouped(self, x: Array, out: Array) -> Iterator[tuple[Array, Array, slice]]:
+        """Each group's inputs and outputs, and which output channels they are."""
+        n_in, n_out = self.weight.shape[1], len(self.weight) // self.groups
+        for g in range(self.groups):
+            mine = slice(g * n_out, (g + 1) * n_out)
+            yield x[g * n_in : (g + 1) * n_in], out[mine], mine
+
+    # ---- relevance ----
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """By the rule, band by band of output rows.
+
+        Forward products are needed for z+ alone; channels without relevance take no part.
+        """
+        (x,), y = saved
+        entries, rule, dtype = Entries(), choice.rule, r.dtype
+        if isinstance(rule, Flat):
+            return self._uniform(r, x, choice)
+        above, below = sides_of(np.ascontiguousarray(x[0]), choice)
+        signed, size = above, None
+        if below is not None:
+            signed, size = above + below, above - below
+        up = zeros((len(r), *x.shape[1:]), dtype)
+        down = None if size is None else zeros(up.shape, dtype)
+        even = np.zeros_like(r) if choice.bias == "distribute" and self.bias.any() else None
+        weights = self.cast("weight", dtype)
+        squares = None
+        if isinstance(rule, WSquare):
+            weights = np.square(weights)
+            squares = self._square_sums(x, y, weights)
+        width, n_in, n_out = y.shape[3], weights.shape[1], len(weights) // self.groups
+        weights = weights.reshape(*weights.shape[:2], -1)
+        relevance = np.ascontiguousarray(r).reshape(*r.shape[:2], -1)
+        z = np.ascontiguousarray(y[0] if squares is None else squares).reshape(len(weights), -1)
+        memory, cut = Memory(dtype), self._bands(r)
+
+        for g in range(self.groups):
+            ins, mine = slice(g * n_in, (g + 1) * n_in), slice(g * n_out, (g + 1) * n_out)
+            alive = relevance[:, mine].any(axis=(0, 2))
+            outs = mine if alive.all() else np.flatnonzero(alive) + mine.start
+            if not alive.any():
+                continue
+            weight, bias, own, share = weights[outs], self.cast("bias", dtype)[outs], z[outs], relevance[:, outs]
+            sides = [None if side is None else side[ins] for side in (signed, size)]
+            inner = up[:, ins], None if down is None else down[:, ins]
+            for begin, end in cut:
+                some = slice(begin * width, end * width)
+                if not share[:, :, some].any():
+                    continue
+                piece = ConvPiece(self.window, weight, *sides, (begin, end), width, memory)
+                evenly = through(
+                    choice, piece, bias if bias.any() else None, own[:, some], share[:, :, some], entries, *inner
+                )
+                if evenly is not None:
+                    even.reshape(relevance.shape)[:, outs, some] = evenly
+        sides = (above, below) if n_in <= FEW else (signed, size)
+        out = merged(choice, *sides, up, down)
+        if even is not None:
+            out += self._evenly(r=even, x=x, entries=entries)
+        return Passed([out], entries)
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """Evenly over each window, or by the squares of the weights: what the rule below the depth says."""
+        return self.relevance(r, saved, choice)
+
+    def _evenly(self, r: Array, x: Array, entries: Entries) -> Array:
+        """Relevance r (T, Co, oh, ow) spread evenly over each output's inputs inside the image: (T, C, H, W)."""
+        reads, channels = Windows.of(self, x, r), self.weight.shape[1]
+        per_group = r.reshape(len(r), self.groups, -1, *r.shape[2:]).sum(axis=2)
+        share, lost = ratio(per_group, reads.counts * r.dtype.type(channels))
+        entries.add("zero_sum", lost)
+        return np.repeat(reads.spread(share), channels, axis=1)
+
+    def _uniform(self, r: Array, x: Array, choice: Choice) -> Passed:
+        """Flat weights: conserving, or as the Caffe toolbox has it."""
+        entries = Entries()
+        if choice.flat == "conserving":
+            return Passed([self._evenly(r, x, entries)], entries)
+        reads, channels = Windows.of(self, x, r), self.weight.shape[1]
+        size = r.dtype.type(self.kernel[0] * self.kernel[1])
+        entries.add("flat", total(r * (1 - reads.counts * channels / size)))
+        per_group = r.reshape(len(r), self.groups, -1, *r.shape[2:]).sum(axis=2)
+        return Passed([np.repeat(reads.spread(per_group / size), channels, axis=1)], entries)
+
+    def _square_sums(self, x: Array, y: Array, squares: Array) -> Array:
+        """Sum of w^2 over the taps of each window inside the image: (Co, oh, ow)."""
+        within = []
+        for a in (0, 1):
+            covers = np.zeros((y.shape[2 + a], self.kernel[a]), squares.dtype)
+            for k in range(self.kernel[a]):
+                offset = k * self.dilation[a] - self.pads[a]
+                covers[reach(x.shape[2 + a], 0, len(covers), offset, self.stride[a])[0], k] = 1
+            within.append(covers)
+        return within[0] @ squares.sum(axis=1) @ within[1].T
+
+    def _bands(self, r: Array) -> list[tuple[int, int]]:
+        """Bands of output rows whose shares, or columns where there are any, stay in the cache.
+
+        The whole image, but for many targets, where `convolve` transforms it: filters are transformed anew for each
+        band.
+        """
+        rows, width = r.shape[2:]
+        if self.quick(rows * width, r.dtype):
+            step = BATCH * r.itemsize // (4 * r[0, :, 0].nbytes * len(r)) // 4 * 4
+            return bands(rows, 1, max(4, step))
+        n_out = len(self.weight) // self.groups
+        per_row = width * r.itemsize * (2 * n_out if self.stride == (1, 1) else self.weight[0].size)
+        return bands(rows, per_row, BAND)

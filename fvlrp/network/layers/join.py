@@ -1,0 +1,125 @@
+"""Layers that join several inputs, and sums: each input takes its part by the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...core.layer import Array, Passed
+from ...core.ledger import Entries
+from ..rules import Choice, Flat, WSquare, ratio, total
+from .layer import NetworkLayer, Saved, Shape
+
+
+def shared(terms: Sequence[Array], z: Array, r: Array, choice: Choice) -> Passed:
+    """Relevance of the terms of a sum z, by the rule; it conserves whatever the rule, but for a stabiliser.
+
+    Terms that all have one sign take all of r in proportion: the other half of an alpha-beta rule would vanish with
+    its zero denominator, and such sums are the rule where both branches end in a ReLU. Terms that are all 0 share r.
+    """
+    entries = Entries()
+    if isinstance(choice.rule, Flat | WSquare):
+        return evenly(len(terms), r)
+    if not choice.rule.signed:
+        shares = choice.rule.shares(r, z, None, None)
+        entries.add("absorbed", shares.absorbed)
+        entries.add("zero_sum", shares.zero)
+        return Passed([x * shares.positive for x in terms], entries)
+    positive = sum(np.maximum(x, 0) for x in terms)
+    negative = sum(np.minimum(x, 0) for x in terms)
+    mixed = (positive > 0) & (negative < 0)
+    shares = choice.rule.shares(np.where(mixed, r, 0), positive + negative, positive, negative)
+    alone = ~mixed
+    above = shares.positive + ratio(np.where(alone, r, 0), positive)[0]
+    below = ratio(np.where(alone, r, 0), negative)[0]
+    if shares.negative is not None:
+        below += shares.negative
+    even = np.where((positive == 0) & (negative == 0), r / r.dtype.type(len(terms)), 0)
+    return Passed([np.maximum(x, 0) * above + np.minimum(x, 0) * below + even for x in terms], entries)
+
+
+def evenly(count: int, r: Array) -> Passed:
+    """The same part of r for each of `count` inputs."""
+    return Passed([r / r.dtype.type(count)] * count, Entries())
+
+
+@dataclass(frozen=True, eq=False)
+class Add(NetworkLayer):
+    """Sum of its inputs: the end of a residual branch. A linear layer with weights 1."""
+
+    role: ClassVar[str] = "sum"
+
+    def out_shape(self, *shapes: Shape) -> Shape:
+        if any(shape != shapes[0] for shape in shapes):
+            raise ValueError(f"inputs of a sum must have the same shape, got {', '.join(map(str, shapes))}")
+        return shapes[0]
+
+    def apply(self, *inputs: Array) -> Array:
+        out = inputs[0] + inputs[1]
+        for x in inputs[2:]:
+            out += x
+        return out
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """By the rule, as the terms of a sum."""
+        return shared(saved.inputs, saved.y, r, choice)
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """Evenly."""
+        return evenly(len(saved.inputs), r)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(NetworkLayer):
+    """scale * x + shift per channel: batch normalisation, or constants, that no neighbour could take in."""
+
+    scale: Array
+    shift: Array
+    role: ClassVar[str] = "sum"
+
+    def apply(self, x: Array) -> Array:
+        return x * self._per_channel("scale", x) + self._per_channel("shift", x)
+
+    def _per_channel(self, name: str, x: Array) -> Array:
+        return self.cast(name, x.dtype).reshape((-1,) + (1,) * (x.ndim - 2))
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """One input per output and a bias: all to the input, but for what the bias absorbs."""
+        (x,) = saved.inputs
+        if choice.bias != "absorb" or isinstance(choice.rule, Flat | WSquare):
+            return self.flat(r, saved, choice)
+        shift = np.broadcast_to(self._per_channel("shift", x), x.shape)
+        passed = shared([x * self._per_channel("scale", x), shift], saved.y, r, choice)
+        passed.entries.add("bias", total(passed.inputs[1]))
+        return Passed(passed.inputs[:1], passed.entries)
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """All to the input."""
+        return Passed([r], Entries())
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(NetworkLayer):
+    """Inputs one after another along `axis` (1: channels)."""
+
+    axis: int = 1
+
+    def out_shape(self, *shapes: Shape) -> Shape:
+        out = list(shapes[0])
+        out[self.axis - 1] = sum(shape[self.axis - 1] for shape in shapes)
+        return tuple(out)
+
+    def apply(self, *inputs: Array) -> Array:
+        return np.concatenate(inputs, axis=self.axis)
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """Each input its own part."""
+        ends = np.cumsum([x.shape[self.axis] for x in saved.inputs])
+        return Passed(np.split(r, ends[:-1], axis=self.axis), Entries())
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """As above the depth."""
+        return self.relevance(r, saved, choice)

@@ -1,0 +1,71 @@
+"""Layers that move values without changing them: shapes and borders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from ...core.layer import Array, Passed
+from ...core.ledger import Entries
+from ..rules import Choice, total
+from .layer import NetworkLayer, Saved, Shape, Unchanged
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten(Unchanged):
+    """All axes from `axis` on become one: (n, C, H, W) -> (n, C * H * W) for axis 1."""
+
+    axis: int = 1
+
+    def out_shape(self, shape: Shape) -> Shape:
+        return (*shape[: self.axis - 1], prod(shape[self.axis - 1 :]))
+
+    def apply(self, x: Array) -> Array:
+        return x.reshape(*x.shape[: self.axis], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape(Unchanged):
+    """Another shape for each image; -1 takes what is left."""
+
+    shape: Shape
+
+    def out_shape(self, shape: Shape) -> Shape:
+        known = -prod(self.shape) if -1 in self.shape else prod(self.shape)
+        if prod(shape) % known or (-1 not in self.shape and prod(shape) != known):
+            raise ValueError(f"cannot reshape {shape} to {self.shape}")
+        return tuple(prod(shape) // known if length == -1 else length for length in self.shape)
+
+    def apply(self, x: Array) -> Array:
+        return x.reshape(len(x), *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Pad(NetworkLayer):
+    """A constant border: pads (top, left, bottom, right)."""
+
+    pads: tuple[int, int, int, int]
+    value: float = 0.0
+
+    def out_shape(self, shape: Shape) -> Shape:
+        top, left, bottom, right = self.pads
+        return (shape[0], shape[1] + top + bottom, shape[2] + left + right)
+
+    def apply(self, x: Array) -> Array:
+        top, left, bottom, right = self.pads
+        return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=self.value)
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """What is inside; relevance of the border has no input to go to."""
+        height, width = saved.inputs[0].shape[2:]
+        top, left = self.pads[:2]
+        inside = (..., slice(top, top + height), slice(left, left + width))
+        border = r.copy()
+        border[inside] = 0
+        return Passed([r[inside]], Entries(padding=total(border)))
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """As above the depth."""
+        return self.relevance(r, saved, choice)
