@@ -1,12 +1,9 @@
 """Why an image classifier decided: Fisher-vector and CNN heatmaps at the resolution you choose."""
 
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
 
-try:
-    __version__ = version("fvlrp")
-except PackageNotFoundError:  # a source folder that was not installed
-    __version__ = "0+unknown"
+from importlib import import_module
+from typing import Any
 
 # Where each public name lives; imported when first used, so that `import fvlrp` is quick.
 _HOMES = {
@@ -35,7 +32,9 @@ _MODULES = {
 __all__ = sorted([*_HOMES, "evaluate", "rules"])
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     if name in _MODULES:
@@ -43,5 +42,15 @@ def __getattr__(name: str):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def _version() -> str:
+    """Looked up when asked for: reading a distribution's metadata takes longer than importing the package."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fvlrp")
+    except PackageNotFoundError:  # a source folder that was not installed
+        return "0+unknown"
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_MODULES})
+    return sorted({*globals(), *_HOMES, *_MODULES, "__version__"})

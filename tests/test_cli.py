@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fvlrp import ConvNet, FisherVectorClassifier, cli, models
+from fvlrp.cli import info, naming
 from fvlrp.data import files
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import Conv, Flatten, GlobalAveragePool, ReLU
@@ -261,8 +262,65 @@ def test_one_rule_for_all_layers_is_enough(capsys, network, photographs, tmp_pat
 def test_warnings_are_one_line(capsys, photographs, model, monkeypatch):
     import warnings
 
-    monkeypatch.setattr(cli, "run_info", lambda args: warnings.warn("look out", stacklevel=1) or 0)
+    monkeypatch.setattr(info, "run", lambda args: warnings.warn("look out", stacklevel=1) or 0)
     assert run(capsys, "info")[2] == "fvlrp: look out\n"
+
+
+@pytest.mark.parametrize("place", [("--traceback", "info"), ("info", "--traceback")])
+def test_traceback_shows_where_an_error_came_from(capsys, monkeypatch, place):
+    def run_into(args):
+        raise ValueError("no such luck")
+
+    monkeypatch.setattr(info, "run", run_into)
+    assert run(capsys, "info") == (1, "", "fvlrp: no such luck\n")
+    code, _, err = run(capsys, *place)
+    assert code == 1 and "in run_into" in err and err.endswith("\nfvlrp: no such luck\n")
+
+
+def test_an_error_of_no_expected_kind_is_one_line_that_says_how_to_see_more(capsys, monkeypatch):
+    monkeypatch.setattr(info, "run", lambda args: {}["key"])
+    code, _, err = run(capsys, "info")
+    assert code == 1 and err == "fvlrp: internal error: KeyError: 'key' (fvlrp --traceback shows where)\n"
+
+
+def test_a_photograph_that_trips_over_a_bug_does_not_stop_the_batch(capsys, photographs, model, tmp_path, monkeypatch):
+    trace = FisherVectorClassifier.trace
+
+    def buggy(self, photo, *args):
+        if photo == photographs[1]:
+            raise ZeroDivisionError("a bug")
+        if photo == photographs[2]:
+            raise MemoryError
+        return trace(self, photo, *args)
+
+    monkeypatch.setattr(FisherVectorClassifier, "trace", buggy)
+    args = ["--model", model, "--out", tmp_path / "o", "--json"]
+    code, text, _ = run(capsys, "explain", *photographs, *args)
+    value = json.loads(text)
+    assert code == 1 and [result["photo"] for result in value["results"]] == photographs[:1]
+    assert [failure["error"].split(" (")[0] for failure in value["failed"]] == [
+        "internal error: ZeroDivisionError: a bug",
+        "out of memory",
+    ]
+
+
+def test_help_lists_every_command_without_loading_one(tmp_path):
+    code = (
+        "import sys, fvlrp.cli\n"
+        "parser = fvlrp.cli.build_parser([])\n"
+        "assert all(f'{name} ' in parser.format_help() for name in fvlrp.cli.COMMANDS)\n"
+        "print([name for name in sys.modules if name == 'numpy' or name.startswith('fvlrp.') and 'cli' not in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_has_its_options(capsys, name):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and out.startswith(f"usage: fvlrp {name} ") and "--json" in out and "--traceback" in out
 
 
 def test_classes_that_differ_in_a_sign_do_not_overwrite_each_other(capsys, photographs, textures, tmp_path):
@@ -280,7 +338,7 @@ def test_classes_that_differ_in_a_sign_do_not_overwrite_each_other(capsys, photo
 
 def test_names_of_results_are_never_the_same():
     photos = ["a.jpg", "b/a.png", "a-2.jpg", "c/a.jpg", "b/a-2.png"]
-    stems = cli._stems(photos)
+    stems = naming.stems(photos)
     assert len(set(stems)) == 5 and stems[:2] == ["a", "a-2"]
 
 
@@ -461,7 +519,7 @@ def test_an_interrupt_exits_with_130(capsys, monkeypatch):
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_info", interrupted)
+    monkeypatch.setattr(info, "run", interrupted)
     code, _, err = run(capsys, "info")
     assert code == 130 and "interrupted" in err
 

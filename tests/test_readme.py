@@ -31,7 +31,7 @@ def test_there_are_two_set_up_commands():
 @pytest.mark.parametrize("line", re.findall(r"^    fvlrp (.*)", README, re.MULTILINE))
 def test_the_command_lines_of_the_readme_parse(line):
     args = line.split("#")[0].split()
-    assert cli.build_parser().parse_args(args).run
+    assert cli.build_parser(args).parse_args(args).run
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))

@@ -1,26 +1,49 @@
-"""The command `fvlrp bench`: how long every stage takes here, on each instruction set."""
+"""`fvlrp bench`: how long every stage takes here, on each instruction set.
+
+bench/ of the repository times with the same functions.
+"""
 
 from __future__ import annotations
 
 import copy
 import gc
 import platform
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, sleep
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _kernels
+from ..data import images
+from ..data.images import ImageLike
 from ..runtime import threads
+from . import options
+from .output import OK, result
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("photo", nargs="?", help="your own photograph; none: one of 500 x 375 pixels")
+    options.add_model(parser)
+
+
+def run(args: Namespace) -> int:
+    photo = example() if args.photo is None else images.rgb(args.photo)
+    times = short(options.load_model(args, args.model), photo, args.jobs)
+    result(args, times, as_text(times))
+    return OK
+
 
 # ---- timing ----------------------------------------------------------------------------------------------------------
 
 
 def alternate(
-    first: Callable, second: Callable, pairs: int, warm: int = 1, rest: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+    first: Callable[[], object], second: Callable[[], object], pairs: int, warm: int = 1, rest: float = 0.0
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Seconds of each call of two functions, run in turn, the order reversed every time: float64 (pairs,) each.
 
     What slows the machine for a while slows both. The garbage collector waits. `rest` seconds before each call let
@@ -45,13 +68,13 @@ def alternate(
     return seconds[0], seconds[1]
 
 
-def median(function: Callable, repeats: int) -> float:
+def median(function: Callable[[], object], repeats: int) -> float:
     """Median seconds of a call."""
     return float(np.median(alternate(function, lambda: None, repeats)[0]))
 
 
 @contextmanager
-def instruction_set(name: str | None):
+def instruction_set(name: str | None) -> Iterator[str]:
     """The kernels of one instruction set (None: those in use), inside the block."""
     before = _kernels.isa()
     _kernels.select(name or before)
@@ -61,13 +84,13 @@ def instruction_set(name: str | None):
         _kernels.select(before)
 
 
-def relative(value, truth) -> float:
+def relative(value: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     """Relative error in the L2 norm."""
-    truth = np.asarray(truth, np.float64)
+    value, truth = np.asarray(value, np.float64), np.asarray(truth, np.float64)
     return float(np.linalg.norm(value - truth) / np.linalg.norm(truth))
 
 
-def machine() -> dict:
+def machine() -> dict[str, Any]:
     """What the figures depend on: processor, instruction set, BLAS kernels, versions."""
     from threadpoolctl import threadpool_info
 
@@ -93,7 +116,7 @@ def machine() -> dict:
 # ---- the report --------------------------------------------------------------------------------------------------
 
 
-def stages(clf, image, n_jobs: int, repeats: int = 7) -> dict[str, float]:
+def stages(clf: Any, image: ImageLike, n_jobs: int, repeats: int = 7) -> dict[str, float]:
     """Milliseconds of each stage for one image."""
     clf = copy.copy(clf).set_params(n_jobs=n_jobs)  # the caller's keeps its own
     trace = clf.trace(image)
@@ -112,7 +135,7 @@ def stages(clf, image, n_jobs: int, repeats: int = 7) -> dict[str, float]:
     return {name: 1e3 * median(call, repeats) for name, call in calls.items()}
 
 
-def example() -> np.ndarray:
+def example() -> npt.NDArray[np.uint8]:
     """A photograph of a temple that scikit-learn carries, at 500 x 375 pixels: uint8 (375, 500, 3)."""
     from PIL import Image
     from sklearn.datasets import load_sample_image
@@ -121,7 +144,7 @@ def example() -> np.ndarray:
     return np.asarray(photograph.resize((500, 375), Image.Resampling.BICUBIC))
 
 
-def short(clf, image, jobs: int | None = -1) -> dict:
+def short(clf: Any, image: ImageLike, jobs: int | None = -1) -> dict[str, Any]:
     """Stage times on every instruction set, on one and on `jobs` threads."""
     counts = sorted({1, threads.count(jobs)})
     table = {}
@@ -137,7 +160,7 @@ def short(clf, image, jobs: int | None = -1) -> dict:
     }
 
 
-def as_text(result: dict) -> str:
+def as_text(result: dict[str, Any]) -> str:
     """The short form as Markdown."""
     table = result["milliseconds"]
     heads = list(table)

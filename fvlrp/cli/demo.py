@@ -1,0 +1,57 @@
+"""`fvlrp demo`: real photographs at every depth, with the built-in model."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from ..core import figures
+from . import naming, options
+from .output import Batch, result, say, write_picture
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("photo", nargs="*", help="your own photographs; none: a cat, a person and a motorbike")
+    parser.add_argument("--target", help="class to explain in your photographs; default: the best of each")
+    parser.add_argument("--out", default="fvlrp-demo", help="folder for the pictures (default: %(default)s)")
+
+
+def run(args: Namespace) -> int:
+    clf = options.load_model(args, "voc20")
+    wanted = None if args.target is None else options.usage(options.target, clf.menu, args.target)
+    own = [(name, photo, wanted) for name, photo in zip(naming.stems(args.photo), args.photo, strict=True)]
+    out = options.output_folder(args.out)
+    rows, records, batch = [], [], Batch(args)
+    for name, photo, target in own or _examples():
+        start = monotonic()
+        with batch.one(photo if isinstance(photo, str) else name):
+            trace = clf.trace(photo)
+            explanations = trace.explain([target or trace.top], trace.menu.depths)
+            for ex in explanations:
+                ex.save(out / f"{name}_{ex.depth}.png")
+            order = np.argsort(trace.scores)[::-1][:3]
+            best = ", ".join(f"{trace.classes[i]} {trace.scores[i]:+.2f}" for i in order)
+            finest = explanations[-1]
+            say(args, f"\n{name}: explained as {finest.target} in {monotonic() - start:.2f} s; highest scores: {best}")
+            say(args, "\n".join(f"  {line}" for line in str(finest.ledger).splitlines()))
+            records.append({"photo": name, "explanations": [ex.summary() for ex in explanations]})
+            rows += explanations
+    code = batch.close()
+    sheet = write_picture(out / "sheet.png", figures.depth_sheet(rows)) if rows else None
+    result(args, {"sheet": sheet, "photographs": records, "failed": batch.failed}, sheet or "")
+    return code
+
+
+def _examples() -> list[tuple[str, Any, str]]:
+    """Real photographs that come with scikit-image: name, pixels, and what is in them."""
+    try:
+        from skimage import data
+    except ImportError:
+        raise ImportError(
+            "the demo's photographs come with scikit-image: pip install 'fvlrp[demo]', or name photographs of your own"
+        ) from None
+    pictures = {"cat": data.chelsea(), "person": data.astronaut(), "motorbike": data.stereo_motorcycle()[0]}
+    return [(name, picture, name) for name, picture in pictures.items()]

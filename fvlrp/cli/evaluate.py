@@ -1,0 +1,109 @@
+"""`fvlrp evaluate`: average precision of models on labelled photographs."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import evaluate
+from ..data import datasets
+from ..runtime import threads
+from ..runtime.progress import Progress
+from . import options
+from .output import FAILED, OK, result
+
+
+def add_options(parser: ArgumentParser) -> None:
+    options.add_dataset(parser, "to score (val)")
+    options.add_model(parser, several=True)
+
+
+def run(args: Namespace) -> int:
+    data = datasets.open_dataset(args.data, args.split)
+    names = args.model or ["voc20"]
+    models = [options.load_model(args, name) for name in names]
+    columns = [_columns(clf.classes_, data.class_names, name) for name, clf in zip(names, models, strict=True)]
+    results: list[dict[str, Any]] = []
+    broken: dict[str, str] = {}
+    for name, clf, own in zip(names, models, columns, strict=True):
+        scores = _scores(clf, data.paths, broken, args)[:, own]
+        read = ~np.isnan(scores).any(axis=1)
+        if not read.any():
+            raise OSError(
+                f"none of the {len(data)} photographs could be read; the first: {next(iter(broken.values()))}"
+            )
+        labels = data.matrix[read]
+        table = {method: evaluate.average_precision(labels, scores[read], method) for method in ("11point", "area")}
+        results.append(
+            {
+                "model": name,
+                "images": int(read.sum()),
+                "mean": {m: None if np.isnan(ap).all() else float(np.nanmean(ap)) for m, ap in table.items()},
+                "classes": {
+                    str(label): {method: _number(ap[i]) for method, ap in table.items()}
+                    for i, label in enumerate(data.class_names)
+                },
+            }
+        )
+    for path, error in broken.items():
+        print(f"fvlrp: {path}: {error}", file=sys.stderr)
+    failed = [{"photo": path, "error": error} for path, error in broken.items()]
+    result(args, {"results": results, "failed": failed}, _table(results))
+    return FAILED if broken else OK
+
+
+def _scores(clf: Any, paths: Sequence[Path], broken: dict[str, str], args: Namespace) -> npt.NDArray[np.float64]:
+    """Scores (n, classes) of every photograph; NaN for those that cannot be read, which `broken` then explains."""
+    progress = Progress("scored photograph", len(paths), not args.quiet)
+
+    def one(path: Path) -> npt.NDArray[np.float64]:
+        try:
+            scores: npt.NDArray[np.float64] = clf.scores(path)
+            return scores
+        except (ValueError, OSError) as error:
+            broken[str(path)] = str(error)
+            return np.full(len(clf.classes_), np.nan)
+        finally:
+            progress.step()
+
+    return np.array(threads.run([partial(one, path) for path in paths], args.jobs))
+
+
+def _columns(classes: Sequence[Any], wanted: Sequence[str], model: str) -> list[int]:
+    known = [str(name) for name in classes]
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        raise ValueError(f"{model} does not know the class {missing[0]!r}; it has {', '.join(known[:40])}")
+    return [known.index(name) for name in wanted]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def _table(results: Sequence[dict[str, Any]]) -> str:
+    """Average precision in percent, a row per class, two columns per model."""
+    width = max(len(name) for name in [*results[0]["classes"], "class"])
+    heads = [f"{Path(r['model']).stem[:14]:>14} {'(area)':>7}" for r in results]
+    lines = [f"{'class':<{width}} " + " ".join(heads)]
+    for name in results[0]["classes"]:
+        cells = [r["classes"][name] for r in results]
+        lines.append(
+            f"{name:<{width}} " + " ".join(f"{_percent(c['11point']):>14} {_percent(c['area']):>7}" for c in cells)
+        )
+    means = [r["mean"] for r in results]
+    lines.append(
+        f"{'mean':<{width}} " + " ".join(f"{_percent(m['11point']):>14} {_percent(m['area']):>7}" for m in means)
+    )
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,201 @@
+"""Options that several commands share: declared once, read once, and checked before any work.
+
+For the commands of this folder.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..core.menu import Menu
+from .output import UsageError
+
+CMAPS = ("paper", "safe", "grey")
+PHOTOGRAPHS = "photographs: files of any format that Pillow reads"
+MODEL = "model file (.fvlrp or .onnx) or the name of one inside the package"
+RULES = (
+    "such as epsilon_pool=1; for a network a preset (composite), a rule for all layers (epsilon:0.1), or LAYER=RULE for"
+    " a layer or a kind of layers (conv1=wsquare, conv=flat); again for more"
+)
+
+T = TypeVar("T")
+
+# ---- declared --------------------------------------------------------------------------------------------------------
+
+
+def add_common(parser: ArgumentParser) -> None:
+    """What every command takes."""
+    parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
+    parser.add_argument("--jobs", type=jobs, default=-1, help="threads; -1 is all (default)")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+
+
+def add_photographs(parser: ArgumentParser) -> None:
+    parser.add_argument("photo", nargs="+", help=PHOTOGRAPHS)
+
+
+def add_dataset(parser: ArgumentParser, lists: str) -> None:
+    """A folder of labelled photographs; `lists` says what VOC's list is for."""
+    parser.add_argument("data", help="VOC devkit folder, or a folder with one subfolder of photographs per class")
+    parser.add_argument("--split", help=f"VOC: the list {lists}; else a subfolder")
+
+
+def add_model(parser: ArgumentParser, several: bool = False) -> None:
+    if several:
+        help = f"{MODEL}; again for another (default: voc20)"
+        parser.add_argument("--model", action="append", help=help)
+    else:
+        parser.add_argument("--model", default="voc20", help=f"{MODEL} (default: voc20)")
+
+
+def add_depths(parser: ArgumentParser) -> None:
+    """Depths that one looks at side by side."""
+    parser.add_argument("--depth", default="", help='depths, comma-separated, or "all" (default: coarse to fine)')
+
+
+def add_cmap(parser: ArgumentParser) -> None:
+    parser.add_argument("--cmap", choices=CMAPS, default="paper", help="colour map (default: %(default)s)")
+
+
+# ---- read ------------------------------------------------------------------------------------------------------------
+
+
+def number(kind: type, low: float, what: str) -> Callable[[str], Any]:
+    """Reads an option that is a number above `low`; argparse names the option in the complaint."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low < value < math.inf:
+            raise ArgumentTypeError(f"expected {what}, got {text!r}")
+        return value
+
+    return read
+
+
+count = number(int, 0, "a whole number of at least 1")
+seed = number(int, -1, "a whole number of at least 0")
+positive = number(float, 0, "a positive number")
+
+
+def jobs(text: str) -> int:
+    """A number of threads as scikit-learn counts them."""
+    value: int = number(int, -math.inf, "a number of threads, or -1 for all")(text)
+    if value == 0:
+        raise ArgumentTypeError("expected a number of threads, or -1 for all, got '0'")
+    return value
+
+
+# ---- checked ---------------------------------------------------------------------------------------------------------
+
+
+def usage(check: Callable[..., T], *args: Any) -> T:
+    """`check(*args)`, whose ValueError is the user's options'."""
+    try:
+        return check(*args)
+    except ValueError as error:
+        raise UsageError(error) from error
+
+
+def load_model(args: Namespace, name: str) -> Any:
+    """A model by name or file, set to the threads that --jobs asks for."""
+    from .. import models
+
+    return models.load(name).set_params(n_jobs=args.jobs)
+
+
+def target(menu: Menu, text: str) -> Any:
+    """A class as --target spells it: its name, or its index where Python takes that. "top" is None."""
+    if text == "top":
+        return None
+    try:
+        return menu.target(text).label
+    except ValueError:
+        if not text.isdecimal():
+            raise
+        return menu.target(int(text)).label
+
+
+def targets(menu: Menu, text: str) -> list[Any]:
+    """Classes as --target lists them: comma-separated, "top" (which becomes None) or "all".
+
+    The name of a class may hold a comma.
+    """
+    if text == "all":
+        return menu.classes
+    try:
+        return [target(menu, text)]
+    except ValueError:
+        return [usage(target, menu, name.strip()) for name in text.split(",")]
+
+
+def with_top(trace: Any, targets: Sequence[Any]) -> list[Any]:
+    """`targets` with the best class of this photograph in the place of None, each once."""
+    return list(dict.fromkeys(trace.top if target is None else target for target in targets))
+
+
+def depths(menu: Menu, asked: str | None, default: Sequence[str]) -> list[str]:
+    """Depths as --depth lists them: comma-separated, "all", or the default where nothing was asked; each once."""
+    if not asked:
+        return list(default)
+    if asked == "all":
+        return list(menu.depths)
+    return list(dict.fromkeys(usage(menu.depth, name.strip()) for name in asked.split(",")))
+
+
+def rules(menu: Menu, settings: Sequence[str]) -> Any:
+    """The rules that --rule asks for, checked."""
+    from ..rules import ConvRules
+
+    pairs = [setting.partition("=") for setting in settings]
+    whole = [name for name, separator, _ in pairs if not separator]
+    named = {name: value for name, separator, value in pairs if separator}
+    if not isinstance(menu.rules(None), ConvRules):
+        if whole:
+            raise UsageError(f"--rule must be NAME=VALUE, such as epsilon_pool=1, got {whole[0]!r}")
+        return usage(menu.rules, {name: _value(text) for name, text in named.items()})
+    if len(whole) > 1:
+        raise UsageError(f"--rule takes one preset or rule for all layers, got {' and '.join(whole)}")
+    all_layers = usage(ConvRules.of, whole[0] if whole else None)
+    return usage(menu.rules, usage(all_layers.changed, named, menu.depths))
+
+
+def _value(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def output_file(name: str) -> Path:
+    """Where a result goes, refused before minutes of work rather than after."""
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out: there is no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"--out: {path} is a folder; expected the name of a file")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"--out: the folder {path.parent} cannot be written to")
+    return path
+
+
+def output_folder(name: str) -> Path:
+    """The folder that results go to, made where there is none."""
+    path = Path(name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(f"--out: {path} must be a folder, and is or lies in a file") from None
+    except OSError as error:
+        raise OSError(f"--out: cannot make the folder {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"--out: the folder {path} cannot be written to")
+    return path

@@ -1,0 +1,32 @@
+"""`fvlrp retrain`: a network's last layer, learned anew for other classes."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from time import monotonic
+
+from ..data import datasets
+from . import options
+from .train import class_names, trained
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("network", help="ONNX file (with the JSON file that describes it beside it), or a model file")
+    options.add_dataset(parser, "to train on (train, trainval)")
+    parser.add_argument("--out", required=True, help="file to write, such as net.fvlrp")
+    parser.add_argument(
+        "--C", type=options.positive, help="of the logistic regressions (default: 10 / rows learned from)"
+    )
+    parser.add_argument("--no-mirror", action="store_true", help="do not train on mirrored photographs")
+
+
+def run(args: Namespace) -> int:
+    out = options.output_file(args.out)
+    net = options.load_model(args, args.network)
+    if not hasattr(net, "retrain"):
+        raise ValueError(f"{args.network} is no network; fvlrp train makes Fisher-vector classifiers")
+    data = datasets.open_dataset(args.data, args.split)
+    start = monotonic()
+    net.verbose = not args.quiet
+    net.retrain(data.paths, data.labels, class_names(data), mirror=not args.no_mirror, C=args.C).save(out)
+    return trained(args, out, data, args.C, start)

@@ -1,0 +1,67 @@
+"""`fvlrp train`: a Fisher-vector classifier from labelled photographs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+
+from ..data import datasets
+from . import options
+from .output import OK, result
+
+
+def add_options(parser: ArgumentParser) -> None:
+    options.add_dataset(parser, "to train on (train, trainval)")
+    parser.add_argument("--out", required=True, help="file to write, such as model.fvlrp")
+    parser.add_argument("--weights", choices=("float32", "int8", "int4"), default="float32", help="how to store them")
+    parser.add_argument(
+        "--components", type=options.count, default=256, help="components of the mixture (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--step", type=options.count, default=3, help="pixels between descriptors (default: %(default)s)"
+    )
+    parser.add_argument("--C", type=_c, default=5.0, help='of the SVM, or "auto" (default: %(default)s)')
+    parser.add_argument("--mirror", action="store_true", help="train on mirrored photographs, too")
+    parser.add_argument("--seed", type=options.seed, default=0, help="random seed (default: %(default)s)")
+
+
+def run(args: Namespace) -> int:
+    from ..fisher.classifier import FisherVectorClassifier
+
+    out = options.output_file(args.out)
+    data = datasets.open_dataset(args.data, args.split)
+    start = monotonic()
+    clf = FisherVectorClassifier(
+        n_components=args.components,
+        step=args.step,
+        C=args.C,
+        mirror=args.mirror,
+        random_state=args.seed,
+        n_jobs=args.jobs,
+        verbose=not args.quiet,
+    ).fit(data.paths, data.labels, class_names(data))
+    clf.save(out, weights=args.weights)
+    return trained(args, out, data, clf.C_, start)
+
+
+def _c(text: str) -> float | str:
+    if text == "auto":
+        return text
+    value: float = options.number(float, 0, "a positive number or auto")(text)
+    return value
+
+
+def class_names(data: datasets.Dataset) -> Sequence[str] | None:
+    """Names of the columns, where labels are a matrix."""
+    return data.class_names if data.labels.ndim == 2 else None
+
+
+def trained(args: Namespace, out: Path, data: datasets.Dataset, c: float | None, start: float) -> int:
+    """Tell of a model that was written; the exit code."""
+    seconds, classes = monotonic() - start, len(data.class_names)
+    value = {"model": str(out), "bytes": out.stat().st_size, "images": len(data), "classes": classes, "C": c}
+    text = f"{out}: {len(data)} photographs, {classes} classes, {seconds:.0f} s"
+    result(args, {**value, "seconds": round(seconds, 1)}, text)
+    return OK
