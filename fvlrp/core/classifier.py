@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.images import ImageLike, batch, naming
-from ..evaluate import average_precision
+from ..evaluate.ranking import average_precision
 from ..runtime import threads
 from ..runtime.arguments import check_choice
 from .menu import Menu

@@ -1,0 +1,419 @@
+"""Pixel flipping: how fast a score falls when an image is destroyed where a heatmap points.
+
+For the models' `flipper`, the study and whoever compares heatmaps. Deterministic: what is drawn at random is drawn from
+a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.images import ImageLike, grey, load
+from ..runtime import threads
+from ..runtime.arguments import is_whole
+from ..runtime.progress import Progress
+from .journal import Journal, key_of
+from .maps import check_heatmap
+
+ORDERS = ("morf", "lerf", "random", "centre", "edge")
+REPLACEMENTS = ("noise", "mean", "blur", "inpaint")
+
+Curve: TypeAlias = "npt.NDArray[np.float64]"  # (L + 1,): the score after k = 0 .. L regions were replaced
+Regions: TypeAlias = "npt.NDArray[np.int64]"  # (L, 2): top-left pixel (y, x) of each
+Pixels: TypeAlias = "npt.NDArray[Any]"  # uint8 or float32, (H, W, 3) or (H, W)
+
+
+@runtime_checkable
+class Flipper(Protocol):
+    """Scores of one image whose regions are replaced one after the other, by a model that knows shortcuts.
+
+    Threads may call `walk` at the same time.
+    """
+
+    def walk(self, filled: Pixels, regions: Regions, region: int) -> Curve:
+        """The score of the image itself, and after each of `regions` (squares of side `region`) shows `filled`."""
+        ...
+
+
+Score: TypeAlias = "Callable[[Pixels], Any] | Flipper"
+
+
+@dataclass(frozen=True, eq=False)
+class PixelFlipping:
+    """What `pixel_flipping` saw of one heatmap in one order.
+
+    Attributes
+    ----------
+    curves : float64 (draws, L + 1)
+        f(x⁽ᵏ⁾), the score after k regions were replaced; k = 0 is the image itself.
+    order : str
+        One of ``ORDERS``.
+    regions : int64 (draws, L, 2)
+        Top-left pixel (y, x) of the region that step k replaced.
+    region : int
+        Side of a region in pixels.
+    replacement : str
+        One of ``REPLACEMENTS``.
+    """
+
+    curves: npt.NDArray[np.float64]
+    order: str
+    regions: npt.NDArray[np.int64]
+    region: int
+    replacement: str = "noise"
+
+    @property
+    def curve(self) -> Curve:
+        """Mean score over the draws: (L + 1,)."""
+        return np.asarray(self.curves.mean(axis=0))
+
+    @property
+    def aopcs(self) -> npt.NDArray[np.float64]:
+        """AOPC of every draw, (draws,): the mean over k = 0..L of f(x⁽⁰⁾) − f(x⁽ᵏ⁾)."""
+        return np.asarray((self.curves[:, :1] - self.curves).mean(axis=1))
+
+    @property
+    def aopc(self) -> float:
+        """Area over the perturbation curve, the mean over the draws: higher is better for MoRF, lower for LeRF."""
+        return float(self.aopcs.mean())
+
+
+def gap(most: PixelFlipping, least: PixelFlipping) -> float:
+    """AOPC of the MoRF order less that of the LeRF order of one heatmap.
+
+    Above 0 where what the map calls relevant matters more than what it calls irrelevant; a random map has 0 in the
+    mean. Unlike the AOPC alone, it does not reward a map for a score that any destruction lowers.
+
+    Raises
+    ------
+    ValueError
+        The two are not of the orders "morf" and "lerf", or their regions or replacements differ.
+    """
+    if (most.order, least.order) != ("morf", "lerf"):
+        raise ValueError(f"orders are {most.order!r} and {least.order!r}; expected 'morf' and 'lerf'")
+    setups = [(one.region, one.replacement, one.curves.shape) for one in (most, least)]
+    if setups[0] != setups[1]:
+        raise ValueError(f"the two flippings differ in region, replacement or curves: {setups[0]} and {setups[1]}")
+    return most.aopc - least.aopc
+
+
+def pixel_flipping(
+    score: Score,
+    image: ImageLike,
+    heatmaps: npt.ArrayLike | Sequence[npt.ArrayLike],
+    *,
+    order: str | Sequence[str] = "morf",
+    region: int = 9,
+    steps: int = 100,
+    replacement: str = "noise",
+    draws: int = 1,
+    random_state: int = 0,
+    batch_size: int = 16,
+    n_jobs: int | None = None,
+    journal: Journal | None = None,
+    verbose: bool = False,
+) -> PixelFlipping | list[PixelFlipping]:
+    """How fast the score falls when the image is destroyed region by region (Samek et al., arXiv 1509.06321).
+
+    The image is cut into whole square regions, the grid centred in it, which are replaced one after the other. Equally
+    ranked regions come in random order. All heatmaps and orders of a call meet the same replacements, and an image that
+    several of them lead to is scored once.
+
+    Parameters
+    ----------
+    score : callable or Flipper
+        f of the class: takes images (m, H, W, 3) or, where `image` is grey, (m, H, W), in the dtype of
+        ``fvlrp.images.load(image)``, and returns m scores. Or what a model's ``flipper(image, target)`` returns, which
+        is quicker where the model has a shortcut.
+    image : path, PIL image or array
+        The explained image.
+    heatmaps : array (H, W), or (m, H, W), or a sequence of arrays (H, W)
+        Of the image's own size.
+    order : str or sequence of str
+        "morf" (falling summed relevance), "lerf" (rising), or an order that ignores the heatmap, to compare with:
+        "random", "centre" (nearest to the image's centre first), "edge" (falling summed gradient magnitude).
+    region : int
+        Side of a region in pixels.
+    steps : int
+        L, the number of regions replaced; at most as many as the image holds.
+    replacement : str
+        What a region is replaced by: "noise" (uniformly random colours, drawn per pixel), "mean" (the image's mean
+        colour), "blur" (the image smoothed by a Gaussian of standard deviation `region`), "inpaint" (each region
+        continued smoothly from the untouched image around it, biharmonic; needs scikit-image).
+    draws : int
+        Repetitions with other random colours and other random orders. A draw does not depend on how many there are.
+    random_state : int
+        Seed of the colours and orders.
+    batch_size : int
+        Images per call of a callable `score`.
+    n_jobs : int or None
+        Threads that walk with a Flipper, as in scikit-learn. Results do not depend on it.
+    journal : Journal, optional
+        Keeps every finished curve; curves that it has are not computed again. One journal is good for one model and
+        target: it knows images, heatmaps' orders and replacements, but not what `score` computes.
+    verbose : bool
+        Progress on stderr.
+
+    Returns
+    -------
+    PixelFlipping or list of PixelFlipping
+        One result for one heatmap and one order; otherwise a flat list, heatmap by heatmap, orders in the order given.
+
+    Raises
+    ------
+    ValueError
+        A heatmap is not finite or not of the image's size, `order` or `replacement` is unknown, a number is below 1,
+        the image is smaller than a region, or `score` does not return one finite score per image.
+    ImportError
+        "inpaint" without scikit-image.
+    """
+    for name, value in (("region", region), ("steps", steps), ("draws", draws), ("batch_size", batch_size)):
+        if not is_whole(value) or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+    orders = (order,) if isinstance(order, str) else tuple(order)
+    if not orders or any(name not in ORDERS for name in orders):
+        raise ValueError(f"order is {order!r}; expected of {', '.join(ORDERS)}")
+    if replacement not in REPLACEMENTS:
+        raise ValueError(f"replacement is {replacement!r}; expected one of {', '.join(REPLACEMENTS)}")
+    pixels = load(image)
+    single, maps = _maps(heatmaps, pixels.shape[:2])
+    grid = _Grid.centred(pixels.shape[:2], region)
+
+    ranks = _Ranks(pixels, grid, maps, orders)
+    scorer = _Walked(score, n_jobs) if isinstance(score, Flipper) else _Batched(score, pixels, batch_size)
+    recorded = _Recorded(scorer, pixels, grid, Journal() if journal is None else journal)
+    progress = Progress("flipped in an order", draws * len(maps) * len(orders), verbose)
+    rankings, curves = [], []
+    for seed in np.random.SeedSequence(random_state).spawn(draws):
+        rng = np.random.default_rng(seed)
+        now = [ranking[:steps] for ranking in ranks.draw(rng)]
+        filled = _filled(replacement, pixels, grid, np.unique(np.concatenate(now)), rng)
+        curves.append(recorded.curves(filled, now, progress))
+        rankings.append(now)
+    results = [
+        PixelFlipping(
+            curves=np.array([found[i] for found in curves]),
+            order=orders[i % len(orders)],
+            regions=np.array([grid.corners[now[i]] for now in rankings]),
+            region=region,
+            replacement=replacement,
+        )
+        for i in range(len(maps) * len(orders))
+    ]
+    return results[0] if single and isinstance(order, str) else results
+
+
+def _maps(heatmaps: Any, shape: tuple[int, ...]) -> tuple[bool, list[npt.NDArray[np.float64]]]:
+    """Whether there is a single map, and the checked maps."""
+    if hasattr(heatmaps, "heatmap"):
+        raise ValueError("heatmaps is an Explanation; expected its array: explanation.heatmap")
+    if len(heatmaps) == 0:
+        raise ValueError("heatmaps is empty; expected at least one array (H, W)")
+    single = np.ndim(heatmaps[0]) == 1
+    return single, [check_heatmap(heatmap, shape) for heatmap in ([heatmaps] if single else heatmaps)]
+
+
+# ---- regions, their orders, and what replaces them -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Whole square regions, centred in the image, numbered in row order."""
+
+    top: int
+    left: int
+    rows: int
+    cols: int
+    side: int
+
+    @classmethod
+    def centred(cls, shape: tuple[int, ...], side: int) -> _Grid:
+        rows, cols = shape[0] // side, shape[1] // side
+        if rows == 0 or cols == 0:
+            raise ValueError(f"the image has {shape[0]} x {shape[1]} pixels; expected at least one region of {side}")
+        return cls((shape[0] - rows * side) // 2, (shape[1] - cols * side) // 2, rows, cols, side)
+
+    @property
+    def count(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """What of the image the regions cover."""
+        return (
+            slice(self.top, self.top + self.rows * self.side),
+            slice(self.left, self.left + self.cols * self.side),
+        )
+
+    @property
+    def corners(self) -> Regions:
+        """Top-left pixel (y, x) of every region: int64 (count, 2)."""
+        return np.asarray(np.indices((self.rows, self.cols)).reshape(2, -1).T * self.side + (self.top, self.left))
+
+    def sums(self, plane: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Sum of every region: (count,)."""
+        cut = plane[self.window].reshape(self.rows, self.side, self.cols, self.side)
+        return np.asarray(cut.sum(axis=(1, 3)).ravel())
+
+    def mask(self, regions: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """bool (count,) of regions → bool mask of the window's pixels."""
+        return np.asarray(regions.reshape(self.rows, self.cols).repeat(self.side, axis=0).repeat(self.side, axis=1))
+
+
+class _Ranks:
+    """The orders of the regions, for every heatmap and every name of an order."""
+
+    def __init__(
+        self, pixels: Pixels, grid: _Grid, maps: Sequence[npt.NDArray[np.float64]], orders: Sequence[str]
+    ) -> None:
+        self._count = grid.count
+        blind: dict[str, npt.NDArray[np.float64] | None] = {"random": None}
+        if "centre" in orders:
+            centre = (np.array(pixels.shape[:2]) - grid.side) / 2
+            blind["centre"] = -np.hypot(*(grid.corners - centre).T)
+        if "edge" in orders:
+            blind["edge"] = grid.sums(np.hypot(*np.gradient(grey(pixels).astype(np.float64))))
+        self._keys: list[npt.NDArray[np.float64] | None] = []  # what falls along an order
+        for sums in map(grid.sums, maps):
+            own = blind | {"morf": sums, "lerf": -sums}
+            self._keys += [own[name] for name in orders]
+
+    def draw(self, rng: np.random.Generator) -> list[npt.NDArray[np.intp]]:
+        """Indices of the regions as they are replaced, for each heatmap and order; equal ranks in random order."""
+        chance = rng.permutation(self._count)
+        return [chance if key is None else chance[np.argsort(-key[chance], kind="stable")] for key in self._keys]
+
+
+def _filled(
+    replacement: str, pixels: Pixels, grid: _Grid, used: npt.NDArray[np.intp], rng: np.random.Generator
+) -> Pixels:
+    """The image as it is where the regions `used` are replaced; what the others show does not matter."""
+    if replacement == "noise":
+        filled = pixels.copy()
+        shape = filled[grid.window].shape
+        byte = pixels.dtype == np.uint8
+        filled[grid.window] = (
+            rng.integers(256, size=shape, dtype=np.uint8) if byte else rng.random(shape, dtype=np.float32)
+        )
+        return filled
+    if replacement == "inpaint":
+        return _inpainted(pixels, grid, used)
+    values = pixels.astype(np.float64)
+    if replacement == "mean":
+        values[...] = values.mean(axis=(0, 1))
+    else:
+        from scipy import ndimage  # here: it takes a tenth of a second
+
+        values = ndimage.gaussian_filter(values, (grid.side, grid.side, 0)[: values.ndim])
+    return _as_pixels(values, pixels)
+
+
+def _inpainted(pixels: Pixels, grid: _Grid, used: npt.NDArray[np.intp]) -> Pixels:
+    try:
+        from skimage.restoration import inpaint_biharmonic
+    except ImportError:
+        raise ImportError("replacement='inpaint' needs scikit-image: pip install 'fvlrp[demo]'") from None
+    values = pixels.astype(np.float64) / (255 if pixels.dtype == np.uint8 else 1)
+    filled = values.copy()
+    margin = 3  # pixels around a region that the biharmonic operator sees
+    for y, x in grid.corners[used]:
+        top, left = max(y - margin, 0), max(x - margin, 0)
+        cut = np.s_[top : y + grid.side + margin, left : x + grid.side + margin]
+        mask = np.zeros(values[cut].shape[:2], bool)
+        mask[y - top : y - top + grid.side, x - left : x - left + grid.side] = True
+        own = np.s_[y : y + grid.side, x : x + grid.side]
+        found = inpaint_biharmonic(values[cut], mask, channel_axis=2 if values.ndim == 3 else None)
+        filled[own] = found[mask].reshape(filled[own].shape)
+    return _as_pixels(filled * (255 if pixels.dtype == np.uint8 else 1), pixels)
+
+
+def _as_pixels(values: npt.NDArray[np.float64], pixels: Pixels) -> Pixels:
+    """`values` in the type and range of `pixels`."""
+    if pixels.dtype == np.uint8:
+        return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.clip(values, 0, 1).astype(pixels.dtype)
+
+
+# ---- scores along the orders -----------------------------------------------------------------------------------------
+
+
+class _Scorer(Protocol):
+    def curves(self, filled: Pixels, grid: _Grid, rankings: Sequence[npt.NDArray[np.intp]]) -> list[Curve]: ...
+
+
+class _Walked:
+    """Curves of a Flipper, orders in parallel."""
+
+    def __init__(self, flipper: Flipper, n_jobs: int | None) -> None:
+        self._flipper, self._n_jobs = flipper, n_jobs
+
+    def curves(self, filled: Pixels, grid: _Grid, rankings: Sequence[npt.NDArray[np.intp]]) -> list[Curve]:
+        walk = partial(self._flipper.walk, filled, region=grid.side)
+        found = threads.run([partial(walk, regions=grid.corners[ranking]) for ranking in rankings], self._n_jobs)
+        return [_checked(curve, len(ranking) + 1) for curve, ranking in zip(found, rankings, strict=True)]
+
+
+class _Batched:
+    """Curves of a callable that scores images: each set of replaced regions is scored once."""
+
+    def __init__(self, score: Callable[[Pixels], Any], pixels: Pixels, batch_size: int) -> None:
+        self._score, self._pixels, self._batch_size = score, pixels, batch_size
+        self._whole: float | None = None  # the score of the untouched image, the same in every draw
+
+    def curves(self, filled: Pixels, grid: _Grid, rankings: Sequence[npt.NDArray[np.intp]]) -> list[Curve]:
+        sets: dict[bytes, npt.NDArray[np.bool_]] = {}
+        walks = []
+        for ranking in rankings:
+            regions = np.zeros(grid.count, bool)
+            keys = [np.packbits(regions).tobytes()]
+            sets.setdefault(keys[0], regions.copy())
+            for index in ranking:
+                regions[index] = True
+                keys.append(np.packbits(regions).tobytes())
+                sets.setdefault(keys[-1], regions.copy())
+            walks.append(keys)
+        known = {} if self._whole is None else {walks[0][0]: self._whole}
+        wanted = [key for key in sets if key not in known]
+        for at in range(0, len(wanted), self._batch_size):
+            part = wanted[at : at + self._batch_size]
+            images = np.stack([self._replaced(filled, grid, sets[key]) for key in part])
+            known.update(zip(part, _checked(self._score(images), len(part)).tolist(), strict=True))
+        self._whole = known[walks[0][0]]
+        return [np.array([known[key] for key in keys]) for keys in walks]
+
+    def _replaced(self, filled: Pixels, grid: _Grid, regions: npt.NDArray[np.bool_]) -> Pixels:
+        image, mask = self._pixels.copy(), grid.mask(regions)
+        np.copyto(image[grid.window], filled[grid.window], where=mask if image.ndim == 2 else mask[:, :, None])
+        return image
+
+
+class _Recorded:
+    """Curves of a scorer, those of the journal not computed again."""
+
+    def __init__(self, scorer: _Scorer, pixels: Pixels, grid: _Grid, journal: Journal) -> None:
+        self._scorer, self._grid, self._journal = scorer, grid, journal
+        self._image = key_of(pixels, grid.side)
+
+    def curves(self, filled: Pixels, rankings: Sequence[npt.NDArray[np.intp]], progress: Progress) -> list[Curve]:
+        keys = [key_of(self._image, filled, ranking) for ranking in rankings]
+        missing = {key: ranking for key, ranking in zip(keys, rankings, strict=True) if key not in self._journal}
+        if missing:
+            found = self._scorer.curves(filled, self._grid, list(missing.values()))
+            for key, curve in zip(missing, found, strict=True):
+                self._journal.put(key, curve.tolist())
+        for _ in rankings:
+            progress.step()
+        return [np.array(self._journal[key]) for key in keys]
+
+
+def _checked(scores: Any, count: int) -> Curve:
+    found = np.asarray(scores, dtype=np.float64)
+    if found.shape != (count,) or not np.isfinite(found).all():
+        raise ValueError(f"score returned shape {found.shape} for {count} images; expected one finite score per image")
+    return found

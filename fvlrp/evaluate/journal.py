@@ -1,0 +1,94 @@
+"""What a long evaluation has finished, in a file that survives a kill: one JSON line per result.
+
+For flipping and study. The file is only ever appended to; a line that was cut off by a kill is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Journal:
+    """Results by key, read from `path` and appended to it; without a path, in memory alone.
+
+    Values are what JSON holds; floats come back as the same bits. Threads may share a journal.
+
+    Parameters
+    ----------
+    path : path or None
+        A new file, or the journal of an earlier run.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read or written.
+    ValueError
+        The file is no journal.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self._path = None if path is None else Path(path)
+        self._lock = threading.Lock()
+        self._known: dict[str, Any] = {}
+        if self._path is not None and self._path.exists():
+            self._known.update(_read(self._path))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
+
+    def __getitem__(self, key: str) -> Any:
+        return self._known[key]
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep a result; it is in the file when this returns."""
+        with self._lock:
+            self._known[key] = value
+            if self._path is not None:
+                self._append(json.dumps([key, value]) + "\n")
+
+    def _append(self, line: str) -> None:
+        assert self._path is not None
+        with open(self._path, "ab+") as file:
+            # A line that a kill cut off must not swallow the next one.
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode())
+
+
+def key_of(*parts: str | int | npt.NDArray[Any]) -> str:
+    """A key that two different pieces of work do not share: the SHA-256 of their words, numbers and arrays."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype.str}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(f"{part!r};".encode())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> Iterator[tuple[str, Any]]:
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            key, value = json.loads(line)
+        except ValueError:
+            if number == 1 and len(lines) > 1:
+                raise ValueError(f"{path} is no journal of an evaluation: its first line is not JSON") from None
+            continue  # cut off by a kill
+        yield str(key), value

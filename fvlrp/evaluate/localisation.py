@@ -1,0 +1,147 @@
+"""Whether a heatmap points at the object: context μ, relevance mass, the pointing game, beside a centred Gaussian.
+
+Photographers put objects into the middle, so that a map that knows nothing but the middle scores well: what counts is
+what a map adds to that.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..runtime.arguments import is_real
+from .maps import check_heatmap
+
+GAUSSIAN = 0.25  # standard deviation of the centred Gaussian, of either side of the image
+
+
+def context(heatmap: npt.ArrayLike, boxes: npt.ArrayLike) -> float:
+    """The share of context μ: mean positive relevance outside the boxes over the mean inside them.
+
+    A low μ says that the classifier looks at the object, one near 1 that it looks everywhere alike. Over images its
+    distribution has a long tail: read the median beside the mean (`bootstrap`), over true positives.
+
+    Parameters
+    ----------
+    heatmap : array (H, W)
+        Relevance; negative values count as 0.
+    boxes : array (m, 4)
+        ymin, xmin, ymax, xmax of every object of the class, 0-based and half-open; "inside" is their union.
+
+    Returns
+    -------
+    float
+        NaN where the boxes cover nothing or everything, or hold no positive relevance.
+
+    Raises
+    ------
+    ValueError
+        `heatmap` is not a finite (H, W) array or `boxes` not (m, 4).
+    """
+    positive = np.maximum(check_heatmap(heatmap), 0)
+    inside = _inside(boxes, positive.shape)
+    if not inside.any() or inside.all():
+        return float("nan")
+    within = positive[inside].mean()
+    return float(positive[~inside].mean() / within) if within > 0 else float("nan")
+
+
+def relevance_mass(heatmap: npt.ArrayLike, boxes: npt.ArrayLike) -> float:
+    """The fraction of positive relevance that lies inside the union of `boxes`, in [0, 1].
+
+    Arguments and errors are those of `context`; NaN without boxes or without positive relevance.
+    """
+    positive = np.maximum(check_heatmap(heatmap), 0)
+    inside = _inside(boxes, positive.shape)
+    total = positive.sum()
+    return float(positive[inside].sum() / total) if inside.any() and total > 0 else float("nan")
+
+
+def pointing_game(heatmap: npt.ArrayLike, boxes: npt.ArrayLike, tolerance: float = 15) -> float:
+    """Whether the most relevant pixel points at an object: 1.0 or 0.0 (Zhang et al., ECCV 2016).
+
+    Parameters
+    ----------
+    heatmap : array (H, W)
+        Relevance. Of equal maxima the first in row order points; a map without positive relevance misses.
+    boxes : array (m, 4)
+        As in `context`.
+    tolerance : float
+        Greatest distance in pixels, Euclidean, from the pixel to a pixel of a box.
+
+    Returns
+    -------
+    float
+        NaN where no box covers a pixel.
+
+    Raises
+    ------
+    ValueError
+        As `context` raises, or `tolerance` is negative.
+    """
+    if not (is_real(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance is {tolerance!r}; expected a distance in pixels, 0 or more")
+    plane = check_heatmap(heatmap)
+    clipped = _clipped(boxes, plane.shape)
+    if len(clipped) == 0:
+        return float("nan")
+    y, x = np.unravel_index(np.argmax(plane), plane.shape)
+    if plane[y, x] <= 0:
+        return 0.0
+    ymin, xmin, ymax, xmax = clipped.T
+    down = np.maximum(np.maximum(ymin - y, y - (ymax - 1)), 0)
+    across = np.maximum(np.maximum(xmin - x, x - (xmax - 1)), 0)
+    return float(np.hypot(down, across).min() <= tolerance)
+
+
+def centred_gaussian(height: int, width: int) -> npt.NDArray[np.float64]:
+    """The map of someone who knows that objects are in the middle: float64 (height, width), 1 at the centre.
+
+    Its standard deviations are a quarter of the height and of the width.
+    """
+    y, x = (((np.arange(n) - (n - 1) / 2) / (GAUSSIAN * n)) ** 2 for n in (height, width))
+    return np.exp(-(y[:, None] + x[None, :]) / 2)
+
+
+class Localisation(NamedTuple):
+    """How well one map points at the boxes."""
+
+    context: float
+    mass: float
+    pointing: float
+
+
+def localisation(
+    heatmap: npt.ArrayLike, boxes: npt.ArrayLike, tolerance: float = 15
+) -> tuple[Localisation, Localisation]:
+    """Context, relevance mass and pointing game of a map, and the same of the centred Gaussian of its size.
+
+    Arguments and errors are those of the three measures.
+    """
+    plane = check_heatmap(heatmap)
+    height, width = plane.shape
+
+    def measured(one: npt.NDArray[np.float64]) -> Localisation:
+        return Localisation(context(one, boxes), relevance_mass(one, boxes), pointing_game(one, boxes, tolerance))
+
+    return measured(plane), measured(centred_gaussian(height, width))
+
+
+def _clipped(boxes: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """The boxes inside an image of `shape`, without those that cover none of its pixels: (m', 4)."""
+    corners = np.asarray(boxes, dtype=np.float64)
+    if corners.size == 0:
+        return np.empty((0, 4), np.int64)
+    if corners.ndim != 2 or corners.shape[1] != 4 or not np.isfinite(corners).all():
+        raise ValueError(f"boxes has shape {corners.shape}; expected (m, 4) of finite ymin, xmin, ymax, xmax")
+    whole = np.clip(np.rint(corners).astype(np.int64), 0, [*shape, *shape])
+    return np.asarray(whole[(whole[:, 0] < whole[:, 2]) & (whole[:, 1] < whole[:, 3])])
+
+
+def _inside(boxes: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    inside = np.zeros(shape, bool)
+    for ymin, xmin, ymax, xmax in _clipped(boxes, shape):
+        inside[ymin:ymax, xmin:xmax] = True
+    return inside

@@ -1,0 +1,108 @@
+"""Flippings of many images as one table and one figure.
+
+For the study, the command line and whoever compares heatmaps. A summary takes, under each label (a model, a depth, a
+rule), one list per image of what `pixel_flipping` returned for one heatmap and several orders.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..show import curves
+from ..show.tables import Cell, Table
+from .flipping import ORDERS, PixelFlipping, gap
+from .statistics import bootstrap
+
+Flippings: TypeAlias = "Mapping[str, Sequence[Sequence[PixelFlipping]]]"
+
+NAMES = {"morf": "MoRF", "lerf": "LeRF", "random": "random", "centre": "centre", "edge": "edge"}
+BAND = 2000  # draws of a band's bootstrap at each step
+
+
+def aopcs(flips: Sequence[Sequence[PixelFlipping]], order: str) -> npt.NDArray[np.float64]:
+    """AOPC of one order for every image: (images,); NaN for an image that was not flipped in this order."""
+    return np.array([_only(flipped, order).aopc if _has(flipped, order) else np.nan for flipped in flips])
+
+
+def gaps(flips: Sequence[Sequence[PixelFlipping]]) -> npt.NDArray[np.float64]:
+    """`gap` of every image: (images,); NaN for an image without both orders."""
+    return np.array(
+        [
+            gap(_only(one, "morf"), _only(one, "lerf")) if _has(one, "morf") and _has(one, "lerf") else np.nan
+            for one in flips
+        ]
+    )
+
+
+def flipping_table(flips: Flippings) -> Table:
+    """AOPC in every order that occurs and the gap, each with its bootstrap interval: a row for each label.
+
+    Raises
+    ------
+    ValueError
+        An image has two flippings of one order.
+    """
+    seen = {one.order for images in flips.values() for flipped in images for one in flipped}
+    orders = [order for order in ORDERS if order in seen]
+    paired = {"morf", "lerf"} <= seen
+    columns = ["", *(f"AOPC {NAMES[order]}" for order in orders), *(["gap"] if paired else []), "images"]
+    rows: list[list[Cell]] = []
+    for label, images in flips.items():
+        estimates: list[Cell] = [bootstrap(aopcs(images, order)) for order in orders]
+        rows.append([label, *estimates, *([bootstrap(gaps(images))] if paired else []), len(images)])
+    return Table(columns, rows)
+
+
+def flipping_curves(flips: Flippings, order: str = "morf") -> list[curves.Line]:
+    """Mean fall of the score, f(x⁽⁰⁾) − f(x⁽ᵏ⁾), over the images of every label, with its bootstrap band.
+
+    Images that hold fewer regions than others end the curve for all.
+    """
+    lines = []
+    for label, images in flips.items():
+        found = [_only(flipped, order).curve for flipped in images if _has(flipped, order)]
+        if not found:
+            continue
+        length = min(map(len, found))
+        falls = np.array([curve[0] - curve[:length] for curve in found])
+        bands = [bootstrap(fall, draws=BAND) for fall in falls.T]
+        low, high = (np.array([getattr(band, end) for band in bands]) for end in ("low", "high"))
+        lines.append(curves.Line(label, falls.mean(axis=0), low, high))
+    return lines
+
+
+def plot_flipping(flips: Flippings, path: str | os.PathLike[str]) -> None:
+    """Write a figure (.png, .svg or .pdf) with the curves of all labels, one panel per order, as `flipping_curves`.
+
+    Raises
+    ------
+    ImportError
+        Matplotlib, the extra ``plot``, is missing.
+    ValueError
+        Another suffix, or an image with two flippings of one order.
+    OSError
+        The file cannot be written.
+    """
+    drawn = [(order, flipping_curves(flips, order)) for order in ORDERS]
+    panels = [
+        curves.Panel(lines, NAMES[order], "regions replaced", "fall of the score") for order, lines in drawn if lines
+    ]
+    if not panels:
+        raise ValueError("flips holds no flipping; expected one list of results per image under each label")
+    curves.save(panels, path)
+
+
+def _has(flipped: Sequence[PixelFlipping], order: str) -> bool:
+    return any(one.order == order for one in flipped)
+
+
+def _only(flipped: Sequence[PixelFlipping], order: str) -> PixelFlipping:
+    found = [one for one in flipped if one.order == order]
+    if len(found) != 1:
+        raise ValueError(f"an image has {len(found)} flippings of order {order!r}; expected those of one heatmap")
+    return found[0]

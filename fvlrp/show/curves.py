@@ -1,0 +1,104 @@
+"""Figures of curves with their bands, by Matplotlib (the extra "plot"), in colours that colour-blind readers can tell.
+
+For evaluate and everything above it. Nothing here touches Matplotlib's global state, or opens a window.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette without its yellow, which is too light for a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One curve: `y` over 0, 1, 2 ... or `x`, perhaps between `low` and `high`; dashed for what it is compared with."""
+
+    label: str
+    y: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64] | None = None
+    high: npt.NDArray[np.float64] | None = None
+    x: npt.NDArray[np.float64] | None = None
+    dashed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Axes of a figure: curves under a title.
+
+    `ticks` name the positions 0, 1, 2 ... of the x axis.
+    """
+
+    lines: Sequence[Line]
+    title: str = ""
+    x_label: str = ""
+    y_label: str = ""
+    ticks: Sequence[str] | None = None
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """`path`; ValueError unless its suffix is one that a figure can be written as."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"path must end in {', '.join(SUFFIXES)}, got {os.fspath(path)!r}")
+    return Path(path)
+
+
+def figure(panels: Sequence[Panel]) -> Figure:
+    """Panels side by side, in one Matplotlib figure. A label has one colour in all of them.
+
+    Raises
+    ------
+    ImportError
+        Matplotlib, the extra ``plot``, is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("a figure needs Matplotlib: pip install 'fvlrp[plot]'") from None
+    labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
+    drawn = Figure(figsize=(1 + 4.2 * len(panels), 4.2), layout="constrained", dpi=150)
+    for axes, panel in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, panel, labels)
+    return drawn
+
+
+def save(panels: Sequence[Panel], path: str | os.PathLike[str]) -> None:
+    """Write the figure of `panels` to `path` (.png, .svg or .pdf), atomically. Raises as `figure` does, and OSError."""
+    suffix = check_path(path).suffix.lower()
+    buffer = io.BytesIO()
+    figure(panels).savefig(buffer, format=suffix[1:])
+    with atomic_write(path) as file:
+        file.write(buffer.getvalue())
+
+
+def _draw(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
+    for line in panel.lines:
+        x: Any = np.arange(len(line.y)) if line.x is None else line.x
+        colour = COLOURS[labels.index(line.label) % len(COLOURS)]
+        mark = "o" if panel.ticks is not None and not line.dashed else ""
+        axes.plot(x, line.y, color=colour, linestyle="--" if line.dashed else "-", marker=mark, label=line.label)
+        if line.low is not None and line.high is not None:
+            axes.fill_between(x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+    if panel.ticks is not None:
+        axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right")
+    axes.axhline(0, color="#999999", linewidth=0.8)
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    if panel.lines:
+        axes.legend(frameon=False, fontsize="small")
