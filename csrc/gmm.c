@@ -67,17 +67,19 @@ INLINE REAL R(largest)(const REAL *l, ptrdiff_t padded) {
 #define SCREENS 1
 #endif
 
-/* Entries of `l` above `threshold`, less `shift`, with their indices: how many. Outputs have two vectors of slack. */
+/* Entries of `l` less `shift` that are above `threshold`, with their indices: how many. It is the difference that is
+ * compared: of a row far from every mean, `shift + threshold` would be rounded to `shift`, and nothing would be above it.
+ * Outputs have two vectors of slack. */
 INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, REAL shift, REAL *values, int32_t *index) {
     ptrdiff_t found = 0;
 #if REAL_BITS == 32 && defined(__AVX512F__)
     __m512i at = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     const __m512 limit = _mm512_set1_ps(threshold), less = _mm512_set1_ps(shift);
     for (ptrdiff_t k = 0; k < padded; k += 16, at = _mm512_add_epi32(at, _mm512_set1_epi32(16))) {
-        const __m512 v = _mm512_loadu_ps(l + k);
+        const __m512 v = _mm512_sub_ps(_mm512_loadu_ps(l + k), less);
         const __mmask16 keep = _mm512_cmp_ps_mask(v, limit, _CMP_GT_OQ);
         /* Compress in the register and store whole vectors: the form that compresses into memory is slow. */
-        _mm512_storeu_ps(values + found, _mm512_maskz_compress_ps(keep, _mm512_sub_ps(v, less)));
+        _mm512_storeu_ps(values + found, _mm512_maskz_compress_ps(keep, v));
         _mm512_storeu_si512(index + found, _mm512_maskz_compress_epi32(keep, at));
         found += __builtin_popcount(keep);
     }
@@ -85,7 +87,7 @@ INLINE ptrdiff_t R(compress)(const REAL *l, ptrdiff_t padded, REAL threshold, RE
     for (ptrdiff_t k = 0; k < padded; k++) {
         values[found] = l[k] - shift;
         index[found] = (int32_t)k;
-        found += l[k] > threshold;
+        found += values[found] > threshold;
     }
 #endif
     return found;
@@ -249,8 +251,8 @@ static void R(assign_group)(R(assigner) *a, ptrdiff_t first, ptrdiff_t rows, R(g
     for (ptrdiff_t r = 0; r < rows; r++) g->largest[r] = R(largest)(logits + r * padded, padded);
     for (ptrdiff_t r = 0; r < rows; r++, end += g->found[r - 1]) {
         g->begin[r] = end;
-        g->found[r] = R(compress)(logits + r * padded, padded, g->largest[r] + a->gate - a->margin, g->largest[r],
-                                  a->values + end, a->index + end);
+        g->found[r] = R(compress)(logits + r * padded, padded, a->gate - a->margin, g->largest[r], a->values + end,
+                                  a->index + end);
     }
     R(exponentials)(a->values, end);
 }

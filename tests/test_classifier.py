@@ -164,6 +164,22 @@ def test_a_matrix_with_minus_ones_is_vocs_and_without_an_indicator():
 def test_class_names_follow_the_sorted_labels_or_the_columns():
     assert list(parse_labels([3, 1, 2], 3, ["one", "two", "three"])[1]) == ["one", "two", "three"]
     assert list(parse_labels([[1, 0], [0, 1]], 2, class_names=("x", "y"))[1]) == ["x", "y"]
+    assert list(parse_labels(["dog", "cat", "dog"], 3, ["cat", "dog"])[1]) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["dog", "cat", "dog"], ["dog", "cat"]),
+        (["a", "b", "c"], ["b", "x", "y"]),
+        ([0, 1, 1], [1, 0]),
+        ([0, 1, 1], ["1", "0"]),
+        ([True, False, True], ["True", "False"]),
+    ],
+)
+def test_class_names_never_swap_labels(labels, names):
+    with pytest.raises(ValueError, match=r"class_names must follow the sorted labels .*leave class_names out"):
+        parse_labels(labels, 3, names)
 
 
 @pytest.mark.parametrize(

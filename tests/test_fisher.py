@@ -445,6 +445,17 @@ def test_an_image_is_only_read(plain, photo):
         assert np.array_equal(ex.heatmap, again.heatmap)
 
 
+@pytest.mark.parametrize("turn", [np.rot90, np.fliplr, np.asfortranarray, lambda a: a.transpose(1, 0, 2)])
+def test_turned_and_fortran_arrays_are_explained_like_their_copies(plain, photo, turn):
+    view = turn(photo)
+    assert not view.flags.c_contiguous and images.grey(view).flags.c_contiguous
+    for dtype in ("float32", "float64"):
+        got = plain.explain(view, "grass", DEPTHS, dtype=dtype)
+        wanted = plain.explain(np.ascontiguousarray(view), "grass", DEPTHS, dtype=dtype)
+        for one, other in zip(got, wanted, strict=True):
+            assert np.array_equal(one.heatmap, other.heatmap) and np.array_equal(one.image, other.image)
+
+
 def test_a_trace_keeps_what_it_saw(plain, photo):
     """The caller may overwrite the array after the forward pass."""
     for given in (photo.copy(), np.ascontiguousarray(photo[:, :, 0] / np.float32(255))):

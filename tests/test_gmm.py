@@ -305,6 +305,25 @@ def test_posteriors_are_not_gated_and_sum_to_one():
     assert ((single > 0) & (single < 1e-12)).any()
 
 
+@pytest.mark.parametrize("components, dims", ((2, 2), (16, 24), (256, 80)))
+@pytest.mark.parametrize("distance", (1e4, 1e6, 1e12))
+def test_rows_far_from_every_mean_keep_their_posteriors(isa, components, dims, distance):
+    """Logits of -1e9 and below, from which a threshold of -14 cannot be subtracted in float32."""
+    gmm = DiagonalGMM(components, random_state=0, max_iter=2).fit(
+        np.random.default_rng(0).standard_normal((3 * components + 100, dims))
+    )
+    row = np.full((1, dims), distance)
+    expected, loglik = reference.posteriors(row, *parameters(gmm))
+    for dtype in TYPES:
+        x = row.astype(dtype)
+        np.testing.assert_allclose(gmm.score_samples(x), loglik, rtol=1e-5)
+        np.testing.assert_allclose(gmm.predict_proba(x).sum(axis=1), 1, rtol=1e-5)
+        np.testing.assert_allclose(gmm.predict_proba(x), expected, atol=1e-4)
+        np.testing.assert_allclose(
+            FisherEncoder(gmm).transform([x])[0], encoded_by_the_equations(gmm, row), rtol=1e-4, atol=1e-4 * distance**2
+        )
+
+
 # ---- encoder ---------------------------------------------------------------------------------------------------------
 
 

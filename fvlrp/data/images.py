@@ -85,7 +85,7 @@ def grey(image: ImageLike, max_height: int | None = None) -> np.ndarray:
         return np.ascontiguousarray(values)
     # Elementwise, not a matrix product: the same bits whatever BLAS is installed.
     red, green, blue = LUMINANCE
-    return values[:, :, 0] * red + values[:, :, 1] * green + values[:, :, 2] * blue
+    return np.ascontiguousarray(values[:, :, 0] * red + values[:, :, 1] * green + values[:, :, 2] * blue)
 
 
 def rgb(image: ImageLike) -> np.ndarray:

@@ -49,8 +49,20 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
             raise ValueError(
                 f"class_names must name the {len(classes)} classes {classes.tolist()}, got {len(names)} names"
             )
+        _check_no_swap(classes, names)
         classes = names
     return np.where(position[:, None] == np.arange(len(classes)), 1, -1).astype(np.int8), classes, False
+
+
+def _check_no_swap(classes: np.ndarray, names: np.ndarray) -> None:
+    """Refuse names that are labels of other classes: names follow the sorted labels and never swap them."""
+    labels = [str(label) for label in classes.tolist()]
+    for label, name in zip(labels, map(str, names.tolist()), strict=True):
+        if name != label and name in labels:
+            raise ValueError(
+                f"class_names must follow the sorted labels {classes.tolist()}, got {names.tolist()}: {name!r} would "
+                f"name the class of label {label!r}; leave class_names out to keep the labels"
+            )
 
 
 def _names(class_names) -> np.ndarray:
