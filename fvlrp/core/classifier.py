@@ -45,9 +45,8 @@ class Classifier:
         scores = self.decision_function(images)
         if self.multilabel_:
             return (scores > 0).astype(np.int64)
-        if scores.ndim == 1:
-            return self.classes_[(scores > 0).astype(int)]
-        return self.classes_[scores.argmax(axis=1)]
+        best = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     def score(self, images: Sequence[ImageLike], labels: Any, sample_weight: Any = None) -> float:
         """Accuracy; for a matrix of labels, the mean average precision (11-point) over classes.
