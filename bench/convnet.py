@@ -23,7 +23,8 @@ from fvlrp.network import walk as lrp
 from fvlrp.network.graph import INPUT, Node
 from fvlrp.network.layers import LRN, Conv, Dense, Flatten, MaxPool, ReLU
 from fvlrp.network.network import ConvNet, Preprocess
-from fvlrp.network.rules import AlphaBeta, Choice
+from fvlrp.network.rules import Choice
+from fvlrp.rules import AlphaBeta
 
 LOGITS, HEATMAP = 1e-3, 1e-2  # of the largest value: what two programs may differ by in single precision
 
@@ -169,7 +170,7 @@ def explained(net: ConvNet, x: np.ndarray, target: int) -> np.ndarray:
     start = np.zeros_like(saved[-1].y)
     start.reshape(-1)[target] = saved[-1].y.reshape(-1)[target]
     rules = [Choice(AlphaBeta(2, 1))] * len(net.nodes)
-    return lrp.walk(net.nodes, x, saved, start, [INPUT], rules, rules)[0].pixels[0].sum(axis=0)
+    return lrp.walk(net.nodes, x, saved, start, [INPUT], rules)[0].pixels[0].sum(axis=0)
 
 
 def seconds(run) -> tuple[float, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 _HOMES = {
     "FisherVectorClassifier": "fisher.classifier",
     "DenseSIFT": "fisher.sift",
+    "Network": "network.network",
     "ConvNet": "network.network",
     "Preprocess": "network.preprocess",
     "DiagonalGMM": "fisher.gmm",

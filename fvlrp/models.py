@@ -53,7 +53,7 @@ def _open(path):
 
         what = "model"
     else:
-        from .network.network import ConvNet as Classifier
+        from .network.network import Network as Classifier
 
         what = "network"
     try:
@@ -63,7 +63,7 @@ def _open(path):
 
 
 def _onnx(name: str):
-    from .network.network import ConvNet
+    from .network.network import Network
 
     beside = os.path.splitext(name)[0] + ".json"
-    return ConvNet.from_onnx(name, beside if os.path.exists(beside) else None)
+    return Network.from_onnx(name, beside if os.path.exists(beside) else None)

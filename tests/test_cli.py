@@ -241,7 +241,7 @@ def test_layers_take_their_own_rules(capsys, network, photographs, tmp_path):
         ),
         ("conv1=square", "the rule of 'conv1' must be one of 'epsilon', .*'wsquare', 'flat', 'box', got 'square'"),
         ("relu=flat", "'relu'.* takes no rule"),
-        ("pool=gamma", "a pool takes the rule Flat"),
+        ("pool=box", "Box is a rule of the layer that sees the pixels, got it for 'pool'"),
         ("conv2=box", "Box is a rule of the layer that sees the pixels, got it for 'conv2'"),
         ("lrp", "unknown rules 'lrp'; presets are 'paper', .*; rules are epsilon"),
         ("epsilon:much", "takes numbers for epsilon behind colons"),

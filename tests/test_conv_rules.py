@@ -1,9 +1,12 @@
 """Rules of a network's explanation as values: what they accept, what they tell."""
 
+import json
+
 import numpy as np
 import pytest
 
-from fvlrp.rules import AlphaBeta, Box, ConvRules, Epsilon, Flat, Gamma, WSquare, ZPlus
+from fvlrp.network.rules import PRESETS, WORDS
+from fvlrp.rules import AlphaBeta, Box, ConvRules, Epsilon, Flat, Gamma, NetworkRules, WSquare, ZPlus
 
 
 @pytest.mark.parametrize("beta", (0, 0.5, 1, 2.5))
@@ -96,8 +99,42 @@ def test_rules_can_be_changed_by_text():
     assert rules.changed({"pool": "flat"}, layers=["pool"]).named("pool", "maxpool", False) == Flat()
 
 
+@pytest.mark.parametrize(
+    "rules", [*PRESETS, "box:-1:1", "gamma:0.1", "epsilon:1e-09", Box((0, -2.1), (1, 2.64)), Box()]
+)
+def test_rules_come_back_from_what_a_file_holds(rules):
+    rules = NetworkRules.of(rules)
+    assert NetworkRules.of(json.loads(json.dumps(rules.to_dict()))) == rules
+
+
+def test_a_saved_explanations_rules_are_told_what_they_may_hold():
+    with pytest.raises(ValueError, match="rules have no option 'epsilon'; valid ones are default, layers, below"):
+        NetworkRules.of({"layers": {}, "epsilon": 1})
+    assert NetworkRules.of({"layers": "gamma"}) == NetworkRules(layers={"layers": Gamma()})  # a layer of that name
+
+
+def test_presets_of_other_programs():
+    plus = NetworkRules.of("epsilon_plus")
+    assert plus == NetworkRules(Epsilon(1e-6), {"conv": ZPlus()})
+    assert NetworkRules.of("epsilon_plus_flat").named("c", "conv", True) == Flat()
+    assert NetworkRules.of("epsilon_gamma_box") == NetworkRules(Epsilon(1e-6), {"conv": Gamma(0.25), "first": Box()})
+    assert NetworkRules.of("attnlrp").attention == "both" and NetworkRules.of("cplrp").attention == "value"
+    attention = NetworkRules.of("attention")
+    assert attention.named("qkv", "dense", False) == Gamma(0.05) and attention.named("p", "conv", False) == Gamma(0.25)
+    assert ConvRules is NetworkRules
+
+
+@pytest.mark.parametrize("field", WORDS)
+def test_words_are_checked_and_have_a_default(field):
+    assert getattr(NetworkRules(), field) == WORDS[field][0]
+    for word in WORDS[field]:
+        assert getattr(NetworkRules(**{field: word}), field) == word
+    with pytest.raises(ValueError, match=f"{field} must be one of '{WORDS[field][0]}'"):
+        NetworkRules(**{field: "other"})
+
+
 def test_anything_else_is_told_what_rules_are():
-    with pytest.raises(ValueError, match="rules must be a ConvRules value, a rule, a mapping"):
+    with pytest.raises(ValueError, match="rules must be a NetworkRules value, a rule, a mapping"):
         ConvRules.of(3)
 
 
@@ -105,7 +142,7 @@ def test_rules_can_be_compared_hashed_and_written_down():
     one = ConvRules(layers={"fc": Epsilon(1), "conv": ZPlus()})
     other = ConvRules(layers={"conv": ZPlus(), "fc": Epsilon(1)})
     assert one == other and hash(one) == hash(other)
-    assert one.to_dict()["layers"] == {"conv": "ZPlus()", "fc": "Epsilon(epsilon=1.0)"}
+    assert one.to_dict()["layers"] == {"conv": "zplus", "fc": "epsilon:1"}
 
 
 def test_minus_zero_takes_the_sign_of_plus_zero():

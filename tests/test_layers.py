@@ -125,7 +125,7 @@ def test_a_layer_computes_in_the_dtype_of_its_input(random):
         Conv(weight, bias),
         Conv(weight[:2, :1], bias[:2], groups=2),
         Conv(weight[:, :, :1, :1], bias),
-        layers.Dense(weight.reshape(3, -1)[:, :18], bias),
+        layers.Dense(weight.reshape(3, -1)[:, :3], bias),
         layers.Affine(per_channel, per_channel),
         layers.LRN(3),
         layers.LeakyReLU(0.1),
@@ -144,7 +144,8 @@ def test_what_does_not_fit_is_refused_by_its_numbers():
         Conv(np.zeros((1, 3, 1, 1)), np.zeros(1)).out_shape((4, 5, 5))
     with pytest.raises(ValueError, match="window of 7 does not fit 5"):
         MaxPool((7, 7), (1, 1)).out_shape((1, 5, 5))
-    with pytest.raises(ValueError, match="12 inputs was given 10"):
-        layers.Dense(np.zeros((2, 12)), np.zeros(2)).out_shape((10,))
+    for shape in ((10,), (12, 10), ()):
+        with pytest.raises(ValueError, match=rf"12 inputs was given \({', '.join(map(str, shape))}"):
+            layers.Dense(np.zeros((2, 12)), np.zeros(2)).out_shape(shape)
     with pytest.raises(ValueError, match="same shape"):
         layers.Add().out_shape((2, 3, 3), (2, 3, 4))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fvlrp.network import walk as lrp
+from fvlrp.network import trace as lrp
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import (
     Add,
@@ -21,7 +21,8 @@ from fvlrp.network.layers import (
     MaxPool,
     ReLU,
 )
-from fvlrp.network.rules import AlphaBeta, Box, Choice, ConvRules, Epsilon, Flat, Gamma, WSquare, ZPlus
+from fvlrp.network.rules import Choice
+from fvlrp.rules import AlphaBeta, Box, ConvRules, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 
 def conv(rng, weight, stride=(1, 1), pads=(0, 0, 0, 0), dilation=(1, 1), groups=1, bias=True):
@@ -40,11 +41,21 @@ class Whole:
 class Net:
     """A network of given nodes over photographs scaled to -1..1."""
 
-    def __init__(self, *nodes):
+    def __init__(self, *nodes, shape=(3, 11, 12)):
         self.nodes = [Node(*node) for node in nodes]
         self.layers = [node.name for node in self.nodes]
         self.preprocess = Whole()
-        self.classes_ = ["cat", "dog", "gull", "pig"]
+        self.classes_, self.binary = ["cat", "dog", "gull", "pig"], False
+        self.shapes = self._shapes(shape)
+
+    def _shapes(self, shape):
+        shapes = []
+        for node in self.nodes:
+            shapes.append(node.layer.out_shape(*[shape if i < 0 else shapes[i] for i in node.inputs]))
+        return shapes
+
+    def per_class(self, outputs):
+        return outputs
 
     def prepare(self, image):
         return (np.asarray(image, np.float32).transpose(2, 0, 1)[None] - 128) / 128
@@ -101,25 +112,25 @@ RULE_SETS = (
 @pytest.mark.parametrize("rules", RULE_SETS, ids=repr)
 @pytest.mark.parametrize("depth", ("input", "conv1", "pool1", "left", "joined", "sum", "mean"))
 def test_the_ledger_closes_at_every_depth(photo, rules, depth):
-    for ex in lrp.ConvTrace(branched(), photo, "float64").explain(["dog", "pig"], depth, rules):
+    for ex in lrp.NetworkTrace(branched(), photo, "float64").explain(["dog", "pig"], depth, rules):
         assert ex.ledger.closes(1e-9), ex.ledger
         assert ex.heatmap.shape == (11, 12) and np.isfinite(ex.heatmap).all()
         np.testing.assert_allclose(ex.heatmap.sum(), ex.ledger["heatmap"])
-    for ex in lrp.ConvTrace(branched(), photo).explain(["dog", "pig"], depth, rules):
+    for ex in lrp.NetworkTrace(branched(), photo).explain(["dog", "pig"], depth, rules):
         assert abs(ex.ledger["rounding"]) <= 1e-6 * ex.ledger.size, ex.ledger
 
 
 def test_without_bias_and_stabiliser_all_of_the_score_arrives(photo):
     net = branched(bias=False)
     for depth in ("input", "conv1", "joined"):
-        ex = lrp.ConvTrace(net, photo, "float64").explain(2, depth, Epsilon(0))
+        ex = lrp.NetworkTrace(net, photo, "float64").explain(2, depth, Epsilon(0))
         np.testing.assert_allclose(ex.heatmap.sum(), ex.score, rtol=1e-9)
 
 
 def test_epsilon_of_a_network_without_bias_is_input_times_gradient(photo):
     net = branched(bias=False)
     net.nodes[11] = Node("mean", "maxpool", MaxPool((2, 2), (2, 2), ceil_mode=True), (10,))
-    trace = lrp.ConvTrace(net, photo, "float64")
+    trace = lrp.NetworkTrace(net, photo, "float64")
     ex = trace.explain("pig", rules=Epsilon(1e-13))
     step, gradient = 1e-6, np.zeros(trace.x.size)
     for i in range(trace.x.size):
@@ -135,7 +146,7 @@ def test_epsilon_of_a_network_without_bias_is_input_times_gradient(photo):
 
 def test_a_depth_inside_a_branch_leaves_the_other_branch_exact(photo):
     """Depth "left": pool1 gets flat relevance from the left and exact relevance from the right."""
-    net, trace = branched(), lrp.ConvTrace(branched(), photo, "float64")
+    net, trace = branched(), lrp.NetworkTrace(branched(), photo, "float64")
     ex = trace.explain("dog", "left")
     exact = trace.explain("dog", "input").relevance
     saved = net.passed(trace.x)
@@ -151,7 +162,7 @@ def test_a_depth_inside_a_branch_leaves_the_other_branch_exact(photo):
 
 
 def test_depths_share_one_pass_with_the_same_bits(photo):
-    trace = lrp.ConvTrace(branched(), photo)
+    trace = lrp.NetworkTrace(branched(), photo)
     depths = ("mean", "input", "left", "conv1", "joined")
     for depth, ex in zip(depths, trace.explain("dog", depths), strict=True):
         alone = trace.explain("dog", depth)
@@ -161,7 +172,7 @@ def test_depths_share_one_pass_with_the_same_bits(photo):
 
 @pytest.mark.parametrize(("dtype", "rtol"), (("float32", 1e-5), ("float64", 1e-12)))
 def test_targets_share_one_pass(photo, dtype, rtol, monkeypatch):
-    trace = lrp.ConvTrace(branched(), photo, dtype)
+    trace = lrp.NetworkTrace(branched(), photo, dtype)
     together = trace.explain(["dog", 3, np.int64(0)], ["input", "left"])
     monkeypatch.setattr(lrp, "BATCH", 1)  # one target a pass
     apart = trace.explain(["dog", 3, np.int64(0)], ["input", "left"])
@@ -173,7 +184,7 @@ def test_targets_share_one_pass(photo, dtype, rtol, monkeypatch):
 
 
 def test_relevance_is_there_at_every_layer(photo):
-    trace = lrp.ConvTrace(branched(), photo, "float64")
+    trace = lrp.NetworkTrace(branched(), photo, "float64")
     ex = trace.explain("gull", "pool1")
     assert list(ex.relevance) == [*trace.net.layers, "input"]
     np.testing.assert_allclose(ex.relevance["fc"], [0, 0, ex.score, 0])
@@ -182,7 +193,7 @@ def test_relevance_is_there_at_every_layer(photo):
 
 
 def test_a_cut_above_a_dense_layer_is_uniform_and_warns(photo):
-    trace = lrp.ConvTrace(branched(), photo, "float64")
+    trace = lrp.NetworkTrace(branched(), photo, "float64")
     with pytest.warns(UserWarning, match=r"dense layer 'fc'.*WSquare"):
         ex = trace.explain("dog", "fc")
     mean = ex.relevance["mean"]
@@ -194,8 +205,8 @@ def test_a_cut_above_a_dense_layer_is_uniform_and_warns(photo):
 
 
 def test_figure_depths_and_names(photo):
-    trace = lrp.ConvTrace(branched(), photo)
-    assert trace.menu.figure_depths == ("input", "conv1")
+    trace = lrp.NetworkTrace(branched(), photo)
+    assert trace.menu.figure_depths == ("input", "joined")
     assert trace.explain("dog", 3).depth == "left" and trace.explain().target == trace.top
     with pytest.raises(ValueError, match=r"unknown depth 'conv9'; depths are 'conv1'.*'input'"):
         trace.explain("dog", "conv9")
@@ -208,7 +219,7 @@ def test_figure_depths_and_names(photo):
 
 
 def test_rules_that_fit_no_layer_are_told_what_does(photo):
-    trace = lrp.ConvTrace(branched(), photo)
+    trace = lrp.NetworkTrace(branched(), photo)
     with pytest.raises(
         ValueError, match=r"no layer or kind 'convolution'; kinds are first, add.*conv.*; layers are conv1"
     ):
@@ -230,11 +241,11 @@ def test_rules_may_name_kinds_that_a_network_has_none_of(photo):
         ("mean", "globalaveragepool", GlobalAveragePool(), (0,)),
         ("flat", "flatten", Flatten(1), (1,)),
     )
-    assert lrp.ConvTrace(net, photo, "float64").explain(0, rules="composite").ledger.closes()
+    assert lrp.NetworkTrace(net, photo, "float64").explain(0, rules="composite").ledger.closes()
 
 
 def test_box_takes_its_range_from_black_and_white(photo):
-    trace = lrp.ConvTrace(branched(), photo, "float64")
+    trace = lrp.NetworkTrace(branched(), photo, "float64")
     given = trace.explain("dog", rules={"first": Box(-1, (255 - 128) / 128)})
     np.testing.assert_array_equal(trace.explain("dog", rules={"first": Box()}).heatmap, given.heatmap)
 
@@ -278,10 +289,11 @@ def test_relevance_is_zennits(golden, name, dtype, rtol, photo):
         ("d8", "dense", Dense(*weights(8)), (7,)),
         ("r9", "relu", ReLU(), (8,)),
         ("d10", "dense", Dense(*weights(10)), (9,)),
+        shape=golden["x"].shape[1:],
     )
     net.prepare = lambda image: golden["x"]
     net.classes_ = list("abcde")
-    trace = lrp.ConvTrace(net, photo, dtype)
+    trace = lrp.NetworkTrace(net, photo, dtype)
     np.testing.assert_allclose(trace.scores, golden["logits"], rtol=1e-5)
     ex = trace.explain(3, rules=GOLDEN[name])
     want = golden[name]

@@ -26,7 +26,8 @@ from fvlrp.network.layers import (
     Reshape,
     Saved,
 )
-from fvlrp.network.rules import AlphaBeta, Box, Choice, Epsilon, Flat, Gamma, WSquare, ZPlus
+from fvlrp.network.rules import Choice
+from fvlrp.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 # ---- every rule, from its equation -----------------------------------------------------------------------------------
 
@@ -105,7 +106,8 @@ LINEAR = {
     "without bias": lambda rng: (conv(rng, (4, 3, 3, 3), pads=(1, 1, 1, 1), bias=False), (3, 5, 5)),
     "more padding than kernel": lambda rng: (conv(rng, (2, 2, 2, 2), pads=(3, 2, 3, 2)), (2, 3, 3)),
     "dense": lambda rng: (Dense(rng.standard_normal((7, 12)), rng.standard_normal(7)), (12,)),
-    "dense on maps": lambda rng: (Dense(rng.standard_normal((7, 12)), np.zeros(7)), (3, 2, 2)),
+    "dense on tokens": lambda rng: (Dense(rng.standard_normal((7, 4)), rng.standard_normal(7)), (3, 4)),
+    "dense without bias": lambda rng: (Dense(rng.standard_normal((7, 4)), np.zeros(7)), (2, 3, 4)),
 }
 
 
@@ -291,29 +293,65 @@ def test_max_pool_gives_all_to_the_first_winner_or_evenly(kind, pool):
                 inputs_c, share = inputs, r[:, c, oy, ox] / len(inputs)
             for py, px in inputs_c:
                 want[:, c, py, px] += share
-    got, entries = through(layer, x, r, Choice(AlphaBeta(), pool=pool))
+    _, saved = layer.forward(x)
+    (got,), entries = layer.flat(r, saved, Choice(AlphaBeta(), pool=pool))
     np.testing.assert_allclose(got, want, atol=1e-12)
+    above, _ = through(layer, x, r, Choice(Flat() if pool == "flat" else AlphaBeta()))
+    np.testing.assert_array_equal(above, got)
     np.testing.assert_allclose(got.sum(), r.sum())
     assert not entries
 
 
+def of_a_sum(z, r, rule) -> np.ndarray:
+    """Relevance of the terms z of one sum, whose contributions of one sign take all of r whatever the signed rule."""
+    up, down = np.maximum(z, 0), np.minimum(z, 0)
+    if isinstance(rule, Flat | WSquare):
+        return np.full_like(z, r / len(z))
+    if isinstance(rule, Epsilon):
+        return z * r / (z.sum() + np.copysign(rule.epsilon, z.sum()))
+    if up.sum() == 0 or down.sum() == 0:
+        return np.full_like(z, r / len(z)) if not z.any() else z * r / z.sum()
+    if isinstance(rule, Gamma):
+        boosted = z + rule.gamma * (up if z.sum() >= 0 else down)
+        return boosted * r / boosted.sum()
+    alpha, beta = (1, 0) if isinstance(rule, ZPlus) else (rule.alpha, rule.beta)
+    return r * (alpha * up / up.sum() - beta * down / down.sum())
+
+
 @pytest.mark.parametrize("kind", POOLS)
+@pytest.mark.parametrize("rule", RULES[:-1], ids=repr)
 @pytest.mark.parametrize("count_include_pad", (False, True))
-def test_average_pool_shares_by_value_and_conserves(kind, count_include_pad):
+def test_averages_follow_the_rule_as_sums(kind, rule, count_include_pad):
     rng = np.random.default_rng(6)
     layer = AveragePool(**POOLS[kind], count_include_pad=count_include_pad)
-    x = rng.uniform(-0.2, 1, (1, 2, 8, 8))
-    x[0, 0] = 0  # a channel with nothing to share by
-    r = rng.standard_normal(layer.apply(x).shape)
-    want = np.zeros_like(x)
+    x = rng.uniform(-0.2, 1, (1, 3, 8, 8))
+    x[0, 0], x[0, 1] = 0, np.abs(x[0, 1])  # a channel with nothing to share by, one of one sign
+    y, counts = layer.apply(x), layer.counts(8, 8)
+    r = rng.standard_normal((2, *y.shape[1:]))
+    want = np.zeros((2, *x.shape[1:]))
     for (oy, ox), inputs in windows_of(layer, x):
-        for c in range(2):
-            total = sum(x[0, c, py, px] for py, px in inputs)
-            for py, px in inputs:
-                want[0, c, py, px] += r[0, c, oy, ox] * (x[0, c, py, px] / total if c else 1 / len(inputs))
-    got, _ = through(layer, x, r, Choice(AlphaBeta()))
+        for t, c in product(range(2), range(3)):
+            terms = np.array([x[0, c, py, px] for py, px in inputs]) / counts[oy, ox]
+            for (py, px), part in zip(inputs, of_a_sum(terms, r[t, c, oy, ox], rule), strict=True):
+                want[t, c, py, px] += part
+    got, entries = through(layer, x, r, Choice(rule))
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(got.sum(), r.sum())
+    kept = sum(np.sum(amount) for amount in entries.values())
+    np.testing.assert_allclose(got.sum() + kept, r.sum())
+    assert isinstance(rule, Epsilon) or not kept
+
+
+@pytest.mark.parametrize("layer", (AveragePool((2, 2), (2, 2)), GlobalAveragePool()), ids=repr)
+def test_averages_below_the_depth_are_as_above_it_or_flat(layer):
+    rng = np.random.default_rng(6)
+    x, rule = rng.standard_normal((1, 2, 4, 4)), Gamma(0.5)
+    y, saved = layer.forward(x)
+    r = rng.standard_normal(y.shape)
+    above, below = layer.relevance(r, saved, Choice(rule)), layer.flat(r, saved, Choice(rule))
+    np.testing.assert_array_equal(above.inputs[0], below.inputs[0])
+    even = layer.relevance(r, saved, Choice(Flat())).inputs[0]
+    np.testing.assert_array_equal(layer.flat(r, saved, Choice(rule, pool="flat")).inputs[0], even)
+    assert np.ptp(even.reshape(2, 2, 2, 2, 2)[0, :, 0, 0]) > 0 or layer.counts(4, 4).size == 1
 
 
 def test_global_average_pool_shares_by_value():

@@ -62,12 +62,17 @@ class Menu:
         """The target that a class name, a value of the classes or a `Contrast` of two stands for."""
         if isinstance(target, Target):
             return target
-        if isinstance(target, Contrast):
-            for_, against = self.position(target.target), self.position(target.against)
-            if for_ == against:
-                raise ValueError(f"target contrasts {target.target!r} with itself; expected two different classes")
-            return Target(Contrast(self.classes[for_], self.classes[against]), ((for_, 1.0), (against, -1.0)))
-        position = self.position(target)
+        if not isinstance(target, Contrast):
+            return self.at(self.position(target))
+        positions = self.position(target.target), self.position(target.against)
+        if positions[0] == positions[1]:
+            raise ValueError(f"target contrasts {target.target!r} with itself; expected two different classes")
+        for_, against = map(self.at, positions)
+        terms = (*for_.terms, *((at, -coefficient) for at, coefficient in against.terms))
+        return Target(Contrast(for_.label, against.label), terms)
+
+    def at(self, position: int) -> Target:
+        """The target that is the class at a position."""
         return Target(self.classes[position], ((position, 1.0),))
 
     def position(self, name: Any) -> int:

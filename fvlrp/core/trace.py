@@ -150,8 +150,7 @@ class Trace:
         raise NotImplementedError
 
     def _top_target(self) -> Target:
-        position = int(np.argmax(self.scores))
-        return Target(self.classes[position], ((position, 1.0),))
+        return self.menu.at(int(np.argmax(self.scores)))
 
     def _explanation(
         self, target: Target, depth: str, rules: Any, descent: Descent, keep: Sequence[str]

@@ -37,3 +37,61 @@ def ancestors(nodes: Sequence[Node], node: int) -> frozenset[int]:
             found.add(i)
             waiting.extend(nodes[i].inputs)
     return frozenset(found)
+
+
+def first_layers(nodes: Sequence[Node]) -> frozenset[int]:
+    """The nodes that see the pixels: no layer with weights comes before them."""
+    found: set[int] = set()
+    for i, node in enumerate(nodes):
+        if all(k == INPUT or (k in found and nodes[k].layer.role != "linear") for k in node.inputs):
+            found.add(i)
+    return frozenset(found)
+
+
+def strides(nodes: Sequence[Node]) -> list[int]:
+    """How many pixels of the input lie between neighbours in each node's output, along the axis with fewer."""
+    steps: list[int] = []
+    for node in nodes:
+        before = max((1 if k == INPUT else steps[k] for k in node.inputs), default=1)
+        steps.append(before * min(getattr(node.layer, "stride", (1, 1))))
+    return steps
+
+
+def narrows(nodes: Sequence[Node]) -> list[int]:
+    """The nodes that everything before them passes through on its way to the scores: between blocks, not inside one."""
+    last = list(range(len(nodes)))  # the last node that reads each
+    for i, node in enumerate(nodes):
+        for k in node.inputs:
+            if k != INPUT:
+                last[k] = i
+    found, reach = [], 0
+    for i in range(len(nodes)):
+        if reach <= i:
+            found.append(i)
+        reach = max(reach, last[i])
+    return found
+
+
+def coarse(nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> int:
+    """The depth of low resolution: the output of the first block with a stride of 8 or more.
+
+    A block ends in a convolution of all channels or in a join, with the activations behind it; layers that only reduce
+    the resolution begin the next one. A network without such a block has that of its largest stride.
+    """
+    steps = strides(nodes)
+    maps = [i for i in narrows(nodes) if len(shapes[i]) == 3 and min(shapes[i][1:]) > 1]
+    ends = [i for i in maps if _ends_block(nodes[i])]
+    if not ends:
+        return next((i for i, node in enumerate(nodes) if node.layer.role == "linear"), 0)
+    wanted = min(8, max(steps[i] for i in ends))
+    i = next(i for i in ends if steps[i] >= wanted)
+    while i + 1 < len(nodes) and nodes[i + 1].inputs == (i,) and nodes[i + 1].layer.elementwise:
+        i += 1
+    return i
+
+
+def _ends_block(node: Node) -> bool:
+    if len(node.inputs) > 1:
+        return True
+    layer = node.layer
+    return node.kind == "conv" and layer.groups == 1 and max(layer.stride) == 1

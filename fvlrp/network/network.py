@@ -11,6 +11,7 @@ from dataclasses import fields
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from ..core.classifier import Classifier
 from ..data import files
@@ -24,13 +25,11 @@ from . import onnx as importers
 from .graph import INPUT, KINDS, Node, ancestors
 from .layers import Conv, Dense, Flatten, GlobalAveragePool, NetworkLayer, Saved
 from .preprocess import USUAL_SIZE, Preprocess, read_description
-from .walk import ConvMenu, ConvTrace
-
-_ELEMENTWISE = ("relu", "leakyrelu", "clip")
+from .trace import NetworkMenu, NetworkTrace
 
 
-class ConvNet(Classifier):
-    """A convolutional image classifier whose decisions can be explained down to any layer, or to the pixels.
+class Network(Classifier):
+    """An image classifier made of layers whose decisions can be explained down to any layer, or to the pixels.
 
     Made by `from_onnx`, `fvlrp.load` or `retrain`. Images are paths, PIL images or arrays (uint8, uint16, or floats in
     0..1), of any sizes.
@@ -58,6 +57,8 @@ class ConvNet(Classifier):
     layers : list of str
         Names of the nodes, the depths of an explanation.
     classes_ : array (n_classes,)
+    binary : bool
+        Whether the network has one score for two classes: f speaks for ``classes_[1]``, -f for ``classes_[0]``.
     """
 
     def __init__(
@@ -67,13 +68,17 @@ class ConvNet(Classifier):
         self.input_shape = tuple(input_shape)
         self.preprocess = self._preprocess(preprocess)
         self.shapes = self._shapes((self.input_shape[0], *self.preprocess.size))
+        self.multilabel_, self.n_jobs, self.verbose = bool(multilabel), n_jobs, verbose
         n_classes = self.shapes[-1][0]
+        self.binary = n_classes == 1 and not self.multilabel_
+        if self.binary:  # one score for two classes
+            n_classes = 2
         self.classes_ = np.arange(n_classes) if classes is None else np.asarray(classes)
         if self.classes_.dtype == object:  # what pandas holds strings in; a model file takes none
             self.classes_ = np.array(self.classes_.tolist())
         if self.classes_.shape != (n_classes,):
-            raise ValueError(f"classes must name the network's {n_classes} outputs, got {self.classes_.size} names")
-        self.multilabel_, self.n_jobs, self.verbose = bool(multilabel), n_jobs, verbose
+            outputs = "two classes, of which the one output is the score" if self.binary else f"{n_classes} outputs"
+            raise ValueError(f"classes must name the network's {outputs}, got {self.classes_.size} names")
 
     def _preprocess(self, preprocess) -> Preprocess:
         channels, height, width = self.input_shape
@@ -110,7 +115,7 @@ class ConvNet(Classifier):
         return shapes
 
     @classmethod
-    def from_onnx(cls, path, preprocess=None, classes=None, **options) -> ConvNet:
+    def from_onnx(cls, path, preprocess=None, classes=None, **options) -> Network:
         """A network from an ONNX file of opset 7 or later.
 
         Parameters
@@ -147,14 +152,14 @@ class ConvNet(Classifier):
     def get_params(self, deep: bool = True) -> dict:
         return {"n_jobs": self.n_jobs, "verbose": self.verbose}
 
-    def set_params(self, **params) -> ConvNet:
+    def set_params(self, **params) -> Network:
         for name, value in params.items():
             check_choice("parameter", name, ("n_jobs", "verbose"))
             setattr(self, name, value)
         return self
 
     def __repr__(self) -> str:
-        return f"<ConvNet: {len(self.nodes)} layers, input {self.input_shape}, {len(self.classes_)} classes>"
+        return f"<Network: {len(self.nodes)} layers, input {self.input_shape}, {len(self.classes_)} classes>"
 
     # ---- applying ----
 
@@ -215,7 +220,7 @@ class ConvNet(Classifier):
         """The elementwise layer right behind convolution `i`, where it alone reads it."""
         following = self.nodes[i + 1]
         alone = self.nodes[i].kind == "conv" and uses[i] == 1 and following.inputs == (i,)
-        return i + 1 if alone and following.kind in _ELEMENTWISE else None
+        return i + 1 if alone and following.layer.elementwise else None
 
     def prepare(self, image) -> np.ndarray:
         """The network's input for one image, float32 (1, C, H, W)."""
@@ -223,11 +228,17 @@ class ConvNet(Classifier):
 
     def scores(self, image) -> np.ndarray:
         """Scores of one image for every class, float64 (n_classes,): what an explanation of each starts from."""
-        return self.forward(self.prepare(image))[0].astype(np.float64)
+        return self.per_class(self.forward(self.prepare(image))[0].astype(np.float64))
+
+    def per_class(self, outputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The score of every class (n_classes,), from the network's outputs (n_outputs,)."""
+        return np.concatenate([-outputs, outputs]) if self.binary else outputs
 
     def decision_function(self, images) -> np.ndarray:
         """Scores float64 (n, n_classes); with two exclusive classes (n,), by how much ``classes_[1]`` is ahead."""
         scores = np.array(self._each(self.scores, images, "image"))
+        if self.binary:
+            return scores[:, 1]
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 and not self.multilabel_ else scores
 
     def _each(self, function, images, what: str) -> list:
@@ -245,20 +256,20 @@ class ConvNet(Classifier):
     # ---- explaining ----
 
     @property
-    def menu(self) -> ConvMenu:
+    def menu(self) -> NetworkMenu:
         """Classes, depths and rules that an explanation can be asked for; `menu.check` refuses others up front."""
-        return ConvMenu(self)
+        return NetworkMenu(self)
 
-    def trace(self, image, dtype="float32") -> ConvTrace:
+    def trace(self, image, dtype="float32") -> NetworkTrace:
         """One forward pass of one image, to explain any number of targets, depths and rules from.
 
         `dtype` "float32" is fast; "float64" is exact: the ledger closes to 1e-9.
         """
-        return ConvTrace(self, image, dtype)
+        return NetworkTrace(self, image, dtype)
 
     # ---- retraining ----
 
-    def retrain(self, images, labels, class_names=None, *, mirror=True, C=None) -> ConvNet:
+    def retrain(self, images, labels, class_names=None, *, mirror=True, C=None) -> Network:
         """A new network with other classes: its last layer is learned anew from photographs, all others are kept.
 
         The features are what the last learned layer reads, averaged over pixels where that layer is a convolution.
@@ -281,7 +292,7 @@ class ConvNet(Classifier):
 
         Returns
         -------
-        ConvNet
+        Network
         """
         images = pictures.batch(images)
         if C is not None and not (is_real(C) and 0 < C < np.inf):
@@ -293,7 +304,7 @@ class ConvNet(Classifier):
         )
         signs = np.repeat(signs, features.shape[1], axis=0)
         weight, bias = _logistic(features.reshape(len(signs), -1), signs, C, multilabel)
-        return ConvNet(
+        return Network(
             self._with_head(last, weight, bias),
             self.input_shape,
             classes,
@@ -391,7 +402,7 @@ class ConvNet(Classifier):
         return header, {"classes": self.classes_, **arrays}
 
     @classmethod
-    def from_parts(cls, header: dict, arrays: dict[str, np.ndarray]) -> ConvNet:
+    def from_parts(cls, header: dict, arrays: dict[str, np.ndarray]) -> Network:
         """The inverse of `to_parts`."""
         nodes = []
         for i, entry in enumerate(header["nodes"]):
@@ -402,6 +413,9 @@ class ConvNet(Classifier):
             nodes.append(Node(entry["name"], entry["kind"], kind(**parameters, **options), tuple(entry["inputs"])))
         preprocess = Preprocess.from_dict(header["preprocess"])
         return cls(nodes, header["input_shape"], arrays["classes"], preprocess, multilabel=header["multilabel"])
+
+
+ConvNet = Network  # its former name
 
 
 def _parameters(layer: NetworkLayer) -> dict[str, np.ndarray]:

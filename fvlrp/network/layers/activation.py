@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from .layer import Unchanged
 
 @dataclass(frozen=True, eq=False)
 class ReLU(Unchanged):
-    """max(x, 0). Elementwise layers can write to `out`, which may be their input."""
+    """max(x, 0)."""
+
+    elementwise: ClassVar[bool] = True
 
     def apply(self, x: Array, out: Array | None = None) -> Array:
         return np.maximum(x, 0, out=out)
@@ -24,6 +27,7 @@ class LeakyReLU(Unchanged):
     """x where x > 0, slope * x elsewhere."""
 
     slope: float
+    elementwise: ClassVar[bool] = True
 
     def apply(self, x: Array, out: Array | None = None) -> Array:
         slope = x.dtype.type(self.slope)
@@ -38,6 +42,7 @@ class Clip(Unchanged):
 
     low: float
     high: float
+    elementwise: ClassVar[bool] = True
 
     def apply(self, x: Array, out: Array | None = None) -> Array:
         return np.clip(x, x.dtype.type(self.low), x.dtype.type(self.high), out=out)

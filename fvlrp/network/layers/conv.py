@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import numpy as np
 
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
+from ...core.rules import Rule, ratio, total
 from ...runtime.memory import Memory, empty, zeros
-from ..rules import Choice, Flat, WSquare, ratio, total
-from ..windows import Window, Windows, bands, convolve, quick, reach, taps, window_count
-from .contributions import BAND, FEW, ConvPiece, merged, sides_of, through
+from ..rules import Choice
+from ..windows import Window, Windows, bands, convolve, quick, taps, window_count
+from .contributions import BAND, FEW, ConvPiece, through
 from .layer import BATCH, NetworkLayer, Saved, Shape
 
 BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
@@ -104,39 +106,29 @@ class Conv(NetworkLayer):
     # ---- relevance ----
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """By the rule, band by band of output rows.
+        """By the rule."""
+        return self.by(choice.rule, r, saved, choice)
 
-        Forward products are needed for z+ alone; channels without relevance take no part.
-        """
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """Evenly over each window inside the image, or by the squares of the weights: what `below` says."""
+        return self.by(choice.below, r, saved, choice)
+
+    def by(self, rule: Rule, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """By any rule, band by band of output rows; channels without relevance take no part."""
         (x,), y = saved
-        entries, rule, dtype = Entries(), choice.rule, r.dtype
-        if isinstance(rule, Flat):
+        if rule.sees == "nothing":
             return self._uniform(r, x, choice)
-        above, below = sides_of(np.ascontiguousarray(x[0]), choice)
-        signed, size = above, None
-        if below is not None:
-            signed, size = above + below, above - below
+        entries, rule, dtype = Entries(), rule.fitted(y), r.dtype
+        above, below = rule.inputs(np.ascontiguousarray(x[0]), choice.box)
+        signed, size = (above, None) if below is None else (above + below, above - below)
         up = zeros((len(r), *x.shape[1:]), dtype)
         down = None if size is None else zeros(up.shape, dtype)
-        even = np.zeros_like(r) if choice.bias == "distribute" and self.bias.any() else None
-        weights = self.cast("weight", dtype)
-        squares = None
-        if isinstance(rule, WSquare):
-            weights = np.square(weights)
-            squares = self._square_sums(x, y, weights)
-        width, n_in, n_out = y.shape[3], weights.shape[1], len(weights) // self.groups
-        weights = weights.reshape(*weights.shape[:2], -1)
-        relevance = np.ascontiguousarray(r).reshape(*r.shape[:2], -1)
-        z = np.ascontiguousarray(y[0] if squares is None else squares).reshape(len(weights), -1)
-        memory, cut = Memory(dtype), self._bands(r)
-
-        for g in range(self.groups):
-            ins, mine = slice(g * n_in, (g + 1) * n_in), slice(g * n_out, (g + 1) * n_out)
-            alive = relevance[:, mine].any(axis=(0, 2))
-            outs = mine if alive.all() else np.flatnonzero(alive) + mine.start
-            if not alive.any():
-                continue
-            weight, bias, own, share = weights[outs], self.cast("bias", dtype)[outs], z[outs], relevance[:, outs]
+        even = np.zeros_like(r) if choice.bias == "distribute" and rule.plain and self.bias.any() else None
+        relevance, z = r.reshape(*r.shape[:2], -1), np.ascontiguousarray(y[0]).reshape(y.shape[1], -1)
+        width, memory, cut = y.shape[3], Memory(dtype), self._bands(r)
+        for ins, outs in self._alive(relevance):
+            weight = rule.weights(self.cast("weight", dtype)[outs]).reshape(-1, ins.stop - ins.start, prod(self.kernel))
+            bias, own, share = self.cast("bias", dtype)[outs], z[outs], relevance[:, outs]
             sides = [None if side is None else side[ins] for side in (signed, size)]
             inner = up[:, ins], None if down is None else down[:, ins]
             for begin, end in cut:
@@ -144,20 +136,28 @@ class Conv(NetworkLayer):
                 if not share[:, :, some].any():
                     continue
                 piece = ConvPiece(self.window, weight, *sides, (begin, end), width, memory)
-                evenly = through(
-                    choice, piece, bias if bias.any() else None, own[:, some], share[:, :, some], entries, *inner
-                )
-                if evenly is not None:
+                part = bias if bias.any() else None
+                evenly = through(rule, choice.bias, piece, part, own[:, some], share[:, :, some], entries, *inner)
+                if even is not None and evenly is not None:
                     even.reshape(relevance.shape)[:, outs, some] = evenly
-        sides = (above, below) if n_in <= FEW else (signed, size)
-        out = merged(choice, *sides, up, down)
+        # What multiplies the sides of few channels, which go apart, or else x and |x|.
+        first, second = (above, below) if self.weight.shape[1] <= FEW else (signed, size)
+        up *= first
+        if down is not None and second is not None:
+            up += np.multiply(down, second, out=down)
         if even is not None:
-            out += self._evenly(r=even, x=x, entries=entries)
-        return Passed([out], entries)
+            up += self._evenly(even, x, entries)
+        return Passed([up], entries)
 
-    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """Evenly over each window, or by the squares of the weights: what the rule below the depth says."""
-        return self.relevance(r, saved, choice)
+    def _alive(self, relevance: Array) -> Iterator[tuple[slice, slice | np.ndarray]]:
+        """The input channels of each group and those of its output channels that have relevance (T, Co, N)."""
+        n_in, n_out = self.weight.shape[1], len(self.weight) // self.groups
+        for g in range(self.groups):
+            mine = slice(g * n_out, (g + 1) * n_out)
+            alive = relevance[:, mine].any(axis=(0, 2))
+            if alive.any():
+                outs = mine if alive.all() else np.flatnonzero(alive) + mine.start
+                yield slice(g * n_in, (g + 1) * n_in), outs
 
     def _evenly(self, r: Array, x: Array, entries: Entries) -> Array:
         """Relevance r (T, Co, oh, ow) spread evenly over each output's inputs inside the image: (T, C, H, W)."""
@@ -177,17 +177,6 @@ class Conv(NetworkLayer):
         entries.add("flat", total(r * (1 - reads.counts * channels / size)))
         per_group = r.reshape(len(r), self.groups, -1, *r.shape[2:]).sum(axis=2)
         return Passed([np.repeat(reads.spread(per_group / size), channels, axis=1)], entries)
-
-    def _square_sums(self, x: Array, y: Array, squares: Array) -> Array:
-        """Sum of w^2 over the taps of each window inside the image: (Co, oh, ow)."""
-        within = []
-        for a in (0, 1):
-            covers = np.zeros((y.shape[2 + a], self.kernel[a]), squares.dtype)
-            for k in range(self.kernel[a]):
-                offset = k * self.dilation[a] - self.pads[a]
-                covers[reach(x.shape[2 + a], 0, len(covers), offset, self.stride[a])[0], k] = 1
-            within.append(covers)
-        return within[0] @ squares.sum(axis=1) @ within[1].T
 
     def _bands(self, r: Array) -> list[tuple[int, int]]:
         """Bands of output rows whose shares, or columns where there are any, stay in the cache.

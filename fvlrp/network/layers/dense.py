@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -11,8 +11,10 @@ import numpy as np
 from ... import _kernels
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
-from ..rules import AlphaBeta, Choice, Flat, WSquare, ZPlus, total
-from .contributions import DensePiece, merged, sides_of, through
+from ...core.rules import Rule, total
+from ..rules import Choice
+from .contributions import DensePiece, through
+from .conv import Conv
 from .layer import NetworkLayer, Saved, Shape
 
 ROWS = 1 << 22  # bytes of weights in one block
@@ -20,68 +22,94 @@ ROWS = 1 << 22  # bytes of weights in one block
 
 @dataclass(frozen=True, eq=False)
 class Dense(NetworkLayer):
-    """Fully connected: weight (n_out, n_in), bias (n_out,), on (n, n_in) or anything that flattens to it."""
+    """Fully connected along the last axis: weight (n_out, n_in), bias (n_out,), on (n, ..., n_in).
+
+    The axes between are positions, such as tokens, that stay apart.
+    """
 
     weight: Array
     bias: Array
     role: ClassVar[str] = "linear"
 
     def out_shape(self, shape: Shape) -> Shape:
-        if prod(shape) != self.weight.shape[1]:
-            raise ValueError(f"a dense layer of {self.weight.shape[1]} inputs was given {prod(shape)}")
-        return (len(self.weight),)
+        if not shape or shape[-1] != self.weight.shape[1]:
+            raise ValueError(f"a dense layer of {self.weight.shape[1]} inputs was given {shape}: its last axis differs")
+        return (*shape[:-1], len(self.weight))
 
     def apply(self, x: Array) -> Array:
-        return x.reshape(len(x), -1) @ self.cast("weight", x.dtype).T + self.cast("bias", x.dtype)
+        return x @ self.cast("weight", x.dtype).T + self.cast("bias", x.dtype)
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """By the rule, some outputs at a time.
+        """By the rule, each position by itself."""
+        return self._by(choice.rule, r, saved, choice)
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """Evenly over the inputs of a position, or by the squares of the weights: what `below` says."""
+        return self._by(choice.below, r, saved, choice)
+
+    def _by(self, rule: Rule, r: Array, saved: Saved, choice: Choice) -> Passed:
+        (x,), y = saved
+        n = x.shape[-1]
+        if rule.sees == "nothing":
+            even = r.sum(axis=-1, keepdims=True) / r.dtype.type(n)
+            return Passed([np.repeat(even, n, axis=-1)], Entries())
+        if x[0].size > n:
+            return self._positions(rule, r, saved, choice)
+        rows = r.reshape(len(r), -1)
+        out, entries = self._single(rule.fitted(y), rows, x.reshape(n), y.reshape(-1), choice)
+        return Passed([out.reshape(len(r), *x.shape[1:])], entries)
+
+    @cached_property
+    def _pointwise(self) -> Conv:
+        return Conv(self.weight[:, :, None, None], self.bias)
+
+    def _positions(self, rule: Rule, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """Several positions are the pixels of a 1 x 1 convolution."""
+
+        def channels_first(values: Array) -> Array:
+            """(n, ..., channels) as (n, channels, positions, 1)."""
+            return np.ascontiguousarray(values.reshape(len(values), -1, values.shape[-1]).swapaxes(1, 2))[..., None]
+
+        (x,), y = saved
+        turned = Saved((channels_first(x),), channels_first(y))
+        (out,), entries = self._pointwise.by(rule, channels_first(r), turned, choice)
+        return Passed([out[..., 0].swapaxes(1, 2).reshape(len(r), *x.shape[1:])], entries)
+
+    def _single(self, rule: Rule, r: Array, x: Array, y: Array, choice: Choice) -> tuple[Array, Entries]:
+        """Relevance of the inputs x (n,) of one position, some outputs y at a time.
 
         Rows of W without relevance are never read; the others once for the denominators and once for the way back,
         since reading them is the cost.
         """
-        (x,), y = saved
-        entries, rule, dtype = Entries(), choice.rule, r.dtype
-        if isinstance(rule, Flat):
-            return self._evenly(r, x)
-        n, shape = x[0].size, (len(r), *x.shape[1:])
-        above, below = sides_of(x[0].reshape(n), choice)
+        entries, dtype, n = Entries(), r.dtype, len(x)
+        above, below = rule.inputs(x, choice.box)
         up = np.zeros((len(r), n), dtype)
         down = None if below is None else np.zeros_like(up)
         rows, spread = np.flatnonzero(r.any(axis=0)), np.zeros(len(r))
-        ready = self.weight.dtype == dtype and self.weight.flags.c_contiguous and not isinstance(rule, WSquare)
+        ready = self.weight.dtype == dtype and self.weight.flags.c_contiguous and rule.plain
         step = max(1, len(rows) if ready else ROWS // (n * r.itemsize))
         for at in range(0, len(rows), step):
             block = rows[at : at + step]
-            weight, own, z = self.weight, block, y[0, block][:, None]
+            weight, own = self.weight, block
             if not ready:
-                weight, own = np.ascontiguousarray(self.weight[block], dtype), np.arange(len(block))
-            if isinstance(rule, WSquare):
-                np.square(weight, out=weight)
-                z = weight.sum(axis=1)[:, None]
+                weight, own = rule.weights(np.ascontiguousarray(self.weight[block], dtype)), np.arange(len(block))
             bias = self.bias[block].astype(dtype, copy=False)
-            if isinstance(rule, AlphaBeta | ZPlus) and choice.bias != "distribute":
-                alpha, beta = (1.0, 0.0) if isinstance(rule, ZPlus) else (rule.alpha, rule.beta)
+            biased = bias if bias.any() else None
+            if rule.alpha_beta and choice.bias != "distribute":
+                biased = None if choice.bias == "ignore" else biased
                 share = np.ascontiguousarray(r[:, block])
-                bias = None if choice.bias == "ignore" else bias
-                kept, lost = _kernels.dense_alpha_beta(weight, own, above, below, bias, share, alpha, beta, up, down)
-                entries.add("zero_sum", lost)
-                if bias is not None and bias.any():
-                    entries.add("bias", kept)
+                kept, lost = _kernels.dense_alpha_beta(
+                    weight, own, above, below, biased, share, *rule.alpha_beta, up, down
+                )
+                entries.include({"zero_sum": lost} | ({} if biased is None else {"bias": kept}))
                 continue
-            piece, share = DensePiece(weight, own, above, below), r[:, block][:, :, None]
-            evenly = through(choice, piece, bias if bias.any() else None, z, share, entries, up, down)
+            piece = DensePiece(weight, own, above, below)
+            sums = y[block][:, None], r[:, block][:, :, None]
+            evenly = through(rule, choice.bias, piece, biased, *sums, entries, up, down)
             if evenly is not None:
                 spread += total(evenly)
-        result = merged(choice, above, below, up, down)
-        result += (spread / n).astype(dtype)[:, None]
-        return Passed([result.reshape(shape)], entries)
-
-    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """Evenly over all inputs, or by the squares of the weights: what the rule below the depth says."""
-        return self.relevance(r, saved, choice)
-
-    def _evenly(self, r: Array, x: Array) -> Passed:
-        n = x[0].size
-        spread = np.repeat(r.sum(axis=1, keepdims=True) / r.dtype.type(n), n, axis=1)
-        return Passed([spread.reshape(len(r), *x.shape[1:])], Entries())
+        up *= above
+        if down is not None and below is not None:
+            up += np.multiply(down, below, out=down)
+        up += (spread / n).astype(dtype)[:, None]
+        return up, entries

@@ -10,35 +10,57 @@ import numpy as np
 
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
-from ..rules import Choice, Flat, WSquare, ratio, total
+from ...core.rules import Epsilon, Rule, Shares, ratio, total
+from ..rules import Choice
 from .layer import NetworkLayer, Saved, Shape
 
 
-def shared(terms: Sequence[Array], z: Array, r: Array, choice: Choice) -> Passed:
-    """Relevance of the terms of a sum z, by the rule; it conserves whatever the rule, but for a stabiliser.
+def conserving(rule: Rule, r: Array, z: Array, positive: Array, negative: Array) -> tuple[Shares, Array]:
+    """Shares of sums with known weights, such as residual sums and averages, by a signed rule that here conserves.
 
-    Terms that all have one sign take all of r in proportion: the other half of an alpha-beta rule would vanish with
-    its zero denominator, and such sums are the rule where both branches end in a ReLU. Terms that are all 0 share r.
+    Contributions that all have one sign take all of r in proportion: the other half of an alpha-beta rule would vanish
+    with its zero denominator, and such sums are common where all that is summed comes out of a ReLU.
+
+    Parameters
+    ----------
+    r : real (T, ...)
+    z, positive, negative : real, the trailing shape
+        The sums, and their parts of either sign.
+
+    Returns
+    -------
+    Shares
+    real (T, ...)
+        Relevance of sums whose contributions are all 0, to be spread evenly.
     """
-    entries = Entries()
-    if isinstance(choice.rule, Flat | WSquare):
+    mixed = (positive > 0) & (negative < 0)
+    shares = rule.shares(np.where(mixed, r, 0), z, positive, negative)
+    alone = np.where(mixed, 0, r)
+    above, below = ratio(alone, positive)[0], ratio(alone, negative)[0]
+    above += shares.positive
+    if shares.negative is not None:
+        below += shares.negative
+    return Shares(above, below, shares.absorbed), np.where((positive == 0) & (negative == 0), r, 0)
+
+
+def shared(terms: Sequence[Array], z: Array, r: Array, rule: Rule) -> Passed:
+    """Relevance of the terms of a sum z, by the rule; see `conserving`. Terms that are all 0 share r evenly."""
+    entries, rule = Entries(), rule.fitted(z)
+    if rule.sees != "inputs":
         return evenly(len(terms), r)
-    if not choice.rule.signed:
-        shares = choice.rule.shares(r, z, None, None)
+    if not rule.signed:
+        shares = rule.shares(r, z, None, None)
         entries.add("absorbed", shares.absorbed)
         entries.add("zero_sum", shares.zero)
         return Passed([x * shares.positive for x in terms], entries)
-    positive = sum(np.maximum(x, 0) for x in terms)
-    negative = sum(np.minimum(x, 0) for x in terms)
-    mixed = (positive > 0) & (negative < 0)
-    shares = choice.rule.shares(np.where(mixed, r, 0), positive + negative, positive, negative)
-    alone = ~mixed
-    above = shares.positive + ratio(np.where(alone, r, 0), positive)[0]
-    below = ratio(np.where(alone, r, 0), negative)[0]
-    if shares.negative is not None:
-        below += shares.negative
-    even = np.where((positive == 0) & (negative == 0), r / r.dtype.type(len(terms)), 0)
-    return Passed([np.maximum(x, 0) * above + np.minimum(x, 0) * below + even for x in terms], entries)
+    positive, negative = (sum(side(x, 0) for x in terms) for side in (np.maximum, np.minimum))
+    shares, rest = conserving(rule, r, positive + negative, positive, negative)
+    entries.add("absorbed", shares.absorbed)
+    even = rest / r.dtype.type(len(terms))
+    assert shares.negative is not None
+    return Passed(
+        [np.maximum(x, 0) * shares.positive + np.minimum(x, 0) * shares.negative + even for x in terms], entries
+    )
 
 
 def evenly(count: int, r: Array) -> Passed:
@@ -65,7 +87,7 @@ class Add(NetworkLayer):
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """By the rule, as the terms of a sum."""
-        return shared(saved.inputs, saved.y, r, choice)
+        return shared(saved.inputs, saved.y, r, choice.rule)
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """Evenly."""
@@ -78,7 +100,7 @@ class Affine(NetworkLayer):
 
     scale: Array
     shift: Array
-    role: ClassVar[str] = "sum"
+    role: ClassVar[str] = "affine"
 
     def apply(self, x: Array) -> Array:
         return x * self._per_channel("scale", x) + self._per_channel("shift", x)
@@ -87,12 +109,16 @@ class Affine(NetworkLayer):
         return self.cast(name, x.dtype).reshape((-1,) + (1,) * (x.ndim - 2))
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """One input per output and a bias: all to the input, but for what the bias absorbs."""
+        """One input per output and a bias: all to the input, but for what the bias absorbs.
+
+        Where it sees the pixels, as `input_affine` says.
+        """
         (x,) = saved.inputs
-        if choice.bias != "absorb" or isinstance(choice.rule, Flat | WSquare):
+        rule = Epsilon(0) if choice.affine == "fold" else choice.rule
+        if choice.affine == "pass" or choice.bias != "absorb" or rule.sees != "inputs":
             return self.flat(r, saved, choice)
         shift = np.broadcast_to(self._per_channel("shift", x), x.shape)
-        passed = shared([x * self._per_channel("scale", x), shift], saved.y, r, choice)
+        passed = shared([x * self._per_channel("scale", x), shift], saved.y, r, rule)
         passed.entries.add("bias", total(passed.inputs[1]))
         return Passed(passed.inputs[:1], passed.entries)
 

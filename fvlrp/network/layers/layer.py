@@ -44,12 +44,17 @@ class NetworkLayer:
 
     Attributes
     ----------
-    role : {"linear", "sum", "pool", "none"}
-        Which rules may name the layer: any; any but `Box`; `Flat` alone; or none, because relevance passes unchanged.
-        The first "linear" layers behind the pixels are what rules call "first".
+    role : {"linear", "sum", "affine", "pool", "none"}
+        Which rules may name the layer: any; any but `Box`, and the same for a channelwise affine, which has an option
+        of its own where it sees the pixels; `Flat` alone; or none, because relevance passes unchanged. The first
+        "linear" layers behind the pixels are what rules call "first".
+    elementwise : bool
+        Whether each value of the output depends on the value in its place alone, and `apply` takes `out`, an array for
+        the result that may be its input.
     """
 
     role: ClassVar[str] = "none"
+    elementwise: ClassVar[bool] = False
 
     def apply(self, *inputs: Array) -> Array:
         """The output (n, ...) of the inputs (n, ...)."""

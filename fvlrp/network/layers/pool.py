@@ -13,10 +13,10 @@ from ...core.ledger import Entries
 from ...runtime.memory import empty, zeros
 from ..rules import Choice
 from ..windows import Windows, bands, reach, window_count
+from .join import conserving
 from .layer import NetworkLayer, Saved, Shape
 
 BAND_BYTES = 1 << 19  # of inputs at a time: what the second-level cache holds
-TINY = 1e-6  # a pool's sum that is a smaller part of its sum of |x| does not say how to share
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +40,24 @@ class MaxPool(NetworkLayer):
         return out
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """All to the first maximum of a window, row by row; or evenly to its inputs inside the image."""
+        """All to the first maximum of a window, row by row; under `Flat`, evenly to its inputs inside the image."""
         (x,), y = saved
-        if choice.pool == "flat":
+        if choice.rule.sees == "nothing":
             return _spread(Windows.of(self, x, y), r)
+        return self._winner(r, saved)
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """To the winner as above the depth, or evenly: what `pool` says."""
+        if choice.pool == "flat":
+            return _spread(Windows.of(self, saved.inputs[0], saved.y), r)
+        return self._winner(r, saved)
+
+    def _winner(self, r: Array, saved: Saved) -> Passed:
+        (x,), y = saved
         out = zeros((len(r), *x.shape[1:]), r.dtype)
         planes = (np.ascontiguousarray(a) for a in (x[0], y[0], r))
         _kernels.max_pool_back(*planes, self.kernel, self.stride, self.pads, self.dilation, out)
         return Passed([out], Entries())
-
-    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """As above the depth, to the winner or evenly: what `pool` says."""
-        return self.relevance(r, saved, choice)
 
 
 def _spread(reads: Windows, r: Array) -> Passed:
@@ -60,27 +66,39 @@ def _spread(reads: Windows, r: Array) -> Passed:
 
 
 class _Average(NetworkLayer):
-    """What averages over windows share."""
+    """What averages over windows share: they are linear maps of equal weights, and follow the rule as sums do."""
 
-    role: ClassVar[str] = "pool"
+    role: ClassVar[str] = "sum"
+
+    def counts(self, height: int, width: int) -> Array:
+        """What each window's sum is divided by, (out_height, out_width)."""
+        raise NotImplementedError
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """In proportion to x_i; evenly where the window's sum is rounding, so that no relevance is lost."""
+        """By the rule, as the terms of a sum."""
         (x,), y = saved
-        reads = Windows.of(self, x, y)
-        if choice.pool == "flat":
+        reads, rule = Windows.of(self, x, y), choice.rule.fitted(y)
+        if rule.sees != "inputs":
             return _spread(reads, r)
-        even = r / reads.counts.astype(r.dtype)
-        sums = reads.sums(x)
-        sizes = reads.sums(np.abs(x)) if x.min(initial=0) < 0 else sums
-        steady = np.abs(sums) > TINY * sizes
-        out = x * reads.spread(np.where(steady, r / np.where(steady, sums, 1), 0))
-        if not steady.all():
-            out += reads.spread(np.where(steady, 0, even))
-        return Passed([out], Entries())
+        weight = 1 / self.counts(*x.shape[2:]).astype(r.dtype)
+        if not rule.signed:
+            shares = rule.shares(r, y, None, None)
+            out = x * reads.spread(shares.positive * weight)
+            return Passed([out], Entries(absorbed=shares.absorbed, zero_sum=shares.zero))
+        sides = (x, np.zeros_like(x)) if x.min(initial=0) >= 0 else (np.maximum(x, 0), np.minimum(x, 0))
+        positive = y if sides[0] is x else reads.sums(sides[0]) * weight
+        shares, rest = conserving(rule, r, y, positive, y - positive)
+        out = sides[0] * reads.spread(shares.positive * weight)
+        if sides[0] is not x:
+            out += sides[1] * reads.spread(shares.negative * weight)
+        if rest.any():
+            out += reads.spread(rest / reads.counts.astype(r.dtype))
+        return Passed([out], Entries(absorbed=shares.absorbed))
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """In proportion or evenly: what `pool` says."""
+        """As above the depth, or evenly: what `pool` says."""
+        if choice.pool == "flat":
+            return _spread(Windows.of(self, saved.inputs[0], saved.y), r)
         return self.relevance(r, saved, choice)
 
 
@@ -97,8 +115,7 @@ class AveragePool(_Average):
     def out_shape(self, shape: Shape) -> Shape:
         return (shape[0], *_pooled(self, shape, (1, 1)))
 
-    def counts(self, height: int, width: int) -> np.ndarray:
-        """What each window's sum is divided by, (out_height, out_width)."""
+    def counts(self, height: int, width: int) -> Array:
         out = _pooled(self, (0, height, width), (1, 1))
         return np.outer(self._along(0, height, out[0]), self._along(1, width, out[1]))
 
@@ -119,6 +136,9 @@ class GlobalAveragePool(_Average):
 
     def out_shape(self, shape: Shape) -> Shape:
         return (shape[0], 1, 1)
+
+    def counts(self, height: int, width: int) -> Array:
+        return np.full((1, 1), float(height * width))
 
     def apply(self, x: Array) -> Array:
         return x.mean(axis=(2, 3), keepdims=True)

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
-from ..rules import Choice, total
+from ...core.rules import total
+from ..rules import Choice
 from .layer import NetworkLayer, Saved, Shape, Unchanged
 
 

@@ -1,0 +1,262 @@
+"""What a network's explanations can be asked for, and the forward pass of one image that answers.
+
+For `fvlrp.network.network`. Hides how targets, depths and rules become positions of nodes and choices of layers, and
+how relevance of the prepared input becomes a heatmap of the photograph.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.layer import Array
+from ..core.menu import Menu
+from ..core.rules import Bounds, Rule, ZPlus
+from ..core.target import Target
+from ..core.trace import Descent, Trace
+from ..data.images import ImageLike
+from .graph import INPUT, KINDS, Node, ancestors, coarse, first_layers
+from .layers import NetworkLayer, Saved
+from .layers.layer import BATCH
+from .preprocess import Preprocess
+from .rules import PRESETS, Choice, NetworkRules
+from .walk import Walk, walk
+
+ATTENTION = ("softmax", "attention")  # kinds of layers that say a network has attention
+Box: TypeAlias = Callable[[Node, Rule], Bounds | None]
+
+
+class Net(Protocol):
+    """What a trace needs of a `fvlrp.network.network.Network`."""
+
+    nodes: list[Node]
+    shapes: list[tuple[int, ...]]
+    preprocess: Preprocess
+    classes_: npt.NDArray[Any]
+    binary: bool
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the nodes."""
+
+    def prepare(self, image: ImageLike) -> npt.NDArray[np.float32]:
+        """The network's input for one image, (1, C, h, w)."""
+
+    def passed(self, x: Array) -> list[Saved]:
+        """What a forward pass of the prepared input leaves of every node."""
+
+    def per_class(self, outputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The score of every class, from the network's outputs."""
+
+
+def choices(nodes: Sequence[Node], rules: NetworkRules, box: Box) -> list[Choice]:
+    """What each node is told; `box(node, rule)` is the range of the inputs of a layer that sees the pixels.
+
+    Raises
+    ------
+    ValueError
+        Rules name a layer or kind that there is none of, or one that does not take the rule.
+    """
+    # A kind may be one that this network has none of, so that one set of rules serves many networks.
+    kinds = {kind for kind, layer in KINDS.items() if layer.role != "none"}
+    kinds |= {name for preset in PRESETS.values() for name in preset.get("layers", {})} - {"first"}
+    names = [node.name for node in nodes]
+    for key in dict(rules.layers):
+        if key not in ("first", *kinds, *names):
+            raise ValueError(
+                f"rules name no layer or kind {key!r}; kinds are first, {', '.join(sorted(kinds))}; "
+                f"layers are {', '.join(names)}"
+            )
+    first = first_layers(nodes)
+    return [_choice(nodes, i, i in first, rules, box) for i in range(len(nodes))]
+
+
+def _choice(nodes: Sequence[Node], i: int, first: bool, rules: NetworkRules, box: Box) -> Choice:
+    node, role = nodes[i], nodes[i].layer.role
+    named = rules.named(node.name, node.kind, first and role == "linear")
+    if role == "none" and named is not None:
+        raise ValueError(f"{node.name!r} ({node.kind}) passes relevance on unchanged and takes no rule")
+    if role == "pool" and named is not None and named.sees != "nothing":
+        raise ValueError(f"a pool takes the rule Flat() or none, got {named!r} for {node.name!r}")
+    rule: Rule = rules.default if named is None else named
+    if role == "pool" and named is None:
+        rule = ZPlus()  # whatever the default is: maxima give all to the winner
+    bounds = None
+    if rule.bounded and role in ("linear", "sum", "affine") and not (first and role == "affine"):
+        if not first or role != "linear":
+            raise ValueError(f"Box is a rule of the layer that sees the pixels, got it for {node.name!r}")
+        bounds = box(node, rule)
+    return Choice(
+        rule,
+        bias=rules.bias,
+        flat=rules.flat,
+        pool=rules.pool,
+        box=bounds,
+        below=rules.below,
+        attention=rules.attention,
+        gate=rules.gate,
+        norm=rules.norm,
+        affine=rules.input_affine if first else "rule",
+    )
+
+
+def above_pixels(nodes: Sequence[Node], node: Node) -> list[NetworkLayer]:
+    """The layers between the pixels and a first layer, in their order."""
+    chain, source = [], node.inputs[0]
+    while source != INPUT:
+        if len(nodes[source].inputs) != 1:
+            raise ValueError(f"Box needs a layer that sees the pixels alone, got {node.name!r}")
+        chain.append(nodes[source].layer)
+        source = nodes[source].inputs[0]
+    return chain[::-1]
+
+
+class NetworkMenu(Menu):
+    """What a network's explanations can be asked for: targets and depths by index, too.
+
+    A network of one score has two classes: the second explains the score f, the first -f.
+    """
+
+    def __init__(self, net: Net) -> None:
+        low = net.layers[coarse(net.nodes, net.shapes)]
+        super().__init__(
+            net.classes_,
+            (*net.layers, "input"),
+            "input",
+            representations=(*net.layers, "input"),
+            figure_depths=("input", low),
+            report_depths=("input", low),
+        )
+        self.nodes, self._binary = net.nodes, net.binary
+
+    def at(self, position: int) -> Target:
+        if not self._binary:
+            return super().at(position)
+        return Target(self.classes[position], ((0, 1.0 if position else -1.0),))
+
+    def position(self, name: Any) -> int:
+        """A class, or its index: unless classes are integers, which then mean themselves and nothing else."""
+        if not _index(name) or all(isinstance(known, int) for known in self.classes):
+            return super().position(name)
+        if not 0 <= name < len(self.classes):
+            raise ValueError(f"unknown target {name!r}; indices of classes are 0..{len(self.classes) - 1}")
+        return int(name)
+
+    def depth(self, depth: Any) -> str:
+        """A layer's name or index, or "input"."""
+        if not _index(depth):
+            return super().depth(depth)
+        if not 0 <= depth < len(self.nodes):
+            raise ValueError(f"unknown depth {depth!r}; indices of layers are 0..{len(self.nodes) - 1}")
+        return self.nodes[int(depth)].name
+
+    def rules(self, rules: Any) -> NetworkRules:
+        """The choices that `rules` spells; None is "attention" for a network that has attention, else "paper"."""
+        if rules is None and any(node.kind in ATTENTION for node in self.nodes):
+            rules = "attention"
+        read = NetworkRules.of(rules)
+
+        def seen(node: Node, rule: Rule) -> None:
+            above_pixels(self.nodes, node)
+
+        choices(self.nodes, read, seen)
+        return read
+
+
+def _index(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+class NetworkTrace(Trace):
+    """The forward pass of one image through a network.
+
+    Attributes
+    ----------
+    image : uint8 (H, W, 3)
+    x : real (1, C, h, w)
+        What the network sees of it.
+    scores, classes : as in Trace
+        Scores before any softmax or sigmoid.
+
+    Parameters
+    ----------
+    net : a Network
+    image : path, PIL image or array
+    dtype : {"float32", "float64"}
+        Fast, or exact: then ledgers close to 1e-9.
+    """
+
+    def __init__(self, net: Net, image: ImageLike, dtype: Any = "float32") -> None:
+        super().__init__(net, image, dtype, NetworkMenu(net))
+        self.net = net
+        self.x: Array = np.asarray(net.prepare(self.source), self.dtype)
+        self._saved = net.passed(self.x)
+        self._logits: npt.NDArray[np.float64] = self._saved[-1].y.reshape(-1).astype(np.float64)
+        self.scores = net.per_class(self._logits)
+
+    def relevance(self, target: Target, depth: str, rules: NetworkRules, name: str) -> npt.NDArray[np.float64]:
+        done = self._walks([target], [depth], rules, keep=True)[0]
+        if name == "input":
+            return done.pixels[0].astype(np.float64)
+        i = self.net.layers.index(name)
+        return done.kept[i][0].astype(np.float64) if i in done.kept else np.zeros(self._saved[i].y.shape[1:])
+
+    def _descend(self, targets: Sequence[Target], depths: Sequence[str], rules: NetworkRules) -> list[Descent]:
+        self._warn(depths, rules)
+        batch = max(1, BATCH // max(a.size for a in (self.x, *(saved.y for saved in self._saved))))
+        descents = []
+        for first in range(0, len(targets), batch):
+            some = targets[first : first + batch]
+            walks = self._walks(some, depths, rules)
+            descents += [self._descent(t, target, done) for t, target in enumerate(some) for done in walks]
+        return descents
+
+    def _walks(
+        self, targets: Sequence[Target], depths: Sequence[str], rules: NetworkRules, keep: bool = False
+    ) -> list[Walk]:
+        nodes, at = self.net.nodes, [self._node(depth) for depth in depths]
+        return walk(nodes, self.x, self._saved, self._start(targets), at, choices(nodes, rules, self._box), keep)
+
+    def _node(self, depth: str) -> int:
+        return INPUT if depth == "input" else self.net.layers.index(depth)
+
+    def _start(self, targets: Sequence[Target]) -> Array:
+        """The targets' scores times their coefficients, one target a row; all others 0."""
+        terms = np.stack([target.coefficients(self._logits.size) * self._logits for target in targets])
+        return terms.astype(self.dtype).reshape(len(terms), *self._saved[-1].y.shape[1:])
+
+    def _descent(self, t: int, target: Target, done: Walk) -> Descent:
+        seen = done.pixels[t].sum(axis=0, dtype=np.float64)
+        heatmap = self.net.preprocess.undo(seen, self.image.shape[:2])
+        return Descent(heatmap, target.score(self._logits), done.entries.of(t))
+
+    def _warn(self, depths: Sequence[str], rules: NetworkRules) -> None:
+        """Flat weights below a dense layer know nothing of where its relevance came from."""
+        if rules.below.sees != "nothing":
+            return
+        for depth in depths:
+            below = sorted(ancestors(self.net.nodes, self._node(depth)))
+            # Positions that stay apart, such as tokens, keep their place.
+            cut = [i for i in below if self.net.nodes[i].kind == "dense" and len(self.net.shapes[i]) == 1]
+            if cut:
+                warnings.warn(
+                    f"depth {depth!r} puts flat weights in the place of the dense layer {self.net.layers[cut[-1]]!r}: "
+                    "the heatmap is uniform over its inputs; choose a depth below it, or "
+                    "rules=NetworkRules(below=WSquare())",
+                    stacklevel=4,
+                )
+
+    def _box(self, node: Node, rule: Rule) -> Bounds:
+        """Least and greatest input of a first layer, real (1, C, H, W): the rule's, or those of black and white."""
+        ends = rule.range_of(self.x)
+        if ends is None:
+            ends = tuple(
+                np.asarray(self.net.prepare(np.full_like(self.image, level)), self.dtype) for level in (0, 255)
+            )
+        for layer in above_pixels(self.net.nodes, node):
+            ends = layer.apply(ends[0]), layer.apply(ends[1])
+        return np.minimum(*ends), np.maximum(*ends)
