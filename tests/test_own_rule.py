@@ -1,10 +1,11 @@
 """Rules of one's own: one class each, as CONTRIBUTING.md adds them, against their equations in dense-matrix form."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from twins import matrix
 
 from fvlrp.core.layer import Array
 from fvlrp.network.layers import Add, Affine, AveragePool, Conv, Dense, Saved
@@ -72,17 +73,6 @@ def add(rng):
 
 def affine(rng):
     return Affine(rng.standard_normal(3), rng.standard_normal(3)), [(3, 4, 4)]
-
-
-def matrix(layer, shapes):
-    """The weights (outputs, inputs) of a linear map of several inputs, by showing it unit vectors."""
-    blind = {name: np.zeros_like(getattr(layer, name)) for name in ("bias", "shift") if hasattr(layer, name)}
-    linear, columns = replace(layer, **blind), []
-    for k, shape in enumerate(shapes):
-        for unit in np.eye(int(np.prod(shape))).reshape(-1, 1, *shape):
-            inputs = [unit if i == k else np.zeros((1, *other)) for i, other in enumerate(shapes)]
-            columns.append(linear.apply(*inputs).ravel())
-    return np.stack(columns, axis=1)
 
 
 @pytest.mark.parametrize("signed", (False, True), ids=("inputs >= 0", "inputs of both signs"))

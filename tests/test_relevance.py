@@ -7,6 +7,8 @@ from itertools import product
 
 import numpy as np
 import pytest
+from twins import linear as twin
+from twins import of_a_sum
 
 from fvlrp.network.layers import (
     LRN,
@@ -30,50 +32,6 @@ from fvlrp.network.rules import Choice
 from fvlrp.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 # ---- every rule, from its equation -----------------------------------------------------------------------------------
-
-
-def matrix(layer, shape) -> np.ndarray:
-    """The weights (outputs, inputs) of a linear layer without its bias, by showing it unit vectors."""
-    linear = replace(layer, bias=np.zeros_like(layer.bias))
-    units = np.eye(int(np.prod(shape))).reshape(-1, *shape)
-    return np.stack([linear.apply(unit[None]).ravel() for unit in units], axis=1)
-
-
-def twin(layer, x, r, rule, bias="absorb", box=None) -> np.ndarray:
-    """R_i from the equation, one output after the other."""
-    w = matrix(layer, x.shape[1:])
-    b = layer.apply(np.zeros_like(x)).ravel()
-    if isinstance(rule, WSquare):
-        w = matrix(replace(layer, weight=layer.weight**2), x.shape[1:])
-    connected = matrix(replace(layer, weight=np.ones_like(layer.weight)), x.shape[1:]) != 0
-    x, out = x.ravel(), np.zeros(x.size)
-    for j, amount in enumerate(r.ravel()):
-        z, own = w[j] * x, b[j] if bias != "ignore" else 0.0
-        up, down = np.maximum(z, 0), np.minimum(z, 0)
-        up_sum, down_sum = up.sum() + max(own, 0), down.sum() + min(own, 0)
-        if isinstance(rule, Flat):
-            terms = [(1.0, connected[j].astype(float), 0.0, connected[j].sum())]
-        elif isinstance(rule, WSquare):
-            terms = [(1.0, w[j], 0.0, w[j].sum())]
-        elif isinstance(rule, Box):
-            low, high = (bound.ravel() for bound in box)
-            z = z - low * np.maximum(w[j], 0) - high * np.minimum(w[j], 0)
-            terms = [(1.0, z, 0.0, z.sum())]
-        elif isinstance(rule, Epsilon):
-            total = z.sum() + own
-            terms = [(1.0, z, own, total + (rule.epsilon if total >= 0 else -rule.epsilon))]
-        elif isinstance(rule, Gamma):
-            side, part, total = (up, max(own, 0), up_sum) if z.sum() + own >= 0 else (down, min(own, 0), down_sum)
-            terms = [(1.0, z + rule.gamma * side, own + rule.gamma * part, z.sum() + own + rule.gamma * total)]
-        else:
-            alpha, beta = (1.0, 0.0) if isinstance(rule, ZPlus) else (rule.alpha, rule.beta)
-            terms = [(alpha, up, max(own, 0), up_sum), (-beta, down, min(own, 0), down_sum)]
-        for factor, each, part, total in terms:
-            if total != 0:
-                out += factor * each / total * amount
-                if bias == "distribute":
-                    out += connected[j] / max(connected[j].sum(), 1) * factor * part / total * amount
-    return out
 
 
 RULES = (
@@ -300,22 +258,6 @@ def test_max_pool_gives_all_to_the_first_winner_or_evenly(kind, pool):
     np.testing.assert_array_equal(above, got)
     np.testing.assert_allclose(got.sum(), r.sum())
     assert not entries
-
-
-def of_a_sum(z, r, rule) -> np.ndarray:
-    """Relevance of the terms z of one sum, whose contributions of one sign take all of r whatever the signed rule."""
-    up, down = np.maximum(z, 0), np.minimum(z, 0)
-    if isinstance(rule, Flat | WSquare):
-        return np.full_like(z, r / len(z))
-    if isinstance(rule, Epsilon):
-        return z * r / (z.sum() + np.copysign(rule.epsilon, z.sum()))
-    if up.sum() == 0 or down.sum() == 0:
-        return np.full_like(z, r / len(z)) if not z.any() else z * r / z.sum()
-    if isinstance(rule, Gamma):
-        boosted = z + rule.gamma * (up if z.sum() >= 0 else down)
-        return boosted * r / boosted.sum()
-    alpha, beta = (1, 0) if isinstance(rule, ZPlus) else (rule.alpha, rule.beta)
-    return r * (alpha * up / up.sum() - beta * down / down.sum())
 
 
 @pytest.mark.parametrize("kind", POOLS)

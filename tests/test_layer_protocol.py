@@ -1,0 +1,204 @@
+"""Every layer of both stacks keeps the one protocol: it conserves, its flat form is local, and a slow twin agrees.
+
+A section for each stack. A class without a case fails here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import twins
+
+from fvlrp.core.layer import Layer
+from fvlrp.network.layers import (
+    LAYERS,
+    LRN,
+    Add,
+    Affine,
+    AveragePool,
+    Clip,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAveragePool,
+    LeakyReLU,
+    MaxPool,
+    NetworkLayer,
+    Pad,
+    ReLU,
+    Reshape,
+)
+from fvlrp.network.rules import Choice
+from fvlrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
+
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+RULES = AlphaBeta(2, 1), Epsilon(0.01), Gamma(0.25), ZPlus(), WSquare(), Flat()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer, the shapes of its inputs, and relevance of each from the equations: twin(layer, inputs, r, rule)."""
+
+    layer: NetworkLayer
+    shapes: list[tuple[int, ...]]
+    twin: Callable[..., list[np.ndarray]]
+
+    def __repr__(self) -> str:
+        return f"{type(self.layer).__name__} of {', '.join(map(str, self.shapes))}"
+
+
+def _random(*shape):
+    return np.random.default_rng(len(shape)).standard_normal(shape)
+
+
+def _unchanged(layer, inputs, r, rule):
+    return [r.reshape(inputs[0].shape)]
+
+
+def _routed(layer, inputs, r, rule):
+    return twins.routed(layer, inputs, r)
+
+
+def _linear(layer, inputs, r, rule):
+    return [twins.linear(layer, inputs[0], r, rule).reshape(inputs[0].shape)]
+
+
+def _affine(layer, inputs, r, rule):
+    """Every value is a sum of its own: the scaled input and the shift, which keeps its part."""
+    (x,), out = inputs, np.zeros(r.size)
+    scale, shift = (np.broadcast_to(v.reshape(1, -1, 1, 1), x.shape).ravel() for v in (layer.scale, layer.shift))
+    for i, terms in enumerate(np.stack([x.ravel() * scale, shift], axis=1)):
+        blind = isinstance(rule, Flat | WSquare)
+        out[i] = r.ravel()[i] if blind else twins.of_a_sum(terms, r.ravel()[i], rule)[0]
+    return [out.reshape(x.shape)]
+
+
+def _winner(layer, inputs, r, rule):
+    """All to the first largest value of each window inside the image; under `Flat`, evenly."""
+    (x,), out = inputs, np.zeros(inputs[0].shape)
+    (sy, sx), (dy, dx), (top, left, _, _) = layer.stride, layer.dilation, layer.pads
+    for c, oy, ox in np.ndindex(*r.shape[1:]):
+        ys = [y for y in (oy * sy - top + k * dy for k in range(layer.kernel[0])) if 0 <= y < x.shape[2]]
+        xs = [x_ for x_ in (ox * sx - left + k * dx for k in range(layer.kernel[1])) if 0 <= x_ < x.shape[3]]
+        places = [(0, c, y, x_) for y in ys for x_ in xs]
+        if not isinstance(rule, Flat):
+            places = [max(places, key=lambda place: x[place])]
+        for place in places:
+            out[place] += r[0, c, oy, ox] / len(places)
+    return [out]
+
+
+def _sums(layer, inputs, r, rule):
+    return twins.sums(layer, inputs, r, rule)
+
+
+IMAGE = (3, 5, 4)
+CASES: dict[type[NetworkLayer], list[Case]] = {
+    Conv: [
+        Case(Conv(_random(4, 3, 3, 2), _random(4), (2, 1), (1, 0, 1, 2)), [IMAGE], _linear),
+        Case(Conv(_random(6, 1, 3, 3), _random(6), (1, 1), (1, 1, 1, 1), groups=3), [IMAGE], _linear),
+    ],
+    Dense: [
+        Case(Dense(_random(3, 5), _random(3)), [(5,)], _linear),
+        Case(Dense(_random(3, 5), _random(3)), [(2, 3, 5)], _linear),
+    ],
+    ReLU: [Case(ReLU(), [IMAGE], _unchanged)],
+    LeakyReLU: [Case(LeakyReLU(0.1), [IMAGE], _unchanged)],
+    Clip: [Case(Clip(-0.5, 0.5), [IMAGE], _unchanged)],
+    MaxPool: [Case(MaxPool((3, 2), (2, 1), (1, 0, 1, 1), True, (1, 2)), [IMAGE], _winner)],
+    AveragePool: [Case(AveragePool((3, 2), (2, 1), (1, 0, 1, 1), True, True), [IMAGE], _sums)],
+    GlobalAveragePool: [Case(GlobalAveragePool(), [IMAGE], _sums)],
+    LRN: [Case(LRN(3), [IMAGE], _unchanged)],
+    Affine: [Case(Affine(_random(3), _random(3)), [IMAGE], _affine)],
+    Concat: [Case(Concat(1), [IMAGE, (1, 5, 4)], _routed), Case(Concat(3), [IMAGE, (3, 5, 2)], _routed)],
+    Add: [Case(Add(), [IMAGE] * 3, _sums)],
+    Flatten: [Case(Flatten(), [IMAGE], _routed), Case(Flatten(2), [IMAGE], _routed)],
+    Reshape: [Case(Reshape((6, -1)), [IMAGE], _routed)],
+    Pad: [Case(Pad((1, 0, 2, 1), 0.0), [IMAGE], _routed)],
+}
+
+
+def test_every_layer_of_a_network_has_a_case():
+    assert set(CASES) == set(LAYERS)
+    assert all(type(case.layer) is kind for kind, cases in CASES.items() for case in cases)
+
+
+def network_cases(function):
+    return pytest.mark.parametrize("case", [case for cases in CASES.values() for case in cases], ids=repr)(function)
+
+
+def _inputs(case, seed=0):
+    rng = np.random.default_rng(seed)
+    return tuple(rng.standard_normal((1, *shape)) for shape in case.shapes)
+
+
+def _relevance(case, inputs, targets=2):
+    shape = case.layer.apply(*inputs).shape[1:]
+    return np.random.default_rng(1).standard_normal((targets, *shape))
+
+
+@network_cases
+def test_a_forward_pass_leaves_inputs_and_output_of_the_shape_it_said(case):
+    inputs = _inputs(case)
+    y, saved = case.layer.forward(*inputs)
+    assert isinstance(case.layer, Layer)
+    assert y.shape[1:] == case.layer.out_shape(*case.shapes) and y.dtype == np.float64
+    np.testing.assert_array_equal(saved.y, y)
+    assert len(saved.inputs) == len(inputs)
+    assert case.layer.apply(*(x.astype(np.float32) for x in inputs)).dtype == np.float32
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@network_cases
+def test_relevance_is_conserved_above_the_depth_and_below_it(case, rule):
+    inputs = _inputs(case)
+    r, (_, saved) = _relevance(case, inputs), case.layer.forward(*inputs)
+    for form in (case.layer.relevance, case.layer.flat):
+        parts, entries = form(r, saved, Choice(rule))
+        assert [part.shape for part in parts] == [(2, *shape) for shape in case.shapes]
+        there = sum(part.reshape(2, -1).sum(axis=1) for part in parts)
+        kept = sum((np.asarray(amount) for amount in entries.values()), np.zeros(2))
+        size = sum(np.abs(part).sum() for part in parts) + np.abs(kept).sum()
+        np.testing.assert_allclose(there + kept, r.reshape(2, -1).sum(axis=1), rtol=0, atol=1e-9 * size)
+
+
+@pytest.mark.parametrize("pool", ("winner", "flat"))
+@network_cases
+def test_flat_relevance_stays_in_the_receptive_field_and_adds_up(case, pool):
+    """From one output at a time it reaches only inputs that this output depends on, of whatever activations."""
+    inputs = _inputs(case)
+    y, saved = case.layer.forward(*inputs)
+    depends = [np.zeros((y.size, x.size), bool) for x in inputs]
+    for large in (1e3, -1e3):
+        for k, x in enumerate(inputs):
+            for i in range(x.size):
+                moved = x.copy()
+                moved.flat[i] += large
+                after = case.layer.apply(*inputs[:k], moved, *inputs[k + 1 :])
+                depends[k][:, i] |= (after != y).ravel()
+    units = np.eye(y.size).reshape(-1, *y.shape[1:])
+    parts, entries = case.layer.flat(units, saved, Choice(AlphaBeta(), pool=pool))
+    for part, reached in zip(parts, depends, strict=True):
+        assert (reached | (part.reshape(y.size, -1) == 0)).all()
+    kept = sum((np.asarray(amount) for amount in entries.values()), np.zeros(y.size))
+    there = sum(part.reshape(y.size, -1).sum(axis=1) for part in parts)
+    np.testing.assert_allclose(there + kept, 1, atol=1e-12)
+    both, _ = case.layer.flat(units.sum(axis=0, keepdims=True), saved, Choice(AlphaBeta(), pool=pool))
+    for part, together in zip(parts, both, strict=True):
+        np.testing.assert_allclose(part.sum(axis=0), together[0], rtol=0, atol=1e-10 * np.abs(part).sum())
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@network_cases
+def test_relevance_is_the_twins(case, rule):
+    inputs = _inputs(case)
+    r, (_, saved) = _relevance(case, inputs), case.layer.forward(*inputs)
+    got, _ = case.layer.relevance(r, saved, Choice(rule))
+    for t in range(len(r)):
+        for part, want in zip(got, case.twin(case.layer, inputs, r[t : t + 1], rule), strict=True):
+            np.testing.assert_allclose(part[t], want[0], rtol=0, atol=1e-10 * max(1, np.abs(want).max()))
