@@ -1,11 +1,21 @@
-"""Models as files: one .npz with a JSON header, never pickle; and the models inside the package by name."""
+"""Models by file or name: hides which class a file belongs to. For the command line and users (`fvlrp.load`)."""
 
 from __future__ import annotations
 
 import os
 from importlib import resources
+from typing import TYPE_CHECKING, Any
 
 from .data import files
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .fisher.classifier import FisherVectorClassifier
+    from .network.network import Network
+
+# What a damaged header or array of the wrong kind makes of the code that reads it.
+_MISFITS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def names() -> list[str]:
@@ -14,11 +24,18 @@ def names() -> list[str]:
     return sorted(entry.name.removesuffix(".fvlrp") for entry in folder.iterdir() if entry.name.endswith(".fvlrp"))
 
 
-def load(model):
+def load(
+    model: str | os.PathLike[str], *, preprocess: Any = None, classes: Sequence[Any] | None = None
+) -> FisherVectorClassifier | Network:
     """A classifier from a file, or one of the models inside the package by its name ("voc20").
 
-    An ONNX file (its name ends in .onnx) is read with the JSON file of the same stem beside it, where there is one:
-    how photographs are prepared, and the names of the classes.
+    Parameters
+    ----------
+    model : path or str
+        An ONNX file (its name ends in .onnx) is read with the JSON file of the same stem beside it, where there is one:
+        how photographs are prepared, and the names of the classes.
+    preprocess, classes : optional
+        Of an ONNX file, instead of what that JSON file says: as `Network.from_onnx` takes them.
 
     Raises
     ------
@@ -27,43 +44,55 @@ def load(model):
     OSError
         There is no such file.
     ValueError
-        The file is damaged, newer than this fvlrp, or holds something else.
+        The file is damaged, newer than this fvlrp, or holds something else; or `preprocess` or `classes` is given for a
+        model that has its own.
     """
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model must be the path of a file or a name such as 'voc20', got {model!r}")
     name = os.fsdecode(model)
     if name.lower().endswith(".onnx"):
-        return _onnx(name)
+        return _onnx(name, preprocess, classes)
+    if preprocess is not None or classes is not None:
+        option = "preprocess" if preprocess is not None else "classes"
+        raise ValueError(f"{option} belongs to an ONNX file; {name} has its own")
     if os.path.isfile(name):  # a folder may well have the name of a model
         return _open(name)
     if os.sep not in name and not os.path.splitext(name)[1]:
         if name not in names():
             raise FileNotFoundError(f"no model {name!r}: neither a file nor one of {', '.join(names())}")
         with resources.as_file(resources.files(__package__) / "pretrained" / f"{name}.fvlrp") as path:
-            return _open(path)
+            return _open(os.fspath(path))
     raise FileNotFoundError(f"no model file {name}")
 
 
-def _open(path):
+def _open(path: str) -> FisherVectorClassifier | Network:
     """A classifier from a file; what does not fit together is refused in one sentence."""
     header, arrays = files.load_arrays(path, (files.FISHER, files.CONVNET))
     # Imported here: a network needs nothing of scikit-learn, and a Fisher-vector classifier no layers.
     if header["kind"] == files.FISHER:
-        from .fisher.classifier import FisherVectorClassifier as Classifier
+        from .fisher.classifier import FisherVectorClassifier
 
-        what = "model"
-    else:
-        from .network.network import Network as Classifier
-
-        what = "network"
-    try:
-        return Classifier.from_parts(header, arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a {what} this fvlrp can use: {error}") from error
-
-
-def _onnx(name: str):
+        try:
+            return FisherVectorClassifier.from_parts(header, arrays)
+        except _MISFITS as error:
+            raise ValueError(f"{path} is not a model this fvlrp can use: {_told(error)}") from error
     from .network.network import Network
 
-    beside = os.path.splitext(name)[0] + ".json"
-    return Network.from_onnx(name, beside if os.path.exists(beside) else None)
+    try:
+        return Network.from_parts(header, arrays)
+    except _MISFITS as error:
+        raise ValueError(f"{path} is not a network this fvlrp can use: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """A KeyError's own text is the key alone."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _onnx(name: str, preprocess: Any, classes: Sequence[Any] | None) -> Network:
+    from .network.network import Network
+
+    beside = f"{os.path.splitext(name)[0]}.json"
+    if preprocess is None and os.path.exists(beside):
+        preprocess = beside
+    return Network.from_onnx(name, preprocess, classes)

@@ -219,6 +219,7 @@ def animals(tmp_path):
 
 
 @pytest.mark.parametrize("opened", [folder, open_dataset])
+@pytest.mark.filterwarnings("ignore:.*passed over")
 def test_folders_are_classes(animals, opened):
     data = opened(animals)
     assert [path.relative_to(animals).as_posix() for path in data.paths] == ["cat/3.jpeg", "dog/1.png", "dog/2.JPG"]
@@ -227,6 +228,50 @@ def test_folders_are_classes(animals, opened):
     np.testing.assert_array_equal(data.matrix, [[1, -1], [-1, 1], [-1, 1]])
 
 
+def test_whatever_is_passed_over_is_counted_and_told(animals):
+    (animals / "stray.jpg").write_bytes(b"")
+    (animals / "list.csv").write_bytes(b"")
+    with pytest.warns(UserWarning) as caught:
+        folder(animals)
+    assert str(caught[0].message) == (
+        f"{animals}: passed over 3 files that are no photographs (.txt 2, .csv 1); "
+        "1 photographs lie beside the class folders; folders without photographs: empty"
+    )
+
+
+@pytest.mark.parametrize("name", ["1.jfif", "1.avif", "1.heic", "1.jpe", "1.jp2", "2019/may/1.jpg"])
+def test_no_class_is_lost_for_its_suffix_or_a_folder_further_down(tmp_path, name):
+    for kind in ("cat", "dog"):
+        path = tmp_path / kind / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+    data = folder(tmp_path)
+    assert data.class_names == ("cat", "dog") and data.labels.tolist() == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("Training", "test")])
+def test_folders_of_splits_are_no_classes(tmp_path, splits):
+    for name in (f"{split}/{kind}/1.jpg" for split in splits for kind in ("cat", "dog")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=f"name a split of it, {splits[0]}, {splits[1]}"):
+        folder(tmp_path)
+
+
+def test_a_data_set_without_some_photographs(devkit):
+    data = voc(devkit, "train").without([0])
+    assert data.ids == ("a",) and data.labels.tolist() == [[-1, 0]] and not data.labels.flags.writeable
+    assert [thing.name for thing in data.objects(0)] == ["train"]
+    assert repr(data) == "<VOC: 1 photographs, 2 classes>"
+
+
+def test_two_photographs_of_one_name_in_a_devkit_are_refused(devkit):
+    (devkit / "JPEGImages" / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"two photographs called a: a\.jpg, a\.png"):
+        voc(devkit, "train")
+
+
+@pytest.mark.filterwarnings("ignore:.*passed over")
 def test_a_split_is_a_subfolder(animals):
     data = open_dataset(animals.parent, "animals")
     assert data.class_names == ("cat", "dog")

@@ -7,7 +7,9 @@ import json
 import os
 import pickle
 import stat
+import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from fvlrp.data.files import atomic_write, load_arrays, save_arrays
+from fvlrp.data.files import atomic_write, discard_unfinished, load_arrays, remove_abandoned, save_arrays
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions, links and devices as POSIX knows them")
 
@@ -125,6 +127,75 @@ def test_a_folder_that_cannot_be_written_to_names_the_file(tmp_path, monkeypatch
 def test_a_device_is_not_replaced():
     with pytest.raises(OSError, match="not a regular file"), atomic_write(os.devnull):
         pass
+
+
+def killed_while_writing(folder):
+    """What a process leaves that is killed inside atomic_write."""
+    code = (
+        "import os, signal, sys\n"
+        "from fvlrp.data.files import atomic_write\n"
+        "with atomic_write(sys.argv[1] + '/x') as file:\n"
+        "    file.write(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, folder], check=False)
+    return os.listdir(folder)
+
+
+@posix
+def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(tmp_path):
+    (left,) = killed_while_writing(tmp_path)
+    assert left.startswith(".") and left.endswith(".tmp")
+    (tmp_path / ".other.tmp").write_bytes(b"not ours")
+    with atomic_write(tmp_path / "y") as file:
+        file.write(b"whole")
+        assert remove_abandoned(tmp_path) == 1
+    assert sorted(os.listdir(tmp_path)) == [".other.tmp", "y"] and (tmp_path / "y").read_bytes() == b"whole"
+    assert remove_abandoned(tmp_path) == 0
+
+
+def test_a_process_that_ends_in_a_hurry_leaves_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "x"):
+        discard_unfinished()
+        assert not os.listdir(tmp_path)
+    assert not os.listdir(tmp_path)
+
+
+# Hostile archives
+
+
+def bomb(path, shape):
+    """A consistent file of zeros that unpacks to 1000 times its size."""
+    save_arrays(path, {"kind": "toy"}, {"w": np.zeros(shape, np.float32)}, compress=True)
+    return path
+
+
+def test_a_file_that_unpacks_to_a_thousand_times_its_size_is_refused_before_it_does(tmp_path):
+    path = bomb(tmp_path / "x.fvlrp", (100 << 20) // 4)
+    assert path.stat().st_size < 200_000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"x\.fvlrp is damaged: its member w\.npy unpacks from \d+ to 104857728 bytes"):
+        load_arrays(path)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+def test_small_arrays_of_zeros_may_be_packed_well(tmp_path):
+    assert load_arrays(bomb(tmp_path / "x.fvlrp", 100_000))[1]["w"].shape == (100_000,)
+
+
+@pytest.mark.parametrize("shape", [[1], [-6], [2, 3.0], ["6"], [10**9, 10**9]])
+def test_a_member_of_another_size_than_its_header_says_is_refused(saved, shape):
+    rewritten(saved, lambda document, members: document["arrays"]["w"].update(shape=shape))
+    with pytest.raises(ValueError, match="is damaged"):
+        load_arrays(saved)
+
+
+def test_a_header_without_end_is_refused(saved):
+    with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", b" " * (65 << 20))
+    with pytest.raises(ValueError, match=r"truncated or damaged: its member header\.json unpacks to"):
+        load_arrays(saved)
 
 
 # Arrays and header

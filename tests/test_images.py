@@ -1,6 +1,8 @@
 """Images in: every way to hand over a picture gives the same pixels, and heatmaps return to its size."""
 
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from fvlrp.data.images import grey, load, resample_conserving, resize_to_height, rgb
+from fvlrp.data.images import Photograph, batch, grey, load, resample_conserving, resize_to_height, rgb, size
 
 MARKED = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3) * 5  # no symmetry, no two pixels alike
 
@@ -167,6 +169,126 @@ def test_rgb_is_a_picture_of_any_image():
     np.testing.assert_array_equal(rgb(MARKED), MARKED)
 
 
+# Values that are not what their type says
+
+
+@pytest.mark.parametrize(("bits", "top"), [(12, 4095), (12, 2000), (10, 1023), (8, 255), (8, 1)])
+@pytest.mark.parametrize("suffix", ["png", "tif", None])
+def test_narrow_data_in_16_bits_is_noticed(tmp_path, bits, top, suffix):
+    image = np.array([[0, top // 2], [top, 0]], np.uint16)
+    given_as = image
+    if suffix:
+        given_as = tmp_path / f"x.{suffix}"
+        Image.fromarray(image).save(given_as)
+    with pytest.warns(UserWarning, match=rf"values of at most {top}, and is read as {bits}-bit data: range=\(0, "):
+        values = load(given_as)
+    np.testing.assert_allclose(values, image / (2**bits - 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("top", [0, 4096, 30000, 65535])
+def test_wide_data_and_black_are_read_without_a_word(top, recwarn):
+    np.testing.assert_allclose(load(np.array([[0, top]], np.uint16)), [[0, top / 65535]], rtol=1e-6)
+    assert not recwarn
+
+
+def test_a_tiff_file_that_names_its_largest_value_is_believed(tmp_path, recwarn):
+    image = np.array([[0, 5000], [16383, 1]], np.uint16)
+    Image.fromarray(image).save(tmp_path / "x.tif", tiffinfo={281: 16383})
+    np.testing.assert_allclose(load(tmp_path / "x.tif"), image / 16383, rtol=1e-6)
+    assert not recwarn
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.int32, np.float64])
+def test_range_says_which_values_are_black_and_white(dtype, recwarn):
+    image = np.array([[0, 400], [1200, 4095]], dtype)
+    np.testing.assert_allclose(load(image, range=(0, 4095)), image / 4095, rtol=1e-6)
+    np.testing.assert_allclose(load(image, range=(400, 800)), [[0, 0], [1, 1]], rtol=1e-6)
+    window = np.array([[-1000, -160], [40, 3000]], np.int16)  # Hounsfield units
+    np.testing.assert_allclose(load(window, range=(-160, 240)), [[0, 0], [0.5, 1]], rtol=1e-6)
+    assert not recwarn
+
+
+def test_range_keeps_dark_16_bit_data_dark(tmp_path, recwarn):
+    Image.fromarray(np.full((2, 2), 4000, np.uint16)).save(tmp_path / "x.png")
+    assert load(tmp_path / "x.png", range=(0, 65535)) == pytest.approx(4000 / 65535)
+    assert not recwarn
+
+
+@pytest.mark.parametrize("range", [(1, 1), (2, 1), (0, np.inf), 5, "ab", (1, 2, 3)])
+def test_a_range_is_two_numbers_in_their_order(range):
+    with pytest.raises(ValueError, match="range must be two"):
+        load(MARKED, range=range)
+
+
+def test_a_photograph_carries_what_its_file_does_not_say(tmp_path):
+    stack = [Image.fromarray(np.full((2, 3), value, np.uint16)) for value in (100, 2000)]
+    stack[0].save(tmp_path / "x.tif", save_all=True, append_images=stack[1:])
+    photograph = Photograph(tmp_path / "x.tif", range=(0, 4000), page=1)
+    for give in (load, np.asarray, lambda image: grey([image][0])):
+        assert np.asarray(give(photograph)) == pytest.approx(0.5)
+    assert rgb(photograph).shape == (2, 3, 3) and size(photograph) == (2, 3)
+    assert str(photograph).endswith("x.tif")
+    with pytest.raises(ValueError, match="alpha"):
+        load(np.zeros((2, 2, 4)), range=(0, 2))
+
+
+def test_a_tiff_stack_is_noticed_and_its_pages_are_reached(tmp_path, recwarn):
+    pages = [Image.fromarray(np.full((2, 3), value, np.uint8)) for value in (10, 20, 30)]
+    path = tmp_path / "stack.tif"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    assert [int(load(path, page=page)[0, 0]) for page in (1, 2)] == [20, 30] and not recwarn
+    with pytest.warns(UserWarning, match=r"stack\.tif has several pages and the first was read: page=1"):
+        assert load(path)[0, 0] == 10
+    with pytest.raises(OSError, match=r"cannot read image .*stack\.tif: it has no page 3"):
+        load(path, page=3)
+    with Image.open(path) as picture:
+        picture.seek(2)
+        assert load(picture)[0, 0] == 30
+
+
+def test_a_masked_array_does_not_lose_its_mask():
+    image = np.ma.masked_array(np.full((2, 2), 0.5), mask=[[0, 1], [0, 0]])
+    with pytest.raises(ValueError, match=r"1 masked values.*pass image\.filled\(value\)"):
+        load(image)
+    assert load(np.ma.masked_array(np.full((2, 2), 0.5))) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("turn", [np.rot90, np.asfortranarray, np.fliplr, lambda image: image.transpose(1, 0, 2)])
+def test_grey_of_an_array_in_any_order_is_contiguous(turn):
+    assert grey(turn(MARKED)).flags.c_contiguous
+    np.testing.assert_array_equal(grey(turn(MARKED)), grey(np.ascontiguousarray(turn(MARKED))))
+
+
+def test_a_picture_that_threads_share_is_decoded_once(tmp_path):
+    noise = np.random.default_rng(0).integers(256, size=(700, 500, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.png")
+    for _ in range(20):
+        picture = Image.open(tmp_path / "x.png")
+        with ThreadPoolExecutor(8) as pool:
+            assert all(np.array_equal(pixels, noise) for pixels in pool.map(load, [picture] * 8))
+
+
+def test_the_size_of_a_file_is_read_from_its_header(tmp_path):
+    Image.fromarray(MARKED).save(tmp_path / "x.png")
+    (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:-20])
+    assert size(tmp_path / "x.png") == size(MARKED) == size(Image.fromarray(MARKED)) == (3, 5)
+    with pytest.raises(FileNotFoundError, match=r"cannot read image .*gone\.png: there is no such file"):
+        size(tmp_path / "gone.png")
+
+
+class Column(list):
+    """As a table's column: indexed by labels, not by positions."""
+
+    to_list = list.copy
+
+    def __getitem__(self, label):
+        raise KeyError(label)
+
+
+def test_a_column_of_a_table_is_a_batch_of_images():
+    assert batch(Column(["a.png", "b.png"]))[0] == "a.png"
+
+
 # What no image is
 
 
@@ -214,8 +336,15 @@ def test_a_missing_file_and_a_text_name_themselves(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
         load(tmp_path / "gone.jpg")
     (tmp_path / "words.jpg").write_text("no picture")
-    with pytest.raises(OSError, match=r"words\.jpg"):
+    with pytest.raises(OSError, match=r"cannot read image .*words\.jpg: it is no image of a format that Pillow knows"):
         load(tmp_path / "words.jpg")
+
+
+@pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="pillow-heif is installed")
+def test_a_format_that_needs_a_plugin_says_which(tmp_path):
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(OSError, match=r"x\.heic: Pillow reads \.heic with a plugin: pip install pillow-heif"):
+        load(tmp_path / "x.heic")
 
 
 # Resizing

@@ -202,6 +202,23 @@ def test_files_whose_parts_do_not_fit(stored, tmp_path, change):
         fvlrp.load(path)
 
 
+@pytest.mark.parametrize(
+    "kind", [ZeroDivisionError, AttributeError, IndexError, OverflowError, RecursionError, KeyError]
+)
+def test_whatever_a_damaged_file_makes_of_the_reader_is_a_value_error(stored, monkeypatch, kind):
+    def fail(*_):
+        raise kind("colour")
+
+    monkeypatch.setattr(fvlrp.FisherVectorClassifier, "from_parts", fail)
+    with pytest.raises(ValueError, match=r"it\.fvlrp is not a model this fvlrp can use: .*colour"):
+        fvlrp.load(stored)
+
+
+def test_what_belongs_to_an_onnx_file_is_refused_elsewhere(stored):
+    with pytest.raises(ValueError, match="classes belongs to an ONNX file"):
+        fvlrp.load(stored, classes=["a", "b"])
+
+
 def test_names_that_are_no_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no model 'voc3': neither a file nor one of .*voc20"):
         fvlrp.load("voc3")

@@ -1,25 +1,31 @@
 """Photographs with labels from disk: a PASCAL VOC devkit, or one folder per class.
 
-Nothing is decoded here: a data set is paths, labels and, for VOC, boxes read from the annotations when asked.
+Hides both layouts. Nothing is decoded here: a data set is paths, labels and, for VOC, boxes read from the annotations
+when asked. For the command line and for users (`fvlrp.datasets`); no other wing needs it.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, Self, TypeAlias
 from xml.etree import ElementTree
 
 import numpy as np
+import numpy.typing as npt
 
-PHOTOGRAPHS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+from .photographs import below, is_photograph, told
 
-PathLike = str | os.PathLike
+SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "eval", "dev"})
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Paths and labels of one split.
 
@@ -35,14 +41,25 @@ class Dataset:
     """
 
     paths: tuple[Path, ...]
-    labels: np.ndarray
+    labels: npt.NDArray[Any]
     class_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {len(self)} photographs, {len(self.class_names)} classes>"
+
+    def without(self, left_out: Iterable[int]) -> Self:
+        """The same data without the photographs at some positions."""
+        gone = set(left_out)
+        kept = [i for i in range(len(self)) if i not in gone]
+        labels = self.labels[kept]
+        labels.setflags(write=False)
+        return replace(self, paths=tuple(self.paths[i] for i in kept), labels=labels)
+
     @property
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> npt.NDArray[np.int8]:
         """Labels as int8 (n, n_classes) of 1, 0 (ignored) and -1, whatever the layout on disk."""
         if self.labels.ndim == 2:
             return self.labels
@@ -58,7 +75,7 @@ class AnnotatedObject:
     difficult: bool
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VOC(Dataset):
     """One split of a PASCAL VOC devkit, with its objects' boxes.
 
@@ -73,6 +90,10 @@ class VOC(Dataset):
     ids: tuple[str, ...]
     folder: Path
 
+    def without(self, left_out: Iterable[int]) -> Self:
+        gone = set(left_out)
+        return replace(super().without(gone), ids=tuple(name for i, name in enumerate(self.ids) if i not in gone))
+
     def objects(self, i: int) -> tuple[AnnotatedObject, ...]:
         """What the annotation of photograph `i` lists, read now.
 
@@ -85,7 +106,7 @@ class VOC(Dataset):
         """
         return _objects(self.folder / "Annotations" / f"{self.ids[i]}.xml")
 
-    def boxes(self, i: int, name: str, difficult: bool = True) -> np.ndarray:
+    def boxes(self, i: int, name: str, difficult: bool = True) -> npt.NDArray[np.int64]:
         """Boxes of class `name` in photograph `i`: int64 (m, 4) of ymin, xmin, ymax, xmax, 0-based and half-open.
 
         VOC counts pixels from 1 and includes the last. `difficult=False` leaves out objects marked so. Raises
@@ -160,26 +181,52 @@ def voc(root: PathLike, split: str) -> VOC:
 def folder(root: PathLike) -> Dataset:
     """A data set of one folder per class, the folders' names being the classes' names.
 
-    Photographs are files whose suffix is in `PHOTOGRAPHS`; classes and photographs come in alphabetical order, hidden
-    files and folders are passed over, and so are folders without photographs.
+    Photographs are files whose suffix is in `photographs.SUFFIXES`, in the class folder or in folders below it. Classes
+    and photographs come in alphabetical order. Hidden files and folders are left out. A warning tells of everything
+    else that was passed over: other files, class folders without photographs, photographs beside the class folders.
 
     Raises
     ------
     OSError
         `root` is missing.
     ValueError
-        No class folder holds a photograph.
+        No class folder holds a photograph; or the folders are those of splits, of which one must be named.
     """
     root = _existing(root)
-    classes = {child.name: _photographs_in(child) for child in _subdirs(root)}
+    passed_over: Counter[str] = Counter()
+    classes = {child.name: below(child, passed_over) for child in _subdirs(root)}
+    empty = [name for name, paths in classes.items() if not paths]
     classes = {name: paths for name, paths in classes.items() if paths}
+    _refuse_splits(root, classes)
     if not classes:
-        deeper = [child.name for child in _subdirs(root) if any(map(_photographs_in, _subdirs(child)))]
-        hint = f"; name a split of it, {_comma(deeper)}" if deeper else ""
-        raise ValueError(f"{root} has no photographs: expected one folder per class with photographs in it{hint}")
+        raise ValueError(f"{root} has no photographs: expected one folder per class with photographs in it")
+    stray = [path for path in _visible(root) if path.is_file()]
+    passed_over.update(path.suffix.lower() for path in stray if not is_photograph(path))
+    beside = sum(map(is_photograph, stray))
+    left_out = [
+        f"passed over {told(passed_over)}" if passed_over else "",
+        f"{beside} photographs lie beside the class folders" if beside else "",
+        f"folders without photographs: {_comma(empty)}" if empty else "",
+    ]
+    if any(left_out):
+        warnings.warn(f"{root}: {'; '.join(filter(None, left_out))}", stacklevel=2)
     labels = np.array([name for name, paths in classes.items() for _ in paths])
     labels.setflags(write=False)
     return Dataset(tuple(path for paths in classes.values() for path in paths), labels, tuple(classes))
+
+
+def _refuse_splits(root: Path, classes: dict[str, list[Path]]) -> None:
+    """Raise where the folders hold class folders rather than photographs: train/cat and val/cat are no two classes.
+
+    Class folders may hold photographs further down, too. So folders count as splits where none holds a photograph of
+    its own and either all are called as splits are, or there is only one.
+    """
+    direct = any(path.parent == root / name for name, paths in classes.items() for path in paths)
+    if classes and not direct and (len(classes) == 1 or all(name.lower() in SPLITS for name in classes)):
+        raise ValueError(
+            f"{root} has no photographs one folder down: name a split of it, {_comma(classes)}, "
+            "whose folders are the classes"
+        )
 
 
 def _existing(root: PathLike) -> Path:
@@ -215,7 +262,7 @@ def _class_names(year: Path, stems: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _labels(year: Path, ids: tuple[str, ...], names: tuple[str, ...], listed: dict[str, Path]) -> np.ndarray:
+def _labels(year: Path, ids: tuple[str, ...], names: tuple[str, ...], listed: dict[str, Path]) -> npt.NDArray[np.int8]:
     labels = np.full((len(ids), len(names)), -1, np.int8)
     unlisted = [name for name in names if name not in listed]
     if unlisted:
@@ -254,15 +301,16 @@ def _pairs(path: Path) -> dict[str, str]:
 
 
 def _photographs(directory: Path, ids: tuple[str, ...]) -> tuple[Path, ...]:
-    by_name = {path.stem: path for path in _photographs_in(_existing(directory))}
+    by_name: dict[str, Path] = {}
+    for path in _visible(_existing(directory)):
+        if is_photograph(path) and by_name.setdefault(path.stem, path) != path and path.stem in ids:
+            raise ValueError(
+                f"{directory} has two photographs called {path.stem}: {by_name[path.stem].name}, {path.name}"
+            )
     missing = [name for name in ids if name not in by_name]
     if missing:
         raise FileNotFoundError(f"{directory} lacks {len(missing)} of {len(ids)} photographs, first {missing[0]}")
     return tuple(by_name[name] for name in ids)
-
-
-def _photographs_in(directory: Path) -> list[Path]:
-    return [path for path in _visible(directory) if path.suffix.lower() in PHOTOGRAPHS and path.is_file()]
 
 
 def _subdirs(directory: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """Files out and back in: never half written, never executed, the same bytes for the same content.
 
+Hides temporary files and the archive format. For every wing above data that reads or writes files of fvlrp.
+
 A file of arrays is a zip archive of ``.npy`` members, as `numpy.load` reads it, beside one member ``header.json``::
 
     {"format": "fvlrp", "version": 1,
@@ -14,15 +16,23 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
+import re
 import secrets
 import stat
+import sys
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
+
+if sys.platform != "win32":
+    import fcntl
 
 FORMAT = "fvlrp"
 VERSION = 1
@@ -31,6 +41,14 @@ FISHER, CONVNET, EXPLANATION = "fisher-vector classifier", "convnet", "explanati
 _HEADER = "header.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip archive can hold
 _DTYPE_KINDS = "biufU"
+_HEADER_MOST = 64 << 20  # bytes of a header; that of a network with 1,000 layers and 22,000 classes has 2 MB
+_RATIO = 100  # bytes that a deflated one may stand for, in members beyond _SMALL; trained weights come to 1.1 to 8
+_SMALL = 16 << 20
+_CHUNK = 1 << 20
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+_LONG = 86_400  # seconds after which a temporary file is abandoned, where locks cannot tell
+_unfinished: set[str] = set()
 
 
 @contextmanager
@@ -40,6 +58,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     The bytes go to a temporary file in the same folder, reach the disk, and only then take the place of `path`, which
     is written exactly as named. Where the body raises, the temporary is removed and `path` stays as it was. A new file
     has the permissions the umask grants, a replaced one keeps its own; a symbolic link keeps pointing where it points.
+    What a process that was killed leaves behind, `remove_abandoned` finds.
 
     Raises
     ------
@@ -51,13 +70,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"cannot write {os.fspath(path)}: there is no folder {folder}")
     mode = _mode(target)
-    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        # os.open applies the umask; tempfile would leave the file readable by its owner only.
-        descriptor = os.open(temporary, flags, 0o666)
+        temporary, descriptor = _temporary(folder)
     except OSError as error:
         raise type(error)(f"cannot write {os.fspath(path)}: {error.strerror}") from error
+    _unfinished.add(temporary)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -67,16 +84,73 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.chmod(temporary, mode)
         os.replace(temporary, target)
     except BaseException as error:
-        os.unlink(temporary)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         if isinstance(error, OSError) and error.errno is not None:  # such as a full disk, which names no file
             raise type(error)(f"cannot write {os.fspath(path)}: {error.strerror}") from error
         raise
+    finally:
+        _unfinished.discard(temporary)
+
+
+def _temporary(folder: str) -> tuple[str, int]:
+    """A new file in a folder, open and locked: its name and descriptor."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        name = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")
+        descriptor = os.open(name, flags, 0o666)  # the umask applies; tempfile's could be read by their owner only
+        if lock(descriptor) and os.path.exists(name):
+            return name, descriptor
+        os.close(descriptor)  # another process took it for abandoned before the lock was there
+
+
+def lock(descriptor: int) -> bool:
+    """Lock an open file for this process, which the system undoes when it ends: whether no other one has it.
+
+    True where the system has no such locks.
+    """
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def remove_abandoned(folder: str | os.PathLike[str]) -> int:
+    """Remove the temporary files in a folder whose writers were killed; their number. Those being written stay."""
+    removed = 0
+    for name in os.listdir(folder):
+        if not _TEMPORARY.fullmatch(name):
+            continue
+        path = os.path.join(folder, name)
+        with suppress(OSError), open(path, "rb") as file:
+            if _is_abandoned(file):
+                os.unlink(path)
+                removed += 1
+    return removed
+
+
+def _is_abandoned(file: BinaryIO) -> bool:
+    if sys.platform == "win32":
+        return time.time() - os.fstat(file.fileno()).st_mtime > _LONG
+    return lock(file.fileno())
+
+
+def discard_unfinished() -> None:
+    """Remove the temporary files of this process, which is about to end without unwinding its threads."""
+    for path in tuple(_unfinished):
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def save_arrays(
     path: str | os.PathLike[str],
     header: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, npt.ArrayLike],
     *,
     compress: bool = False,
 ) -> None:
@@ -105,12 +179,13 @@ def save_arrays(
     """
     if not isinstance(header.get("kind"), str):
         raise ValueError(f'header["kind"] is {header.get("kind")!r}; expected a string that says what the file holds')
-    members, index = {}, {}
+    members: dict[str, memoryview[int]] = {}
+    index = {}
     for name in sorted(arrays):
         array = _canonical(name, arrays[name])
-        data = io.BytesIO()
-        np.lib.format.write_array(data, array, allow_pickle=False)
-        members[name] = data.getbuffer()
+        stream = io.BytesIO()
+        np.lib.format.write_array(stream, array, allow_pickle=False)
+        members[name] = stream.getbuffer()
         index[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "sha256": _digest(members[name])}
     document = {"format": FORMAT, "version": VERSION, "header": dict(header), "arrays": index}
     text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False, default=_as_json)
@@ -123,7 +198,7 @@ def save_arrays(
 
 def load_arrays(
     path: str | os.PathLike[str], kind: str | tuple[str, ...] | None = None
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """Read back what `save_arrays` wrote.
 
     Parameters
@@ -151,7 +226,7 @@ def load_arrays(
     with open(path, "rb") as file:
         try:
             archive = zipfile.ZipFile(file)
-            text = archive.read(_HEADER)
+            text = _unpacked(archive, _HEADER, _HEADER_MOST)
         except Exception as error:  # A broken archive surfaces as anything from KeyError to NotImplementedError.
             raise ValueError(f"{name} is no {FORMAT} file, or it is truncated or damaged: {error}") from error
         document = _checked_header(name, text)
@@ -178,7 +253,7 @@ def _mode(target: str) -> int | None:
     return stat.S_IMODE(status.st_mode)
 
 
-def _canonical(name: str, array: np.ndarray) -> np.ndarray:
+def _canonical(name: Any, array: npt.ArrayLike) -> npt.NDArray[Any]:
     if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
         raise ValueError(f"array name {name!r} cannot name a member of the file; expected a string without \\ or NUL")
     array = np.asarray(array)
@@ -206,7 +281,7 @@ def _digest(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _checked_header(name: str, text: bytes) -> dict[str, Any]:
+def _checked_header(name: str, text: bytes | bytearray) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -228,25 +303,46 @@ def _checked_header(name: str, text: bytes) -> dict[str, Any]:
     return document
 
 
-def _members(archive: zipfile.ZipFile, index: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _members(archive: zipfile.ZipFile, index: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     expected = [_HEADER, *(f"{name}.npy" for name in index)]
     if sorted(archive.namelist()) != sorted(expected):
         raise ValueError("its members are not the arrays its header lists")
     return {name: _array(archive, name, entry) for name, entry in index.items()}
 
 
-def _array(archive: zipfile.ZipFile, name: str, entry: Mapping[str, Any]) -> np.ndarray:
+def _array(archive: zipfile.ZipFile, name: str, entry: Mapping[str, Any]) -> npt.NDArray[Any]:
     dtype = np.dtype(entry["dtype"])
     if dtype.kind not in _DTYPE_KINDS:
         raise ValueError(f"array {name!r} has dtype {dtype}")
     shape = tuple(entry["shape"])
-    data = archive.read(f"{name}.npy")
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"array {name!r} has the shape {shape}")
+    size = math.prod(shape) * dtype.itemsize
+    # The member must describe itself as the header does, before anything of that size is allocated.
+    data = _unpacked(archive, f"{name}.npy", size + 1024)  # its own header pads to a multiple of 64
     if _digest(data) != entry["sha256"]:
         raise ValueError(f"array {name!r} does not have the checksum of its header")
-    # The member must describe itself as the header does, before anything of that size is allocated.
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     if version != (1, 0) or np.lib.format.read_array_header_1_0(stream) != (shape, False, dtype):
         raise ValueError(f"array {name!r} is not the {dtype} array of shape {shape} that its header lists")
     values = np.frombuffer(data, dtype, offset=stream.tell())
     return values.reshape(shape).copy()
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str, most: int) -> bytearray:
+    """The bytes of a member, at most `most`: an archive of a megabyte can claim to hold, and unpack to, gigabytes."""
+    info = archive.getinfo(name)
+    if info.file_size > most:
+        raise ValueError(f"its member {name} unpacks to {info.file_size} bytes; expected at most {most}")
+    if info.file_size > max(_SMALL, _RATIO * info.compress_size):
+        raise ValueError(
+            f"its member {name} unpacks from {info.compress_size} to {info.file_size} bytes, as no weights do"
+        )
+    data = bytearray()
+    with archive.open(info) as member:
+        while chunk := member.read(_CHUNK):
+            data += chunk
+            if len(data) > most:
+                raise ValueError(f"its member {name} unpacks to more than {most} bytes")
+    return data

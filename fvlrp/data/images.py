@@ -2,19 +2,27 @@
 
 Three questions have one answer each here: what the pixels of an input are (`load`), what its grey values are (`grey`),
 and how a heatmap computed on a resized image returns to the input's own size without losing relevance
-(`resample_conserving`).
+(`resample_conserving`). Hides Pillow's traps and the ranges of pixel types. For every wing above data.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
 
-ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray"
+T = TypeVar("T")
+Array: TypeAlias = npt.NDArray[Any]
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | Array | Photograph"
 
 LUMINANCE = (0.2989, 0.5870, 0.1140)  # weights of R, G, B in grey
 
@@ -33,17 +41,63 @@ _REASONS = {
     IsADirectoryError: "it is a folder",
     PermissionError: "permission denied",
 }
+PLUGINS = dict.fromkeys((".heic", ".heif", ".hif"), "pillow-heif") | {
+    ".avif": "pillow-avif-plugin",
+    ".avifs": "pillow-avif-plugin",
+    ".jxl": "pillow-jxl-plugin",
+}
 _ROUNDING = 1e-6  # how far a float may leave [0, 1] and still be read as rounding of an earlier computation
+_NARROW = (8, 10, 12)  # bits that data in a 16-bit file may have; fewer than 1/16 of the range would be used otherwise
+_SAMPLE_MAXIMUM = 281  # TIFF: the largest value that the samples can take
+
+# A picture that was opened and not yet decoded is read from its file by whoever asks first, and by one at a time.
+_decoding = threading.Lock()
 
 
-def load(image: ImageLike) -> np.ndarray:
+class Photograph:
+    """A file with what it does not say itself: the range of its values, and which of its pages is meant.
+
+    It is read anew each time it is used, so that any number of them may be listed. Everything that takes an image takes
+    one.
+
+    Parameters
+    ----------
+    path : path
+    range : (float, float), optional
+        The values that become black and white, as in `load`.
+    page : int
+        Of a file with several, counted from 0.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, range: tuple[float, float] | None = None, page: int = 0
+    ) -> None:
+        self.path, self.range, self.page = path, _checked_range(range), page
+
+    def __str__(self) -> str:
+        return os.fsdecode(self.path)
+
+    def __repr__(self) -> str:
+        return f"<Photograph {self}, range {self.range}, page {self.page}>"
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.asarray(load(self.path, range=self.range, page=self.page), dtype)
+
+
+def load(image: ImageLike, *, range: tuple[float, float] | None = None, page: int = 0) -> Array:
     """Pixels of an image at its own size, upright, without alpha.
 
     Parameters
     ----------
     image : path, PIL image or array
         An array is grey (H, W) or (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4); bool, uint8 (0..255), uint16 (0..65535),
-        float (0..1), or any other integer type whose values lie in 0..255. Of a file with several frames, the first.
+        float (0..1), or any other integer type whose values lie in 0..255.
+    range : (float, float), optional
+        The values that become black and white, instead of those that the type stands for; values beyond them are
+        clipped. (0, 4095) is 12-bit data in a 16-bit file, (-160, 240) a window of Hounsfield units.
+    page : int
+        Of a file with several pages or frames, counted from 0. Without it the first is read, and of a TIFF file with
+        several a warning tells.
 
     Returns
     -------
@@ -54,27 +108,74 @@ def load(image: ImageLike) -> np.ndarray:
     Raises
     ------
     OSError
-        The file is missing, truncated or no image.
+        The file is missing, truncated or no image, or has no such page.
     ValueError
-        Empty, of another number of axes or channels, not finite, or out of range.
+        Empty, of another number of axes or channels, not finite, out of range, or with masked values.
     TypeError
         Not an image, or an array that does not hold real numbers.
 
+    Warns
+    -----
+    UserWarning
+        A TIFF file holds several pages, of which one is read; or 16-bit values stay below 4096, as 10- and 12-bit data
+        do. These are read as what they seem to be; `range` says what they are.
+
     Notes
     -----
-    Alpha is composited on white, as viewers show it. Grey files of 16 bits keep their range (value / 65535); Pillow
-    reads RGB files of 16 bits as 8 bits. Pictures in CMYK, YCbCr, HSV or with a palette become RGB.
+    Alpha is composited on white, as viewers show it. Grey files of 16 bits keep their range (value / 65535), unless a
+    TIFF file's MaxSampleValue says otherwise; Pillow reads RGB files of 16 bits as 8 bits. Pictures in CMYK, YCbCr, HSV
+    or with a palette become RGB.
     """
+    range = _checked_range(range)
+    if isinstance(image, Photograph):
+        return load(image.path, range=range or image.range, page=page or image.page)
     if isinstance(image, str | os.PathLike | Image.Image):
-        path = getattr(image, "filename", "") if isinstance(image, Image.Image) else image
-        name = f"image {os.fsdecode(path)}" if path else "image"
-        return _from_picture(_decoded(image, name), name)
+        name = _name(image)
+        return _from_picture(_decoded(image, name, page), name, range)
     if hasattr(image, "__array__"):
-        return _from_array(np.asarray(image), "image")
+        masked = np.count_nonzero(image.mask) if isinstance(image, np.ma.MaskedArray) else 0
+        if masked:
+            raise ValueError(
+                f"image has {masked} masked values, for which there is no colour: pass image.filled(value)"
+            )
+        return _from_array(np.asarray(image), "image", range)
     raise TypeError(f"image must be a path, a PIL image or an array, not {type(image).__name__}")
 
 
-def grey(image: ImageLike, max_height: int | None = None) -> np.ndarray:
+def size(image: ImageLike) -> tuple[int, int]:
+    """Height and width as stored, of a file from its header alone: nothing is decoded, nor transposed.
+
+    Raises as `load` does for what cannot be opened.
+    """
+    if isinstance(image, Photograph):
+        image = image.path
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    if isinstance(image, str | os.PathLike):
+        with _named_errors(image, _name(image)), Image.open(image) as picture:
+            return picture.height, picture.width
+    height, width = np.shape(image)[:2]
+    return height, width
+
+
+def _name(image: str | os.PathLike[str] | Image.Image) -> str:
+    path = getattr(image, "filename", "") if isinstance(image, Image.Image) else image
+    return f"image {os.fsdecode(path)}" if path else "image"
+
+
+def _checked_range(range: tuple[float, float] | None) -> tuple[float, float] | None:
+    if range is None:
+        return None
+    try:
+        low, high = map(float, range)
+    except (TypeError, ValueError):
+        raise ValueError(f"range must be two numbers, those of black and white, got {range!r}") from None
+    if not -np.inf < low < high < np.inf:
+        raise ValueError(f"range must be two finite numbers, black below white, got {range!r}")
+    return low, high
+
+
+def grey(image: ImageLike, max_height: int | None = None) -> npt.NDArray[np.float32]:
     """Grey values in [0, 1]: (RGB / 255) · (.2989, .5870, .1140), float32 (H, W), C order.
 
     A 2-D image is its own grey. With `max_height`, a taller image is first resized (`resize_to_height`), in colour.
@@ -85,10 +186,11 @@ def grey(image: ImageLike, max_height: int | None = None) -> np.ndarray:
         return np.ascontiguousarray(values)
     # Elementwise, not a matrix product: the same bits whatever BLAS is installed.
     red, green, blue = LUMINANCE
-    return np.ascontiguousarray(values[:, :, 0] * red + values[:, :, 1] * green + values[:, :, 2] * blue)
+    weighted = values[:, :, 0] * red + values[:, :, 1] * green + values[:, :, 2] * blue
+    return np.ascontiguousarray(weighted)  # a rotated array passes its order of axes on
 
 
-def rgb(image: ImageLike) -> np.ndarray:
+def rgb(image: ImageLike) -> npt.NDArray[np.uint8]:
     """The image as a picture to show: uint8 (H, W, 3), upright. Raises as `load` does."""
     values = load(image)
     if values.dtype != np.uint8:
@@ -96,8 +198,13 @@ def rgb(image: ImageLike) -> np.ndarray:
     return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
 
 
-def batch(images) -> Sequence:
-    """`images` as they are, if they are a sequence of at least one image; one array may hold images of one size."""
+def batch(images: Any) -> Sequence[Any]:
+    """`images` as a sequence of at least one image.
+
+    A column of a table (pandas, polars) is read as a list; one array may hold images of one size.
+    """
+    if hasattr(images, "to_list"):  # a Series would be indexed by its labels
+        images = images.to_list()
     if isinstance(images, str | bytes) or not isinstance(images, Sequence | np.ndarray):
         hint = ": [image]?" if isinstance(images, str | os.PathLike | Image.Image) else ""
         raise ValueError(f"images must be a sequence of paths, PIL images or arrays, got {type(images).__name__}{hint}")
@@ -105,7 +212,7 @@ def batch(images) -> Sequence:
         raise ValueError(f"images must be a sequence of images, got one array of shape {images.shape}: [image]?")
     if not len(images):
         raise ValueError("images must hold at least one image, got none")
-    return images
+    return cast("Sequence[Any]", images)
 
 
 def _is_one(shape: tuple[int, ...]) -> bool:
@@ -113,17 +220,17 @@ def _is_one(shape: tuple[int, ...]) -> bool:
     return len(shape) < 3 or (len(shape) == 3 and shape[2] in (1, 3, 4))
 
 
-def naming(images: Sequence, i: int, function: Callable[[ImageLike], Any]):
+def naming(images: Sequence[ImageLike], i: int, function: Callable[[ImageLike], T]) -> T:
     """``function(images[i])``, whose complaints say which of the images they are about."""
     try:
         return function(images[i])
-    except (ValueError, TypeError) as error:
-        shown = f" ({images[i]})" if isinstance(images[i], str | os.PathLike) else ""
-        kind = TypeError if isinstance(error, TypeError) else ValueError
+    except (ValueError, TypeError, MemoryError) as error:
+        shown = f" ({images[i]})" if isinstance(images[i], str | os.PathLike | Photograph) else ""
+        kind = next(kind for kind in (TypeError, MemoryError, ValueError) if isinstance(error, kind))
         raise kind(f"images[{i}]{shown}: {error}") from error
 
 
-def resize_to_height(values: np.ndarray, max_height: int | None) -> np.ndarray:
+def resize_to_height(values: Array, max_height: int | None) -> npt.NDArray[np.float32]:
     """Shrink an image that is taller than `max_height`, keeping its aspect.
 
     Parameters
@@ -154,7 +261,7 @@ def resize_to_height(values: np.ndarray, max_height: int | None) -> np.ndarray:
     return np.stack([_bicubic(values[:, :, c], shape) for c in range(values.shape[2])], axis=2)
 
 
-def resample_conserving(heatmap: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def resample_conserving(heatmap: npt.ArrayLike, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
     """A heatmap at another size, with the same sum.
 
     Every pixel is a box of relevance over its area; a pixel of the result receives what its own area covers. A flat map
@@ -180,7 +287,7 @@ def resample_conserving(heatmap: np.ndarray, shape: tuple[int, int]) -> np.ndarr
     heatmap = np.asarray(heatmap, dtype=np.float64)
     if heatmap.ndim < 2 or 0 in heatmap.shape[-2:]:
         raise ValueError(f"heatmap has shape {heatmap.shape}; expected (height, width), at least 1 x 1")
-    if len(shape) != 2 or min(shape) < 1:
+    if np.shape(shape) != (2,) or min(shape) < 1:
         raise ValueError(f"shape is {tuple(shape)}; expected (height, width), at least 1 x 1")
     for axis, length in ((-2, shape[0]), (-1, shape[1])):
         if heatmap.shape[axis] != length:
@@ -188,7 +295,7 @@ def resample_conserving(heatmap: np.ndarray, shape: tuple[int, int]) -> np.ndarr
     return heatmap
 
 
-def _redistribute(values: np.ndarray, axis: int, length: int) -> np.ndarray:
+def _redistribute(values: npt.NDArray[np.float64], axis: int, length: int) -> npt.NDArray[np.float64]:
     """Cut `axis` into `length` equal pixels; each receives the share of the old pixels that it overlaps."""
     old = values.shape[axis]
     # In units of 1 / (old * length) of the axis, old edges lie at multiples of `length` and new ones at multiples of
@@ -211,85 +318,168 @@ def _shrunk(height: int, width: int, max_height: int | None) -> tuple[int, int]:
     return max_height, max(1, int(width * max_height / height + 0.5))
 
 
-def _bicubic(channel: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _bicubic(channel: Array, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     picture = Image.fromarray(np.ascontiguousarray(_unit(channel)))
-    return np.clip(np.asarray(picture.resize(shape[::-1], Image.Resampling.BICUBIC)), 0, 1)
+    resized: npt.NDArray[np.float32] = np.asarray(picture.resize(shape[::-1], Image.Resampling.BICUBIC))
+    return np.clip(resized, 0, 1)
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
+def _unit(values: Array) -> npt.NDArray[np.float32]:
     """float32 in [0, 1] of what `load` returns."""
     return np.divide(values, 255, dtype=np.float32) if values.dtype == np.uint8 else values
 
 
-def _decoded(image: str | os.PathLike | Image.Image, name: str) -> Image.Image:
+@contextmanager
+def _named_errors(image: str | os.PathLike[str] | Image.Image, name: str) -> Iterator[None]:
+    """Errors of Pillow as an OSError that names the image."""
     try:
-        if isinstance(image, Image.Image):
-            return _upright(image)
-        with Image.open(image) as picture:
-            return _upright(picture)
+        yield
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise type(error)(f"cannot read {name}: {_REASONS.get(type(error), error)}") from error
+    except MemoryError as error:
+        raise MemoryError(f"cannot read {name}: it does not fit into memory") from error
+    except UnidentifiedImageError as error:
+        raise OSError(f"cannot read {name}: {_unknown(image)}") from error
     except Exception as error:  # Decoders raise whatever their parser stumbles over, from SyntaxError to IndexError.
         raise OSError(f"cannot read {name}: {error}") from error
 
 
+def _unknown(image: str | os.PathLike[str] | Image.Image) -> str:
+    """Why Pillow does not know a file's format."""
+    suffix = "" if isinstance(image, Image.Image) else os.path.splitext(os.fsdecode(image))[1].lower()
+    if suffix in PLUGINS:
+        return f"Pillow reads {suffix} with a plugin: pip install {PLUGINS[suffix]}"
+    return "it is no image of a format that Pillow knows"
+
+
+def _decoded(image: str | os.PathLike[str] | Image.Image, name: str, page: int) -> Image.Image:
+    with _named_errors(image, name):
+        if isinstance(image, Image.Image):
+            with _decoding:
+                _seek(image, page)
+                return _upright(image)
+        try:
+            opened = Image.open(image)
+        except UnidentifiedImageError:
+            if not _plugged_in(image):
+                raise
+            opened = Image.open(image)
+        with opened as picture:
+            _seek(picture, page)
+            if not page:
+                _warn_of_pages(picture, name)
+            return _upright(picture)
+
+
+def _plugged_in(image: str | os.PathLike[str]) -> bool:
+    """Whether a plugin that is installed, and of which Pillow did not know yet, reads files of this suffix."""
+    plugin = PLUGINS.get(os.path.splitext(os.fsdecode(image))[1].lower())
+    if plugin != "pillow-heif" or find_spec("pillow_heif") is None:
+        return False
+    import_module("pillow_heif").register_heif_opener()
+    return True
+
+
+def _seek(picture: Image.Image, page: int) -> None:
+    """Go to a page; a picture that the caller has opened stays where it is unless one is named."""
+    if page:
+        try:
+            picture.seek(page)
+        except EOFError:
+            raise ValueError(f"it has no page {page}, counted from 0") from None
+
+
+def _warn_of_pages(picture: Image.Image, name: str) -> None:
+    """Tell that a TIFF file has more pages than the one that is read: a stack is no photograph."""
+    if picture.format != "TIFF":  # the first frame stands for an animation everywhere
+        return
+    try:
+        picture.seek(1)
+    except EOFError:
+        return
+    picture.seek(0)
+    warnings.warn(f"{name} has several pages and the first was read: page=1 reads the second", stacklevel=5)
+
+
 def _upright(picture: Image.Image) -> Image.Image:
-    """The decoded first frame, transposed as its EXIF orientation says.
+    """The decoded frame, transposed as its EXIF orientation says.
 
     Pixels are decoded before the orientation is read: truncated files fail only here, and TIFF files transpose
     themselves while decoding.
     """
     picture.load()
-    method = _UPRIGHT.get(picture.getexif().get(_EXIF_ORIENTATION))
+    method = _UPRIGHT.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
     return picture if method is None else picture.transpose(method)
 
 
-def _from_picture(picture: Image.Image, name: str) -> np.ndarray:
+def _from_picture(picture: Image.Image, name: str, range: tuple[float, float] | None) -> Array:
     mode = picture.mode
     if mode == "F":
-        return _from_array(np.asarray(picture), name)
+        return _from_array(np.asarray(picture), name, range)
     if mode.startswith("I"):
-        return _from_16_bits(np.asarray(picture), name)
+        return _from_16_bits(picture, name, range)
     transparent = picture.has_transparency_data
     target = "L" if mode in ("1", "L", "LA", "La") else "RGB"
     try:
         values = np.asarray(picture.convert(target + "A" * transparent))
     except ValueError as error:
         raise ValueError(f"{name} has the colour mode {mode}, which has no form in {target}: {error}") from error
-    return _from_array(_on_white(values) if transparent else values, name)
+    return _from_array(_on_white(values) if transparent else values, name, range)
 
 
-def _from_16_bits(values: np.ndarray, name: str) -> np.ndarray:
+def _from_16_bits(picture: Image.Image, name: str, range: tuple[float, float] | None) -> Array:
     """Older versions of Pillow open 16-bit files in mode "I", 32 bits wide: the range is 16 bits all the same."""
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise ValueError(
-            f"{name} has integers from {values.min()} to {values.max()}; "
-            "expected 16 bits, 0 to 65535: convert it to float in [0, 1]"
-        )
-    return _from_array(values.astype(np.uint16), name)
+    values = np.asarray(picture)
+    if range is None:
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise ValueError(
+                f"{name} has integers from {values.min()} to {values.max()}; "
+                "expected 16 bits, 0 to 65535: say with range= which are black and white"
+            )
+        largest = getattr(picture, "tag_v2", {}).get(_SAMPLE_MAXIMUM)
+        if largest is not None and 0 < (white := float(np.max(largest))) < 65535:
+            range = (0.0, white)
+        values = values.astype(np.uint16)
+    return _from_array(values, name, range)
 
 
-def _from_array(values: np.ndarray, name: str) -> np.ndarray:
+def _from_array(values: Array, name: str, range: tuple[float, float] | None) -> Array:
     shape = values.shape
     if values.ndim not in (2, 3) or (values.ndim == 3 and shape[2] not in (1, 3, 4)):
         hint = ": move the channels last" if values.ndim == 3 and shape[0] in (1, 3, 4) else ""
         raise ValueError(f"{name} has shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}")
     if values.size == 0:
         raise ValueError(f"{name} is empty: its shape is {shape}")
-    values = _in_range(values, name)
+    values = _in_range(values, name) if range is None else _stretched(values, name, range)
     if values.ndim == 2:
         return values
     return values[:, :, 0] if shape[2] == 1 else _on_white(values) if shape[2] == 4 else values
 
 
-def _in_range(values: np.ndarray, name: str) -> np.ndarray:
+def _stretched(values: Array, name: str, range: tuple[float, float]) -> npt.NDArray[np.float32]:
+    """float32 in [0, 1]: `range` becomes black and white."""
+    if values.ndim == 3 and values.shape[2] == 4:
+        raise ValueError(
+            f"{name} has an alpha channel, which range= is not about: composite it, or pass three channels"
+        )
+    if values.dtype.kind not in "iuf":
+        raise TypeError(f"{name} has dtype {values.dtype}; with range= expected integers or floats")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
+    low, high = range
+    stretched = np.subtract(values, low, dtype=np.float64)
+    stretched /= high - low
+    return np.clip(stretched, 0, 1, out=stretched).astype(np.float32)
+
+
+def _in_range(values: Array, name: str) -> Array:
     """The same values as uint8 in 0..255 or float32 in 0..1."""
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype.newbyteorder("=") == np.uint16:  # files of 16 bits are often stored big-endian
-        return np.divide(values, 65535, dtype=np.float32)
+        return np.divide(values, _white(values, name), dtype=np.float32)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"{name} has dtype {values.dtype}; expected bool, uint8, uint16 or float")
     low, high = values.min(), values.max()
@@ -297,19 +487,39 @@ def _in_range(values: np.ndarray, name: str) -> np.ndarray:
         if low < 0 or high > 255:
             raise ValueError(
                 f"{name} has dtype {values.dtype} and values from {low} to {high}; integers are read as 0 to 255: "
-                "convert it to uint8, uint16 or float in [0, 1]"
+                "convert it to uint8, uint16 or float in [0, 1], or say with fvlrp.images.load(image, range=...) "
+                "which are black and white"
             )
         return values.astype(np.uint8)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise ValueError(
-            f"{name} has floats from {low:.6g} to {high:.6g}; expected [0, 1]: divide an image in 0..255 by 255"
+            f"{name} has floats from {low:.6g} to {high:.6g}; expected [0, 1]: divide an image in 0..255 by 255, "
+            "or say with fvlrp.images.load(image, range=...) which are black and white"
         )
     return np.clip(values, 0, 1).astype(np.float32, copy=False)
 
 
-def _on_white(values: np.ndarray) -> np.ndarray:
+def _white(values: Array, name: str) -> int:
+    """The value of white in 16-bit data: 65535, or less where only the lowest 12 bits are used.
+
+    Cameras, microscopes and scanners write 10 or 12 bits into 16; divided by 65535 they would be nearly black.
+    """
+    largest = int(values.max())
+    bits = next((bits for bits in _NARROW if largest < 1 << bits), 16) if largest else 16
+    if bits < 16:
+        white = (1 << bits) - 1
+        warnings.warn(
+            f"{name} has 16-bit values of at most {largest}, and is read as {bits}-bit data: "
+            f"range=(0, {white}) says so, range=(0, 65535) that it is as dark as that",
+            stacklevel=5,
+        )
+        return white
+    return 65535
+
+
+def _on_white(values: Array) -> Array:
     """Composite the last channel, alpha, on white: (H, W, 2) → (H, W), (H, W, 4) → (H, W, 3), the dtype kept."""
     if values.dtype == np.uint8:
         wide = values.astype(np.uint16)

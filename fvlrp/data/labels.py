@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 
-def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarray, bool]:
+def parse_labels(
+    labels: Any, n: int, class_names: Iterable[Any] | None = None
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[Any], bool]:
     """Labels as (n, classes) int8 of 1 / 0 (ignored) / -1, the classes, and whether they were a matrix.
 
     One label per image, or a matrix: VOC's 1 / 0 / -1, or, where no -1 occurs, an indicator of 0 / 1.
@@ -54,7 +60,7 @@ def parse_labels(labels, n: int, class_names=None) -> tuple[np.ndarray, np.ndarr
     return np.where(position[:, None] == np.arange(len(classes)), 1, -1).astype(np.int8), classes, False
 
 
-def _check_no_swap(classes: np.ndarray, names: np.ndarray) -> None:
+def _check_no_swap(classes: npt.NDArray[Any], names: npt.NDArray[Any]) -> None:
     """Refuse names that are labels of other classes: names follow the sorted labels and never swap them."""
     labels = [str(label) for label in classes.tolist()]
     for label, name in zip(labels, map(str, names.tolist()), strict=True):
@@ -65,7 +71,7 @@ def _check_no_swap(classes: np.ndarray, names: np.ndarray) -> None:
             )
 
 
-def _names(class_names) -> np.ndarray:
+def _names(class_names: Iterable[Any]) -> npt.NDArray[Any]:
     """Names of classes as an array; a target could not tell two equal ones apart."""
     if isinstance(class_names, str) or not np.iterable(class_names):
         raise ValueError(f"class_names must be a sequence of names, got {class_names!r}")

@@ -1,0 +1,97 @@
+"""Photographs that a user names: files, folders, patterns, lists; what is passed over is counted."""
+
+import io
+import os
+
+import pytest
+
+from fvlrp.data import photographs
+from fvlrp.data.photographs import File, find
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    for name in ("b/2.jfif", "b/1.PNG", "b/c/3.heic", "b/notes.txt", "b/.hidden.png", "b/.git/4.png", "a.avif", "x.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def paths(found):
+    return [file.path for file in found.photographs]
+
+
+def test_a_folder_stands_for_all_photographs_in_and_below_it(here):
+    found = find(["b"])
+    assert found.photographs == [File("b/1.PNG", ""), File("b/2.jfif", ""), File("b/c/3.heic", "c")]
+    assert found.account() == "passed over 1 file that is no photograph (.txt 1)"
+
+
+def test_a_file_is_taken_at_its_word(here):
+    assert paths(find(["x.py", "gone.jpg"])) == ["x.py", "gone.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"), [("b/*", ["b/1.PNG", "b/2.jfif"]), ("**/*.heic", ["b/c/3.heic"]), ("[ab].*", ["a.avif"])]
+)
+def test_a_pattern_stands_for_what_it_matches(here, pattern, wanted):
+    assert paths(find([pattern])) == wanted
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(here):
+    (here / "[ab].png").write_bytes(b"")
+    assert paths(find(["[ab].png"])) == ["[ab].png"]
+
+
+@pytest.mark.parametrize("source", ["@list.txt", "-"])
+def test_a_list_has_a_name_per_line(here, monkeypatch, source):
+    text = "a.avif\n\nb/c\n b 5.jpg\n"
+    (here / "list.txt").write_text("\ufeff" + text)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    found = find([source])
+    assert found.photographs == [File("a.avif"), File("b/c/3.heic"), File(" b 5.jpg")]
+
+
+def test_a_photograph_named_twice_is_one(here):
+    found = find(["a.avif", "./a.avif", str(here / "b"), "b/1.PNG"])
+    assert len(found.photographs) == 4 and found.repeated == 2
+    assert found.account().endswith("2 photographs named more than once")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links to folders")
+def test_links_to_folders_are_followed_but_in_no_circle(here):
+    (here / "b" / "c" / "up").symlink_to(here / "b", target_is_directory=True)
+    (here / "linked").symlink_to(here / "b" / "c", target_is_directory=True)
+    assert paths(find(["linked"]))[0] == "linked/3.heic"
+    assert paths(find(["b"])) == ["b/1.PNG", "b/2.jfif", "b/c/3.heic"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("empty", "folder empty holds no photographs"),
+        (
+            "texts",
+            r"folder texts holds no photographs: passed over 2 files that are no photographs \(no suffix 1, .txt 1\)",
+        ),
+        ("*.jpg", r"no photograph matches \*\.jpg"),
+        ("@nothing", "no photographs were named"),
+    ],
+)
+def test_what_stands_for_nothing_is_refused(here, name, words):
+    (here / "empty").mkdir()
+    (here / "texts").mkdir()
+    (here / "texts" / "a.txt").write_text("")
+    (here / "texts" / "README").write_text("")
+    (here / "nothing").write_text("\n")
+    with pytest.raises(ValueError, match=words):
+        find([name])
+    with pytest.raises(FileNotFoundError, match="gone"):
+        find(["@gone"])
+
+
+@pytest.mark.parametrize("name", ["x.JPG", "x.jfif", "x.avif", "x.heic", "x.jpe", "x.jp2", "x.tiff"])
+def test_suffixes_of_photographs(name):
+    assert photographs.is_photograph(name) and not photographs.is_photograph(name + ".txt")
