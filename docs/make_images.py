@@ -20,7 +20,7 @@ def main() -> None:
     render.write_png(FOLDER / "demo.png", figures.depth_sheet(rows, height=130))
     face = clf.trace(data.astronaut()[:330, 60:400])
     panels = [
-        render.Panel(render.colour(ex.heatmap, "safe", scale="99.5%"), ex.depth)
+        render.Panel(render.colour(ex.heatmap, cmap="safe"), ex.depth)
         for ex in face.explain("person", ("descriptor", "bin", "gradient"))
     ]
     sheet = render.sheet([[render.Panel(face.image, "photograph"), *panels]], height=260, aspect=1.1, bar="safe")

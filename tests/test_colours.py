@@ -24,7 +24,7 @@ def jet(value):
 
 def ramp(cmap):
     """The colours from -1 to 1: (255, 3)."""
-    return colours.colour(np.arange(-127.0, 128.0)[None, :], cmap)[0]
+    return colours.colour(np.arange(-127.0, 128.0)[None, :], cmap=cmap, scale=None)[0]
 
 
 def linear(rgb):
@@ -43,7 +43,7 @@ def lightness(rgb):
     [(-1, (0, 0, 0.5)), (-0.5, (0, 0.5, 1)), (0, (0.5, 1, 0.5)), (0.5, (1, 0.5, 0)), (1, (0.5, 0, 0))],
 )
 def test_paper_golden_colours(relevance, expected):
-    picture = colours.colour([[relevance, -1.0, 1.0]])
+    picture = colours.colour([[relevance, -1.0, 1.0]], scale=None)
     tolerance = 2.51 if abs(relevance) == 0.5 else 0.5  # halves fall between two entries of the table
     assert np.abs(picture[0, 0] - 255 * np.array(expected)).max() <= tolerance
 
@@ -52,7 +52,7 @@ def test_paper_is_jet_on_half_of_r_plus_one(rng):
     heatmap = rng.standard_normal((20, 30))
     expected = [[jet((r / np.abs(heatmap).max() + 1) / 2) for r in row] for row in heatmap]
     # Jet climbs by 2 per unit of r and a step of the table is 1/127: half a step is 2 of 255, rounding another .5.
-    assert np.abs(colours.colour(heatmap) - 255 * np.array(expected)).max() <= 2.51
+    assert np.abs(colours.colour(heatmap, scale=None) - 255 * np.array(expected)).max() <= 2.51
 
 
 def test_paper_is_near_matplotlibs_jet():
@@ -106,9 +106,9 @@ def test_grey_runs_from_black_over_middle_grey_to_white():
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_map_without_contrast_is_neutral(cmap, symmetric):
     neutral = ramp(cmap)[127]
-    assert (colours.colour(np.zeros((3, 4)), cmap, symmetric) == neutral).all()
-    assert (colours.colour(np.full((3, 4), -0.0), cmap, symmetric) == neutral).all()
-    assert symmetric or (colours.colour(np.full((3, 4), 7.0), cmap, symmetric) == neutral).all()
+    assert (colours.colour(np.zeros((3, 4)), cmap=cmap, symmetric=symmetric) == neutral).all()
+    assert (colours.colour(np.full((3, 4), -0.0), cmap=cmap, symmetric=symmetric) == neutral).all()
+    assert symmetric or (colours.colour(np.full((3, 4), 7.0), cmap=cmap, symmetric=symmetric) == neutral).all()
 
 
 @pytest.mark.parametrize(("relevance", "entry"), [(-3.0, 0), (0.0, 127), (1e-300, 254)])
@@ -118,13 +118,13 @@ def test_a_single_pixel_has_its_own_scale(relevance, entry):
 
 @pytest.mark.parametrize("cmap", CMAPS)
 def test_zero_is_neutral_however_lopsided_the_map(cmap):
-    assert np.array_equal(colours.colour([[0.0, 5.0, -1.0]], cmap)[0, 0], ramp(cmap)[127])
+    assert np.array_equal(colours.colour([[0.0, 5.0, -1.0]], cmap=cmap)[0, 0], ramp(cmap)[127])
 
 
 def test_not_symmetric_stretches_smallest_to_largest():
-    picture = colours.colour([[3.0, 4.0, 5.0]], "grey", symmetric=False)
+    picture = colours.colour([[3.0, 4.0, 5.0]], cmap="grey", symmetric=False, scale=None)
     assert picture[0, :, 0].tolist() == [0, 128, 255]
-    wider = colours.colour([[3.0, 4.0, 5.0]], "grey", symmetric=False, scale=(4.0, 6.0))
+    wider = colours.colour([[3.0, 4.0, 5.0]], cmap="grey", symmetric=False, scale=(4.0, 6.0))
     assert wider[0, :, 0].tolist() == [0, 0, 128]
 
 
@@ -149,6 +149,24 @@ def test_a_percentile_counts_the_values_that_are_not_zero():
     assert colours.shared_scale([np.zeros((2, 2))], 50) == 0
 
 
+def test_one_default_saturates_at_the_995th_permille_of_what_is_not_zero(rng):
+    heatmap = rng.standard_normal((40, 50))
+    heatmap[0] = 0
+    assert np.array_equal(colours.colour(heatmap), colours.colour(heatmap, scale="99.5%"))
+    assert colours.shared_scale([heatmap]) == np.percentile(np.abs(heatmap[1:]), 99.5)
+    stretched = colours.colour(heatmap, symmetric=False)
+    both = tuple(np.percentile(heatmap, (0.5, 99.5)))
+    assert np.array_equal(stretched, colours.colour(heatmap, symmetric=False, scale=both))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_large_map_is_coloured_in_bands_like_a_small_one(rng, monkeypatch, symmetric):
+    heatmap = rng.standard_normal((37, 50))
+    whole = colours.colour(heatmap, symmetric=symmetric)
+    monkeypatch.setattr(colours, "_BAND", 160)
+    assert np.array_equal(colours.colour(heatmap, symmetric=symmetric), whole)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_has_no_colour_is_refused_with_its_place(value):
     heatmap = np.zeros((3, 4))
@@ -167,7 +185,8 @@ def test_what_has_no_colour_is_refused_with_its_place(value):
         ({"scale": np.nan}, "scale is nan"),
         ({"scale": "much"}, "scale is 'much'"),
         ({"scale": "much%"}, "scale is 'much%'"),
-        ({"scale": "101%"}, "percentile is 101"),
+        ({"scale": "101%"}, "scale is '101%'"),
+        ({"symmetric": False, "scale": "40%"}, "a percentile from '50%' to '100%'"),
         ({"scale": (0, 1)}, r"scale is \(0, 1\); expected a finite"),
         ({"symmetric": False, "scale": 1.0}, r"pair \(low, high\)"),
         ({"symmetric": False, "scale": (2, 1)}, "low <= high"),

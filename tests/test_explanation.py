@@ -46,7 +46,9 @@ def test_pictures_of_an_explanation_are_renders(explanation):
 
 def test_an_explanation_is_saved_as_picture_or_numbers(explanation, tmp_path):
     explanation.save(tmp_path / "it.png", scale=2.0)
-    with Image.open(tmp_path / "it.png") as picture:
+    explanation.save(tmp_path / "same.png", scale=2.0, level=9)
+    with Image.open(tmp_path / "it.png") as picture, Image.open(tmp_path / "same.png") as same:
+        assert np.array_equal(picture.convert("RGB"), same.convert("RGB"))
         assert picture.info["target"] == "dog" and json.loads(picture.info["ledger"])["score"] == 1.5
         assert np.array_equal(picture.convert("RGB"), explanation.to_image(scale=2.0).convert("RGB"))
     explanation.save(tmp_path / "it.npz")
@@ -56,7 +58,7 @@ def test_an_explanation_is_saved_as_picture_or_numbers(explanation, tmp_path):
         explanation.save(tmp_path / "other.npz", cmap="safe", bar=True)
     with pytest.raises(ValueError, match=r"must end in \.png \(picture\) or \.npz \(numbers\), got 'it\.jpg'"):
         explanation.save("it.jpg")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["it.npz", "it.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["it.npz", "it.png", "same.png"]
 
 
 def test_a_saved_explanation_is_read_back(explanation, tmp_path):

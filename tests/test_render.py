@@ -1,6 +1,7 @@
 """Pictures: overlays, bars, sheets and the bytes of a file."""
 
 import io
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from scipy.ndimage import find_objects, label
 
 from fvlrp.show import render
+from fvlrp.show.colours import colour
 
 CMAPS = ("grey", "paper", "safe")
 
@@ -28,7 +30,7 @@ def photo(rng):
 def test_alpha_shows_the_photograph_at_the_maximum_and_the_background_at_no_evidence(photo):
     heatmap = np.zeros((30, 40))
     heatmap[3, 4], heatmap[5, 6], heatmap[7, 8] = 2.0, -5.0, 0.5
-    picture = render.alpha(photo, heatmap)
+    picture = render.alpha(photo, heatmap, scale=None)
     assert np.array_equal(picture[3, 4], photo[3, 4])
     assert picture[5, 6].tolist() == picture[0, 0].tolist() == [0, 0, 0]
     assert np.array_equal(picture[7, 8], np.rint(photo[7, 8] * (0.5 / 2.0) ** 0.5))
@@ -49,8 +51,8 @@ def test_gamma_below_one_lifts_small_evidence(photo):
 def test_overlay_is_the_heatmap_at_the_maximum_and_the_photograph_at_zero(photo):
     heatmap = np.zeros((30, 40))
     heatmap[3, 4], heatmap[5, 6], heatmap[7, 8] = 2.0, -2.0, 0.5
-    picture = render.overlay(photo, heatmap)
-    coloured = render.colour(heatmap)
+    picture = render.overlay(photo, heatmap, scale=None)
+    coloured = colour(heatmap, scale=None)
     assert np.array_equal(picture[3, 4], coloured[3, 4]) and np.array_equal(picture[5, 6], coloured[5, 6])
     assert np.array_equal(picture[0, 0], photo[0, 0])
     assert np.array_equal(picture[7, 8], np.rint(0.5 * photo[7, 8] + 0.5 * coloured[7, 8]))
@@ -59,7 +61,7 @@ def test_overlay_is_the_heatmap_at_the_maximum_and_the_photograph_at_zero(photo)
 def test_overlay_and_alpha_follow_a_shared_scale(photo):
     heatmap = np.full((30, 40), 1.0)
     heatmap[0, 0] = 9.0
-    coloured = render.colour(heatmap, scale=4.0)
+    coloured = colour(heatmap, scale=4.0)
     picture = render.overlay(photo, heatmap, scale=4.0)
     assert np.array_equal(picture[0, 0], coloured[0, 0])
     assert np.array_equal(picture[1:], np.rint(0.5 * photo[1:] + 0.5 * coloured[1:]))
@@ -106,28 +108,28 @@ def is_ink(picture):
 
 def test_to_image_is_the_coloured_map(rng):
     heatmap = rng.standard_normal((9, 7))
-    assert np.array_equal(np.asarray(render.to_image(heatmap, "safe")), render.colour(heatmap, "safe"))
+    assert np.array_equal(np.asarray(render.to_image(heatmap, cmap="safe")), colour(heatmap, cmap="safe"))
 
 
 def test_bar_stands_beside_an_untouched_map(rng):
     heatmap = rng.standard_normal((100, 70))
     picture = np.asarray(render.to_image(heatmap, bar=True))
     assert picture.shape[0] == 100 and picture.shape[1] > 100
-    assert np.array_equal(picture[:, :70], render.colour(heatmap))
+    assert np.array_equal(picture[:, :70], colour(heatmap))
     assert not is_ink(picture[:, 70:76]).any(), "map and bar do not touch"
 
 
 def test_bar_runs_from_the_positive_end_down_to_the_negative():
-    inner = np.asarray(render.colour_bar(301, 2.0))[1:-1, 3]
-    table = render.colour(np.arange(-127.0, 128.0)[None, :], "paper")[0]
+    inner = np.asarray(render.colour_bar(301, scale=2.0))[1:-1, 3]
+    table = colour(np.arange(-127.0, 128.0)[None, :], scale=None)[0]
     assert np.array_equal(inner[0], table[253]) and np.array_equal(inner[149], table[127])
     assert np.array_equal(inner[-1], table[1])
 
 
 @pytest.mark.parametrize("height", [24, 48, 240, 2000])
-@pytest.mark.parametrize("scale", [None, 0.0, 1.23e-12, 98765.4, (-3.0, 5.0), (2.0, 2.0)])
+@pytest.mark.parametrize("scale", [None, "99.5%", 0.0, 1.23e-12, 98765.4, (-3.0, 5.0), (2.0, 2.0)])
 def test_bar_has_its_height_and_room_for_its_labels(height, scale):
-    picture = render.colour_bar(height, scale)
+    picture = render.colour_bar(height, scale=scale)
     assert picture.height == height
     ink = is_ink(picture)
     assert not ink[:, -1].any(), "the last column is free: no label is cut at the right"
@@ -139,6 +141,7 @@ def test_bar_has_its_height_and_room_for_its_labels(height, scale):
     ("scale", "labels"),
     [
         (None, ["max", "0", "-max"]),
+        ("99.5%", ["99.5%", "0", "-99.5%"]),
         (0.0, ["0"]),
         (1.2345e-7, ["1.23e-7", "0", "-1.23e-7"]),
         (0.5, ["0.5", "0", "-0.5"]),
@@ -152,9 +155,9 @@ def test_labels_are_short_numbers(scale, labels):
 
 def test_bar_refuses_what_it_cannot_draw():
     with pytest.raises(ValueError, match="24 pixels"):
-        render.colour_bar(10, 1.0)
-    with pytest.raises(ValueError, match="'99%'; the labels of a bar need its number"):
-        render.colour_bar(100, "99%")
+        render.colour_bar(10)
+    with pytest.raises(ValueError, match="scale is 'most'; expected"):
+        render.colour_bar(100, scale="most")
 
 
 @pytest.mark.parametrize("heatmap", [np.zeros((1, 1)), np.ones((1, 1)), np.eye(3)])
@@ -185,7 +188,7 @@ def test_one_panel_is_centred_in_equal_margins():
 
 def test_panels_of_one_height_align_whatever_the_photographs_size():
     rows = [[solid(50, 65), solid(300, 200)], [solid(480, 640), solid(64, 64)]]
-    found = boxes(render.sheet(rows, ["a", "b"], ["c", "d"], height=120), (200, 30, 30))
+    found = boxes(render.sheet(rows, row_titles=["a", "b"], column_titles=["c", "d"], height=120), (200, 30, 30))
     assert [bottom - top for top, bottom, _, _ in found] == [120] * 4
     assert found[0][0] == found[1][0] and found[2][0] == found[3][0]
     centres = [(left + right) / 2 for _, _, left, right in found]
@@ -204,7 +207,7 @@ def test_a_panorama_keeps_its_aspect_and_fits_the_box():
 def test_panels_and_captions_do_not_overlap():
     text = "a caption of many words that never ends because nobody told its author to stop, not even once"
     rows = [[render.Panel(solid(60, 60), text), render.Panel(solid(60, 20), text)] for _ in range(3)]
-    picture = render.sheet(rows, [text] * 3, [text] * 2, height=120, bar="paper")
+    picture = render.sheet(rows, row_titles=[text] * 3, column_titles=[text] * 2, height=120, bar="paper")
     pixels = np.asarray(picture)
     found = boxes(picture, (200, 30, 30))
     assert len(found) == 6
@@ -222,7 +225,7 @@ def test_panels_and_captions_do_not_overlap():
 
 def test_titles_have_their_own_place():
     plain = render.sheet([[solid(60, 80)]], height=120)
-    titled = render.sheet([[solid(60, 80)]], ["row"], ["column"], height=120)
+    titled = render.sheet([[solid(60, 80)]], row_titles=["row"], column_titles=["column"], height=120)
     assert titled.width > plain.width and titled.height > plain.height
     [(top, _, left, _)] = boxes(titled, (200, 30, 30))
     ink = is_ink(titled)
@@ -277,15 +280,49 @@ def test_png_bytes_are_the_same_every_time_and_give_the_pixels_back(rng, photo):
 
 
 @pytest.mark.parametrize("cmap", CMAPS)
-def test_a_heatmap_is_stored_in_the_smaller_form(rng, cmap):
-    noise = render.to_image(rng.uniform(-1, 1, (60, 80)), cmap)  # takes nearly every colour there is
-    ramp = render.to_image(np.add.outer(np.arange(60.0), np.arange(80.0)), cmap)
-    assert Image.open(io.BytesIO(render.png_bytes(noise))).mode == "P"
+def test_a_heatmap_is_stored_with_a_palette_and_without_loss(rng, cmap):
+    noise = render.to_image(rng.uniform(-1, 1, (60, 80)), cmap=cmap)  # takes nearly every colour there is
+    ramp = render.to_image(np.add.outer(np.arange(60.0), np.arange(80.0)), cmap=cmap)
     for heatmap in (noise, ramp):
-        data, plain = render.png_bytes(heatmap), io.BytesIO()
-        heatmap.save(plain, format="PNG", optimize=True)
-        assert len(data) <= len(plain.getvalue())
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), np.asarray(heatmap))
+        for level in (0, render.LEVEL, 9):
+            stored = Image.open(io.BytesIO(render.png_bytes(heatmap, level=level)))
+            assert stored.mode == "P" and np.array_equal(np.asarray(stored.convert("RGB")), np.asarray(heatmap))
+
+
+def test_a_picture_of_many_colours_is_stored_as_it_is(photo):
+    assert Image.open(io.BytesIO(render.png_bytes(photo))).mode == "RGB"
+
+
+def test_colours_are_looked_up_in_bands_like_at_once(rng, monkeypatch):
+    heatmap = render.to_image(rng.standard_normal((37, 50)))
+    whole = render.png_bytes(heatmap)
+    monkeypatch.setattr(render, "_BAND", 160)
+    assert render.png_bytes(heatmap) == whole
+
+
+def test_the_level_of_compression_is_the_callers(rng):
+    heatmap = render.to_image(rng.standard_normal((200, 300)).cumsum(axis=0).cumsum(axis=1))
+    sizes = [len(render.png_bytes(heatmap, level=level)) for level in (0, 1, 9)]
+    assert sizes[0] > 60_000 > max(sizes[1:]) and sizes[1] != sizes[2]
+    for level in (-1, 10, 2.5, True):
+        with pytest.raises(ValueError, match=r"level is .*; expected a whole number from 0"):
+            render.png_bytes(heatmap, level=level)
+
+
+def test_a_heatmap_of_a_photographs_size_is_encoded_in_a_few_milliseconds(rng):
+    """The reference is what Pillow takes at its best level, on the same machine at the same time."""
+    heatmap = render.to_image(rng.standard_normal((375, 500)).cumsum(axis=1).cumsum(axis=0))
+
+    def seconds(call):
+        times = []
+        for _ in range(5):
+            start = perf_counter()
+            call()
+            times.append(perf_counter() - start)
+        return min(times)
+
+    best = seconds(lambda: heatmap.save(io.BytesIO(), "PNG", optimize=True))
+    assert seconds(lambda: render.png_bytes(heatmap)) < best / 5
 
 
 def test_text_travels_in_the_file():

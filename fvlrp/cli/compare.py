@@ -30,10 +30,10 @@ def run(args: Namespace) -> int:
         with batch.one(photo):
             traces = [model.trace(photo) for model in models]
             target = traces[0].top if wanted[0] is None else wanted[0]
-            rows.append(figures.sheet_row(traces, target, args.cmap))
+            rows.append(figures.sheet_row(traces, target, cmap=args.cmap))
             targets.append(target)
     titles = [Path(name).stem for name in names]
-    sheet = write_picture(out, figures.sheet_of(rows, titles, args.cmap)) if rows else None
+    sheet = write_picture(out, figures.sheet_of(rows, titles, cmap=args.cmap)) if rows else None
     code = batch.close()
     result(args, {"sheet": sheet, "targets": targets, "failed": batch.failed}, sheet or "")
     return code

@@ -74,7 +74,7 @@ def _explained(
             ex.save(path, **({"cmap": args.cmap, "bar": args.bar} if suffix == "png" else {}))
             written.append(str(path))
     if args.sheet:
-        written.append(write_picture(Path(f"{base}_sheet.png"), figures.depth_sheet(explanations, args.cmap)))
+        written.append(write_picture(Path(f"{base}_sheet.png"), figures.depth_sheet(explanations, cmap=args.cmap)))
     best = {ex.target: ex.score for ex in explanations}
     return {
         "photo": str(photo),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import files
+from ..show.colours import SCALE, Scale
 from .ledger import Ledger
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Explanation:
         )
 
     def to_image(
-        self, *, cmap: str = "paper", symmetric: bool = True, bar: bool = False, scale: float | str | None = None
+        self, *, cmap: str = "paper", symmetric: bool = True, bar: bool = False, scale: Scale = SCALE
     ) -> Image:
         """The heatmap in colours.
 
@@ -126,8 +126,9 @@ class Explanation:
             Whether 0 is the middle of the colour map.
         bar : bool
             Whether to add a colour bar.
-        scale : float or str, optional
-            |R| at the end of the colour map; "99.5%" is a percentile; None is the largest.
+        scale : float, str, pair or None
+            |R| at the end of the colour map: a number, a percentile such as "99.5%", the default everywhere, or None
+            for the largest. Where 0 is not the middle, a pair of both ends.
 
         Returns
         -------
@@ -137,7 +138,7 @@ class Explanation:
 
         return render.to_image(self.heatmap, cmap=cmap, symmetric=symmetric, bar=bar, scale=scale)
 
-    def overlay(self, *, cmap: str = "paper", gamma: float = 0.5, scale: float | str | None = None) -> Image:
+    def overlay(self, *, cmap: str = "paper", gamma: float = 0.5, scale: float | str | None = SCALE) -> Image:
         """The heatmap over the photograph, more opaque where |R| is larger: a PIL image. Options as `to_image`."""
         from PIL import Image
 
@@ -145,18 +146,18 @@ class Explanation:
 
         return Image.fromarray(render.overlay(self.image, self.heatmap, cmap=cmap, gamma=gamma, scale=scale))
 
-    def alpha(self, *, gamma: float = 0.5, background: int = 0, scale: float | str | None = None) -> Image:
+    def alpha(self, *, gamma: float = 0.5, background: int = 0, scale: float | str | None = SCALE) -> Image:
         """The photograph with positive relevance as its alpha channel over `background` (0 is black): a PIL image."""
         from PIL import Image
 
         from ..show import render
 
-        return Image.fromarray(render.alpha(self.image, self.heatmap, gamma, background, scale))
+        return Image.fromarray(render.alpha(self.image, self.heatmap, gamma=gamma, background=background, scale=scale))
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.to_image().save(buffer, "PNG")
-        return buffer.getvalue()
+        from ..show import render
+
+        return render.png_bytes(self.to_image())
 
     def summary(self) -> dict[str, Any]:
         """Everything but the arrays, ready for JSON."""
@@ -179,7 +180,7 @@ class Explanation:
             Its suffix decides. A picture carries target, depth, score and ledger as text chunks. Numbers hold the
             heatmap, the image and the relevances that were kept or asked for: `load` reads them back.
         **options
-            Of a picture, as `to_image` takes them.
+            Of a picture, as `to_image` takes them; and `level`, of compression, 0 to 9 (smallest, and slow).
 
         Raises
         ------
@@ -194,7 +195,9 @@ class Explanation:
 
             summary = self.summary()
             words = {name: str(summary[name]) for name in ("target", "depth", "score")}
-            render.write_png(path, self.to_image(**options), {**words, "ledger": json.dumps(summary["ledger"])})
+            level = options.pop("level", render.LEVEL)
+            words["ledger"] = json.dumps(summary["ledger"])
+            render.write_png(path, self.to_image(**options), words, level=level)
         elif suffix == ".npz":
             if options:
                 raise ValueError(f"{', '.join(options)} belongs to a picture (.png); numbers (.npz) have no options")

@@ -1,25 +1,50 @@
-"""Sheets of explanations: one photograph at every depth, and the paper's Figure 1 for any models."""
+"""Sheets of explanations: one photograph at every depth, and the paper's Figure 1 for any models.
+
+Here explanations meet show, which takes arrays and words. For the command line and users (`fvlrp.sheet`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.images import batch, naming
+from ..data.images import ImageLike, batch, naming
 from ..show import render
+from ..show.colours import SCALE
 from .explanation import Explanation
 from .trace import Trace
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FINE = ("input", "gradient", "bin")  # depths whose maps are too fine for an alpha channel
+
 
 def depth_sheet(
-    explanations: Sequence[Explanation], cmap: str = "paper", height: int = 240, scale: str | float | None = "99.5%"
-):
-    """Photographs at several depths: a row per photograph and target, a column per depth; PIL image.
+    explanations: Sequence[Explanation], *, cmap: str = "paper", height: int = 240, scale: float | str | None = SCALE
+) -> Image:
+    """Photographs at several depths: a row per photograph and target, a column per depth.
 
-    `explanations` are those of one or more traces, target by target, the same depths for each. `scale` is as
-    `render.colour` takes it: by default every heatmap saturates at the 99.5th percentile of its own |R|, since depths
-    differ by orders of magnitude and fine ones have few large values.
+    Parameters
+    ----------
+    explanations : sequence of Explanation
+        Of one or more traces, target by target, the same depths for each.
+    cmap, scale
+        As `Explanation.to_image` takes them; without a number every heatmap has a scale of its own, since depths differ
+        by orders of magnitude.
+    height : int
+        Pixels of a panel.
+
+    Returns
+    -------
+    PIL.Image.Image
+
+    Raises
+    ------
+    ValueError
+        No explanations, or depths that are not the same in every row.
     """
     if not len(explanations):
         raise ValueError("explanations must hold at least one Explanation, got none")
@@ -27,23 +52,19 @@ def depth_sheet(
     rows = [explanations[at : at + len(depths)] for at in range(0, len(explanations), len(depths))]
     if any([ex.depth for ex in row] != depths for row in rows):
         raise ValueError("explanations must list the same depths, in the same order, for every photograph and target")
-    grid = []
-    for row in rows:
-        first = row[0]
-        panels = [render.Panel(first.image, f"{first.target}\nscore {first.score:+.2f}")]
-        panels += [
-            render.Panel(render.colour(ex.heatmap, cmap, scale=scale), f"sum {ex.heatmap.sum():+.3g}") for ex in row
+    grid = [
+        [
+            render.Panel(row[0].image, f"{row[0].target}\nscore {row[0].score:+.2f}"),
+            *(_panel(ex, cmap, scale) for ex in row),
+            render.Panel(render.alpha(row[0].image, _low(row).heatmap, scale=scale), "positive, low resolution"),
         ]
-        grid.append(
-            [
-                *panels,
-                render.Panel(render.alpha(row[0].image, _low(row).heatmap, scale=scale), "positive, low resolution"),
-            ]
-        )
-    return render.sheet(grid, column_titles=["photograph", *depths, "alpha"], height=height, bar=cmap)
+        for row in rows
+    ]
+    return render.sheet(grid, column_titles=["photograph", *depths, "alpha"], height=height, bar=cmap, scale=scale)
 
 
-FINE = ("input", "gradient", "bin")  # depths whose maps are too fine for an alpha channel
+def _panel(ex: Explanation, cmap: str, scale: float | str | None) -> render.Panel:
+    return render.Panel(render.colour(ex.heatmap, cmap=cmap, scale=scale), f"sum {ex.heatmap.sum():+.3g}")
 
 
 def _low(row: Sequence[Explanation]) -> Explanation:
@@ -53,33 +74,42 @@ def _low(row: Sequence[Explanation]) -> Explanation:
 
 
 def sheet(
-    models: Sequence,
-    images: Sequence,
-    targets: Sequence,
+    models: Any,
+    images: Sequence[ImageLike],
+    targets: Sequence[Any],
     *,
-    names=None,
+    names: Sequence[str] | None = None,
     cmap: str = "paper",
     height: int = 200,
-    scale: str | float | None = "99.5%",
-):
+    scale: float | str | None = SCALE,
+) -> Image:
     """Figure 1 of the paper: for each model the photograph, its heatmap at high and at low resolution, and alpha.
 
     Parameters
     ----------
-    models : sequence of classifiers (`FisherVectorClassifier`, `ConvNet`)
-        High and low resolution are the model's own: "bin" and "descriptor"; the input and the first layer.
+    models : classifier, or sequence of them
+        High and low resolution are the model's own: "bin" and "descriptor"; the input and an early layer.
     images : sequence of paths, PIL images or arrays
         A row each.
     targets : sequence
         The class to explain in each image: one for all models, or a tuple or list of one for each.
     names : sequence of str, optional
         Titles of the models.
-    scale : as `render.colour` takes it
-        By default every heatmap saturates at the 99.5th percentile of its own |R|.
+    cmap, scale
+        As `Explanation.to_image` takes them; without a number every heatmap has a scale of its own.
+    height : int
+        Pixels of a panel.
 
     Returns
     -------
     PIL.Image.Image
+
+    Raises
+    ------
+    TypeError
+        Something among `models` is no classifier.
+    ValueError
+        Lengths that do not match, an unknown target, or an image that cannot be explained.
     """
     models = list(models) if isinstance(models, Sequence) else [models]
     if not models:
@@ -99,37 +129,44 @@ def sheet(
     for target in targets:
         if isinstance(target, tuple) and len(target) != len(models):
             raise ValueError(f"targets must hold one class per model: {len(models)} models, got {target!r}")
-        for model, own in zip(models, _each(target, models), strict=True):
+        for model, own in zip(models, _each(target, len(models)), strict=True):
             model.menu.check(own)  # all of them before any work
     rows = [
-        sheet_row([naming(images, i, model.trace) for model in models], target, cmap, scale)
+        sheet_row([naming(images, i, model.trace) for model in models], target, cmap=cmap, scale=scale)
         for i, target in enumerate(targets)
     ]
-    return sheet_of(rows, names, cmap, height)
+    return sheet_of(rows, names, cmap=cmap, height=height, scale=scale)
 
 
-def _each(target, models: Sequence) -> tuple:
-    """The class to explain of every model: `target`, or its own of a tuple."""
-    return target if isinstance(target, tuple) else (target,) * len(models)
+def _each(target: Any, count: int) -> tuple[Any, ...]:
+    """The class to explain of each of `count` models: `target`, or its own of a tuple."""
+    return target if isinstance(target, tuple) else (target,) * count
 
 
 def sheet_row(
-    traces: Sequence[Trace], target, cmap: str = "paper", scale: str | float | None = "99.5%"
+    traces: Sequence[Trace], target: Any, *, cmap: str = "paper", scale: float | str | None = SCALE
 ) -> list[render.Panel]:
     """A row of `sheet`: one photograph, traced by every model."""
     row = []
-    for trace, name in zip(traces, _each(target, traces), strict=True):
+    for trace, name in zip(traces, _each(target, len(traces)), strict=True):
         high, low = trace.explain(name, trace.menu.figure_depths)
         row += [
             render.Panel(high.image, f"{high.target} {high.score:+.2f}"),
-            render.Panel(render.colour(high.heatmap, cmap, scale=scale), f"sum {high.heatmap.sum():+.3g}"),
-            render.Panel(render.colour(low.heatmap, cmap, scale=scale), f"sum {low.heatmap.sum():+.3g}"),
-            render.Panel(render.alpha(low.image, low.heatmap, scale=scale), ""),
+            _panel(high, cmap, scale),
+            _panel(low, cmap, scale),
+            render.Panel(render.alpha(low.image, low.heatmap, scale=scale)),
         ]
     return row
 
 
-def sheet_of(rows: Sequence[Sequence[render.Panel]], names: Sequence[str], cmap: str = "paper", height: int = 200):
+def sheet_of(
+    rows: Sequence[Sequence[render.Panel]],
+    names: Sequence[str],
+    *,
+    cmap: str = "paper",
+    height: int = 200,
+    scale: float | str | None = SCALE,
+) -> Image:
     """The sheet of rows that `sheet_row` made, under the titles of the models."""
-    titles = [t for name in names for t in (name, "high resolution", "low resolution", "low, as alpha")]
-    return render.sheet(rows, column_titles=titles, height=height, bar=cmap)
+    titles = [title for name in names for title in (name, "high resolution", "low resolution", "low, as alpha")]
+    return render.sheet(rows, column_titles=titles, height=height, bar=cmap, scale=scale)

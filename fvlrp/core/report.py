@@ -95,7 +95,7 @@ def _group(name: str, explanations: Sequence[Explanation], cmap: str) -> dict:
         {
             "depth": ex.depth,
             "sum": float(ex.heatmap.sum()),
-            "image": _inline(render.colour(ex.heatmap, cmap, scale="99.5%")),
+            "image": _inline(render.colour(ex.heatmap, cmap=cmap)),
             "ledger": ex.ledger.to_dict(),
         }
         for ex in explanations

@@ -1,21 +1,29 @@
 """Which colour stands for how much relevance: the colour maps, and the |r| that ends them.
 
 Zero relevance is the neutral colour unless asked otherwise, so that one glance tells evidence for from evidence
-against.
+against. Hides how the maps are made. For show.render and whoever colours a heatmap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float64]
 
 # 127 steps on either side of zero, which has an entry of its own: a coloured map fits into a palette of 256.
 _STEPS = 127
 
-# What ends the colour map: |r|, a percentile of it ("99%"), the two ends of a map that is not symmetric, or its own.
-Scale = float | str | tuple[float, float] | None
+# What ends the colour map: a number, a percentile ("99%"), both ends of a map that is not symmetric, or its extremes.
+Scale: TypeAlias = "float | str | tuple[float, float] | None"
+# The default everywhere, in files, sheets and reports. Fine depths have few large values: up to their maximum the rest
+# would look empty.
+SCALE = "99.5%"
+_BAND = 1 << 20  # pixels coloured at a time, so that a photograph of 100 megapixels needs no copies of its heatmap
 
 # "safe": one Bézier curve per sign from zero outwards; rows are OKLab lightness, chroma and hue in degrees. Lightness
 # falls by the same step on both, hence in proportion to |r|; the common colour blindnesses keep blue from orange.
@@ -39,46 +47,48 @@ _CONES_TO_RGB = np.array(
 )
 
 
-def _paper(t: np.ndarray) -> np.ndarray:
+def _paper(t: Floats) -> Floats:
     """Jet of t in -1..1, three trapezoids of slope 2 centred at 1, 0 and -1: RGB in 0..1 (n, 3)."""
-    return np.clip(1.5 - np.abs(2 * t[:, None] - np.array([1.0, 0.0, -1.0])), 0, 1)
+    colours: Floats = np.clip(1.5 - np.abs(2 * t[:, None] - np.array([1.0, 0.0, -1.0])), 0, 1)
+    return colours
 
 
-def _grey(t: np.ndarray) -> np.ndarray:
+def _grey(t: Floats) -> Floats:
     """Black at t = -1, middle grey at 0, white at 1: RGB in 0..1 (n, 3)."""
     return np.repeat((t[:, None] + 1) / 2, 3, axis=1)
 
 
-def _safe(t: np.ndarray) -> np.ndarray:
+def _safe(t: Floats) -> Floats:
     """Blue at t = -1, near white at 0, orange at 1: RGB in 0..1 (n, 3)."""
     positive, negative = _bezier(np.abs(t), _SAFE_POSITIVE), _bezier(np.abs(t), _SAFE_NEGATIVE)
     lab = np.where(t[:, None] < 0, negative, positive)
-    linear = np.clip((lab @ _OKLAB_TO_CONES.T) ** 3 @ _CONES_TO_RGB.T, 0, 1)
+    linear: Floats = np.clip((lab @ _OKLAB_TO_CONES.T) ** 3 @ _CONES_TO_RGB.T, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def _bezier(u: np.ndarray, control: Sequence[tuple[float, float, float]]) -> np.ndarray:
+def _bezier(u: Floats, control: Sequence[tuple[float, float, float]]) -> Floats:
     """Point u in 0..1 of the cubic through `control` (lightness, chroma, hue): OKLab (n, 3)."""
     lightness, chroma, hue = np.array(control).T
     points = np.stack([lightness, chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))], axis=1)
     weights = np.stack([(1 - u) ** 3, 3 * u * (1 - u) ** 2, 3 * u**2 * (1 - u), u**3], axis=1)
-    return weights @ points
+    lab: Floats = weights @ points
+    return lab
 
 
 _MAPS = {"grey": _grey, "paper": _paper, "safe": _safe}
 
 
 @lru_cache
-def _table(cmap: str) -> np.ndarray:
+def _table(cmap: str) -> npt.NDArray[np.uint8]:
     """The colours of `cmap` from -1 to 1: uint8 (2 * _STEPS + 1, 3), read-only."""
     if cmap not in _MAPS:
         raise ValueError(f"cmap is {cmap!r}, which is no colour map of fvlrp; choose one of {', '.join(_MAPS)}")
-    table = np.rint(255 * _MAPS[cmap](np.arange(-_STEPS, _STEPS + 1) / _STEPS)).astype(np.uint8)
+    table: npt.NDArray[np.uint8] = np.rint(255 * _MAPS[cmap](np.arange(-_STEPS, _STEPS + 1) / _STEPS)).astype(np.uint8)
     table.flags.writeable = False
     return table
 
 
-def checked(heatmap) -> np.ndarray:
+def checked(heatmap: npt.ArrayLike) -> Floats:
     """`heatmap` as float64 (H, W), refused unless it is one finite plane."""
     plane = np.asarray(heatmap, dtype=np.float64)
     if plane.ndim != 2 or not plane.size:
@@ -95,7 +105,7 @@ def checked(heatmap) -> np.ndarray:
     return plane
 
 
-def shared_scale(heatmaps: Iterable, percentile: float = 100.0) -> float:
+def shared_scale(heatmaps: Iterable[npt.ArrayLike], percentile: float = float(SCALE[:-1])) -> float:
     """The |r| that ends the colour map when several heatmaps are to be compared.
 
     Parameters
@@ -126,48 +136,51 @@ def shared_scale(heatmaps: Iterable, percentile: float = 100.0) -> float:
     return float(np.percentile(values, percentile)) if values.size else 0.0
 
 
-def magnitude(heatmap: np.ndarray, scale: Scale) -> float:
-    """The |r| drawn in the end colours: `scale` itself, or the percentile it spells ("99%"), or the map's largest."""
+def _percentile(scale: str) -> float:
+    try:
+        return float(scale.removesuffix("%")) if scale.endswith("%") else float("nan")
+    except ValueError:
+        return float("nan")
+
+
+def magnitude(heatmap: Floats, scale: Any) -> float:
+    """The |r| drawn in the end colours: `scale` itself, the percentile it spells ("99%"), or for None the largest."""
     if scale is None:
         return float(np.abs(heatmap).max())
-    if isinstance(scale, str) and scale.endswith("%"):
-        try:
-            percentile = float(scale[:-1])
-        except ValueError:
-            raise ValueError(f"scale is {scale!r}; a percentile of |r| is written like '99%'") from None
+    if isinstance(scale, str) and 0 <= (percentile := _percentile(scale)) <= 100:
         return shared_scale([heatmap], percentile)
-    if not isinstance(scale, (int, float, np.integer, np.floating)) or not 0 <= scale < np.inf:
+    if not isinstance(scale, int | float | np.integer | np.floating) or not 0 <= scale < np.inf:
         raise ValueError(
             f"scale is {scale!r}; expected a finite |r| >= 0, a percentile like '99%' or None (the largest |r|)"
         )
     return float(scale)
 
 
-def ends(heatmap: np.ndarray, scale: Scale) -> tuple[float, float]:
-    """The two values between which a map that is not symmetric is stretched."""
+def ends(heatmap: Floats, scale: Any) -> tuple[float, float]:
+    """The two values between which a map that is not symmetric is stretched.
+
+    `scale` is a pair, a percentile ("99%": as many values saturate at either end), or None for the map's own range.
+    """
     if scale is None:
         return float(heatmap.min()), float(heatmap.max())
+    if isinstance(scale, str) and 50 <= (percentile := _percentile(scale)) <= 100:
+        low, high = np.percentile(heatmap, (100 - percentile, percentile))
+        return float(low), float(high)
     try:
         low, high = (float(end) for end in scale)
     except (TypeError, ValueError):
         raise ValueError(
-            f"scale is {scale!r}; with symmetric=False expected None (the map's own range) or a pair (low, high)"
+            f"scale is {scale!r}; with symmetric=False expected a pair (low, high), a percentile from '50%' to '100%' "
+            "or None (the map's own range)"
         ) from None
     if not -np.inf < low <= high < np.inf:
         raise ValueError(f"scale is ({low}, {high}); expected finite values, low <= high")
     return low, high
 
 
-def _position(heatmap: np.ndarray, symmetric: bool, scale: Scale) -> np.ndarray:
-    """Where every value lies on the colour map, -1..1: (H, W). A map without contrast is neutral."""
-    if symmetric:
-        end = magnitude(heatmap, scale)
-        return np.clip(heatmap, -end, end) / end if end else np.zeros_like(heatmap)
-    low, high = ends(heatmap, scale)
-    return 2 * (np.clip(heatmap, low, high) - low) / (high - low) - 1 if low < high else np.zeros_like(heatmap)
-
-
-def colour(heatmap, cmap: str = "paper", symmetric: bool = True, scale: Scale = None) -> np.ndarray:
+def colour(
+    heatmap: npt.ArrayLike, *, cmap: str = "paper", symmetric: bool = True, scale: Scale = SCALE
+) -> npt.NDArray[np.uint8]:
     """Colour a heatmap.
 
     Parameters
@@ -179,11 +192,12 @@ def colour(heatmap, cmap: str = "paper", symmetric: bool = True, scale: Scale = 
         zero, orange; lightness falls in proportion to |r|, and colour-blind readers keep the sign. "grey": black,
         middle grey at zero, white.
     symmetric : bool
-        True maps -scale..scale onto the colours, so zero is always neutral. False stretches min..max: zero may then
-        have any colour.
+        True maps -scale..scale onto the colours, so zero is always neutral. False stretches the map's range: zero may
+        then have any colour.
     scale : float, str, pair or None
-        With `symmetric`: the |r| that ends the colour map (larger values saturate), None for the map's own largest,
-        "99%" for that percentile of its non-zero |r|. Without: a pair (low, high), None for the map's own.
+        With `symmetric`: the |r| that ends the colour map (larger values saturate), "99%" for that percentile of its
+        non-zero |r|, None for the map's own largest. Without: a pair (low, high), "99%" for the range between that
+        percentile and its counterpart, None for the whole range.
 
     Returns
     -------
@@ -199,6 +213,24 @@ def colour(heatmap, cmap: str = "paper", symmetric: bool = True, scale: Scale = 
     -----
     The paper prints its colours without naming them; jet on (r / max|r| + 1) / 2 is what its authors' LRP Toolbox does.
     """
-    table = _table(cmap)
-    position = _position(checked(heatmap), symmetric, scale)
-    return table[np.rint(position * _STEPS).astype(np.intp) + _STEPS]
+    table, plane = _table(cmap), checked(heatmap)
+    if symmetric:
+        high = magnitude(plane, scale)
+        low = -high
+    else:
+        low, high = ends(plane, scale)
+    coloured = np.empty((*plane.shape, 3), np.uint8)
+    rows = max(1, _BAND // plane.shape[1])
+    for y in range(0, len(plane), rows):
+        coloured[y : y + rows] = table[_steps(plane[y : y + rows], low, high) + _STEPS]
+    return coloured
+
+
+def _steps(values: Floats, low: float, high: float) -> npt.NDArray[np.intp]:
+    """Where values lie on the colour map, -_STEPS at `low` to _STEPS at `high`. A map without contrast is neutral."""
+    if low == high:
+        return np.zeros(values.shape, np.intp)
+    clipped = np.clip(values, low, high)
+    # Symmetric ends are divided by as they are: zero stays exactly zero, and opposite values opposite colours.
+    position = clipped / high if low == -high else 2 * (clipped - low) / (high - low) - 1
+    return np.rint(position * _STEPS).astype(np.intp)

@@ -1,6 +1,7 @@
 """Pictures of heatmaps: overlays, colour bars and contact sheets.
 
-Arrays in, arrays or Pillow images out; only `write_png` writes a file.
+Arrays, numbers and words in, arrays or Pillow images out; only `write_png` writes a file. Hides how pictures are laid
+out and encoded. For the wings above show; none of them hands it an explanation.
 """
 
 from __future__ import annotations
@@ -9,18 +10,25 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from ..data.images import ImageLike, load
-from ..runtime.arguments import is_real
+from ..runtime.arguments import is_real, is_whole
 from . import text as lettering
-from .colours import Scale, checked, colour, ends, magnitude
+from .colours import SCALE, Scale, checked, ends, magnitude
+from .colours import colour as colour
 from .colours import shared_scale as shared_scale  # one of this module's names, too
 from .text import INK, WHITE
 
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+
+LEVEL = 3  # of zlib: files are 3 % larger than at the best level and take a hundredth of the time
+_BAND = 1 << 20  # pixels whose colours are looked up at a time
 _SOFT_INK = (85, 85, 85)
 _HAIRLINE = (150, 150, 150)
 
@@ -28,7 +36,7 @@ _HAIRLINE = (150, 150, 150)
 # ---- heatmap and photograph ------------------------------------------------------------------------------------------
 
 
-def _photograph(image: ImageLike) -> np.ndarray:
+def _photograph(image: ImageLike) -> Pixels:
     """`image` as uint8 (H, W, 3)."""
     pixels = load(image)
     if pixels.dtype != np.uint8:
@@ -36,7 +44,7 @@ def _photograph(image: ImageLike) -> np.ndarray:
     return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
 
 
-def _pair(image: ImageLike, heatmap) -> tuple[np.ndarray, np.ndarray]:
+def _pair(image: ImageLike, heatmap: npt.ArrayLike) -> tuple[Pixels, npt.NDArray[np.float64]]:
     pixels, plane = _photograph(image), checked(heatmap)
     if pixels.shape[:2] != plane.shape:
         raise ValueError(
@@ -46,7 +54,7 @@ def _pair(image: ImageLike, heatmap) -> tuple[np.ndarray, np.ndarray]:
     return pixels, plane
 
 
-def _opacity(amount: np.ndarray, end: float, gamma: float) -> np.ndarray:
+def _opacity(amount: npt.NDArray[np.float64], end: float, gamma: float) -> npt.NDArray[np.float64]:
     """(amount / end) ** gamma in 0..1: (H, W, 1), zero everywhere where `end` is."""
     if not (is_real(gamma) and 0 < gamma < np.inf):
         raise ValueError(f"gamma is {gamma!r}; expected a number above 0 (below 1 lifts small relevance)")
@@ -55,11 +63,19 @@ def _opacity(amount: np.ndarray, end: float, gamma: float) -> np.ndarray:
     return ((np.minimum(amount, end) / end) ** gamma)[:, :, None]
 
 
-def _blend(above, below, opacity: np.ndarray) -> np.ndarray:
-    return np.rint(below + (above - np.asarray(below, dtype=np.float64)) * opacity).astype(np.uint8)
+def _blend(above: npt.ArrayLike, below: npt.ArrayLike, opacity: npt.NDArray[np.float64]) -> Pixels:
+    below = np.asarray(below, np.float64)
+    return np.rint(below + (above - below) * opacity).astype(np.uint8)
 
 
-def overlay(image: ImageLike, heatmap, cmap: str = "paper", gamma: float = 0.5, scale: Scale = None) -> np.ndarray:
+def overlay(
+    image: ImageLike,
+    heatmap: npt.ArrayLike,
+    *,
+    cmap: str = "paper",
+    gamma: float = 0.5,
+    scale: float | str | None = SCALE,
+) -> Pixels:
     """Lay a coloured heatmap over its photograph, opaque where |r| is large.
 
     Opacity is (|r| / scale) ** gamma: pixels without relevance show the photograph.
@@ -86,14 +102,21 @@ def overlay(image: ImageLike, heatmap, cmap: str = "paper", gamma: float = 0.5, 
     """
     pixels, plane = _pair(image, heatmap)
     end = magnitude(plane, scale)
-    return _blend(colour(plane, cmap, scale=end), pixels, _opacity(np.abs(plane), end, gamma))
+    return _blend(colour(plane, cmap=cmap, scale=end), pixels, _opacity(np.abs(plane), end, gamma))
 
 
-def alpha(image: ImageLike, heatmap, gamma: float = 0.5, background=0, scale: Scale = None) -> np.ndarray:
+def alpha(
+    image: ImageLike,
+    heatmap: npt.ArrayLike,
+    *,
+    gamma: float = 0.5,
+    background: int | Sequence[int] = 0,
+    scale: float | str | None = SCALE,
+) -> Pixels:
     """Show of a photograph what speaks for the target, and nothing else.
 
-    The heatmap's positive part is the photograph's alpha channel, (max(r, 0) / max r) ** gamma (LRP Toolbox); it is
-    made for the low-resolution maps.
+    The heatmap's positive part is the photograph's alpha channel, (max(r, 0) / scale) ** gamma (LRP Toolbox, where
+    scale is max r); it is made for the low-resolution maps.
 
     Parameters
     ----------
@@ -137,11 +160,12 @@ def _number(value: float) -> str:
 
 
 def _ticks(scale: Scale) -> list[tuple[float, str]]:
-    """Positions on the colour map (-1..1) and their labels; `scale` None leaves the numbers open."""
+    """Positions on the colour map (-1..1) and their labels; without a number they name what it is."""
     if scale is None:
         return [(1.0, "max"), (0.0, "0"), (-1.0, "-max")]
     if isinstance(scale, str):
-        raise ValueError(f"scale is {scale!r}; the labels of a bar need its number: shared_scale(heatmaps, percentile)")
+        magnitude(np.zeros((1, 1)), scale)  # refuses what is no percentile
+        return [(1.0, f"{scale}"), (0.0, "0"), (-1.0, f"-{scale}")]
     if np.ndim(scale):
         low, high = ends(np.zeros((1, 1)), scale)
         return [(1.0, _number(high)), (-1.0, _number(low))] if low < high else [(0.0, _number(low))]
@@ -150,7 +174,7 @@ def _ticks(scale: Scale) -> list[tuple[float, str]]:
 
 
 def colour_bar(
-    height: int, scale: Scale = None, cmap: str = "paper", text_size: int | None = None, font: str | None = None
+    height: int, *, scale: Scale = SCALE, cmap: str = "paper", text_size: int | None = None, font: str | None = None
 ) -> Image.Image:
     """A vertical colour bar with its ends and zero labelled.
 
@@ -158,9 +182,9 @@ def colour_bar(
     ----------
     height : int
         Pixels, 24 at least.
-    scale : float, pair or None
-        |r| of the end colours; a pair (low, high) for a map that is not symmetric; None labels the ends "max" and
-        "-max", for a sheet whose maps each have a scale of their own.
+    scale : float, pair, str or None
+        |r| of the end colours; a pair (low, high) for a map that is not symmetric. A percentile or None (the largest)
+        stands on the bar as such, for a sheet whose maps each have a scale of their own.
     cmap : str
         As in `colour`.
     text_size : int, optional
@@ -186,9 +210,9 @@ def colour_bar(
     bar, mark = max(8, round(0.9 * size), height // 40), max(3, size // 4)
     width = bar + 3 * mark + int(np.ceil(max(face.getlength(label) for label in labels)))
 
-    picture = np.full((height, width, 3), 255, dtype=np.uint8)
-    picture[:, :bar] = colour(np.linspace(1, -1, height)[:, None], cmap, scale=1.0)
-    picture = Image.fromarray(picture)
+    pixels = np.full((height, width, 3), 255, dtype=np.uint8)
+    pixels[:, :bar] = colour(np.linspace(1, -1, height)[:, None], cmap=cmap, scale=1.0)
+    picture = Image.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, 0, bar - 1, height - 1), outline=_HAIRLINE)
     for (position, _), label in zip(ticks, labels, strict=True):
@@ -201,7 +225,7 @@ def colour_bar(
 
 
 def to_image(
-    heatmap, cmap: str = "paper", symmetric: bool = True, bar: bool = False, scale: Scale = None
+    heatmap: npt.ArrayLike, *, cmap: str = "paper", symmetric: bool = True, bar: bool = False, scale: Scale = SCALE
 ) -> Image.Image:
     """A coloured heatmap as a Pillow image, with a colour bar at its right on request.
 
@@ -210,7 +234,8 @@ def to_image(
     heatmap, cmap, symmetric, scale
         As in `colour`.
     bar : bool
-        Whether to add the colour bar. The picture is then wider than the heatmap, and at least 48 pixels high.
+        Whether to add the colour bar, with the numbers that end it. The picture is then wider than the heatmap, and at
+        least 48 pixels high.
 
     Returns
     -------
@@ -223,11 +248,11 @@ def to_image(
         As `colour`.
     """
     plane = checked(heatmap)
-    coloured = Image.fromarray(colour(plane, cmap, symmetric, scale))
+    coloured = Image.fromarray(colour(plane, cmap=cmap, symmetric=symmetric, scale=scale))
     if not bar:
         return coloured
     height, width = max(48, plane.shape[0]), plane.shape[1]
-    legend = colour_bar(height, magnitude(plane, scale) if symmetric else ends(plane, scale), cmap)
+    legend = colour_bar(height, scale=magnitude(plane, scale) if symmetric else ends(plane, scale), cmap=cmap)
     gap = max(6, height // 40)
     picture = Image.new("RGB", (width + gap + legend.width, height), WHITE)
     picture.paste(coloured, (0, (height - plane.shape[0]) // 2))
@@ -255,7 +280,10 @@ class Panel:
     caption: str = ""
 
 
-def _fitted(cell, height: int, aspect: float) -> tuple[Image.Image, str] | None:
+Cell: TypeAlias = Panel | Any | None  # Any: an ImageLike
+
+
+def _fitted(cell: Cell, height: int, aspect: float) -> tuple[Image.Image, str] | None:
     """A cell's picture scaled into a box of `height` x `aspect * height` pixels, and its caption."""
     if cell is None:
         return None
@@ -279,14 +307,14 @@ def _titles(titles: Sequence[str] | None, count: int, name: str) -> list[str]:
 
 
 def sheet(
-    rows: Sequence[Sequence],
+    rows: Sequence[Sequence[Cell]],
+    *,
     row_titles: Sequence[str] | None = None,
     column_titles: Sequence[str] | None = None,
-    *,
     height: int = 240,
     aspect: float = 1.5,
     bar: str | None = None,
-    scale: Scale = None,
+    scale: Scale = SCALE,
     font: str | None = None,
 ) -> Image.Image:
     """A contact sheet: a grid of pictures with titles and captions on white.
@@ -303,8 +331,8 @@ def sheet(
         Width of that box over its height. Pictures keep their own aspect and fit into the box.
     bar : str, optional
         Name of the colour map of which to draw a bar at the right.
-    scale : float, pair or None
-        Labels of the bar, as in `colour_bar`; None for maps that each have a scale of their own.
+    scale : float, pair, str or None
+        Labels of the bar, as in `colour_bar`.
     font : str, optional
         Path of a TrueType or OpenType file. Pillow's own font, the default, draws ASCII; other letters are spelled
         out (α as alpha).
@@ -330,8 +358,8 @@ def sheet(
         raise ValueError("rows holds no picture; give at least one row with one Panel or image")
     columns = max(len(row) for row in grid)
     grid = [row + [None] * (columns - len(row)) for row in grid]
-    row_titles = _titles(row_titles, len(grid), "row_titles")
-    column_titles = _titles(column_titles, columns, "column_titles")
+    left_titles = _titles(row_titles, len(grid), "row_titles")
+    top_titles = _titles(column_titles, columns, "column_titles")
 
     sizes = max(11, round(0.068 * height)), max(12, round(0.078 * height))
     small, large = (lettering.font(size, font) for size in sizes)
@@ -339,10 +367,10 @@ def sheet(
     # Half a panel's height is the least width in which a caption can be read.
     widths = [max([height // 2, *(cell[0].width for cell in column if cell)]) for column in zip(*grid, strict=True)]
     heights = [max([1, *(cell[0].height for cell in row if cell)]) for row in grid]
-    heads = [lettering.block(title, large, width) for title, width in zip(column_titles, widths, strict=True)]
+    heads = [lettering.block(title, large, width) for title, width in zip(top_titles, widths, strict=True)]
     sides = [
         lettering.block(title, large, tall).transpose(Image.Transpose.ROTATE_90)
-        for title, tall in zip(row_titles, heights, strict=True)
+        for title, tall in zip(left_titles, heights, strict=True)
     ]
     words = [[cell[1] if cell else "" for cell in row] for row in grid]
     captions = [
@@ -357,7 +385,9 @@ def sheet(
     ys = [top + sum(heights[:n]) + sum(below[:n]) + n * gap for n in range(len(grid))]
     right, bottom = xs[-1] + widths[-1], ys[-1] + heights[-1]
 
-    legend = None if bar is None else colour_bar(bottom - top, scale, bar, text_size=int(small.size), font=font)
+    legend = (
+        None if bar is None else colour_bar(bottom - top, scale=scale, cmap=bar, text_size=int(small.size), font=font)
+    )
     legend_room = legend.width + gap + 2 * air if legend else 0
     picture = Image.new("RGB", (right + legend_room + margin, bottom + below[-1] + margin), WHITE)
     for head, x in zip(heads, xs, strict=True):
@@ -384,35 +414,40 @@ def _room(lengths: Iterable[int], air: int) -> int:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def _indexed(image: Image.Image) -> Image.Image | None:
-    """An RGB `image` with a palette, where 256 colours suffice without loss (a coloured heatmap's always do)."""
-    if image.getcolors(256) is None:
+def _indexed(picture: Image.Image) -> Image.Image | None:
+    """An RGB `picture` with a palette, where 256 colours suffice (a coloured heatmap's always do): nothing is lost."""
+    counted = picture.getcolors(256)
+    if counted is None:
         return None
-    # One number a pixel: red, green and blue as its bytes. Sorted, they make the palette the same every time.
-    packed = np.asarray(image).astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
-    colours, index = np.unique(packed, return_inverse=True)
-    indexed = Image.fromarray(index.reshape(packed.shape).astype(np.uint8)).convert("P")
-    indexed.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8).tobytes())
+    colours = np.array(sorted(colour for _, colour in counted), np.uint32)  # sorted: the same palette every time
+    # A pixel's red, green and blue are the bytes of its place in a table of all colours, of which 256 entries are used.
+    weights = np.array([65536, 256, 1], np.uint32)
+    position = np.empty(1 << 24, np.uint8)
+    position[colours @ weights] = np.arange(len(colours))
+    pixels = np.asarray(picture)
+    index = np.empty(pixels.shape[:2], np.uint8)
+    rows = max(1, _BAND // picture.width)
+    for y in range(0, len(pixels), rows):
+        index[y : y + rows] = position[pixels[y : y + rows] @ weights]
+    indexed = Image.fromarray(index).convert("P")
+    indexed.putpalette(colours.astype(np.uint8).tobytes())
     return indexed
 
 
-def _encoded(image: Image.Image, info: PngInfo) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True, pnginfo=info)
-    return buffer.getvalue()
-
-
-def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None) -> bytes:
+def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None, *, level: int = LEVEL) -> bytes:
     """An image as a PNG file's bytes; the same image gives the same bytes with the same Pillow.
 
     Parameters
     ----------
     image : path, Pillow image or array
-        As `fvlrp.images.load` reads it: (H, W, 3) or (H, W), uint8 or floats in 0..1. Up to 256
-        colours may be stored as a palette: whichever is smaller, and nothing is lost.
+        As `fvlrp.images.load` reads it: (H, W, 3) or (H, W), uint8 or floats in 0..1. Up to 256 colours, as a coloured
+        heatmap has, are stored as a palette: nothing is lost.
     text : mapping, optional
         Keywords of 1 to 79 printable ASCII characters and values (made `str`), stored in the file in their order:
         target, depth, score.
+    level : int
+        Of compression, 0 (none) to 9. A heatmap of 500 x 375 pixels takes 2 ms at 1 to 3, 7 at 6, and 40 or more at 9,
+        where its file is smaller by 3 %.
 
     Returns
     -------
@@ -421,26 +456,31 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None) -> byt
     Raises
     ------
     ValueError
-        For a keyword that PNG does not take, or an image that is none.
+        For a keyword that PNG does not take, another level, or an image that is none.
     """
+    if not is_whole(level) or not 0 <= level <= 9:
+        raise ValueError(f"level is {level!r}; expected a whole number from 0 (not compressed) to 9 (smallest)")
     info = PngInfo()
     for key, value in (text or {}).items():
         if not 1 <= len(key) <= 79 or not key.isprintable() or not key.isascii():
             raise ValueError(f"text has the keyword {key!r}; PNG takes 1 to 79 printable characters, plain ASCII here")
         info.add_text(key, str(value))
     picture = Image.fromarray(_photograph(image))
-    # A palette may halve a map; a smooth one can be smaller without, as Pillow predicts neighbours only in RGB.
-    return min((_encoded(form, info) for form in (picture, _indexed(picture)) if form is not None), key=len)
+    buffer = io.BytesIO()
+    (_indexed(picture) or picture).save(buffer, format="PNG", compress_level=int(level), pnginfo=info)
+    return buffer.getvalue()
 
 
-def write_png(path: str | os.PathLike[str], image: ImageLike, text: Mapping[str, object] | None = None) -> None:
+def write_png(
+    path: str | os.PathLike[str], image: ImageLike, text: Mapping[str, object] | None = None, *, level: int = LEVEL
+) -> None:
     """Write an image as PNG, whole or not at all.
 
     Parameters
     ----------
     path : str or path
         The very name to write.
-    image, text
+    image, text, level
         As in `png_bytes`.
 
     Raises
@@ -452,6 +492,6 @@ def write_png(path: str | os.PathLike[str], image: ImageLike, text: Mapping[str,
     """
     from ..data import files  # only writing needs it
 
-    data = png_bytes(image, text)
+    data = png_bytes(image, text, level=level)
     with files.atomic_write(path) as target:
         target.write(data)

@@ -1,9 +1,10 @@
-"""Text in pictures: fonts, letters that a font lacks, lines that fit their place."""
+"""Text in pictures: fonts, letters that a font lacks, lines that fit their place. For show.render alone."""
 
 from __future__ import annotations
 
 import unicodedata
 from functools import lru_cache
+from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,7 +16,7 @@ INK = (34, 34, 34)
 def font(size: int, path: str | None) -> ImageFont.FreeTypeFont:
     """The font of a file in a size in pixels; Pillow's own for None. Raises OSError where it cannot be opened."""
     if path is None:
-        return ImageFont.load_default(size)
+        return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))  # with FreeType, as all wheels have it
     try:
         return ImageFont.truetype(path, size)
     except OSError as error:
