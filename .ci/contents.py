@@ -11,7 +11,7 @@ from pathlib import Path
 
 UNPACKAGED = {".gitignore", ".gitattributes"}  # of use to git alone
 ADDED = re.compile(r"PKG-INFO|setup\.cfg|fvlrp\.egg-info/.*")  # what setuptools writes into every sdist
-RUN_TIME = re.compile(r"fvlrp/((\w+/)*\w+\.pyi?|py\.typed|pretrained/[^/]+\.fvlrp)")
+RUN_TIME = re.compile(r"fvlrp/((\w+/)*\w+\.pyi?|py\.typed|pretrained/[^/]+\.fvlrp|show/report/\w+\.(html|css|js))")
 COMPILED = re.compile(r"fvlrp/_kernels\.[\w-]+\.so")
 
 

@@ -378,12 +378,6 @@ def test_places_that_results_cannot_go_to_are_refused_first(capsys, untraced, ph
         assert code == 1 and "--out" in err and "must be a folder" in err
 
 
-def test_a_report_asks_for_jinja2_first(capsys, untraced, photographs, model, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    code, _, err = run(capsys, "report", *photographs, "--model", model, "--out", tmp_path / "x.html")
-    assert code == 1 and err == "fvlrp: a report needs Jinja2: pip install 'fvlrp[report]'\n"
-
-
 def test_names_that_the_terminal_cannot_show_are_escaped(photographs, model, tmp_path):
     photo = tmp_path / "猫.png"
     Image.open(photographs[0]).save(photo)
@@ -536,13 +530,15 @@ def test_flip_measures_every_depth_beside_a_random_order(capsys, photographs, mo
 
 
 def test_a_report_is_one_file_that_needs_no_other(capsys, photographs, model, tmp_path):
-    pytest.importorskip("jinja2")
     out = tmp_path / "report.html"
     code, _, err = run(capsys, "report", photographs[0], "/missing/<photo>.jpg", "--model", model, "--out", out)
     text = out.read_text()
     assert code == 1 and "/missing/<photo>.jpg" in err
-    assert text.count("data:image/png;base64,") == 1 + 4
-    assert "absorbed_pool" in text and "&lt;photo&gt;" in text
-    assert "http" not in text and "<script" not in text
-    stages = re.findall("<tr><td>(.*?)</td>", text)
-    assert stages[0] == "score" and stages[-2:] == ["rounding", "heatmap"] and "zero_bin" in stages[:-2]
+    assert text.count("data:image/jpeg;base64,") == 1 and "&lt;photo&gt;" in text
+    assert "http:" not in text and "https:" not in text
+    (section,) = re.findall('<script type="application/json">(.*?)</script>', text)
+    (viewer,) = json.loads(section)["viewers"]
+    assert viewer["model"] == "plain, Fisher vector"
+    ledgers = [one["ledger"] for one in viewer["targets"][0]["maps"]]
+    assert len(ledgers) == 4 and "absorbed_pool" in ledgers[2] and "zero_bin" in ledgers[3]
+    assert all([*ledger][:1] == ["score"] and [*ledger][-2:] == ["rounding", "heatmap"] for ledger in ledgers)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..core import report
-from ..data.files import atomic_write
+from ..core.explanation import Explanation
 from . import options
 from .output import Batch, result
 
@@ -22,17 +23,21 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     out = options.output_file(args.out)
-    report.environment()  # before any work: it may be missing
     clf = options.load_model(args, args.model)
     targets = options.targets(clf.menu, args.target)
     depths = options.depths(clf.menu, args.depth, clf.menu.report_depths)
-    groups, batch = [], Batch(args)
-    for photo in args.photo:
-        with batch.one(photo):
-            trace = clf.trace(photo)
-            groups += [(Path(photo).name, trace.explain(target, depths)) for target in options.with_top(trace, targets)]
-    with atomic_write(out) as file:
-        file.write(report.html(groups, failed=batch.failed, cmap=args.cmap).encode(errors="replace"))
+    batch, explained = Batch(args), 0
+
+    def groups() -> Iterator[tuple[str, list[Explanation], str]]:
+        nonlocal explained
+        for photo in args.photo:
+            with batch.one(photo):
+                trace = clf.trace(photo)
+                found = trace.explain(options.with_top(trace, targets), depths)
+                explained += 1
+                yield Path(photo).name, found, Path(args.model).stem
+
+    report.write(out, groups(), failed=batch.failed, cmap=args.cmap)
     code = batch.close()
-    result(args, {"report": args.out, "explained": len(groups), "failed": batch.failed}, args.out)
+    result(args, {"report": args.out, "explained": explained, "failed": batch.failed}, args.out)
     return code

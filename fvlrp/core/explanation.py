@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,10 @@ from .ledger import Ledger
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+# Explains the same image anew, by the model: of targets and depths (None: those worth showing).
+Again: TypeAlias = "Callable[[Sequence[Any], Sequence[str] | None], list[Explanation]]"
 
 
 class Relevances(Mapping[str, npt.NDArray[np.float64]]):
@@ -91,6 +95,10 @@ class Explanation:
         Where every unit of relevance went.
     image : uint8 (H, W, 3)
         The photograph, upright.
+    model : str
+        What kind of classifier decided: "Fisher vector" or "network".
+    best : tuple of (class, float)
+        The classes of the five highest scores, and these.
     """
 
     def __init__(
@@ -104,9 +112,18 @@ class Explanation:
         relevance: Relevances,
         ledger: Ledger,
         image: npt.NDArray[np.uint8],
+        model: str = "",
+        best: Sequence[tuple[Any, float]] = (),
+        again: Again | None = None,
     ) -> None:
         self.heatmap, self.score, self.target, self.depth = heatmap, float(score), target, depth
         self.rules, self.relevance, self.ledger, self.image = rules, relevance, ledger, image
+        self.model, self.best = model, tuple((name, float(found)) for name, found in best)
+        self._again = again
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the model, which another process has, or not."""
+        return {**vars(self), "_again": None}
 
     def __repr__(self) -> str:
         height, width = self.heatmap.shape
@@ -154,6 +171,65 @@ class Explanation:
 
         return Image.fromarray(render.alpha(self.image, self.heatmap, gamma=gamma, background=background, scale=scale))
 
+    def again(self, target: Any = None, depth: Sequence[str] | None = None) -> list[Explanation]:
+        """The same image explained by the same rules for other targets, at other depths: a list, target by target.
+
+        Parameters
+        ----------
+        target : sequence of targets, optional
+            None: this one's.
+        depth : sequence of str, optional
+            None: the depths worth showing, from coarse to fine, and this one's.
+
+        Raises
+        ------
+        ValueError
+            The model is not here: the explanation was loaded or pickled.
+        """
+        if self._again is None:
+            raise ValueError("the model is not here: a loaded or pickled explanation leaves it behind")
+        return self._again([self.target] if target is None else target, depth)
+
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        target: Any = None,
+        depth: Sequence[str] | None = None,
+        cmap: str = "paper",
+        scale: float | str | None = SCALE,
+        name: str = "",
+    ) -> None:
+        """Write an HTML report that needs nothing else: the photograph under this map, and under those of other depths.
+
+        Parameters
+        ----------
+        path : path
+        target, depth
+            As `again` takes them. An explanation that was loaded or pickled shows itself alone.
+        cmap, scale
+            As `to_image` takes them.
+        name : str
+            Of the photograph.
+
+        Raises
+        ------
+        ValueError
+            An unknown target, depth or `cmap`; targets or depths without the model.
+        OSError
+            The file cannot be written.
+        """
+        from . import report
+
+        alone = self._again is None and target is None and depth is None
+        explanations = [self] if alone else self.again(target, depth)
+        report.write(path, [(name, explanations)], cmap=cmap, scale=scale)
+
+    def _repr_html_(self) -> str:
+        from . import report
+
+        return report.cell([self] if self._again is None else self.again())
+
     def _repr_png_(self) -> bytes:
         from ..show import render
 
@@ -162,13 +238,15 @@ class Explanation:
     def summary(self) -> dict[str, Any]:
         """Everything but the arrays, ready for JSON."""
         return {
-            "target": self.target if isinstance(self.target, str | int | float | bool) else str(self.target),
+            "target": _plain(self.target),
             "depth": self.depth,
             "score": self.score,
             "heatmap_sum": float(self.heatmap.sum()),
             "shape": list(self.heatmap.shape),
             "rules": self.rules.to_dict() if hasattr(self.rules, "to_dict") else self.rules,
             "ledger": self.ledger.to_dict(),
+            "model": self.model,
+            "best": [[_plain(name), score] for name, score in self.best],
         }
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> None:
@@ -235,6 +313,13 @@ class Explanation:
                 relevance=Relevances(tuple(kept), None, kept),
                 ledger=Ledger(header["ledger"], header["exact"]),
                 image=image,
+                model=header.get("model", ""),
+                best=header.get("best", ()),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} is no explanation that this fvlrp can read: {error}") from error
+
+
+def _plain(name: Any) -> Any:
+    """A class as JSON holds it."""
+    return name if isinstance(name, str | int | float | bool) else str(name)

@@ -21,6 +21,7 @@ from .menu import Menu
 from .target import Target, listed, several
 
 EXACT = np.dtype(np.float64)
+BEST = 5  # classes that an explanation lists with their scores
 
 
 def check_precision(dtype: Any) -> np.dtype[Any]:
@@ -74,6 +75,7 @@ class Trace:
     """
 
     scores: npt.NDArray[np.float64]
+    kind = "classifier"  # what explanations call the model
 
     def __init__(self, model: Any, image: ImageLike, dtype: Any, menu: Menu) -> None:
         self.model, self.dtype, self.menu = model, check_precision(dtype), menu
@@ -168,11 +170,19 @@ class Trace:
             ),
             ledger=Ledger(entries, self.exact),
             image=self.image,
+            model=self.kind,
+            best=self._best(),
+            again=again.explain,
         )
+
+    def _best(self) -> list[tuple[Any, float]]:
+        """The classes of the highest scores, BEST of them, and these."""
+        order = np.argsort(-self.scores, kind="stable")[:BEST]
+        return [(self.classes[i], float(self.scores[i])) for i in order]
 
 
 class _Again:
-    """Computes relevance for an explanation: from its trace while someone holds that, else by a new pass."""
+    """Computes more for an explanation: from its trace while someone holds that, else by a new pass."""
 
     def __init__(self, trace: Trace, target: Target, depth: str, rules: Any) -> None:
         self._trace = weakref.ref(trace)
@@ -180,5 +190,15 @@ class _Again:
         self._asked = target, depth, rules
 
     def __call__(self, name: str) -> npt.NDArray[np.float64]:
+        return self._found().relevance(*self._asked, name)
+
+    def explain(self, targets: Sequence[Any], depths: Sequence[str] | None) -> list[Explanation]:
+        """Explanations by the same rules; depths None: those worth showing, and the one that was asked for."""
+        trace, (_, own, rules) = self._found(), self._asked
+        if depths is None:
+            depths = list(dict.fromkeys([*trace.menu.report_depths, own]))
+        return trace.explain_all(targets, depths, rules)
+
+    def _found(self) -> Trace:
         trace: Trace = self._trace() or self._model.trace(self._source, self._dtype.name)
-        return trace.relevance(*self._asked, name)
+        return trace

@@ -204,6 +204,8 @@ class FisherTrace(Trace):
     scores, classes : as in Trace
     """
 
+    kind = "Fisher vector"
+
     def __init__(self, stack: FisherStack, image, dtype=np.float32, n_jobs=None):
         super().__init__(stack, image, dtype, stack.menu)
         dtype = self.dtype

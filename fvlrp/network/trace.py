@@ -190,6 +190,8 @@ class NetworkTrace(Trace):
         Fast, or exact: then ledgers close to 1e-9.
     """
 
+    kind = "network"
+
     def __init__(self, net: Net, image: ImageLike, dtype: Any = "float32") -> None:
         super().__init__(net, image, dtype, NetworkMenu(net))
         self.net = net

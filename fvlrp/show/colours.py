@@ -75,17 +75,19 @@ def _bezier(u: Floats, control: Sequence[tuple[float, float, float]]) -> Floats:
     return lab
 
 
-_MAPS = {"grey": _grey, "paper": _paper, "safe": _safe}
+_CURVES = {"grey": _grey, "paper": _paper, "safe": _safe}
+MAPS = tuple(_CURVES)
 
 
 @lru_cache
-def _table(cmap: str) -> npt.NDArray[np.uint8]:
+def table(cmap: str) -> npt.NDArray[np.uint8]:
     """The colours of `cmap` from -1 to 1: uint8 (2 * _STEPS + 1, 3), read-only."""
-    if cmap not in _MAPS:
-        raise ValueError(f"cmap is {cmap!r}, which is no colour map of fvlrp; choose one of {', '.join(_MAPS)}")
-    table: npt.NDArray[np.uint8] = np.rint(255 * _MAPS[cmap](np.arange(-_STEPS, _STEPS + 1) / _STEPS)).astype(np.uint8)
-    table.flags.writeable = False
-    return table
+    if cmap not in MAPS:
+        raise ValueError(f"cmap is {cmap!r}, which is no colour map of fvlrp; choose one of {', '.join(MAPS)}")
+    steps = np.arange(-_STEPS, _STEPS + 1) / _STEPS
+    colours: npt.NDArray[np.uint8] = np.rint(255 * _CURVES[cmap](steps)).astype(np.uint8)
+    colours.flags.writeable = False
+    return colours
 
 
 def checked(heatmap: npt.ArrayLike) -> Floats:
@@ -213,7 +215,7 @@ def colour(
     -----
     The paper prints its colours without naming them; jet on (r / max|r| + 1) / 2 is what its authors' LRP Toolbox does.
     """
-    table, plane = _table(cmap), checked(heatmap)
+    colours, plane = table(cmap), checked(heatmap)
     if symmetric:
         high = magnitude(plane, scale)
         low = -high
@@ -222,7 +224,7 @@ def colour(
     coloured = np.empty((*plane.shape, 3), np.uint8)
     rows = max(1, _BAND // plane.shape[1])
     for y in range(0, len(plane), rows):
-        coloured[y : y + rows] = table[_steps(plane[y : y + rows], low, high) + _STEPS]
+        coloured[y : y + rows] = colours[_steps(plane[y : y + rows], low, high) + _STEPS]
     return coloured
 
 
