@@ -1,4 +1,4 @@
-"""Build the one extension: the Cython binding, the plain C files, and csrc/isa.c once per instruction set.
+"""Build the one extension: the Cython binding, the plain C files, and csrc/isa.c per instruction set and real type.
 
 `FVLRP_CFLAGS` is added to every compilation, last; `CC` and `CFLAGS` mean what they always do.
 """
@@ -9,6 +9,7 @@ import shutil
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -39,10 +40,11 @@ if sysconfig.get_platform().endswith("-x86_64") and sys.maxsize > 2**32:
     ISAS["vnni"] = [*ISAS["v4"], "-mavx512vnni"]
 else:
     ISAS = {"generic": []}
+REAL_BITS = (32, 64)  # float and double
 
 
 class BuildPerISA(build_ext):
-    """Compile csrc/isa.c once per instruction set and hand the objects to the linker."""
+    """Compile csrc/isa.c once per instruction set and real type, and hand the objects to the linker."""
 
     def run(self):
         if sys.platform == "win32":
@@ -73,13 +75,14 @@ class BuildPerISA(build_ext):
         # are here, such as a newer Cython: it must be told of every instruction set in any case.
         ext.define_macros = [(f"FVLRP_HAVE_{isa.upper()}", "1") for isa in ISAS]
         with ThreadPoolExecutor() as pool:
-            compiled = pool.map(lambda isa: self.objects_of(ext, isa), ISAS)
+            compiled = pool.map(lambda pair: self.objects_of(ext, *pair), product(ISAS, REAL_BITS))
             ext.extra_objects = [name for objects in compiled for name in objects]
         super().build_extension(ext)
 
-    def objects_of(self, ext, isa):
-        """Object files of csrc/isa.c for one instruction set, in a folder of its own; compiled where they are stale."""
-        folder = str(Path(self.build_temp, isa))
+    def objects_of(self, ext, isa, bits):
+        """Object files of csrc/isa.c for one instruction set and real type, in a folder of their own; compiled where
+        they are stale."""
+        folder = str(Path(self.build_temp, f"{isa}-f{bits}"))
         objects = self.compiler.object_filenames(["csrc/isa.c"], output_dir=folder)
         if not self.force and not any(newer_group(ext.depends, name, "newer") for name in objects):
             return objects
@@ -87,7 +90,7 @@ class BuildPerISA(build_ext):
             return self.compiler.compile(
                 ["csrc/isa.c"],
                 output_dir=folder,
-                macros=[("FVLRP_ISA", isa)],
+                macros=[("FVLRP_ISA", isa), ("REAL_BITS", str(bits))],
                 include_dirs=ext.include_dirs,
                 extra_postargs=FLAGS + ISAS[isa] + OWN_FLAGS,
             )
@@ -104,11 +107,11 @@ setup(
     ext_modules=[
         Extension(
             "fvlrp._kernels",
-            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/rows.c", "csrc/status.c"],
+            sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/fisher/checks.c", "csrc/network/checks.c"],
             include_dirs=["csrc"],
             extra_compile_args=FLAGS + OWN_FLAGS,
             libraries=["m"],
-            depends=["setup.py", *sorted(str(path) for path in Path("csrc").glob("*.[ch]"))],
+            depends=["setup.py", *sorted(str(path) for path in Path("csrc").rglob("*.[ch]"))],
         )
     ],
     cmdclass={"build_ext": BuildPerISA},

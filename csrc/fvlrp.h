@@ -1,19 +1,21 @@
 /* fvlrp.h - the kernels of fvlrp: what they compute, on which arrays, and what they return.
  *
- * This header is the manual. The kernels are C11 and libm only: single-threaded, re-entrant, with no state but the
- * dispatch table that fvlrp_select() fills, no printing, no abort. They may run on bands of rows from several
- * threads at once. Every kernel that computes has a slow NumPy twin in tests/reference.py.
+ * This header is the manual. The kernels are C11 and libm only: single-threaded and re-entrant, no state but the
+ * dispatch table that fvlrp_select() fills, no printing, no abort. Several threads may run them at once on separate
+ * bands of rows. Every kernel has a slow NumPy twin in tests/reference.py.
  *
  * Conventions
- *   - Arrays are C-contiguous; rows (y) before columns (x). Sizes are ptrdiff_t and counted in elements.
- *   - "real" arrays are float or double as a `real` argument or field says (FVLRP_F32 or FVLRP_F64).
- *   - Sums over descriptors are double, whatever the real type: they are the ill-conditioned part.
- *   - Every function that can fail returns FVLRP_OK or a negative status; fvlrp_words() puts it into words. On an error the outputs
- *     hold nothing of use.
+ *   - A kernel takes one struct, named after it (fvlrp_pool takes fvlrp_pool_args), and returns a status: FVLRP_OK or
+ *     a negative number, which fvlrp_words() puts into words. After an error the outputs hold nothing of use.
+ *   - Fields that are not set are 0 or NULL; "may be NULL" says where that is allowed for a pointer.
+ *   - Arrays are C-contiguous, rows (y) before columns (x). Sizes and strides are counted in elements.
+ *   - "real" arrays are float or double, as the field `real` says (FVLRP_F32 or FVLRP_F64).
+ *   - Sums over descriptors are double whatever the real type: they are ill-conditioned.
  *   - Results do not depend on how rows are cut into bands.
  *
- * Symbols: K components, D dimensions of a projected descriptor, x a SIFT descriptor of 128 values = 4 x 4 spatial
- * bins (y outer) x 8 orientations, value 32 iy + 8 ix + o; y = P (x - m) its projection; pi, mu, sigma of the mixture.
+ * Symbols: K components, D dimensions of a projected descriptor. x is a SIFT descriptor of 128 values, 4 x 4 spatial
+ * bins (y outer) x 8 orientations: value 32 iy + 8 ix + o. y = P (x - m) is its projection; pi, mu and sigma belong to
+ * the mixture. n is a number of descriptors or of pixels.
  */
 #ifndef FVLRP_H
 #define FVLRP_H
@@ -29,10 +31,10 @@ extern "C" {
 
 enum {
     FVLRP_OK = 0,
-    FVLRP_E_ARGUMENT = -1, /* a size, type or option outside its range */
-    FVLRP_E_MEMORY = -2,   /* scratch memory could not be had */
-    FVLRP_E_FULL = -3,     /* an output of given capacity is full; the call says how far it came */
-    FVLRP_E_ISA = -4       /* the instruction set is unknown here, or this processor lacks it */
+    FVLRP_E_ARGUMENT = -1, /* a size, type or option is outside its range */
+    FVLRP_E_MEMORY = -2,   /* scratch memory could not be allocated */
+    FVLRP_E_FULL = -3,     /* an output of given capacity is full; the call says how far it got */
+    FVLRP_E_ISA = -4       /* this build or this processor lacks the instruction set, or none has been selected */
 };
 
 enum { FVLRP_U8 = 1, FVLRP_F32 = 4, FVLRP_F64 = 8 }; /* element types; the value is the size in bytes */
@@ -40,12 +42,13 @@ enum { FVLRP_U8 = 1, FVLRP_F32 = 4, FVLRP_F64 = 8 }; /* element types; the value
 /* One sentence for a status. Never NULL. */
 const char *fvlrp_words(int status);
 
-/* Fill the dispatch table. `isa` is "v2", "v3", "v4" (x86-64 levels), "vnni" (v4 and its products of bytes) or "generic";
- * NULL or "" takes the best that this processor has. Call it once, before any kernel, and not while one runs. */
+/* Fill the dispatch table. `isa` is "v2", "v3" or "v4" (x86-64 levels), "vnni" (v4 with dot products of bytes) or
+ * "generic"; NULL or "" selects the best that this processor supports. Call it before any kernel, and not while one
+ * runs. */
 int fvlrp_select(const char *isa);
 
-/* The instruction set in use ("none" before fvlrp_select), and the i-th that the build and this processor both have
- * (NULL past the last). */
+/* The selected instruction set ("none" before fvlrp_select), and the i-th one, best first, that both this build and
+ * this processor support (NULL past the last). */
 const char *fvlrp_isa(void);
 const char *fvlrp_isa_available(int i);
 
@@ -54,281 +57,430 @@ const char *fvlrp_isa_available(int i);
 enum { FVLRP_WINDOW_FLAT = 0, FVLRP_WINDOW_GAUSSIAN = 1 };
 enum { FVLRP_ANGLES_VLFEAT = 0, FVLRP_ANGLES_EXACT = 1 };
 
-/* One scale: a regular grid of rows x cols descriptors, top-left bin centre at first + step * k on either axis. All bin
- * centres lie inside the height x width image. */
+/* One scale: a regular grid of rows x cols descriptors ("frames"). The top-left bin centre of frame k lies at
+ * first + step k on either axis. All bin centres lie inside the height x width image. */
 typedef struct fvlrp_scale {
     ptrdiff_t height, width;
     ptrdiff_t first, step, rows, cols;
-    ptrdiff_t bin_size;
+    ptrdiff_t bin_size;        /* pixels between bin centres */
     int window;                /* FVLRP_WINDOW_* */
-    int angles;                /* FVLRP_ANGLES_* : VLFeat's atan2 polynomial (cubic), or atan2f */
-    int type;                  /* of the descriptors: FVLRP_U8 (truncated) or FVLRP_F32, both on 0..255 */
-    double sigma;              /* standard deviation in pixels of the Gaussian that smooths the image; bin_size / 6 */
-    double window_size;        /* of the Gaussian window, in bin sizes; 1.5 */
-    double contrast_threshold; /* mean gradient magnitude below which a descriptor is zeroed; 0.005 */
+    int angles;                /* FVLRP_ANGLES_*: VLFeat's polynomial for atan2 (cubic), or atan2f */
+    double sigma;              /* standard deviation, in pixels, of the Gaussian that smooths the image: bin_size / 6 */
+    double window_size;        /* standard deviation, in bin sizes, of the Gaussian window: 1.5 */
+    double contrast_threshold; /* mean gradient magnitude below which a descriptor is zeroed: 0.005 */
 } fvlrp_scale;
 
-/* Descriptors of the frame rows [begin, end) of one scale.
- *   image   float (height, width), grey in 0..1, not smoothed
- *   values  scale->type (rows, cols, 128): only rows begin..end-1 are written
- *   zeroed  uint8 (rows, cols): 1 where the contrast is below the threshold or 0, and the descriptor zeros, else 0; may be NULL
- * Per pixel p: gradient magnitude spread linearly over 8 orientation planes G_o(p) >= 0. Per bin centre c:
- * h_o(c) = w_iy w_ix sum_p tri(p_y - c_y) tri(p_x - c_x) G_o(p), tri(t) = 1 - |t| / s, borders replicated. Then
- * L2-normalise, clip at 0.2, L2-normalise, times 512, clip at 255. */
-int fvlrp_sift(const fvlrp_scale *scale, const float *image, ptrdiff_t begin, ptrdiff_t end, void *values,
-               uint8_t *zeroed);
+/* Descriptors of the frame rows begin .. end - 1 of one scale.
+ *
+ * A pixel p spreads its gradient magnitude linearly over 8 orientation planes, G_o(p) >= 0. A bin centre c collects
+ *     h_o(c) = w_iy w_ix sum_p tri(p_y - c_y) tri(p_x - c_x) G_o(p),    tri(t) = 1 - |t| / bin_size,
+ * with replicated borders. Then: L2-normalise, clip at 0.2, L2-normalise, times 512, clip at 255. */
+typedef struct fvlrp_sift_args {
+    fvlrp_scale scale;
+    const float *image; /* (height, width): grey in 0..1, not smoothed */
+    ptrdiff_t begin, end;
+    int type;           /* of values: FVLRP_U8 (truncated) or FVLRP_F32, both on 0..255 */
+    void *values;       /* (rows, cols, 128): only rows begin .. end - 1 are written */
+    uint8_t *zeroed;    /* (rows, cols): 1 where the contrast is 0 or below the threshold, so that all values are 0; may
+                         * be NULL */
+} fvlrp_sift_args;
+int fvlrp_sift(const fvlrp_sift_args *args);
 
-/* The orientation planes themselves: float (height, width, 8), smoothed with scale->sigma. */
-int fvlrp_sift_planes(const fvlrp_scale *scale, const float *image, float *planes);
+/* The orientation planes G themselves, smoothed with scale.sigma. */
+typedef struct fvlrp_sift_planes_args {
+    fvlrp_scale scale;
+    const float *image; /* (height, width) */
+    float *planes;      /* (height, width, 8) */
+} fvlrp_sift_planes_args;
+int fvlrp_sift_planes(const fvlrp_sift_planes_args *args);
 
-/* Depth "gradient": relevance of the descriptors' 128 values down to pixels, through the same planes.
- *   relevance  real (rows, cols, 128)
- *   pixels     double (height, width): ADDED to
- *   zero_bin   double: ADDED to: relevance of values whose bin holds no gradient at all (h = 0), which has no pixels
- * With q_lbo = R_lbo / h_lbo, R_p = sum_o G_o(p) sum_{l,b} tri(p - c_lb) q_lbo; replicated borders fold back onto the
- * pixel they were copied from. sum(pixels) + zero_bin = sum(relevance), up to rounding in
- * the real type. Each pixel is added to once. */
-int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, const void *relevance, double *pixels,
-                      double *zero_bin);
+/* Depth "gradient": relevance of the descriptors' values down to pixels, through the same planes. With
+ * q_o(c) = R_o(c) / h_o(c),
+ *     R_p = sum_o G_o(p) sum_c tri(p - c) q_o(c).
+ * What a replicated border pixel receives goes to the pixel it copies. Up to rounding in the real type,
+ * sum(pixels) + zero_bin = sum(relevance). Each pixel is added to once. */
+typedef struct fvlrp_sift_pixels_args {
+    fvlrp_scale scale;
+    const float *image;    /* (height, width) */
+    int real;
+    const void *relevance; /* real (rows, cols, 128) */
+    double *pixels;        /* (height, width): ADDED to */
+    double *zero_bin;      /* ADDED to: relevance of values whose bin holds no gradient (h = 0) and so has no pixels */
+} fvlrp_sift_pixels_args;
+int fvlrp_sift_pixels(const fvlrp_sift_pixels_args *args);
 
 /* ---- projection and diagonal Gaussian mixture ------------------------------------------------------------------ */
 
-/* A model packed once for the instruction set in use; every pointer lies in one block that the caller owns. */
+/* A projection and a mixture, packed for the selected instruction set: the first argument of the kernels below. */
 typedef struct fvlrp_model {
-    int real;             /* FVLRP_F32 or FVLRP_F64: type of the packed tables and of the arithmetic */
+    int real;             /* type of the packed tables and of the arithmetic */
     ptrdiff_t inputs;     /* values of a descriptor (128), or 0 for a mixture alone */
     ptrdiff_t dims;       /* D */
-    ptrdiff_t stride;     /* D rounded up to a multiple of 16: row length of y, relevance and tables; padding is 0 */
-    ptrdiff_t components; /* K */
+    ptrdiff_t stride;     /* D rounded up to a multiple of 16: row length of y and tables; the padding is 0 */
+    ptrdiff_t components; /* K, or 0 for a projection alone */
     double gate;          /* posteriors below it count as 0, in encoding and in relevance alike */
-    /* private */
-    void *forward, *backward, *binned, *mean;  /* projection */
-    void *whole;                               /* projection in whole numbers: whole.h */
-    double *basis;
-    void *logits, *offset, *origin, *scale, *shift;     /* mixture */
-    double *centre;
-    void *screen;                              /* mixture in whole numbers: screen.h */
+    const struct fvlrp_model_tables *tables; /* private: fisher/model.h */
 } fvlrp_model;
 
-/* Bytes of the block of a model of these sizes (for any alignment of the block). */
-size_t fvlrp_model_bytes(int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components);
+/* Pack a model. Its tables live in `block`, which the caller owns. */
+typedef struct fvlrp_model_pack_args {
+    int real;
+    ptrdiff_t inputs, dims, components;
+    const double *basis;     /* (D, inputs): rows of the projection; may be NULL where inputs = 0 */
+    const double *mean;      /* (inputs): subtracted before projecting; may be NULL */
+    const double *priors;    /* (K);  these three may be NULL where components = 0 */
+    const double *means;     /* (K, D) */
+    const double *variances; /* (K, D) */
+    double gate;
+    void *block;             /* fvlrp_model_bytes(args) bytes, of any alignment */
+    fvlrp_model *model;      /* written */
+} fvlrp_model_pack_args;
+int fvlrp_model_pack(const fvlrp_model_pack_args *args);
 
-/* Pack a model.
- *   basis      double (D, inputs), rows of the projection, or NULL where inputs = 0
- *   mean       double (inputs), subtracted before projecting, or NULL
- *   priors, means, variances   double (K), (K, D), (K, D), or NULL where components = 0 */
-int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components,
-                     const double *basis, const double *mean, const double *priors, const double *means,
-                     const double *variances, double gate, void *block);
+/* Bytes of the block for a model of these sizes and this real type; 0 where they are out of range. Other fields are not
+ * read. */
+size_t fvlrp_model_bytes(const fvlrp_model_pack_args *args);
 
-/* y = P (x - m) for the descriptors x[rows[0]], ..., x[rows[n-1]] (x[0..n-1] where rows is NULL).
- *   x  type (any, inputs): FVLRP_U8, FVLRP_F32 or FVLRP_F64;   y  real (n, stride) */
-int fvlrp_project(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y);
+/* The descriptors of a call: x[rows[0]], ..., x[rows[n - 1]], or x[0 .. n - 1] where rows is NULL. */
+typedef struct fvlrp_descriptors {
+    int type;            /* of x: FVLRP_U8, FVLRP_F32 or FVLRP_F64 */
+    const void *x;       /* (any, inputs) */
+    const int64_t *rows; /* (n); may be NULL */
+    ptrdiff_t n;
+} fvlrp_descriptors;
 
-/* Gated posteriors of n projected descriptors, in CSR form, and the sums of the Fisher vector's statistics.
- *   gamma_k = pi_k N(y; mu_k, diag sigma_k^2) / sum_j ...;  gamma < gate -> 0, no renormalisation
- *   y        real (n, stride)
- *   indptr   int64 (n + 1): row i's entries are indptr[i] .. indptr[i+1]-1; indptr[0] is read (the caller's start)
- *   index    uint16 (capacity), component of each entry, ascending in a row
- *   gamma    real (capacity)
- *   loglik   double (n): log sum_k pi_k N(y; ...), or NULL
- *   done     how many rows were finished; with FVLRP_E_FULL the caller makes room and goes on there */
-int fvlrp_posteriors(const fvlrp_model *model, const void *y, ptrdiff_t n, ptrdiff_t capacity, int64_t *indptr,
-                     uint16_t *index, void *gamma, double *loglik, ptrdiff_t *done);
+/* Gated posteriors of n rows in compressed sparse row (CSR) form: row i has the entries indptr[i] .. indptr[i + 1] - 1.
+ * */
+typedef struct fvlrp_csr {
+    int64_t *indptr; /* (n + 1) */
+    uint16_t *index; /* (capacity): the component of each entry, ascending within a row */
+    void *gamma;     /* real (capacity): its posterior */
+} fvlrp_csr;
 
-/* ADD to the sums over n rows, with z = (y - mu_k) / sigma_k:
- *   s0  double (K): sum gamma;   s1  double (K, D): sum gamma z;   s2  double (K, D): sum gamma z^2
- * Float sums run over at most 192 rows before they are merged in double. */
-int fvlrp_pool(const fvlrp_model *model, const void *y, ptrdiff_t n, const int64_t *indptr, const uint16_t *index,
-               const void *gamma, double *s0, double *s1, double *s2);
+/* Moments of z = (y - mu_k) / sigma_k over some rows. */
+typedef struct fvlrp_moments {
+    double *s0; /* (K): sum gamma */
+    double *s1; /* (K, D): sum gamma z */
+    double *s2; /* (K, D): sum gamma z^2 */
+} fvlrp_moments;
 
-/* The three above in one pass over tiles of rows that stay in cache: descriptors in, sums out. y, indptr, index and
- * gamma are kept for fvlrp_relevance (y may be dropped). Arguments as above; `done` and FVLRP_E_FULL as in fvlrp_posteriors. */
-int fvlrp_encode(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
-                 ptrdiff_t capacity, void *y, int64_t *indptr, uint16_t *index, void *gamma, double *s0, double *s1,
-                 double *s2, ptrdiff_t *done);
+/* y = P (x - m). */
+typedef struct fvlrp_project_args {
+    const fvlrp_model *model;
+    fvlrp_descriptors descriptors;
+    void *y; /* real (n, stride) */
+} fvlrp_project_args;
+int fvlrp_project(const fvlrp_project_args *args);
 
-/* ---- relevance (Eqs. 5-6, then Eq. 1 through the projection) --------------------------------------------------- */
+/* Gated posteriors gamma_k = pi_k N(y; mu_k, diag sigma_k^2) / sum_j ... of projected descriptors: a gamma below the
+ * gate becomes 0 and is not stored; the others are not renormalised. Writes csr.indptr[1 .. n], reads csr.indptr[0]:
+ * the entry to start from. With FVLRP_E_FULL the caller makes room and resumes at row *done. */
+typedef struct fvlrp_posteriors_args {
+    const fvlrp_model *model;
+    const void *y;      /* real (n, stride) */
+    ptrdiff_t n;
+    fvlrp_csr csr;
+    ptrdiff_t capacity; /* of csr.index and csr.gamma */
+    double *loglik;     /* (n): log sum_k pi_k N(y; ...); may be NULL */
+    ptrdiff_t *done;    /* how many rows were finished */
+} fvlrp_posteriors_args;
+int fvlrp_posteriors(const fvlrp_posteriors_args *args);
+
+/* ADD n rows to the moments. Float sums run over at most 192 rows before they are merged in double. */
+typedef struct fvlrp_pool_args {
+    const fvlrp_model *model;
+    const void *y; /* real (n, stride) */
+    ptrdiff_t n;
+    fvlrp_csr csr;
+    fvlrp_moments moments;
+} fvlrp_pool_args;
+int fvlrp_pool(const fvlrp_pool_args *args);
+
+/* The three above in one pass over tiles of rows that stay in cache: descriptors in, moments out. The CSR arrays are
+ * kept for fvlrp_relevance, and y may be. FVLRP_E_FULL and *done as in fvlrp_posteriors. */
+typedef struct fvlrp_encode_args {
+    const fvlrp_model *model;
+    fvlrp_descriptors descriptors;
+    void *y;               /* real (n, stride) */
+    fvlrp_csr csr;
+    ptrdiff_t capacity;
+    fvlrp_moments moments; /* ADDED to */
+    ptrdiff_t *done;
+} fvlrp_encode_args;
+int fvlrp_encode(const fvlrp_encode_args *args);
+
+/* ---- relevance of descriptors (Eqs. 5-6, then Eq. 1 through the projection) ------------------------------------ */
 
 enum { FVLRP_MEAN_NONE = 0, FVLRP_MEAN_CENTERED = 1, FVLRP_MEAN_BIAS = 2 };
 
-/* What fvlrp_relevance is to write; any pointer may be NULL. Row i of the call goes to row rows[i] (i where rows is
- * NULL) of every array; `targets` arrays of each kind follow one another, `pitch` rows apart. */
-typedef struct fvlrp_relevances {
-    double *total; /* (targets, pitch): sum over dimensions */
-    void *pca;     /* real (targets, pitch, D): per projected dimension */
-    void *bins;    /* real (targets, pitch, 16): per spatial bin */
-    void *sift;    /* real (targets, pitch, 128): per descriptor value */
-    double *absorbed; /* (targets): ADDED to: what the stabiliser absorbs; with epsilon = 0, what 0/0 = 0 drops */
-    double *bias;     /* (targets): ADDED to: what the mean absorbs under FVLRP_MEAN_BIAS */
-    ptrdiff_t pitch;
-} fvlrp_relevances;
+/* Coefficient tables of one finest pyramid cell, from the shares G = R / (S + epsilon sgn S) of the pyramid cells that
+ * contain it: for each component and dimension the polynomial c0 + c1 y + c2 y^2 that Eqs. 5-6 amount to. */
+typedef struct fvlrp_tables_args {
+    const fvlrp_model *model;
+    ptrdiff_t cells;
+    const double *shares;     /* (cells, 2, K, D): first-order block, then second-order block */
+    const uint8_t *member;    /* (cells): 1 for the cells that contain this finest cell */
+    const double *priors;     /* (K) */
+    const double *means;      /* (K, D) */
+    const double *deviations; /* (K, D) */
+    void *tables;             /* real (K, 3, stride) */
+} fvlrp_tables_args;
+int fvlrp_tables(const fvlrp_tables_args *args);
 
-/* Relevance of n encoded descriptors of one finest pyramid cell, for several targets at once.
- *   R_li = sum_k gamma_k (a_ki z + b_ki (z^2 - 1)),  z = (y_li - mu_ki) / sigma_ki               (Eqs. 5-6)
- *   R_l,in = sum_i basis_i,in xhat_in R_li / (z_i + epsilon sgn z_i),  z_i = sum_in basis_i,in xhat_in   (Eq. 1)
- * where xhat = x, or x - m for FVLRP_MEAN_CENTERED; FVLRP_MEAN_BIAS divides by y instead of z. sgn(0) = +1; with
+/* Relevance of the encoded descriptors of one finest pyramid cell, for several targets at once.
+ *     R_li = sum_k gamma_k (a_ki z + b_ki (z^2 - 1)),  z = (y_li - mu_ki) / sigma_ki               (Eqs. 5-6)
+ *     R_l,in = sum_i P_i,in xhat_in R_li / (z_i + epsilon sgn z_i),  z_i = sum_in P_i,in xhat_in   (Eq. 1)
+ * with xhat = x, or x - m for FVLRP_MEAN_CENTERED; FVLRP_MEAN_BIAS divides by y instead of z. sgn(0) = +1; with
  * epsilon = 0, 0/0 = 0.
- *   y       real (n, stride), or NULL: the descriptors are then projected again, to the same bits
- *   tables  real (targets, K, 3, stride): the polynomial c0 + c1 y + c2 y^2 of each (k, i): fvlrp_tables makes them.
- *           Rows of them are read at random: in whole cache lines, and fastest, where the array begins with one */
-int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, const void *y,
-                    const int64_t *indptr, const uint16_t *index, const void *gamma, ptrdiff_t targets,
-                    const void *tables, double epsilon, int mean, const fvlrp_relevances *out);
+ *
+ * Any output may be NULL. Descriptor i of the call goes to row rows[i] (i where rows is NULL) of every array; the
+ * arrays of the targets follow one another, `pitch` rows apart. */
+typedef struct fvlrp_relevance_args {
+    const fvlrp_model *model;
+    fvlrp_descriptors descriptors;
+    const void *y;      /* real (n, stride); where it is NULL, the descriptors are projected again, to the same bits */
+    fvlrp_csr csr;
+    ptrdiff_t targets;
+    const void *tables; /* real (targets, K, 3, stride), from fvlrp_tables; read at random, so fastest where the array
+                         * begins with a cache line */
+    double epsilon;
+    int mean;           /* FVLRP_MEAN_* */
+    ptrdiff_t pitch;
+    double *total;      /* (targets, pitch): sum over dimensions */
+    void *pca;          /* real (targets, pitch, D): per projected dimension */
+    void *bins;         /* real (targets, pitch, 16): per spatial bin */
+    void *sift;         /* real (targets, pitch, 128): per descriptor value */
+    double *absorbed;   /* (targets): ADDED to: what the stabiliser absorbs; with epsilon = 0, what 0/0 = 0 drops */
+    double *bias;       /* (targets): ADDED to: what the mean absorbs under FVLRP_MEAN_BIAS */
+} fvlrp_relevance_args;
+int fvlrp_relevance(const fvlrp_relevance_args *args);
 
-/* Coefficient tables of one finest cell from the shares G = R / (S + epsilon sgn S) of the pyramid cells it lies in.
- *   shares  double (cells, 2, K, D): first-order block, then second-order block
- *   member  uint8 (cells): 1 for the cells that this finest cell belongs to
- *   priors  double (K);  means, deviations  double (K, D)
- *   tables  real (K, 3, stride) */
-int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares, const uint8_t *member,
-                 const double *priors, const double *means, const double *deviations, void *tables);
+/* ---- the whole Fisher vector ----------------------------------------------------------------------------------- */
 
-/* Values (targets, size bytes) into rows[0 .. n - 1] of each target's `pitch` rows in `out`: copies alone, which cannot
- * fail. That rows lie in 0 .. pitch - 1 is for the caller to see to. */
-void fvlrp_put_rows(ptrdiff_t targets, size_t size, const void *values, const int64_t *rows, ptrdiff_t n, ptrdiff_t pitch,
-                    void *out);
-
-/* ---- the whole vector ------------------------------------------------------------------------------------------ */
-
-/* Moments of z over some descriptors that lie in one finest cell, as fvlrp_encode and fvlrp_pool leave them. They count
- * `times` times: zeroed descriptors are all alike, so that one stands for many. */
-typedef struct {
+/* Moments of some descriptors of one finest cell, as fvlrp_encode and fvlrp_pool leave them. They count `times` times:
+ * zeroed descriptors are all alike, so one can stand for many. */
+typedef struct fvlrp_part {
     ptrdiff_t finest;
     double times;
-    const double *s0, *s1, *s2; /* (K), (K, D), (K, D) */
+    fvlrp_moments moments;
 } fvlrp_part;
 
-/* Sums of Psi (Eqs. 3-4) over pyramid cells, each a union of finest cells; parts are added in the order given.
- *   member     uint8 (finest, cells): 1 for the cells that a finest cell belongs to
- *   priors     double (K)
- *   sums       double (cells, 2, K, D): sum g z / sqrt(pi), then sum g (z^2 - 1) / sqrt(2 pi)
- *   occupancy  double (cells, K): sum g */
-int fvlrp_merge(ptrdiff_t parts, const fvlrp_part *part, ptrdiff_t finest, ptrdiff_t cells, const uint8_t *member,
-                ptrdiff_t components, ptrdiff_t dims, const double *priors, double *sums, double *occupancy);
+/* Sums of Psi (Eqs. 3-4) over pyramid cells, each a union of finest cells. Parts are added in the order given. */
+typedef struct fvlrp_merge_args {
+    ptrdiff_t parts, finest, cells, components, dims;
+    const fvlrp_part *part; /* (parts) */
+    const uint8_t *member;  /* (finest, cells): 1 for the cells that contain a finest cell */
+    const double *priors;   /* (K) */
+    double *sums;           /* (cells, 2, K, D): sum gamma z / sqrt(pi), then sum gamma (z^2 - 1) / sqrt(2 pi) */
+    double *occupancy;      /* (cells, K): sum gamma */
+} fvlrp_merge_args;
+int fvlrp_merge(const fvlrp_merge_args *args);
 
-/* Dot products of x (length) with n rows of coef (n, length), to double: float over 2048 products at a time. */
-int fvlrp_scores(ptrdiff_t n, ptrdiff_t length, const float *coef, const float *x, double *out);
+/* Dot products of x with n rows of coef. Float sums run over 2048 products before they go on in double. */
+typedef struct fvlrp_scores_args {
+    ptrdiff_t n, length;
+    const float *coef; /* (n, length) */
+    const float *x;    /* (length) */
+    double *out;       /* (n) */
+} fvlrp_scores_args;
+int fvlrp_scores(const fvlrp_scores_args *args);
 
-/* Improved Fisher vector of un-normalised sums: per-cell L2, signed square root, one global L2; norms at least 1e-12.
- *   sums, x  double (cells, length) */
-int fvlrp_normalise(ptrdiff_t cells, ptrdiff_t length, const double *sums, double *x);
+/* Improved Fisher vector: L2 norm per cell, signed square root, one L2 norm over all. Norms are at least 1e-12. */
+typedef struct fvlrp_normalise_args {
+    ptrdiff_t cells, length;
+    const double *sums; /* (cells, length) */
+    double *x;          /* (cells, length) */
+} fvlrp_normalise_args;
+int fvlrp_normalise(const fvlrp_normalise_args *args);
 
-/* Shares G = R / (S + epsilon sgn S), sgn(0) = +1, by which Eqs. 5-6 weigh every Psi.
- *   relevance, sums, out  double (cells, length); out may be relevance
- *   counts   int64 (cells): descriptors of each cell; the shares of an empty one are 0
- *   epsilon  double (cells)
- *   spread   double (cells, length) or NULL: sums within 1e-12 of it count as 0
- *   ledger   double (3): sum of R epsilon / (|S| + epsilon) where S != 0; R of empty cells; R where S = 0 elsewhere */
-int fvlrp_shares(ptrdiff_t cells, ptrdiff_t length, const double *relevance, const double *sums,
-                 const int64_t *counts, const double *epsilon, const double *spread, double *out, double *ledger);
+/* Shares G = R / (S + epsilon sgn S), sgn(0) = +1, the weights of Psi in Eqs. 5-6. */
+typedef struct fvlrp_shares_args {
+    ptrdiff_t cells, length;
+    const double *relevance; /* (cells, length) */
+    const double *sums;      /* (cells, length) */
+    const int64_t *counts;   /* (cells): descriptors in each cell; the shares of an empty one are 0 */
+    const double *epsilon;   /* (cells) */
+    const double *spread;    /* (cells, length): sums within 1e-12 of it count as 0; may be NULL */
+    double *out;             /* (cells, length); may be relevance itself */
+    double *ledger;          /* (3): R epsilon / (|S| + epsilon) summed where S != 0; R of empty cells; R where S = 0
+                              * elsewhere */
+} fvlrp_shares_args;
+int fvlrp_shares(const fvlrp_shares_args *args);
 
-/* ---- splats ---------------------------------------------------------------------------------------------------- */
+/* ---- splat ----------------------------------------------------------------------------------------------------- */
 
 /* Spread the values of one scale over pixels, each over a separable kernel around its own point:
- * pixels[y, x] += sum_p values[p] weight_y[p] weight_x[p] k[y - y_p] k[x - x_p].
- *   values   real (rows, cols, bins, bins): bins = 4 for spatial bins, 1 for whole descriptors; value (r, c, iy, ix) lies
- *            at y = first + step r + spacing iy, x = first + step c + spacing ix, inside the image
- *   weight_y double (rows, bins), weight_x double (cols, bins): the normalisation of a clipped support
- *   taps     double (length): the kernel of either axis, its first tap at offset `lead` from the point
- *   pixels   double (height, width): rows begin .. end - 1 (none where begin >= end), of 0 .. height - 1, are ADDED
- *            to; what falls outside is dropped */
-int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
-                ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
-                ptrdiff_t length, ptrdiff_t lead, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t height,
-                ptrdiff_t width, double *pixels);
+ *     pixels[y, x] += sum_p values[p] weight_y[p] weight_x[p] taps[y - y_p - lead] taps[x - x_p - lead].
+ * Value (r, c, iy, ix) lies at y_p = first + step r + spacing iy, x_p = first + step c + spacing ix, inside the image.
+ * */
+typedef struct fvlrp_splat_args {
+    int real;
+    const void *values;     /* real (rows, cols, bins, bins): bins = 4 for spatial bins, 1 for whole descriptors */
+    ptrdiff_t rows, cols, bins, spacing, first, step;
+    const double *weight_y; /* (rows, bins): normalisation of a support that the border clips */
+    const double *weight_x; /* (cols, bins) */
+    const double *taps;     /* (length): the kernel of either axis */
+    ptrdiff_t length, lead; /* lead: offset of the first tap from the point */
+    ptrdiff_t height, width;
+    ptrdiff_t begin, end;   /* pixel rows begin .. end - 1 alone; none where begin >= end */
+    double *pixels;         /* (height, width): ADDED to; what falls outside is dropped */
+} fvlrp_splat_args;
+int fvlrp_splat(const fvlrp_splat_args *args);
 
 /* ---- dense products and convolutions --------------------------------------------------------------------------- */
 
 /* The windows of an image as a matrix: row (channel, ky, kx), column (oy, ox) holds the pixel
  * y = (first + oy) stride_y + ky dilation_y - top, x = ox stride_x + kx dilation_x - left, or 0 outside the image. */
 typedef struct fvlrp_windows {
-    ptrdiff_t channels, height, width; /* of the image, C-contiguous */
+    ptrdiff_t channels, height, width; /* of the image */
     ptrdiff_t kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x;
-    ptrdiff_t top, left;         /* padding before the image; may be negative */
-    ptrdiff_t first, rows, cols; /* the output rows first .. first + rows - 1 of `cols` pixels */
+    ptrdiff_t top, left;         /* padding before the image; may be negative, which crops it */
+    ptrdiff_t first, rows, cols; /* the output rows first .. first + rows - 1, of `cols` pixels each */
 } fvlrp_windows;
 
-/* Weights as they are, max(w, 0), min(w, 0), or |w|. */
+/* Weights as they are, max(w, 0), min(w, 0), or |w|. NaN stays NaN. */
 enum { FVLRP_ALL = 0, FVLRP_POSITIVE = 1, FVLRP_NEGATIVE = -1, FVLRP_SIZE = 2 };
 
-/* C = A B + bias, or C += A B + bias.
- *   a     real: A (m, k) at a[i row + (j / taps) channel + (j % taps) tap]; strides in elements, of any sign
- *   sign  FVLRP_ALL for A itself, or what takes its place; what is not a number stays so
- *   b     real (k, n), rows ldb apart; or the image of `windows`, where that is not NULL: then ldb is not used
- *   bias  real (m), or NULL
- *   c     real (m, n), rows ldc apart; disjoint from the rest
- * taps divides k; rows of A with contiguous columns (channel = taps, tap = 1) are read where they lie. */
-int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
-                  ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb,
-                  const fvlrp_windows *windows, const void *bias, int add, void *c, ptrdiff_t ldc);
+/* Weights (m, channels, taps) of any strides: (i, c, t) is at a[i row + c channel + t tap]. Strides may be negative. */
+typedef struct fvlrp_weights {
+    const void *a;
+    ptrdiff_t m, channels, taps;
+    ptrdiff_t row, channel, tap;
+    int sign; /* FVLRP_ALL, or which part of the weights takes their place */
+} fvlrp_weights;
 
-/* The same in float for 3 x 3 windows that step by one pixel without dilation, by Winograd's F(4 x 4, 3 x 3): a quarter
- * of the multiplications, at two to four times the rounding error of fvlrp_product.
- *   a      float: the weights (m, channels, 9) at a[i row + c channel + t tap]
- *   sign   as above; where `other` is not NULL, the weights of the opposite sign meet that image and are added: with
- *          FVLRP_POSITIVE, C = max(A, 0) windows(image) + min(A, 0) windows(other); with the others NULL is expected
- *   image, other   float (channels, height, width)
- *   doubt  0, or for sums of terms of one sign the part of the sum of max |image| max |a| over a tile's pixels and
- *          a filter's taps below which a result is not to be trusted: what was cancelled in the transforms may outweigh
- *          it. It is then NaN, and the caller sums its terms. About 1e-3: then others are right to about 1e-3
- *   whole  float (m, rows cols), rows ldw apart, or NULL: with doubt > 0, the same holds for whole - C, and with
- *          FVLRP_SIZE for whole + C
- * A tile is 4 x 4 output pixels, from the first on, and the 6 x 6 input pixels that they see. A pixel that is not a
- * number spoils its tiles whole, not only the windows that see it. */
-int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
-                   const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
-                   double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc);
+/* C = A B + bias, or C += A B + bias; A is (m, k) with k = channels taps. B is a matrix, or the windows of an image. */
+typedef struct fvlrp_product_args {
+    int real;
+    fvlrp_weights weights;        /* real; fastest with contiguous rows (channel = taps, tap = 1) and FVLRP_ALL */
+    ptrdiff_t n;
+    const void *b;                /* real (k, n), rows ldb apart; or the image of `windows` */
+    ptrdiff_t ldb;                /* not used with windows */
+    const fvlrp_windows *windows; /* may be NULL */
+    const void *bias;             /* real (m); may be NULL */
+    int add;
+    void *c;                      /* real (m, n), rows ldc apart; overlaps no input */
+    ptrdiff_t ldc;
+} fvlrp_product_args;
+int fvlrp_product(const fvlrp_product_args *args);
 
-/* ---- relevance of linear layers and pools ---------------------------------------------------------------------- */
+/* The same in float for 3 x 3 windows of stride 1 without dilation, by Winograd's F(4 x 4, 3 x 3): a quarter of the
+ * multiplications, two to four times the rounding error of fvlrp_product.
+ *
+ * A tile is 4 x 4 output pixels, counted from the first one, and the 6 x 6 input pixels under it. A NaN pixel makes all
+ * of its tiles NaN, not only the windows that contain it. */
+typedef struct fvlrp_winograd_args {
+    fvlrp_weights weights; /* float, taps = 9 */
+    fvlrp_windows windows;
+    const float *image;    /* (channels, height, width) */
+    const float *other;    /* the same, or NULL: a second image, for the weights of the opposite sign. FVLRP_POSITIVE
+                            * gives max(A, 0) windows(image) + min(A, 0) windows(other), FVLRP_NEGATIVE the reverse */
+    const float *bias;     /* (m); may be NULL */
+    int add;
+    double doubt;          /* 0, or a tolerance for sums of terms of one sign. A result below `doubt` times the sum of
+                            * max |image| max |a| over a tile's pixels and a filter's taps may be rounding error of the
+                            * transforms: it becomes NaN, and the caller sums its terms. With 1e-3 the others are right
+                            * to about 1e-3 */
+    const float *whole;    /* (m, rows cols), rows ldw apart: with doubt > 0, the same holds for whole - C, and with
+                            * FVLRP_SIZE for whole + C; may be NULL */
+    ptrdiff_t ldw;
+    float *c;              /* (m, rows cols), rows ldc apart */
+    ptrdiff_t ldc;
+} fvlrp_winograd_args;
+int fvlrp_winograd(const fvlrp_winograd_args *args);
 
-/* Denominators of some outputs of a dense layer: sums of the terms w x >= 0 and of those <= 0, each row read once.
- *   weight  real (m, n);   rows  int64 (count): the outputs, each in 0..m-1
- *   above   real (n): what meets W+ in `up` and W- in `down`; below  real (n) or NULL: the other way round, added
- *   up, down  real (count): up = W+ above + W- below, down = W- above + W+ below
- * With above = max(x, 0) and below = min(x, 0) these are z+ and z-, biases aside. */
-int fvlrp_dense_sums(int real, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count, const int64_t *rows,
-                     const void *above, const void *below, void *up, void *down);
+/* ---- relevance of dense layers and pools ----------------------------------------------------------------------- */
 
-/* The way back through a dense layer for several targets, each row read once.
- *   positive, negative  real (targets, count): shares of the outputs `rows`, for terms >= 0 and for those <= 0
- *   up    real (targets, n): ADDED to: W+^T positive + W-^T negative;  to be multiplied by `above`
- *   down  real (targets, n) or NULL: ADDED to: W-^T positive + W+^T negative;  by `below` */
-int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
-                     const int64_t *rows, const void *positive, const void *negative, void *up, void *down);
+/* Some outputs of a dense layer. Kernels that take them read each row of weights once. */
+typedef struct fvlrp_outputs {
+    int real;
+    const void *weight; /* real (m, n) */
+    ptrdiff_t m, n;
+    const int64_t *rows; /* (count): the outputs, each in 0 .. m - 1 */
+    ptrdiff_t count;
+} fvlrp_outputs;
 
-/* Both, with the alpha-beta rule between them, so that memory is read once: z+ and z- are the sums and their biases,
- * the shares alpha r / z+ and -beta r / z-, 0 where a denominator is 0.
- *   bias  real (count), of these outputs, or NULL;   r  real (targets, count)
- *   kept  double (targets): what the biases take;   lost  double (targets): what vanishes with denominators of 0 */
-int fvlrp_dense_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
-                           const int64_t *rows, const void *above, const void *below, const void *bias, const void *r,
-                           double alpha, double beta, void *up, void *down, double *kept, double *lost);
+/* Sums of the terms w x >= 0 of some outputs, and of those <= 0: with above = max(x, 0) and below = min(x, 0),
+ *     up = W+ above + W- below,    down = W- above + W+ below
+ * are z+ and z-, biases aside. */
+typedef struct fvlrp_dense_sums_args {
+    fvlrp_outputs outputs;
+    const void *above; /* real (n) */
+    const void *below; /* real (n); may be NULL: none */
+    void *up, *down;   /* real (count) */
+} fvlrp_dense_sums_args;
+int fvlrp_dense_sums(const fvlrp_dense_sums_args *args);
 
-/* Shares of the alpha-beta rule: alpha r / z+ and -beta r / z-, with z- = z - z+ and 0 where a denominator is 0.
- *   r         real (targets, m, n), targets `pitch` and rows ldr apart
- *   z         real (m, n), rows ldz apart; or NULL where beta = 0 and z+ is a sum of its own terms
- *   positive  real (m, n): z+
- *   up, down  real (targets, m, n): the shares; `down` is not written where beta = 0
- *   kept      double (2, targets, m): sums of up and of down over n
- *   lost      double (targets): what vanishes with denominators of 0
- *   doubtful  int64 (capacity): positions in (m, n) with relevance where z+, or -z- with beta > 0, is no number or
- *             below `weak` of the other, so that it may be rounding alone: their shares are 0, the caller sums their
- *             terms. `count` is how many there are, also where that exceeds the capacity. */
-int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
-                     ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
-                     double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,
-                     int64_t *doubtful, ptrdiff_t *count);
+/* The way back through a dense layer, for several targets:
+ *     up += W+^T positive + W-^T negative,    down += W-^T positive + W+^T negative,
+ * to be multiplied by `above` and `below`. */
+typedef struct fvlrp_dense_back_args {
+    fvlrp_outputs outputs;
+    ptrdiff_t targets;
+    const void *positive; /* real (targets, count): the outputs' shares for terms >= 0 */
+    const void *negative; /* real (targets, count): and for terms <= 0 */
+    void *up;             /* real (targets, n): ADDED to */
+    void *down;           /* real (targets, n): ADDED to; may be NULL */
+} fvlrp_dense_back_args;
+int fvlrp_dense_back(const fvlrp_dense_back_args *args);
 
-/* Largest pixel of each window inside the image; -infinity where there is none; what is not a number wins.
- *   image  real (channels, height, width);   out  real (channels, rows, cols) */
-int fvlrp_max_pool(int real, const fvlrp_windows *windows, const void *image, void *out);
+/* Both, with the alpha-beta rule between them, so that the weights are read once. The sums and the biases of either
+ * sign make z+ and z-; the shares are alpha r / z+ and -beta r / z-, 0 where a denominator is 0. */
+typedef struct fvlrp_dense_alpha_beta_args {
+    fvlrp_outputs outputs;
+    const void *above, *below; /* as in fvlrp_dense_sums */
+    const void *bias;          /* real (count), of these outputs; may be NULL */
+    ptrdiff_t targets;
+    const void *r;             /* real (targets, count) */
+    double alpha, beta;
+    void *up, *down;           /* as in fvlrp_dense_back */
+    double *kept;              /* (targets): what the biases take */
+    double *lost;              /* (targets): what vanishes with denominators of 0 */
+} fvlrp_dense_alpha_beta_args;
+int fvlrp_dense_alpha_beta(const fvlrp_dense_alpha_beta_args *args);
 
-/* Relevance r, real (targets, channels, rows, cols), to the first pixel of each window, row by row, that equals the
- * window's maximum: ADDED to out, real (targets, channels, height, width).
- *   maxima  real (channels, rows, cols): what fvlrp_max_pool gives */
-int fvlrp_max_pool_back(int real, const fvlrp_windows *windows, const void *image, const void *maxima,
-                        ptrdiff_t targets, const void *r, void *out);
+/* Shares of the alpha-beta rule, alpha r / z+ and -beta r / z- with z- = z - z+, 0 where a denominator is 0. */
+typedef struct fvlrp_alpha_beta_args {
+    int real;
+    ptrdiff_t targets, m, n;
+    const void *r;        /* real (targets, m, n), targets `pitch` and rows ldr apart */
+    ptrdiff_t pitch, ldr;
+    const void *z;        /* real (m, n), rows ldz apart; may be NULL where beta = 0 and z+ is a sum of its own terms */
+    ptrdiff_t ldz;
+    const void *positive; /* real (m, n): z+ */
+    double alpha, beta;
+    double weak;          /* z+ (or -z-, with beta > 0) that is NaN, or below this part of the other, may be rounding
+                           * error alone: its shares are 0, and the caller sums its terms */
+    void *up;             /* real (targets, m, n): shares of terms >= 0 */
+    void *down;           /* real (targets, m, n): and of terms <= 0; not written where beta = 0 */
+    double *kept;         /* (2, targets, m): sums of up and of down over n */
+    double *lost;         /* (targets): what vanishes with denominators of 0 */
+    ptrdiff_t capacity;
+    int64_t *doubtful;    /* (capacity): positions in (m, n) that have relevance and such a sum */
+    ptrdiff_t *count;     /* how many there are, also where that exceeds the capacity */
+} fvlrp_alpha_beta_args;
+int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args);
+
+/* Largest pixel of each window, inside the image; -infinity where a window has none. NaN counts as largest. */
+typedef struct fvlrp_max_pool_args {
+    int real;
+    fvlrp_windows windows;
+    const void *image; /* real (channels, height, width) */
+    void *out;         /* real (channels, rows, cols) */
+} fvlrp_max_pool_args;
+int fvlrp_max_pool(const fvlrp_max_pool_args *args);
+
+/* Relevance to the first pixel of each window, row by row, that equals the window's maximum. */
+typedef struct fvlrp_max_pool_back_args {
+    int real;
+    fvlrp_windows windows;
+    const void *image;  /* real (channels, height, width) */
+    const void *maxima; /* real (channels, rows, cols): from fvlrp_max_pool */
+    ptrdiff_t targets;
+    const void *r;      /* real (targets, channels, rows, cols) */
+    void *out;          /* real (targets, channels, height, width): ADDED to */
+} fvlrp_max_pool_back_args;
+int fvlrp_max_pool_back(const fvlrp_max_pool_back_args *args);
 
 #ifdef __cplusplus
 }

@@ -1,11 +1,15 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True, freethreading_compatible=True
-"""Thin binding of csrc/fvlrp.h: shapes and types in, allocation, a call without the GIL, a status turned into words."""
+# cython: language_level=3, embedsignature=True, freethreading_compatible=True, autotestdict=False
+"""Thin binding of csrc/fvlrp.h: shapes and types, allocation, a call without the GIL, a status turned into an exception.
+
+A function here fills the struct that the kernel's declaration in fvlrp.h documents. The structs are declared with untyped
+pointers: what an array holds is checked by `take`, and C converts the pointer.
+"""
 
 import os
 
 import numpy as np
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
 cimport cython
@@ -25,33 +29,60 @@ cdef extern from "fvlrp.h" nogil:
     const char *fvlrp_isa_available(int i)
 
 
-cdef int check(int status) except -1:
+ctypedef void *pointer  # of whatever type the struct's field in fvlrp.h has
+
+
+cdef int check(int status) except -1 nogil:
+    """Raise what a status other than FVLRP_OK says."""
     if status == FVLRP_OK:
         return 0
-    words = fvlrp_words(status).decode()
-    if status == FVLRP_E_MEMORY:
-        raise MemoryError(words)
-    raise ValueError(words)
+    with gil:
+        words = fvlrp_words(status).decode()
+        raise MemoryError(words) if status == FVLRP_E_MEMORY else ValueError(words)
 
 
-cdef void *address(array) except? NULL:
-    """First byte of a C-contiguous array, NULL for None."""
-    return NULL if array is None else <void *><size_t>array.ctypes.data
+cdef pointer address(array) except? NULL:
+    """First byte of an array, NULL for None."""
+    return NULL if array is None else <pointer><size_t>array.ctypes.data
 
 
-cdef int element(array) except -1:
+cdef int element(dtype) except -1:
     """FVLRP_U8, FVLRP_F32 or FVLRP_F64."""
-    if array.dtype == np.uint8:
+    if dtype == np.uint8:
         return FVLRP_U8
-    if array.dtype == np.float32:
+    if dtype == np.float32:
         return FVLRP_F32
-    if array.dtype == np.float64:
+    if dtype == np.float64:
         return FVLRP_F64
-    raise TypeError(f"array must be uint8, float32 or float64, got {array.dtype}")
+    raise TypeError(f"dtype must be uint8, float32 or float64, got {dtype}")
 
 
-def take(array, name, shape, dtypes, bint writable=False):
-    """`array` itself, or an error that names it: C-contiguous, of one of `dtypes`, of `shape` (None = any length)."""
+REALS = (np.float32, np.float64)
+
+
+def take(array, name, shape, dtypes, writable=False):
+    """`array` itself, or an error that names it.
+
+    Parameters
+    ----------
+    array : object
+        Must be a C-contiguous array.
+    name : str
+        What the error calls it.
+    shape : sequence of int or None
+        None stands for any length.
+    dtypes : sequence of dtype-like
+        One of them must be the array's.
+    writable : bool
+        Whether results go into it.
+
+    Raises
+    ------
+    TypeError
+        For anything but an array of one of `dtypes`.
+    ValueError
+        For a wrong shape, strides, or a read-only array where `writable`.
+    """
     if not isinstance(array, np.ndarray) or array.dtype not in [np.dtype(d) for d in dtypes]:
         kinds = " or ".join(np.dtype(d).name for d in dtypes)
         raise TypeError(f"{name} must be an array of {kinds}, got {getattr(array, 'dtype', type(array).__name__)}")
@@ -65,6 +96,11 @@ def take(array, name, shape, dtypes, bint writable=False):
     return array
 
 
+def _optional(array, name, shape, dtypes, writable=False):
+    """`take` for an argument that may be None."""
+    return None if array is None else take(array, name, shape, dtypes, writable)
+
+
 def aligned(shape, dtype):
     """An empty array that begins with a cache line: what kernels read at random, they then read in whole lines."""
     dtype = np.dtype(dtype)
@@ -75,12 +111,12 @@ def aligned(shape, dtype):
 
 
 def isa():
-    """Instruction set in use: "v2", "v3" or "v4" (x86-64 levels), "vnni" (v4 and its products of bytes), or "generic"."""
+    """Instruction set in use: "v2", "v3", "v4" (x86-64 levels), "vnni" (v4 with dot products of bytes), or "generic"."""
     return fvlrp_isa().decode()
 
 
 def isas():
-    """Instruction sets that this build and this processor both have, best first."""
+    """Instruction sets that this build and this processor both support, best first."""
     names, i = [], 0
     while fvlrp_isa_available(i) != NULL:
         names.append(fvlrp_isa_available(i).decode())
@@ -89,7 +125,10 @@ def isas():
 
 
 def select(name=None):
-    """Switch to instruction set `name` (None: the best). Models packed before are void; not while a kernel runs."""
+    """Switch to instruction set `name` (None: the best).
+
+    Models packed before are void. Not while a kernel runs.
+    """
     encoded = (name or "").encode()
     if fvlrp_select(encoded) != FVLRP_OK:
         raise ValueError(f"FVLRP_ISA must be one of {isas()} on this machine, got {name!r}")
@@ -108,15 +147,31 @@ cdef extern from "fvlrp.h" nogil:
         FVLRP_ANGLES_EXACT
 
     ctypedef struct fvlrp_scale:
-        Py_ssize_t height, width, first, step, rows, cols, bin_size
-        int window, angles, type
+        ptrdiff_t height, width, first, step, rows, cols, bin_size
+        int window, angles
         double sigma, window_size, contrast_threshold
 
-    int fvlrp_sift(const fvlrp_scale *scale, const float *image, Py_ssize_t begin, Py_ssize_t end, void *values,
-                   uint8_t *zeroed)
-    int fvlrp_sift_planes(const fvlrp_scale *scale, const float *image, float *planes)
-    int fvlrp_sift_pixels(const fvlrp_scale *scale, const float *image, int real, const void *relevance,
-                          double *pixels, double *zero_bin)
+    ctypedef struct fvlrp_sift_args:
+        fvlrp_scale scale
+        pointer image
+        ptrdiff_t begin, end
+        int type
+        pointer values, zeroed
+
+    ctypedef struct fvlrp_sift_planes_args:
+        fvlrp_scale scale
+        pointer image, planes
+
+    ctypedef struct fvlrp_sift_pixels_args:
+        fvlrp_scale scale
+        pointer image
+        int real
+        pointer relevance, pixels
+        double *zero_bin
+
+    int fvlrp_sift(const fvlrp_sift_args *args)
+    int fvlrp_sift_planes(const fvlrp_sift_planes_args *args)
+    int fvlrp_sift_pixels(const fvlrp_sift_pixels_args *args)
 
 
 WINDOWS = {"flat": FVLRP_WINDOW_FLAT, "gaussian": FVLRP_WINDOW_GAUSSIAN}
@@ -131,7 +186,6 @@ cdef fvlrp_scale scale_of(grey, grid, sigma, window, window_size, contrast_thres
     scale.first, scale.step, scale.rows, scale.cols = grid.first, grid.step, grid.rows, grid.cols
     scale.bin_size = grid.bin_size
     scale.window, scale.angles = WINDOWS[window], ANGLES[angles]
-    scale.type = FVLRP_F32
     scale.sigma, scale.window_size, scale.contrast_threshold = sigma, window_size, contrast_threshold
     return scale
 
@@ -139,33 +193,33 @@ cdef fvlrp_scale scale_of(grey, grid, sigma, window, window_size, contrast_thres
 def sift(grey, grid, values, zeroed, begin, end, *, sigma, window, window_size, contrast_threshold, angles):
     """Write the descriptors of the frame rows [begin, end) of one scale.
 
-    grey is float32 (height, width), grid a geometry.Scale of that image. values, uint8 or float32 (rows, cols, 128),
-    and zeroed, uint8 (rows, cols), are written in these rows alone, so that several threads may share them.
+    Parameters
+    ----------
+    grey : float32 (height, width)
+    grid : geometry.Scale
+        Of that image.
+    values : uint8 or float32 (rows, cols, 128)
+    zeroed : uint8 (rows, cols)
+        Both are written in these rows alone, so that several threads may share them.
     """
-    cdef fvlrp_scale scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
+    cdef fvlrp_sift_args args
+    args.scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
     take(values, "values", (grid.rows, grid.cols, 128), [np.uint8, np.float32], True)
     take(zeroed, "zeroed", (grid.rows, grid.cols), [np.uint8], True)
-    scale.type = element(values)
-    cdef const float *image = <const float *>address(grey)
-    cdef void *out = address(values)
-    cdef uint8_t *zero = <uint8_t *>address(zeroed)
-    cdef Py_ssize_t first = begin, last = end
-    cdef int status
+    args.image, args.begin, args.end = address(grey), begin, end
+    args.type, args.values, args.zeroed = element(values.dtype), address(values), address(zeroed)
     with nogil:
-        status = fvlrp_sift(&scale, image, first, last, out, zero)
-    check(status)
+        check(fvlrp_sift(&args))
 
 
 def sift_planes(grey, grid, *, sigma, window, window_size, contrast_threshold, angles):
     """The orientation planes of one scale: float32 (height, width, 8), not negative."""
-    cdef fvlrp_scale scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
-    planes = np.empty((scale.height, scale.width, 8), np.float32)
-    cdef const float *image = <const float *>address(grey)
-    cdef float *out = <float *>address(planes)
-    cdef int status
+    cdef fvlrp_sift_planes_args args
+    args.scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
+    planes = np.empty((*grey.shape, 8), np.float32)
+    args.image, args.planes = address(grey), address(planes)
     with nogil:
-        status = fvlrp_sift_planes(&scale, image, out)
-    check(status)
+        check(fvlrp_sift_planes(&args))
     return planes
 
 
@@ -174,19 +228,16 @@ def sift_pixels(grey, grid, relevance, pixels, *, sigma, window, window_size, co
 
     Returns the relevance of values whose bin holds no gradient at all.
     """
-    cdef fvlrp_scale scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
-    take(relevance, "relevance", (grid.rows, grid.cols, 128), [np.float32, np.float64])
-    take(pixels, "pixels", grey.shape, [np.float64], True)
-    cdef int real = element(relevance), status
-    cdef const float *image = <const float *>address(grey)
-    cdef const void *given = address(relevance)
-    cdef double *out = <double *>address(pixels)
+    cdef fvlrp_sift_pixels_args args
     cdef double zero_bin = 0
+    args.scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
+    take(relevance, "relevance", (grid.rows, grid.cols, 128), REALS)
+    take(pixels, "pixels", grey.shape, [np.float64], True)
+    args.image, args.real, args.relevance = address(grey), element(relevance.dtype), address(relevance)
+    args.pixels, args.zero_bin = address(pixels), &zero_bin
     with nogil:
-        status = fvlrp_sift_pixels(&scale, image, real, given, out, &zero_bin)
-    check(status)
+        check(fvlrp_sift_pixels(&args))
     return zero_bin
-
 
 
 # ---- projection, mixture, Fisher vector, relevance -------------------------------------------------------------------
@@ -200,53 +251,83 @@ cdef extern from "fvlrp.h" nogil:
     ctypedef struct fvlrp_model:
         int real
         ptrdiff_t inputs, dims, stride, components
+
+    ctypedef struct fvlrp_model_pack_args:
+        int real
+        ptrdiff_t inputs, dims, components
+        pointer basis, mean, priors, means, variances
         double gate
+        pointer block
+        fvlrp_model *model
 
-    ctypedef struct fvlrp_relevances:
-        double *total
-        void *pca
-        void *bins
-        void *sift
-        double *absorbed
-        double *bias
+    ctypedef struct fvlrp_descriptors:
+        int type
+        pointer x, rows
+        ptrdiff_t n
+
+    ctypedef struct fvlrp_csr:
+        int64_t *indptr
+        pointer index, gamma
+
+    ctypedef struct fvlrp_moments:
+        pointer s0, s1, s2
+
+    ctypedef struct fvlrp_project_args:
+        const fvlrp_model *model
+        fvlrp_descriptors descriptors
+        pointer y
+
+    ctypedef struct fvlrp_posteriors_args:
+        const fvlrp_model *model
+        pointer y
+        ptrdiff_t n
+        fvlrp_csr csr
+        ptrdiff_t capacity
+        pointer loglik
+        ptrdiff_t *done
+
+    ctypedef struct fvlrp_pool_args:
+        const fvlrp_model *model
+        pointer y
+        ptrdiff_t n
+        fvlrp_csr csr
+        fvlrp_moments moments
+
+    ctypedef struct fvlrp_encode_args:
+        const fvlrp_model *model
+        fvlrp_descriptors descriptors
+        pointer y
+        fvlrp_csr csr
+        ptrdiff_t capacity
+        fvlrp_moments moments
+        ptrdiff_t *done
+
+    ctypedef struct fvlrp_tables_args:
+        const fvlrp_model *model
+        ptrdiff_t cells
+        pointer shares, member, priors, means, deviations, tables
+
+    ctypedef struct fvlrp_relevance_args:
+        const fvlrp_model *model
+        fvlrp_descriptors descriptors
+        pointer y
+        fvlrp_csr csr
+        ptrdiff_t targets
+        pointer tables
+        double epsilon
+        int mean
         ptrdiff_t pitch
+        pointer total, pca, bins, sift, absorbed, bias
 
-    size_t fvlrp_model_bytes(int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components)
-    int fvlrp_model_pack(fvlrp_model *model, int real, ptrdiff_t inputs, ptrdiff_t dims, ptrdiff_t components,
-                         const double *basis, const double *mean, const double *priors, const double *means,
-                         const double *variances, double gate, void *block)
-    int fvlrp_project(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n, void *y)
-    int fvlrp_posteriors(const fvlrp_model *model, const void *y, ptrdiff_t n, ptrdiff_t capacity, int64_t *indptr,
-                         uint16_t *index, void *gamma, double *loglik, ptrdiff_t *done)
-    int fvlrp_pool(const fvlrp_model *model, const void *y, ptrdiff_t n, const int64_t *indptr, const uint16_t *index,
-                   const void *gamma, double *s0, double *s1, double *s2)
-    int fvlrp_encode(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
-                     ptrdiff_t capacity, void *y, int64_t *indptr, uint16_t *index, void *gamma, double *s0,
-                     double *s1, double *s2, ptrdiff_t *done)
-    int fvlrp_tables(const fvlrp_model *model, ptrdiff_t cells, const double *shares, const uint8_t *member,
-                     const double *priors, const double *means, const double *deviations, void *tables)
-    int fvlrp_relevance(const fvlrp_model *model, int type, const void *x, const int64_t *rows, ptrdiff_t n,
-                        const void *y, const int64_t *indptr, const uint16_t *index, const void *gamma,
-                        ptrdiff_t targets, const void *tables, double epsilon, int mean, const fvlrp_relevances *out)
-    ctypedef struct fvlrp_part:
-        ptrdiff_t finest
-        double times
-        const double *s0
-        const double *s1
-        const double *s2
+    size_t fvlrp_model_bytes(const fvlrp_model_pack_args *args)
+    int fvlrp_model_pack(const fvlrp_model_pack_args *args)
+    int fvlrp_project(const fvlrp_project_args *args)
+    int fvlrp_posteriors(const fvlrp_posteriors_args *args)
+    int fvlrp_pool(const fvlrp_pool_args *args)
+    int fvlrp_encode(const fvlrp_encode_args *args)
+    int fvlrp_tables(const fvlrp_tables_args *args)
+    int fvlrp_relevance(const fvlrp_relevance_args *args)
 
-    void fvlrp_put_rows(ptrdiff_t targets, size_t size, const void *values, const int64_t *rows, ptrdiff_t n,
-                        ptrdiff_t pitch, void *out)
-    int fvlrp_merge(ptrdiff_t parts, const fvlrp_part *part, ptrdiff_t finest, ptrdiff_t cells, const uint8_t *member,
-                    ptrdiff_t components, ptrdiff_t dims, const double *priors, double *sums, double *occupancy)
-    int fvlrp_scores(ptrdiff_t n, ptrdiff_t length, const float *coef, const float *x, double *out)
-    int fvlrp_normalise(ptrdiff_t cells, ptrdiff_t length, const double *sums, double *x)
-    int fvlrp_shares(ptrdiff_t cells, ptrdiff_t length, const double *relevance, const double *sums,
-                     const int64_t *counts, const double *epsilon, const double *spread, double *out, double *ledger)
-    int fvlrp_splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
-                    ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x,
-                    const double *taps, ptrdiff_t length, ptrdiff_t lead, ptrdiff_t begin, ptrdiff_t end,
-                    ptrdiff_t height, ptrdiff_t width, double *pixels)
 
 MEANS = {"none": FVLRP_MEAN_NONE, "centered": FVLRP_MEAN_CENTERED, "bias": FVLRP_MEAN_BIAS}
 
@@ -267,6 +348,19 @@ class Encoded:
 
     def __init__(self, y, indptr, index, gamma):
         self.y, self.indptr, self.index, self.gamma = y, indptr, index, gamma
+
+
+cdef fvlrp_csr csr_of(indptr, index, gamma):
+    cdef fvlrp_csr csr
+    csr.indptr, csr.index, csr.gamma = <int64_t *>address(indptr), address(index), address(gamma)
+    return csr
+
+
+cdef fvlrp_moments moments_of(moments):
+    """The C struct of arrays s0, s1, s2."""
+    cdef fvlrp_moments m
+    m.s0, m.s1, m.s2 = address(moments[0]), address(moments[1]), address(moments[2])
+    return m
 
 
 cdef class Model:
@@ -290,9 +384,10 @@ cdef class Model:
     cdef readonly object dtype
     cdef object block, priors, means, deviations
 
-    def __init__(self, basis, mean, priors, means, variances, double gate=1e-6, dtype=np.float32):
+    def __init__(self, basis, mean, priors, means, variances, gate=1e-6, dtype=np.float32):
+        cdef fvlrp_model_pack_args args
         self.dtype = np.dtype(dtype)
-        cdef ptrdiff_t inputs = 0, dims = 0, components = 0
+        dims = inputs = components = 0
         if basis is not None:
             basis = take(np.ascontiguousarray(basis, np.float64), "basis", (None, None), [np.float64])
             dims, inputs = basis.shape
@@ -301,51 +396,53 @@ cdef class Model:
         if priors is not None:
             means = take(np.ascontiguousarray(means, np.float64), "means", (None, None), [np.float64])
             components, dims = means.shape
-            if basis is not None:
-                take(basis, "basis", (dims, None), [np.float64])
+            _optional(basis, "basis", (dims, None), [np.float64])
             priors = take(np.ascontiguousarray(priors, np.float64), "priors", (components,), [np.float64])
-            variances = take(
-                np.ascontiguousarray(variances, np.float64), "variances", (components, dims), [np.float64]
-            )
+            variances = np.ascontiguousarray(variances, np.float64)
+            take(variances, "variances", (components, dims), [np.float64])
             for name, array in (("priors", priors), ("variances", variances)):
                 if not (array > 0).all():
                     raise ValueError(f"{name} must be positive, got {array.min()}")
             self.deviations = np.sqrt(variances)
         self.priors, self.means = priors, means
-        cdef int real = element(np.empty(0, self.dtype))
-        cdef size_t size = fvlrp_model_bytes(real, inputs, dims, components)
+        args.real, args.inputs, args.dims, args.components = element(self.dtype), inputs, dims, components
+        cdef size_t size = fvlrp_model_bytes(&args)
         if size == 0:
             raise ValueError(f"a model of {inputs} inputs, {dims} dimensions and {components} components is too large")
-        self.block = np.empty(size + 64, np.uint8)
-        check(
-            fvlrp_model_pack(
-                &self.model, real, inputs, dims, components, <double *>address(basis), <double *>address(mean),
-                <double *>address(priors), <double *>address(means), <double *>address(variances), gate,
-                address(self.block),
-            )
-        )
+        self.block = np.empty(size, np.uint8)
+        args.basis, args.mean = address(basis), address(mean)
+        args.priors, args.means, args.variances = address(priors), address(means), address(variances)
+        args.gate, args.block, args.model = gate, address(self.block), &self.model
+        check(fvlrp_model_pack(&args))
+
+    def __reduce__(self):
+        raise TypeError("a packed model cannot be pickled: its tables are those of one instruction set")
 
     @property
     def dims(self):
+        """D."""
         return self.model.dims
 
     @property
     def stride(self):
+        """D rounded up to a multiple of 16: row length of projected descriptors."""
         return self.model.stride
 
     @property
     def components(self):
+        """K."""
         return self.model.components
 
-    def _descriptors(self, x, rows):
-        """Checked descriptors and row numbers, and how many rows the call is about."""
+    cdef fvlrp_descriptors descriptors(self, x, rows):
+        """The C struct of checked descriptors: all rows of `x`, or `rows` of them."""
+        cdef fvlrp_descriptors d
         take(x, "x", (None, self.model.inputs), [np.uint8, np.float32, np.float64])
-        if rows is None:
-            return x.shape[0]
-        take(rows, "rows", (None,), [np.int64])
-        if rows.size and (rows.min() < 0 or rows.max() >= x.shape[0]):
+        _optional(rows, "rows", (None,), [np.int64])
+        if rows is not None and rows.size and (rows.min() < 0 or rows.max() >= x.shape[0]):
             raise IndexError(f"rows must lie in 0..{x.shape[0] - 1}, got {rows.min()}..{rows.max()}")
-        return rows.shape[0]
+        d.type, d.x, d.rows = element(x.dtype), address(x), address(rows)
+        d.n = x.shape[0] if rows is None else rows.shape[0]
+        return d
 
     def pad(self, y):
         """Copy (n, D) into (n, stride) of the model's type, as `posteriors` and `pool` take it."""
@@ -355,32 +452,62 @@ cdef class Model:
 
     def project(self, x, rows=None):
         """Projected descriptors, real (n, stride): columns past D are 0."""
-        cdef ptrdiff_t n = self._descriptors(x, rows)
-        y = np.empty((n, self.model.stride), self.dtype)
-        cdef int type = element(x)
-        cdef void *px = address(x)
-        cdef void *py = address(y)
-        cdef const int64_t *pr = <const int64_t *>address(rows)
-        cdef int status
+        cdef fvlrp_project_args args
+        args.model, args.descriptors = &self.model, self.descriptors(x, rows)
+        y = np.empty((args.descriptors.n, self.model.stride), self.dtype)
+        args.y = address(y)
         with nogil:
-            status = fvlrp_project(&self.model, type, px, pr, n, py)
-        check(status)
+            check(fvlrp_project(&args))
         return y
 
-    def posteriors(self, y, bint loglik=False):
+    def posteriors(self, y, loglik=False):
         """Gated posteriors of projected descriptors: (Encoded, log-likelihoods float64 (n,) or None)."""
+        cdef fvlrp_posteriors_args args
+        cdef ptrdiff_t step = 0, done = 0
+        cdef int status = FVLRP_E_FULL
         take(y, "y", (None, self.model.stride), [self.dtype])
-        encoded, logs, _ = self._assign(None, None, y, loglik)
-        return encoded, logs
+        logs = np.empty(len(y)) if loglik else None
+        indptr = np.zeros(len(y) + 1, np.int64)
+        index, gamma = self._entries(self.capacity(len(y)))
+        args.model, args.done = &self.model, &step
+        while status == FVLRP_E_FULL:
+            args.y, args.n, args.capacity = address(y[done:]), len(y) - done, len(index)
+            args.csr, args.loglik = csr_of(indptr[done:], index, gamma), address(None if logs is None else logs[done:])
+            with nogil:
+                status = fvlrp_posteriors(&args)
+            done += step
+            if status == FVLRP_E_FULL:
+                index, gamma = self._grown(index, gamma, indptr[done])
+        check(status)
+        return Encoded(y, indptr, index[: indptr[-1]], gamma[: indptr[-1]]), logs
 
     def encode(self, x, rows=None, room=None):
         """Project, assign and pool descriptors in one pass: (Encoded, (s0 (K,), s1 (K, D), s2 (K, D)) float64).
 
         `room` may hold arrays to write into, from `room`; the calls of several pieces can then share large ones.
         """
-        self._descriptors(x, rows)
-        encoded, _, sums = self._assign(x, rows, None, False, room)
-        return encoded, sums
+        cdef fvlrp_encode_args args
+        cdef fvlrp_descriptors descriptors = self.descriptors(x, rows)
+        cdef ptrdiff_t step = 0, done = 0, n = descriptors.n
+        cdef int status = FVLRP_E_FULL
+        if room is None:
+            room = np.empty((n, self.model.stride), self.dtype), *self._entries(self.capacity(n))
+        y = take(room[0], "room[0]", (n, self.model.stride), [self.dtype], True)
+        index = take(room[1], "room[1]", (None,), [np.uint16], True)
+        gamma = take(room[2], "room[2]", index.shape, [self.dtype], True)
+        moments = self._moments()
+        indptr = np.zeros(n + 1, np.int64)
+        args.model, args.done, args.moments = &self.model, &step, moments_of(moments)
+        while status == FVLRP_E_FULL:
+            args.descriptors = self.descriptors(x[done:], None) if rows is None else self.descriptors(x, rows[done:])
+            args.y, args.csr, args.capacity = address(y[done:]), csr_of(indptr[done:], index, gamma), len(index)
+            with nogil:
+                status = fvlrp_encode(&args)
+            done += step
+            if status == FVLRP_E_FULL:
+                index, gamma = self._grown(index, gamma, indptr[done])
+        check(status)
+        return Encoded(y, indptr, index[: indptr[-1]], gamma[: indptr[-1]]), moments
 
     def capacity(self, n):
         """Entries that `n` descriptors rarely exceed; where they do, `encode` moves to larger arrays of its own."""
@@ -391,67 +518,29 @@ cdef class Model:
         starts = np.cumsum([0, *lengths])
         entries = np.cumsum([0, *map(self.capacity, lengths)])
         # Large arrays come in huge pages; small ones would be faulted in 4 kB at a time.
-        y = aligned((starts[len(lengths)], self.model.stride), self.dtype)
-        index, gamma = np.empty(entries[len(lengths)], np.uint16), np.empty(entries[len(lengths)], self.dtype)
+        y = aligned((starts[-1], self.model.stride), self.dtype)
+        index, gamma = self._entries(entries[-1])
         return [(y[a:b], index[c:d], gamma[c:d]) for a, b, c, d in zip(starts, starts[1:], entries, entries[1:])]
 
-    def _assign(self, x, rows, y, bint want_loglik, room=None):
-        """The two calls that fill CSR arrays of unknown length; where the guess was short, go on in longer ones."""
-        cdef bint fused = y is None
-        cdef ptrdiff_t n = (len(x) if rows is None else len(rows)) if fused else len(y)
-        cdef ptrdiff_t K = self.model.components, done = 0, step = 0, capacity
-        cdef int type = element(x) if fused else 0
-        if room is None:
-            capacity = self.capacity(n)
-            room = (np.empty((n if fused else 0, self.model.stride), self.dtype),
-                    np.empty(capacity, np.uint16), np.empty(capacity, self.dtype))
-        index, gamma = room[1:]
-        capacity = len(index)
-        take(index, "room[1]", (None,), [np.uint16])
-        take(gamma, "room[2]", (capacity,), [self.dtype])
-        if fused:
-            y = take(room[0], "room[0]", (n, self.model.stride), [self.dtype])
-        sums = tuple(np.zeros((K, self.model.dims)[:d]) for d in (1, 2, 2)) if fused else (None, None, None)
-        loglik = np.empty(n) if want_loglik else None
-        indptr = np.zeros(n + 1, np.int64)
-        cdef const int64_t *pr = <const int64_t *>address(rows)
-        cdef int64_t *pi = <int64_t *>address(indptr)
-        cdef double *pl = <double *>address(loglik)
-        cdef double *p0 = <double *>address(sums[0])
-        cdef double *p1 = <double *>address(sums[1])
-        cdef double *p2 = <double *>address(sums[2])
-        cdef char *px = <char *>address(x)
-        cdef char *py = <char *>address(y)
-        cdef ptrdiff_t x_row = self.model.inputs * type, y_row = self.model.stride * self.model.real
-        cdef uint16_t *pk
-        cdef void *pg
-        cdef int status
-        while True:
-            pk, pg = <uint16_t *>address(index), address(gamma)
-            with nogil:
-                if fused:
-                    status = fvlrp_encode(
-                        &self.model, type, px + (0 if pr != NULL else done * x_row), pr + done if pr != NULL else NULL,
-                        n - done, capacity, py + done * y_row, pi + done, pk, pg, p0, p1, p2, &step,
-                    )
-                else:
-                    status = fvlrp_posteriors(
-                        &self.model, py + done * y_row, n - done, capacity, pi + done, pk, pg,
-                        pl + done if pl != NULL else NULL, &step,
-                    )
-            done += step
-            if status != FVLRP_E_FULL:
-                break
-            capacity = 2 * capacity + K
-            index, gamma = (np.concatenate([a[: pi[done]], np.empty(capacity - pi[done], a.dtype)]) for a in (index, gamma))
-        check(status)
-        return Encoded(y, indptr, index[: indptr[n]], gamma[: indptr[n]]), loglik, sums
+    def _entries(self, capacity):
+        """Empty arrays for the entries of a CSR matrix: components and posteriors."""
+        return np.empty(capacity, np.uint16), np.empty(capacity, self.dtype)
+
+    def _grown(self, index, gamma, used):
+        """Such arrays of twice the capacity and more, with the first `used` entries."""
+        capacity = 2 * len(index) + self.model.components
+        grown = self._entries(capacity)
+        for old, new in zip((index, gamma), grown):
+            new[:used] = old[:used]
+        return grown
+
+    def _moments(self):
+        """Zeros for the moments of z: (K,), (K, D), (K, D)."""
+        return tuple(np.zeros((self.model.components, self.model.dims)[:axes]) for axes in (1, 2, 2))
 
     def _encoded(self, encoded):
         """Number of rows. Refuse CSR arrays that do not belong together: the kernels trust them."""
-        y = encoded.y
-        if y is not None:
-            take(y, "encoded.y", (None, self.model.stride), [self.dtype])
+        y = _optional(encoded.y, "encoded.y", (None, self.model.stride), [self.dtype])
         indptr = take(encoded.indptr, "encoded.indptr", (None if y is None else len(y) + 1,), [np.int64])
         n = len(indptr) - 1
         if n < 0:
@@ -466,46 +555,34 @@ cdef class Model:
 
     def pool(self, encoded):
         """Sums over the rows with z = (y - mean) / deviation: (sum g (K,), sum g z (K, D), sum g z^2 (K, D))."""
-        cdef ptrdiff_t n = self._encoded(encoded)
+        cdef fvlrp_pool_args args
+        args.model, args.n = &self.model, self._encoded(encoded)
         if encoded.y is None:
             raise ValueError("encoded.y must be there: pool has no descriptors to project")
-        sums = tuple(np.zeros((self.model.components, self.model.dims)[:d]) for d in (1, 2, 2))
-        cdef void *py = address(encoded.y)
-        cdef const int64_t *pi = <const int64_t *>address(encoded.indptr)
-        cdef const uint16_t *pk = <const uint16_t *>address(encoded.index)
-        cdef void *pg = address(encoded.gamma)
-        cdef double *p0 = <double *>address(sums[0])
-        cdef double *p1 = <double *>address(sums[1])
-        cdef double *p2 = <double *>address(sums[2])
-        cdef int status
+        moments = self._moments()
+        args.y, args.csr = address(encoded.y), csr_of(encoded.indptr, encoded.index, encoded.gamma)
+        args.moments = moments_of(moments)
         with nogil:
-            status = fvlrp_pool(&self.model, py, n, pi, pk, pg, p0, p1, p2)
-        check(status)
-        return sums
+            check(fvlrp_pool(&args))
+        return moments
 
     def tables(self, shares, member, out):
         """Coefficients of one finest cell from shares R / (S + epsilon sgn S), float64 (cells, 2, K, D), into `out`.
 
-        `member` uint8 (cells,) marks the pyramid cells that the finest cell lies in; `out` real (K, 3, stride).
+        `member` uint8 (cells,) marks the pyramid cells that contain the finest cell; `out` real (K, 3, stride).
         """
-        cdef ptrdiff_t K = self.model.components
-        take(shares, "shares", (None, 2, K, self.model.dims), [np.float64])
+        cdef fvlrp_tables_args args
+        take(shares, "shares", (None, 2, self.model.components, self.model.dims), [np.float64])
         take(member, "member", shares.shape[:1], [np.uint8])
-        take(out, "out", (K, 3, self.model.stride), [self.dtype], True)
-        cdef ptrdiff_t cells = shares.shape[0]
-        cdef const double *ps = <const double *>address(shares)
-        cdef const uint8_t *pm = <const uint8_t *>address(member)
-        cdef const double *pp = <const double *>address(self.priors)
-        cdef const double *pu = <const double *>address(self.means)
-        cdef const double *pd = <const double *>address(self.deviations)
-        cdef void *po = address(out)
-        cdef int status
+        take(out, "out", (self.model.components, 3, self.model.stride), [self.dtype], True)
+        args.model, args.cells, args.shares, args.member = &self.model, len(shares), address(shares), address(member)
+        args.priors, args.means, args.deviations = address(self.priors), address(self.means), address(self.deviations)
+        args.tables = address(out)
         with nogil:
-            status = fvlrp_tables(&self.model, cells, ps, pm, pp, pu, pd, po)
-        check(status)
+            check(fvlrp_tables(&args))
 
-    def relevance(self, x, rows, encoded, tables, double epsilon, mean="none", total=None, pca=None, bins=None,
-                  sift=None, absorbed=None, bias=None):
+    def relevance(self, x, rows, encoded, tables, epsilon, mean="none", total=None, pca=None, bins=None, sift=None,
+                  absorbed=None, bias=None):
         """Relevance of encoded descriptors for several targets, into the arrays given (None: not wanted).
 
         Row i of `encoded` is descriptor ``rows[i]`` of `x`; results go to that row of every array. Where `encoded.y` is
@@ -526,13 +603,14 @@ cdef class Model:
         absorbed, bias : float64 (targets,)
             Added to: what the stabiliser absorbs, and what the mean absorbs under "bias".
         """
-        cdef ptrdiff_t n = self._encoded(encoded)
-        if self._descriptors(x, rows) != n:
-            raise ValueError(f"encoded holds {n} rows, but rows selects {len(x) if rows is None else len(rows)}")
-        K = self.model.components
-        take(tables, "tables", (None, K, 3, self.model.stride), [self.dtype])
-        cdef ptrdiff_t targets = tables.shape[0]
-        pitch = len(x)
+        cdef fvlrp_relevance_args args
+        args.model, args.descriptors = &self.model, self.descriptors(x, rows)
+        if self._encoded(encoded) != args.descriptors.n:
+            raise ValueError(f"encoded holds {self._encoded(encoded)} rows, but rows selects {args.descriptors.n}")
+        take(tables, "tables", (None, self.model.components, 3, self.model.stride), [self.dtype])
+        if mean not in MEANS:
+            raise ValueError(f"mean must be one of {', '.join(map(repr, MEANS))}, got {mean!r}")
+        targets, pitch = len(tables), len(x)
         for name, array, shape, dtype in (
             ("total", total, (targets, pitch), np.float64),
             ("pca", pca, (targets, pitch, self.model.dims), self.dtype),
@@ -541,48 +619,47 @@ cdef class Model:
             ("absorbed", absorbed, (targets,), np.float64),
             ("bias", bias, (targets,), np.float64),
         ):
-            if array is not None:
-                take(array, name, shape, [dtype], True)
-        cdef fvlrp_relevances out
-        out.total, out.pca = <double *>address(total), address(pca)
-        out.bins, out.sift = address(bins), address(sift)
-        out.absorbed, out.bias = <double *>address(absorbed), <double *>address(bias)
-        out.pitch = pitch
-        if mean not in MEANS:
-            raise ValueError(f"mean must be one of {', '.join(map(repr, MEANS))}, got {mean!r}")
-        cdef int type = element(x), how = MEANS[mean]
-        cdef void *px = address(x)
-        cdef const int64_t *pr = <const int64_t *>address(rows)
-        cdef void *py = address(encoded.y)
-        cdef const int64_t *pi = <const int64_t *>address(encoded.indptr)
-        cdef const uint16_t *pk = <const uint16_t *>address(encoded.index)
-        cdef void *pg = address(encoded.gamma)
-        cdef void *pt = address(tables)
-        cdef int status
+            _optional(array, name, shape, [dtype], True)
+        args.y, args.csr = address(encoded.y), csr_of(encoded.indptr, encoded.index, encoded.gamma)
+        args.targets, args.tables, args.epsilon, args.mean = targets, address(tables), epsilon, MEANS[mean]
+        args.pitch, args.total, args.pca = pitch, address(total), address(pca)
+        args.bins, args.sift, args.absorbed, args.bias = address(bins), address(sift), address(absorbed), address(bias)
         with nogil:
-            status = fvlrp_relevance(
-                &self.model, type, px, pr, n, py, pi, pk, pg, targets, pt, epsilon, how, &out
-            )
-        check(status)
+            check(fvlrp_relevance(&args))
 
 
-def put_rows(values, rows, out):
-    """Row ``values[t]`` of each target, real (targets, width), into rows `rows` int64 of ``out[t]``, (targets, n, width)."""
-    take(values, "values", (None, None), [np.float32, np.float64])
-    take(rows, "rows", (None,), [np.int64])
-    take(out, "out", (values.shape[0], None, values.shape[1]), [values.dtype], True)
-    if rows.size and (rows.min() < 0 or rows.max() >= out.shape[1]):
-        raise ValueError(f"rows must lie in 0 .. {out.shape[1] - 1}, got {rows.min()} .. {rows.max()}")
-    cdef ptrdiff_t targets = values.shape[0], n = rows.shape[0], pitch = out.shape[1]
-    cdef size_t size = values.shape[1] * values.itemsize
-    cdef const void *pv = address(values)
-    cdef const int64_t *pr = <const int64_t *>address(rows)
-    cdef void *po = address(out)
-    with nogil:
-        fvlrp_put_rows(targets, size, pv, pr, n, pitch, po)
+# ---- the whole Fisher vector -----------------------------------------------------------------------------------------
+
+cdef extern from "fvlrp.h" nogil:
+    ctypedef struct fvlrp_part:
+        ptrdiff_t finest
+        double times
+        fvlrp_moments moments
+
+    ctypedef struct fvlrp_merge_args:
+        ptrdiff_t parts, finest, cells, components, dims
+        const fvlrp_part *part
+        pointer member, priors, sums, occupancy
+
+    ctypedef struct fvlrp_scores_args:
+        ptrdiff_t n, length
+        pointer coef, x, out
+
+    ctypedef struct fvlrp_normalise_args:
+        ptrdiff_t cells, length
+        pointer sums, x
+
+    ctypedef struct fvlrp_shares_args:
+        ptrdiff_t cells, length
+        pointer relevance, sums, counts, epsilon, spread, out, ledger
+
+    int fvlrp_merge(const fvlrp_merge_args *args)
+    int fvlrp_scores(const fvlrp_scores_args *args)
+    int fvlrp_normalise(const fvlrp_normalise_args *args)
+    int fvlrp_shares(const fvlrp_shares_args *args)
 
 
-def merge(parts, member, priors, ptrdiff_t dims):
+def merge(parts, member, priors, dims):
     """Sums of Psi over pyramid cells, from moments of z: float64 (cells, 2, K, D), and of posteriors (cells, K).
 
     Parameters
@@ -590,101 +667,111 @@ def merge(parts, member, priors, ptrdiff_t dims):
     parts : list of (finest cell, times, (s0 (K,), s1 (K, D), s2 (K, D)) float64)
         Moments from `Model.encode`, each counted so many times, added in this order.
     member : uint8 (finest cells, cells)
-        1 for the cells that a finest cell lies in.
+        1 for the cells that contain a finest cell.
     priors : float64 (K,)
+    dims : int
+        D.
     """
+    cdef fvlrp_merge_args args
     take(member, "member", (None, None), [np.uint8])
     take(priors, "priors", (None,), [np.float64])
-    cdef ptrdiff_t finest = member.shape[0], cells = member.shape[1], components = priors.shape[0], count = len(parts)
-    cdef fvlrp_part *part = <fvlrp_part *>malloc((count + 1) * sizeof(fvlrp_part))
+    args.parts, args.components, args.dims = len(parts), len(priors), dims
+    args.finest, args.cells = member.shape
+    sums, occupancy = np.empty((args.cells, 2, args.components, dims)), np.empty((args.cells, args.components))
+    args.member, args.priors, args.sums, args.occupancy = (
+        address(member), address(priors), address(sums), address(occupancy)
+    )
+    cdef fvlrp_part *part = <fvlrp_part *>malloc((args.parts + 1) * sizeof(fvlrp_part))
     if part == NULL:
         raise MemoryError()
-    sums, occupancy = np.empty((cells, 2, components, dims)), np.empty((cells, components))
-    cdef const uint8_t *pm = <const uint8_t *>address(member)
-    cdef const double *pp = <const double *>address(priors)
-    cdef double *ps = <double *>address(sums)
-    cdef double *po = <double *>address(occupancy)
-    cdef int status
+    args.part = part
     try:
-        for i, (cell, times, (s0, s1, s2)) in enumerate(parts):
-            take(s0, f"parts[{i}].s0", (components,), [np.float64])
-            take(s1, f"parts[{i}].s1", (components, dims), [np.float64])
-            take(s2, f"parts[{i}].s2", (components, dims), [np.float64])
-            part[i].finest, part[i].times = cell, times
-            part[i].s0, part[i].s1 = <const double *>address(s0), <const double *>address(s1)
-            part[i].s2 = <const double *>address(s2)
+        for i, (cell, times, moments) in enumerate(parts):
+            for name, array, axes in zip(("s0", "s1", "s2"), moments, (1, 2, 2)):
+                take(array, f"parts[{i}].{name}", (args.components, args.dims)[:axes], [np.float64])
+            part[i].finest, part[i].times, part[i].moments = cell, times, moments_of(moments)
         with nogil:
-            status = fvlrp_merge(count, part, finest, cells, pm, components, dims, pp, ps, po)
+            check(fvlrp_merge(&args))
     finally:
         free(part)
-    check(status)
     return sums, occupancy
 
 
 def scores(coef, x, out):
     """Dot products of x float32 (d,) with the rows of coef float32 (n, d), into `out` float64 (n,)."""
+    cdef fvlrp_scores_args args
     take(coef, "coef", (None, None), [np.float32])
     take(x, "x", coef.shape[1:], [np.float32])
     take(out, "out", coef.shape[:1], [np.float64], True)
-    cdef ptrdiff_t n = coef.shape[0], length = coef.shape[1]
-    cdef const float *pc = <const float *>address(coef)
-    cdef const float *px = <const float *>address(x)
-    cdef double *po = <double *>address(out)
-    cdef int status
+    args.n, args.length = coef.shape
+    args.coef, args.x, args.out = address(coef), address(x), address(out)
     with nogil:
-        status = fvlrp_scores(n, length, pc, px, po)
-    check(status)
+        check(fvlrp_scores(&args))
 
 
 def normalise(sums):
     """Improved Fisher vector float64 (cells * length,) of sums float64 (cells, length)."""
+    cdef fvlrp_normalise_args args
     take(sums, "sums", (None, None), [np.float64])
     x = np.empty(sums.size)
-    cdef ptrdiff_t cells = sums.shape[0], length = sums.shape[1]
-    cdef const double *ps = <const double *>address(sums)
-    cdef double *px = <double *>address(x)
-    cdef int status
+    args.cells, args.length = sums.shape
+    args.sums, args.x = address(sums), address(x)
     with nogil:
-        status = fvlrp_normalise(cells, length, ps, px)
-    check(status)
+        check(fvlrp_normalise(&args))
     return x
 
 
 def shares(relevance, sums, counts, epsilon, spread=None, out=None):
-    """Shares R / (S + epsilon sgn S), float64 (cells, length), and what they leave behind.
+    """Shares R / (S + epsilon sgn S), and what they leave behind.
 
-    `counts` int64 and `epsilon` float64 (cells,); `spread` float64 (cells, length) or None: sums within 1e-12 of it
-    count as 0. `out`, which may be `relevance` itself, is where the shares go. Returns them and (absorbed, in empty
-    cells, at sums of 0).
+    Parameters
+    ----------
+    relevance, sums : float64 (cells, length)
+    counts : int64 (cells,)
+        Descriptors in each cell; the shares of an empty one are 0.
+    epsilon : float64 (cells,)
+    spread : float64 (cells, length), optional
+        Sums within 1e-12 of it count as 0.
+    out : float64 (cells, length), optional
+        Where the shares go; may be `relevance` itself.
+
+    Returns
+    -------
+    out : float64 (cells, length)
+    left : (float, float, float)
+        Relevance that the stabiliser absorbs, of empty cells, and at sums of 0.
     """
+    cdef fvlrp_shares_args args
     take(sums, "sums", (None, None), [np.float64])
     take(relevance, "relevance", sums.shape, [np.float64])
     take(counts, "counts", sums.shape[:1], [np.int64])
     take(epsilon, "epsilon", sums.shape[:1], [np.float64])
-    if spread is not None:
-        take(spread, "spread", sums.shape, [np.float64])
+    _optional(spread, "spread", sums.shape, [np.float64])
     out, ledger = np.empty(sums.shape) if out is None else out, np.empty(3)
     take(out, "out", sums.shape, [np.float64], True)
-    cdef ptrdiff_t cells = sums.shape[0], length = sums.shape[1]
-    cdef const double *pr = <const double *>address(relevance)
-    cdef const double *ps = <const double *>address(sums)
-    cdef const int64_t *pc = <const int64_t *>address(counts)
-    cdef const double *pe = <const double *>address(epsilon)
-    cdef const double *pw = <const double *>address(spread)
-    cdef double *po = <double *>address(out)
-    cdef double *pl = <double *>address(ledger)
-    cdef int status
+    args.cells, args.length = sums.shape
+    args.relevance, args.sums, args.counts = address(relevance), address(sums), address(counts)
+    args.epsilon, args.spread, args.out, args.ledger = address(epsilon), address(spread), address(out), address(ledger)
     with nogil:
-        status = fvlrp_shares(cells, length, pr, ps, pc, pe, pw, po, pl)
-    check(status)
+        check(fvlrp_shares(&args))
     return out, tuple(ledger.tolist())
 
 
-# ---- splats ----------------------------------------------------------------------------------------------------------
+# ---- splat -----------------------------------------------------------------------------------------------------------
+
+cdef extern from "fvlrp.h" nogil:
+    ctypedef struct fvlrp_splat_args:
+        int real
+        pointer values
+        ptrdiff_t rows, cols, bins, spacing, first, step
+        pointer weight_y, weight_x, taps
+        ptrdiff_t length, lead, height, width, begin, end
+        pointer pixels
+
+    int fvlrp_splat(const fvlrp_splat_args *args)
 
 
-def splat(values, ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, weight_y, weight_x, taps, ptrdiff_t lead, pixels,
-          band=None):
+def splat(values, spacing, first, step, weight_y, weight_x, taps, lead, pixels, band=None):
     """Add the values of one scale to `pixels` float64 (H, W), each spread over a separable kernel around its point.
 
     Parameters
@@ -695,30 +782,26 @@ def splat(values, ptrdiff_t spacing, ptrdiff_t first, ptrdiff_t step, weight_y, 
         Multiplied into the values first.
     taps : float64 (length,)
         Kernel of either axis; its first tap is `lead` pixels from the point. What falls outside is dropped.
-    band : (int, int) or None
+    band : (int, int), optional
         Rows begin .. end - 1 of the pixels alone, with the same bits.
     """
-    take(values, "values", (None, None, None, None), [np.float32, np.float64])
-    cdef ptrdiff_t rows = values.shape[0], cols = values.shape[1], bins = values.shape[2]
-    take(values, "values", (rows, cols, bins, bins), [values.dtype])
-    take(weight_y, "weight_y", (rows, bins), [np.float64])
-    take(weight_x, "weight_x", (cols, bins), [np.float64])
+    cdef fvlrp_splat_args args
+    take(values, "values", (None, None, None, None), REALS)
+    args.rows, args.cols, args.bins = values.shape[:3]
+    take(values, "values", (*values.shape[:3], values.shape[2]), REALS)
+    take(weight_y, "weight_y", (args.rows, args.bins), [np.float64])
+    take(weight_x, "weight_x", (args.cols, args.bins), [np.float64])
     take(taps, "taps", (None,), [np.float64])
     take(pixels, "pixels", (None, None), [np.float64], True)
-    cdef ptrdiff_t length = taps.shape[0], height = pixels.shape[0], width = pixels.shape[1]
-    cdef ptrdiff_t begin, end
-    begin, end = band or (0, height)
-    cdef int real = element(values), status
-    cdef void *pv = address(values)
-    cdef const double *wy = <const double *>address(weight_y)
-    cdef const double *wx = <const double *>address(weight_x)
-    cdef const double *pt = <const double *>address(taps)
-    cdef double *pp = <double *>address(pixels)
+    args.real, args.values = element(values.dtype), address(values)
+    args.spacing, args.first, args.step = spacing, first, step
+    args.weight_y, args.weight_x, args.taps = address(weight_y), address(weight_x), address(taps)
+    args.length, args.lead = len(taps), lead
+    args.height, args.width = pixels.shape
+    args.begin, args.end = band or (0, args.height)
+    args.pixels = address(pixels)
     with nogil:
-        status = fvlrp_splat(
-            real, pv, rows, cols, bins, spacing, first, step, wy, wx, pt, length, lead, begin, end, height, width, pp
-        )
-    check(status)
+        check(fvlrp_splat(&args))
 
 
 # ---- dense products and convolutions ---------------------------------------------------------------------------------
@@ -728,31 +811,40 @@ cdef extern from "fvlrp.h" nogil:
         ptrdiff_t channels, height, width, kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x, top, left
         ptrdiff_t first, rows, cols
 
-    int fvlrp_product(int real, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t row, ptrdiff_t channel,
-                      ptrdiff_t tap, ptrdiff_t taps, int sign, const void *b, ptrdiff_t ldb,
-                      const fvlrp_windows *windows, const void *bias, int add, void *c, ptrdiff_t ldc)
-    int fvlrp_winograd(ptrdiff_t m, const float *a, ptrdiff_t row, ptrdiff_t channel, ptrdiff_t tap, int sign,
-                       const fvlrp_windows *windows, const float *image, const float *other, const float *bias, int add,
-                       double doubt, const float *whole, ptrdiff_t ldw, float *c, ptrdiff_t ldc)
-    int fvlrp_dense_sums(int real, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count, const int64_t *rows,
-                         const void *above, const void *below, void *up, void *down)
-    int fvlrp_dense_back(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
-                         const int64_t *rows, const void *positive, const void *negative, void *up, void *down)
-    int fvlrp_dense_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *weight, ptrdiff_t count,
-                               const int64_t *rows, const void *above, const void *below, const void *bias,
-                               const void *r, double alpha, double beta, void *up, void *down, double *kept,
-                               double *lost)
-    int fvlrp_alpha_beta(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t n, const void *r, ptrdiff_t pitch,
-                         ptrdiff_t ldr, const void *z, ptrdiff_t ldz, const void *positive, double alpha, double beta,
-                         double weak, void *up, void *down, double *kept, double *lost, ptrdiff_t capacity,
-                         int64_t *doubtful, ptrdiff_t *count)
-    int fvlrp_max_pool(int real, const fvlrp_windows *windows, const void *image, void *out)
-    int fvlrp_max_pool_back(int real, const fvlrp_windows *windows, const void *image, const void *maxima,
-                            ptrdiff_t targets, const void *r, void *out)
+    ctypedef struct fvlrp_weights:
+        pointer a
+        ptrdiff_t m, channels, taps, row, channel, tap
+        int sign
+
+    ctypedef struct fvlrp_product_args:
+        int real
+        fvlrp_weights weights
+        ptrdiff_t n
+        pointer b
+        ptrdiff_t ldb
+        const fvlrp_windows *windows
+        pointer bias
+        int add
+        pointer c
+        ptrdiff_t ldc
+
+    ctypedef struct fvlrp_winograd_args:
+        fvlrp_weights weights
+        fvlrp_windows windows
+        pointer image, other, bias
+        int add
+        double doubt
+        pointer whole
+        ptrdiff_t ldw
+        pointer c
+        ptrdiff_t ldc
+
+    int fvlrp_product(const fvlrp_product_args *args)
+    int fvlrp_winograd(const fvlrp_winograd_args *args)
 
 
-def _strided(array, name, shape, dtype, bint writable=False):
-    """Row length of an array of `shape` (None = any length) and `dtype`, or an error that names it."""
+def _strided(array, name, shape, dtype, writable=False):
+    """Row length of a matrix of `shape` (None = any length) and `dtype` with contiguous rows, or an error that names it."""
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         raise TypeError(f"{name} must be an array of {dtype}, got {getattr(array, 'dtype', type(array).__name__)}")
     if array.ndim != 2 or any(want is not None and want != got for want, got in zip(shape, array.shape)):
@@ -770,7 +862,26 @@ def _strided(array, name, shape, dtype, bint writable=False):
     return row // array.itemsize
 
 
-cdef fvlrp_windows windows_of(x, kernel, stride, pads, dilation, rows, ptrdiff_t cols):
+def _real(a, ndim):
+    """Refuse an `a` that is not real with `ndim` axes."""
+    if not isinstance(a, np.ndarray) or a.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise TypeError(f"a must be an array of float32 or float64, got {getattr(a, 'dtype', type(a).__name__)}")
+    if a.ndim != ndim:
+        raise ValueError(f"a must have {ndim} axes, got shape {a.shape}")
+
+
+cdef fvlrp_weights weights_of(a, int sign):
+    """The C struct of weights (m, channels, taps) of any strides."""
+    cdef fvlrp_weights w
+    if any(stride % a.itemsize for stride in a.strides):
+        raise ValueError("a must have strides of whole elements")
+    w.a, w.sign = address(a), sign
+    w.m, w.channels, w.taps = a.shape
+    w.row, w.channel, w.tap = (stride // a.itemsize for stride in a.strides)
+    return w
+
+
+cdef fvlrp_windows windows_of(x, kernel, stride, pads, dilation, rows, cols):
     """The windows of an image (C, H, W) that a band (begin, end) of output rows sees, each of `cols` pixels."""
     cdef fvlrp_windows w
     w.channels, w.height, w.width = x.shape
@@ -782,48 +893,33 @@ cdef fvlrp_windows windows_of(x, kernel, stride, pads, dilation, rows, ptrdiff_t
     return w
 
 
-cdef int multiply(
-    a, int sign, b, ptrdiff_t ldb, const fvlrp_windows *windows, ptrdiff_t n, out, bias, bint add
-) except -1:
-    """`out` (m, n) from `a` (m, channels, taps) of any strides, and a matrix or the windows of an image."""
-    cdef ptrdiff_t m = a.shape[0], taps = a.shape[2], k = a.shape[1] * a.shape[2], row, channel, tap
-    if any(stride % a.itemsize for stride in a.strides):
-        raise ValueError("a must have strides of whole elements")
-    row, channel, tap = (stride // a.itemsize for stride in a.strides)
-    cdef ptrdiff_t ldc = _strided(out, "out", (m, n), a.dtype, True)
-    if bias is not None:
-        take(bias, "bias", (m,), [a.dtype])
-    cdef int real = element(a), status
-    cdef const void *pa = address(a)
-    cdef const void *pb = address(b)
-    cdef const void *ps = address(bias)
-    cdef void *pc = address(out)
+cdef int multiply(fvlrp_product_args *args, out, bias, bint add) except -1:
+    """Write `args.weights` times `args.b` into `out` (m, n)."""
+    args.ldc = _strided(out, "out", (args.weights.m, args.n), out.dtype, True)
+    _optional(bias, "bias", (args.weights.m,), [out.dtype])
+    args.bias, args.add, args.c = address(bias), add, address(out)
     with nogil:
-        status = fvlrp_product(real, m, k, n, pa, row, channel, tap, taps, sign, pb, ldb, windows, ps, add, pc, ldc)
-    return check(status)
+        check(fvlrp_product(args))
+    return 0
 
 
-def _real(a, ndim):
-    """Refuse an `a` that is not real with `ndim` axes."""
-    if not isinstance(a, np.ndarray) or a.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise TypeError(f"a must be an array of float32 or float64, got {getattr(a, 'dtype', type(a).__name__)}")
-    if a.ndim != ndim:
-        raise ValueError(f"a must have {ndim} axes, got shape {a.shape}")
-
-
-def product(a, b, out, bias=None, bint add=False, int sign=0):
+def product(a, b, out, bias=None, add=False, sign=0):
     """`out` (m, n) = a (m, k) @ b (k, n) + bias (m,), or added to `out`; all float32 or all float64.
 
     `a` may have any strides; rows of `b` and `out` are contiguous. `out` overlaps none of the others. `sign` 1, -1
     or 2 takes max(a, 0), min(a, 0) or |a| in the place of `a`.
     """
+    cdef fvlrp_product_args args
     _real(a, 2)
-    cdef ptrdiff_t ldb = _strided(b, "b", (a.shape[1], None), a.dtype)
-    multiply(a[:, :, None], sign, b, ldb, NULL, b.shape[1], out, bias, add)
+    args.ldb = _strided(b, "b", (a.shape[1], None), a.dtype)
+    _strided(out, "out", (a.shape[0], b.shape[1]), a.dtype, True)
+    args.real, args.weights, args.n = element(a.dtype), weights_of(a[:, :, None], sign), b.shape[1]
+    args.b, args.windows = address(b), NULL
+    multiply(&args, out, bias, add)
     return out
 
 
-def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bias=None, bint add=False, int sign=0):
+def convolve(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, add=False, sign=0):
     """`out` (m, n) = `a` times the windows of an image, one a column, without the matrix of them.
 
     Parameters
@@ -839,18 +935,20 @@ def convolve(a, x, kernel, stride, pads, dilation, rows, ptrdiff_t cols, out, bi
         Half-open band of output rows, and pixels of each: n = (end - begin) * cols.
     bias, add, sign : as in `product`
     """
+    cdef fvlrp_product_args args
     _real(a, 3)
     take(x, "x", (None, None, None), [a.dtype])
     if a.shape[1:] != (x.shape[0], kernel[0] * kernel[1]):
         raise ValueError(f"a must have shape (any, {x.shape[0]}, {kernel[0] * kernel[1]}), got {a.shape}")
     cdef fvlrp_windows w = windows_of(x, kernel, stride, pads, dilation, rows, cols)
-    multiply(a, sign, x, 0, &w, w.rows * w.cols, out, bias, add)
+    _strided(out, "out", (a.shape[0], w.rows * w.cols), a.dtype, True)
+    args.real, args.weights, args.n = element(a.dtype), weights_of(a, sign), w.rows * w.cols
+    args.b, args.ldb, args.windows = address(x), 0, &w
+    multiply(&args, out, bias, add)
     return out
 
 
-def winograd(
-    a, x, pads, rows, ptrdiff_t cols, out, bias=None, bint add=False, int sign=0, other=None, double doubt=0, whole=None
-):
+def winograd(a, x, pads, rows, cols, out, bias=None, add=False, sign=0, other=None, doubt=0, whole=None):
     """`convolve` for 3 x 3 windows of stride 1 without dilation, in float32, with a quarter of the multiplications.
 
     Parameters
@@ -867,60 +965,93 @@ def winograd(
     whole : float32 (m, n), optional
         With `doubt`, the same for `whole` - `out`; contiguous rows.
     """
+    cdef fvlrp_winograd_args args
     _real(a, 3)
     take(x, "x", (None, None, None), [np.float32])
-    if other is not None:
-        take(other, "other", x.shape, [np.float32])
+    _optional(other, "other", x.shape, [np.float32])
     if a.dtype != np.float32 or a.shape[1:] != (x.shape[0], 9):
         raise ValueError(f"a must be float32 of shape (any, {x.shape[0]}, 9), got {a.dtype} {a.shape}")
-    if any(stride % a.itemsize for stride in a.strides):
-        raise ValueError("a must have strides of whole elements")
-    cdef fvlrp_windows w = windows_of(x, (3, 3), (1, 1), pads, (1, 1), rows, cols)
-    cdef ptrdiff_t m = a.shape[0], row, channel, tap, ldw = 0
-    row, channel, tap = (stride // a.itemsize for stride in a.strides)
-    cdef ptrdiff_t ldc = _strided(out, "out", (m, w.rows * w.cols), a.dtype, True)
-    if whole is not None:
-        ldw = _strided(whole, "whole", (m, w.rows * w.cols), a.dtype)
-    if bias is not None:
-        take(bias, "bias", (m,), [a.dtype])
-    cdef const float *pa = <const float *>address(a)
-    cdef const float *px = <const float *>address(x)
-    cdef const float *po = <const float *>address(other)
-    cdef const float *ps = <const float *>address(bias)
-    cdef const float *pw = <const float *>address(whole)
-    cdef float *pc = <float *>address(out)
-    cdef int status
+    args.weights, args.windows = weights_of(a, sign), windows_of(x, (3, 3), (1, 1), pads, (1, 1), rows, cols)
+    shape = a.shape[0], args.windows.rows * args.windows.cols
+    args.ldc = _strided(out, "out", shape, a.dtype, True)
+    args.ldw = 0 if whole is None else _strided(whole, "whole", shape, a.dtype)
+    _optional(bias, "bias", shape[:1], [a.dtype])
+    args.image, args.other, args.bias, args.add = address(x), address(other), address(bias), add
+    args.doubt, args.whole, args.c = doubt, address(whole), address(out)
     with nogil:
-        status = fvlrp_winograd(m, pa, row, channel, tap, sign, &w, px, po, ps, add, doubt, pw, ldw, pc, ldc)
-    check(status)
+        check(fvlrp_winograd(&args))
     return out
 
 
-# ---- relevance of linear layers and pools ----------------------------------------------------------------------------
+# ---- relevance of dense layers and pools -----------------------------------------------------------------------------
+
+cdef extern from "fvlrp.h" nogil:
+    ctypedef struct fvlrp_outputs:
+        int real
+        pointer weight
+        ptrdiff_t m, n
+        pointer rows
+        ptrdiff_t count
+
+    ctypedef struct fvlrp_dense_sums_args:
+        fvlrp_outputs outputs
+        pointer above, below, up, down
+
+    ctypedef struct fvlrp_dense_back_args:
+        fvlrp_outputs outputs
+        ptrdiff_t targets
+        pointer positive, negative, up, down
+
+    ctypedef struct fvlrp_dense_alpha_beta_args:
+        fvlrp_outputs outputs
+        pointer above, below, bias
+        ptrdiff_t targets
+        pointer r
+        double alpha, beta
+        pointer up, down, kept, lost
+
+    ctypedef struct fvlrp_alpha_beta_args:
+        int real
+        ptrdiff_t targets, m, n
+        pointer r
+        ptrdiff_t pitch, ldr
+        pointer z
+        ptrdiff_t ldz
+        pointer positive
+        double alpha, beta, weak
+        pointer up, down, kept, lost
+        ptrdiff_t capacity
+        pointer doubtful
+        ptrdiff_t *count
+
+    ctypedef struct fvlrp_max_pool_args:
+        int real
+        fvlrp_windows windows
+        pointer image, out
+
+    ctypedef struct fvlrp_max_pool_back_args:
+        int real
+        fvlrp_windows windows
+        pointer image, maxima
+        ptrdiff_t targets
+        pointer r, out
+
+    int fvlrp_dense_sums(const fvlrp_dense_sums_args *args)
+    int fvlrp_dense_back(const fvlrp_dense_back_args *args)
+    int fvlrp_dense_alpha_beta(const fvlrp_dense_alpha_beta_args *args)
+    int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args)
+    int fvlrp_max_pool(const fvlrp_max_pool_args *args)
+    int fvlrp_max_pool_back(const fvlrp_max_pool_back_args *args)
 
 
-cdef struct outputs:  # some rows of a dense layer's weights (m, n)
-    int real
-    ptrdiff_t m, n, count
-    const void *weight
-    const int64_t *rows
-
-
-cdef outputs outputs_of(weight, rows):
+cdef fvlrp_outputs outputs_of(weight, rows):
     """The outputs `rows` int64 (count,) of a dense layer, whose weights are float32 or float64 (m, n)."""
-    take(weight, "weight", (None, None), [np.float32, np.float64])
+    cdef fvlrp_outputs o
+    take(weight, "weight", (None, None), REALS)
     take(rows, "rows", (None,), [np.int64])
-    cdef outputs some
-    some.real, some.m, some.n, some.count = element(weight), weight.shape[0], weight.shape[1], rows.shape[0]
-    some.weight, some.rows = address(weight), <const int64_t *>address(rows)
-    return some
-
-
-def _sides(names, first, second, shape, dtype, bint writable=False):
-    """Refuse arrays for inputs >= 0 and for those <= 0 that are not of `shape`; the second may be None."""
-    take(first, names[0], shape, [dtype], writable)
-    if second is not None:
-        take(second, names[1], shape, [dtype], writable)
+    o.real, o.weight, o.rows, o.count = element(weight.dtype), address(weight), address(rows), len(rows)
+    o.m, o.n = weight.shape
+    return o
 
 
 def dense_sums(weight, rows, above, below=None):
@@ -939,17 +1070,14 @@ def dense_sums(weight, rows, above, below=None):
     up, down : (count,)
         W+ above + W- below, W- above + W+ below.
     """
-    cdef outputs some = outputs_of(weight, rows)
-    _sides(("above", "below"), above, below, weight.shape[1:], weight.dtype)
+    cdef fvlrp_dense_sums_args args
+    args.outputs = outputs_of(weight, rows)
+    take(above, "above", weight.shape[1:], [weight.dtype])
+    _optional(below, "below", weight.shape[1:], [weight.dtype])
     up, down = np.empty(len(rows), weight.dtype), np.empty(len(rows), weight.dtype)
-    cdef int status
-    cdef const void *pa = address(above)
-    cdef const void *pb = address(below)
-    cdef void *pu = address(up)
-    cdef void *pd = address(down)
+    args.above, args.below, args.up, args.down = address(above), address(below), address(up), address(down)
     with nogil:
-        status = fvlrp_dense_sums(some.real, some.m, some.n, some.weight, some.count, some.rows, pa, pb, pu, pd)
-    check(status)
+        check(fvlrp_dense_sums(&args))
     return up, down
 
 
@@ -963,24 +1091,21 @@ def dense_back(weight, rows, positive, negative, up, down=None):
         Shares of the outputs for terms >= 0 and for those <= 0: up += W+^T positive + W-^T negative,
         down += W-^T positive + W+^T negative.
     """
-    cdef outputs some = outputs_of(weight, rows)
+    cdef fvlrp_dense_back_args args
+    args.outputs = outputs_of(weight, rows)
     take(positive, "positive", (None, len(rows)), [weight.dtype])
     take(negative, "negative", positive.shape, [weight.dtype])
-    _sides(("up", "down"), up, down, (positive.shape[0], weight.shape[1]), weight.dtype, True)
-    cdef ptrdiff_t targets = positive.shape[0]
-    cdef int status
-    cdef const void *pp = address(positive)
-    cdef const void *pn = address(negative)
-    cdef void *pu = address(up)
-    cdef void *pd = address(down)
+    args.targets = len(positive)
+    take(up, "up", (len(positive), weight.shape[1]), [weight.dtype], True)
+    _optional(down, "down", (len(positive), weight.shape[1]), [weight.dtype], True)
+    args.positive, args.negative, args.up, args.down = (
+        address(positive), address(negative), address(up), address(down)
+    )
     with nogil:
-        status = fvlrp_dense_back(
-            some.real, targets, some.m, some.n, some.weight, some.count, some.rows, pp, pn, pu, pd
-        )
-    check(status)
+        check(fvlrp_dense_back(&args))
 
 
-def dense_alpha_beta(weight, rows, above, below, bias, r, double alpha, double beta, up, down=None):
+def dense_alpha_beta(weight, rows, above, below, bias, r, alpha, beta, up, down=None):
     """`dense_sums`, the shares of the alpha-beta rule and `dense_back` in one reading of the weights.
 
     Parameters
@@ -996,35 +1121,26 @@ def dense_alpha_beta(weight, rows, above, below, bias, r, double alpha, double b
     kept, lost : float64 (targets,)
         What the biases take; what vanishes with denominators of 0.
     """
-    cdef outputs some = outputs_of(weight, rows)
+    cdef fvlrp_dense_alpha_beta_args args
+    args.outputs = outputs_of(weight, rows)
     take(r, "r", (None, len(rows)), [weight.dtype])
-    _sides(("above", "below"), above, below, weight.shape[1:], weight.dtype)
-    if bias is not None:
-        take(bias, "bias", rows.shape, [weight.dtype])
-    _sides(("up", "down"), up, down, (r.shape[0], weight.shape[1]), weight.dtype, True)
+    take(above, "above", weight.shape[1:], [weight.dtype])
+    _optional(below, "below", weight.shape[1:], [weight.dtype])
+    _optional(bias, "bias", rows.shape, [weight.dtype])
+    take(up, "up", (len(r), weight.shape[1]), [weight.dtype], True)
+    _optional(down, "down", (len(r), weight.shape[1]), [weight.dtype], True)
     if below is not None and down is None:
         raise ValueError("down must be an array where below is one: what goes back to inputs <= 0 is added to it")
-    cdef ptrdiff_t targets = r.shape[0]
-    cdef int status
-    kept, lost = np.empty(targets), np.empty(targets)
-    cdef const void *pa = address(above)
-    cdef const void *pb = address(below)
-    cdef const void *ps = address(bias)
-    cdef const void *pr = address(r)
-    cdef void *pu = address(up)
-    cdef void *pd = address(down)
-    cdef double *pk = <double *>address(kept)
-    cdef double *pl = <double *>address(lost)
+    kept, lost = np.empty(len(r)), np.empty(len(r))
+    args.above, args.below, args.bias = address(above), address(below), address(bias)
+    args.targets, args.r, args.alpha, args.beta = len(r), address(r), alpha, beta
+    args.up, args.down, args.kept, args.lost = address(up), address(down), address(kept), address(lost)
     with nogil:
-        status = fvlrp_dense_alpha_beta(
-            some.real, targets, some.m, some.n, some.weight, some.count, some.rows, pa, pb, ps, pr, alpha, beta, pu, pd,
-            pk, pl
-        )
-    check(status)
+        check(fvlrp_dense_alpha_beta(&args))
     return kept, lost
 
 
-def alpha_beta(r, z, positive, double alpha, double beta, double weak):
+def alpha_beta(r, z, positive, alpha, beta, weak):
     """Shares alpha r / z+ and -beta r / z- of relevance, with z- = z - z+.
 
     Parameters
@@ -1047,54 +1163,46 @@ def alpha_beta(r, z, positive, double alpha, double beta, double weak):
         Sums of both over n.
     lost : float64 (targets,)
         What vanishes with denominators of 0.
-    doubtful : int64 (count,)
+    doubtful : int64 (count,) or None
         Outputs with relevance whose denominators are still to be found, as positions in (m, n): their shares are 0.
+        None where there are too many to list.
     """
+    cdef fvlrp_alpha_beta_args args
+    cdef ptrdiff_t count = 0
     _real(r, 3)
     take(positive, "positive", r.shape[1:], [r.dtype])
-    cdef ptrdiff_t targets = r.shape[0], m = r.shape[1], n = r.shape[2], ldr = n, pitch = 0, ldz = 0
-    cdef ptrdiff_t capacity, count = 0
+    targets, m, n = r.shape
+    args.real, args.targets, args.m, args.n = element(r.dtype), targets, m, n
+    args.ldr, args.pitch, args.ldz = n, 0, 0
     if z is not None:
-        ldz = _strided(z, "z", (m, n), r.dtype)
+        args.ldz = _strided(z, "z", (m, n), r.dtype)
     elif beta:
         raise ValueError("z must be given where beta is not 0")
     if r.size:
-        ldr = _strided(r[0], "r", (m, n), r.dtype)
-        pitch = r.strides[0] // r.itemsize
+        args.ldr, args.pitch = _strided(r[0], "r", (m, n), r.dtype), r.strides[0] // r.itemsize
         if r.strides[0] % r.itemsize:
             raise ValueError("r must have strides of whole elements")
-    up = np.empty((targets, m, n), r.dtype)
-    down = np.empty((targets, m, n), r.dtype) if beta else None
+    up, down = np.empty((targets, m, n), r.dtype), np.empty((targets, m, n), r.dtype) if beta else None
     kept, lost = np.empty((2, targets, m)), np.empty(targets)
     doubtful = np.empty(max(1, m * n // 16), np.int64)
-    capacity = doubtful.shape[0]
-    cdef int real = element(r), status
-    cdef const void *pr = <const void *><size_t>r.ctypes.data
-    cdef const void *pz = <const void *><size_t>(0 if z is None else z.ctypes.data)
-    cdef const void *pp = address(positive)
-    cdef void *pu = address(up)
-    cdef void *pd = address(down)
-    cdef double *pk = <double *>address(kept)
-    cdef double *pl = <double *>address(lost)
-    cdef int64_t *pf = <int64_t *>address(doubtful)
+    args.r, args.z, args.positive = address(r), address(z), address(positive)
+    args.alpha, args.beta, args.weak = alpha, beta, weak
+    args.up, args.down, args.kept, args.lost = address(up), address(down), address(kept), address(lost)
+    args.capacity, args.doubtful, args.count = len(doubtful), address(doubtful), &count
     with nogil:
-        status = fvlrp_alpha_beta(real, targets, m, n, pr, pitch, ldr, pz, ldz, pp, alpha, beta, weak, pu, pd, pk, pl,
-                                  capacity, pf, &count)
-    check(status)
-    return up, down, kept, lost, doubtful[:count] if count <= capacity else None
+        check(fvlrp_alpha_beta(&args))
+    return up, down, kept, lost, doubtful[:count] if count <= len(doubtful) else None
 
 
 def max_pool(x, kernel, stride, pads, dilation, out):
     """Largest pixel of each window of x, float32 or float64 (C, H, W), inside the image: `out` (C, rows, cols)."""
-    take(x, "x", (None, None, None), [np.float32, np.float64])
+    cdef fvlrp_max_pool_args args
+    take(x, "x", (None, None, None), REALS)
     take(out, "out", (x.shape[0], None, None), [x.dtype], True)
-    cdef fvlrp_windows w = windows_of(x, kernel, stride, pads, dilation, (0, out.shape[1]), out.shape[2])
-    cdef int real = element(x), status
-    cdef const void *px = address(x)
-    cdef void *po = address(out)
+    args.windows = windows_of(x, kernel, stride, pads, dilation, (0, out.shape[1]), out.shape[2])
+    args.real, args.image, args.out = element(x.dtype), address(x), address(out)
     with nogil:
-        status = fvlrp_max_pool(real, &w, px, po)
-    check(status)
+        check(fvlrp_max_pool(&args))
 
 
 def max_pool_back(x, y, r, kernel, stride, pads, dilation, out):
@@ -1102,17 +1210,13 @@ def max_pool_back(x, y, r, kernel, stride, pads, dilation, out):
 
     `y` (C, rows, cols) holds the maxima of x (C, H, W); all of one dtype.
     """
-    take(x, "x", (None, None, None), [np.float32, np.float64])
+    cdef fvlrp_max_pool_back_args args
+    take(x, "x", (None, None, None), REALS)
     take(y, "y", (x.shape[0], None, None), [x.dtype])
     take(r, "r", (None, *y.shape), [x.dtype])
-    take(out, "out", (r.shape[0], *x.shape), [x.dtype], True)
-    cdef fvlrp_windows w = windows_of(x, kernel, stride, pads, dilation, (0, y.shape[1]), y.shape[2])
-    cdef ptrdiff_t targets = r.shape[0]
-    cdef int real = element(x), status
-    cdef const void *px = address(x)
-    cdef const void *py = address(y)
-    cdef const void *pr = address(r)
-    cdef void *po = address(out)
+    take(out, "out", (len(r), *x.shape), [x.dtype], True)
+    args.windows = windows_of(x, kernel, stride, pads, dilation, (0, y.shape[1]), y.shape[2])
+    args.real, args.image, args.maxima = element(x.dtype), address(x), address(y)
+    args.targets, args.r, args.out = len(r), address(r), address(out)
     with nogil:
-        status = fvlrp_max_pool_back(real, &w, px, py, targets, pr, po)
-    check(status)
+        check(fvlrp_max_pool_back(&args))

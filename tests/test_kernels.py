@@ -880,25 +880,6 @@ def test_a_model_without_a_mixture_projects_and_does_nothing_else():
         model.posteriors(model.project(p.x))
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("width", (1, 16, 128))
-def test_rows_are_put_where_they_belong_and_nowhere_else(width, dtype):
-    rng = np.random.default_rng(width)
-    values, out = rng.standard_normal((3, width)).astype(dtype), rng.standard_normal((3, 40, width)).astype(dtype)
-    rows, expected = np.flatnonzero(rng.random(40) < 0.4), out.copy()
-    expected[:, rows] = values[:, None]
-    _kernels.put_rows(values, rows, out)
-    assert_same_bits(out, expected)
-    _kernels.put_rows(values, rows[:0], out)
-    assert_same_bits(out, expected)
-    for bad in (-1, 40):
-        with pytest.raises(ValueError, match=r"rows must lie in 0 \.\. 39"):
-            _kernels.put_rows(values, np.array([3, bad]), out)
-    with pytest.raises(ValueError, match="out must have shape"):
-        _kernels.put_rows(values[:2], rows, out)
-    assert_same_bits(out, expected)
-
-
 # ---- splats ----------------------------------------------------------------------------------------------------------
 
 

@@ -231,6 +231,6 @@ def test_kernels_hold_no_state(name):
     assert changeable(without_comments_and_strings((CSRC / name).read_text(encoding="utf-8"))) == []
 
 
-def test_dispatch_holds_the_table_and_its_name_only():
+def test_dispatch_holds_the_choice_of_a_build_only():
     code = without_comments_and_strings((CSRC / "dispatch.c").read_text(encoding="utf-8"))
-    assert changeable(code) == ["static const fvlrp_table *kernels;", "static const char *chosen ="]
+    assert changeable(code) == ["static const struct build *selected;"]

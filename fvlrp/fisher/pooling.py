@@ -165,6 +165,11 @@ def _between(pieces, begin: int, end: int) -> list[tuple]:
     return cut
 
 
+def _put_rows(out: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
+    """Row values[t, 0] of each target t into the rows `rows` of out[t]."""
+    out[:, rows] = values
+
+
 class Fisher:
     """Descriptors -> un-normalised Fisher sums per pyramid cell (Eqs. 3-4), and relevance back (Eqs. 5-6, Eq. 1).
 
@@ -393,12 +398,12 @@ class Fisher:
             if through and drops:
                 dropped += len(rows) * one["total"][:, 0]
             if total is not None:
-                tasks.append(partial(_kernels.put_rows, one["total"], rows, total[:, :, None]))
+                tasks.append(partial(_put_rows, total, rows, one["total"]))
             for name, values in out.items():
                 if name not in own:
                     own[name] = np.zeros((targets, 1, widths[name]), dtype)
                     own[name] += 0 if drops else one["total"][:, :, None] / widths[name]
-                tasks.append(partial(_kernels.put_rows, own[name][:, 0], rows, values))
+                tasks.append(partial(_put_rows, values, rows, own[name]))
         done = threads.run(tasks, n_jobs)
         for part_absorbed, part_past in done[: len(pieces)]:  # in order: the same bits for any number of threads
             absorbed += part_absorbed

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fvlrp.h"
+#include "kernels.h"
 
 static const char *now = "start"; /* the case at hand, for messages */
 
@@ -24,6 +24,15 @@ static const char *now = "start"; /* the case at hand, for messages */
             exit(1);                                                                                                 \
         }                                                                                                            \
     } while (0)
+
+/* ---- every kernel is called ---------------------------------------------------------------------------------------- */
+
+#define KERNEL(name, real) static long calls_of_##name;
+FVLRP_KERNELS(KERNEL)
+#undef KERNEL
+
+/* fvlrp_<name>() with a struct whose fields follow. */
+#define CALL(name, ...) (calls_of_##name++, fvlrp_##name(&(fvlrp_##name##_args){__VA_ARGS__}))
 
 /* ---- memory that runs out on demand and is never clean: linked with --wrap --------------------------------------- */
 
@@ -126,42 +135,42 @@ static ptrdiff_t fits(ptrdiff_t length, const fvlrp_scale *s) {
     return room < 0 ? 0 : room / s->step + 1;
 }
 
-static void sift_case(fvlrp_scale s, double low, double high) {
+static void sift_case(fvlrp_scale s, int type, double low, double high) {
     s.rows = fits(s.height, &s), s.cols = fits(s.width, &s);
     if (!s.rows || !s.cols) s.rows = s.cols = 0;
     const ptrdiff_t n = s.rows * s.cols, pixels = s.height * s.width;
     float *image = filled(FVLRP_F32, pixels, low, high);
     const int usual = isfinite(low) && isfinite(high);
 
-    char *values = array(n * 128, (size_t)s.type), *bands = array(n * 128, (size_t)s.type);
+    char *values = array(n * 128, (size_t)type), *bands = array(n * 128, (size_t)type);
     uint8_t *zeroed = array(n, 1);
-    STARVE(fvlrp_sift(&s, image, 0, s.rows, values, zeroed));
-    memset(bands, 7, (size_t)(n * 128 * s.type));
+    STARVE(CALL(sift, s, image, 0, s.rows, type, values, zeroed));
+    memset(bands, 7, (size_t)(n * 128 * type));
     for (ptrdiff_t y = 0; y < s.rows;) {
         const ptrdiff_t end = y + 1 + below(s.rows - y);
-        EXPECT(fvlrp_sift(&s, image, y, end, bands, NULL) == FVLRP_OK);
+        EXPECT(CALL(sift, s, image, y, end, type, bands, NULL) == FVLRP_OK);
         y = end;
     }
-    if (usual) EXPECT(same(values, bands, n * 128 * s.type));
+    if (usual) EXPECT(same(values, bands, n * 128 * type));
     for (ptrdiff_t l = 0; l < n && usual; l++)
         for (int i = 0; i < 128; i++) {
-            const double v = s.type == FVLRP_U8 ? ((uint8_t *)values)[l * 128 + i] : ((float *)values)[l * 128 + i];
+            const double v = type == FVLRP_U8 ? ((uint8_t *)values)[l * 128 + i] : ((float *)values)[l * 128 + i];
             EXPECT(v >= 0 && v <= 255 && (!zeroed[l] || v == 0));
         }
 
     float *planes = array(pixels * 8, sizeof(float));
-    STARVE(fvlrp_sift_planes(&s, image, planes));
+    STARVE(CALL(sift_planes, s, image, planes));
     for (ptrdiff_t i = 0; i < pixels * 8 && usual; i++) EXPECT(isfinite(planes[i]) && planes[i] >= 0);
 
     for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4) {
         void *relevance = filled(real, n * 128, -1, 1);
         double *map = constant(pixels, 0), *lost = constant(1, 0), sum = 0, total = 0;
-        STARVE(fvlrp_sift_pixels(&s, image, real, relevance, memset(map, 0, (size_t)pixels * 8), (*lost = 0, lost)));
+        STARVE(CALL(sift_pixels, s, image, real, relevance, memset(map, 0, (size_t)pixels * 8), (*lost = 0, lost)));
         for (ptrdiff_t i = 0; i < n * 128; i++) total += get(real, relevance, i);
         for (ptrdiff_t i = 0; i < pixels; i++) sum += map[i];
         if (usual) EXPECT(close_to(sum + *lost, total, 1e-3 * (double)(n * 128)));
         const double first = map[0], before = *lost;
-        EXPECT(fvlrp_sift_pixels(&s, image, real, relevance, map, lost) == FVLRP_OK);
+        EXPECT(CALL(sift_pixels, s, image, real, relevance, map, lost) == FVLRP_OK);
         if (usual) EXPECT(close_to(map[0], 2 * first, 1e-9 * (1 + fabs(first))) && close_to(*lost, 2 * before, 1e-9));
     }
     release();
@@ -174,7 +183,6 @@ static fvlrp_scale scale_of(ptrdiff_t height, ptrdiff_t width, ptrdiff_t bin_siz
                          .bin_size = bin_size,
                          .window = FVLRP_WINDOW_FLAT,
                          .angles = FVLRP_ANGLES_VLFEAT,
-                         .type = FVLRP_U8,
                          .sigma = (double)bin_size / 6,
                          .window_size = 1.5,
                          .contrast_threshold = .005};
@@ -186,41 +194,43 @@ static void sift(void) {
         const ptrdiff_t size = sizes[i], least = 3 * size + 1;
         for (int variant = 0; variant < 8; variant++) {
             fvlrp_scale s = scale_of(least, least, size, 1 + below(5));
-            s.window = variant & 1, s.angles = variant >> 1 & 1, s.type = variant & 4 ? FVLRP_F32 : FVLRP_U8;
+            const int type = variant & 4 ? FVLRP_F32 : FVLRP_U8;
+            s.window = variant & 1, s.angles = variant >> 1 & 1;
             now = "SIFT on the smallest image";
-            sift_case(s, 0, 1);
+            sift_case(s, type, 0, 1);
             now = "SIFT on an odd image";
             s.height += below(23), s.width += below(23), s.first = below(3);
-            sift_case(s, 0, 1);
+            sift_case(s, type, 0, 1);
             now = "SIFT on one row of frames";
             s.first = 0, s.height = least;
-            sift_case(s, 0, 1);
+            sift_case(s, type, 0, 1);
         }
     }
     now = "SIFT on frames far apart";
     for (ptrdiff_t size = 1; size <= 4; size++)
-        for (ptrdiff_t step = 3 * size; step <= 6 * size + 2; step++) sift_case(scale_of(40, 43, size, step), 0, 1);
+        for (ptrdiff_t step = 3 * size; step <= 6 * size + 2; step++)
+            sift_case(scale_of(40, 43, size, step), FVLRP_U8, 0, 1);
     now = "SIFT without smoothing";
     fvlrp_scale s = scale_of(33, 37, 4, 3);
     s.sigma = 0;
-    sift_case(s, 0, 1);
+    sift_case(s, FVLRP_U8, 0, 1);
     now = "SIFT smoothed over more than the image";
     s.sigma = 12;
-    sift_case(s, 0, 1);
+    sift_case(s, FVLRP_U8, 0, 1);
     now = "SIFT of a constant image";
     s.sigma = .667;
-    sift_case(s, .5, .5);
+    sift_case(s, FVLRP_U8, .5, .5);
     now = "SIFT of an image of NaN";
-    sift_case(s, NAN, NAN);
+    sift_case(s, FVLRP_U8, NAN, NAN);
     now = "SIFT of an image of infinities";
-    sift_case(s, -INFINITY, INFINITY);
+    sift_case(s, FVLRP_U8, -INFINITY, INFINITY);
     s.angles = FVLRP_ANGLES_EXACT;
-    sift_case(s, NAN, NAN);
+    sift_case(s, FVLRP_U8, NAN, NAN);
     now = "SIFT of an image too small for a frame";
     for (ptrdiff_t height = 1; height <= 4; height++)
-        for (ptrdiff_t width = 1; width <= 4; width++) sift_case(scale_of(height, width, 4, 3), 0, 1);
-    sift_case(scale_of(1, 40, 4, 3), 0, 1);
-    sift_case(scale_of(40, 1, 4, 3), 0, 1);
+        for (ptrdiff_t width = 1; width <= 4; width++) sift_case(scale_of(height, width, 4, 3), FVLRP_U8, 0, 1);
+    sift_case(scale_of(1, 40, 4, 3), FVLRP_U8, 0, 1);
+    sift_case(scale_of(40, 1, 4, 3), FVLRP_U8, 0, 1);
 }
 
 static void sift_refuses(void) {
@@ -234,9 +244,9 @@ static void sift_refuses(void) {
     do {                                                                                                             \
         s = good;                                                                                                    \
         change;                                                                                                      \
-        EXPECT(fvlrp_sift(&s, image, 0, s.rows, values, NULL) == FVLRP_E_ARGUMENT);                                  \
-        EXPECT(fvlrp_sift_planes(&s, image, planes) == FVLRP_E_ARGUMENT);                                            \
-        EXPECT(fvlrp_sift_pixels(&s, image, FVLRP_F64, relevance, pixels, &lost) == FVLRP_E_ARGUMENT);               \
+        EXPECT(CALL(sift, s, image, 0, s.rows, FVLRP_U8, values, NULL) == FVLRP_E_ARGUMENT);                                  \
+        EXPECT(CALL(sift_planes, s, image, planes) == FVLRP_E_ARGUMENT);                                            \
+        EXPECT(CALL(sift_pixels, s, image, FVLRP_F64, relevance, pixels, &lost) == FVLRP_E_ARGUMENT);               \
     } while (0)
     REFUSED(s.height = 0);
     REFUSED(s.width = -1);
@@ -251,18 +261,17 @@ static void sift_refuses(void) {
     REFUSED(s.angles = -1);
     REFUSED(s.sigma = NAN);
     REFUSED(s.sigma = -1);
+    REFUSED(s.sigma = 1e9);
     REFUSED(s.window_size = 0);
     REFUSED(s.contrast_threshold = NAN);
     REFUSED(s.height = s.width = PTRDIFF_MAX / 2);
 #undef REFUSED
     s = good;
-    EXPECT(fvlrp_sift(NULL, image, 0, 3, values, NULL) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_sift(&s, image, -1, 3, values, NULL) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_sift(&s, image, 0, 4, values, NULL) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_sift(&s, image, 2, 1, values, NULL) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_sift_pixels(&s, image, FVLRP_U8, relevance, pixels, &lost) == FVLRP_E_ARGUMENT);
-    s.type = FVLRP_F64;
-    EXPECT(fvlrp_sift(&s, image, 0, 3, values, NULL) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(sift, s, image, -1, 3, FVLRP_U8, values, NULL) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(sift, s, image, 0, 4, FVLRP_U8, values, NULL) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(sift, s, image, 2, 1, FVLRP_U8, values, NULL) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(sift_pixels, s, image, FVLRP_U8, relevance, pixels, &lost) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(sift, s, image, 0, 3, FVLRP_F64, values, NULL) == FVLRP_E_ARGUMENT);
     release();
 }
 
@@ -277,57 +286,51 @@ typedef struct {
 } mixture_case;
 
 typedef struct {
+    fvlrp_csr at;
     ptrdiff_t capacity, done;
-    int64_t *indptr;
-    uint16_t *index;
-    void *gamma;
 } csr;
 
 static csr csr_of(int real, ptrdiff_t n, ptrdiff_t capacity) {
-    csr c = {capacity, 0, array(n + 1, 8), array(capacity, 2), array(capacity, (size_t)real)};
-    c.indptr[0] = 0;
+    csr c = {{array(n + 1, 8), array(capacity, 2), array(capacity, (size_t)real)}, capacity, 0};
+    c.at.indptr[0] = 0;
     return c;
 }
 
 /* The same entries in arrays with room for `capacity`, as a caller does on FVLRP_E_FULL. */
 static csr grown(int real, csr old, ptrdiff_t finished, ptrdiff_t capacity) {
     csr c = old;
-    const size_t used = (size_t)old.indptr[finished];
-    c.capacity = capacity, c.index = array(capacity, 2), c.gamma = array(capacity, (size_t)real);
-    if (used) memcpy(c.index, old.index, used * 2), memcpy(c.gamma, old.gamma, used * (size_t)real);
+    const size_t used = (size_t)old.at.indptr[finished];
+    c.capacity = capacity, c.at.index = array(capacity, 2), c.at.gamma = array(capacity, (size_t)real);
+    if (used) memcpy(c.at.index, old.at.index, used * 2), memcpy(c.at.gamma, old.at.gamma, used * (size_t)real);
     return c;
 }
 
 static int csr_same(int real, csr a, csr b, ptrdiff_t n) {
-    return same(a.indptr, b.indptr, (n + 1) * 8) && same(a.index, b.index, a.indptr[n] * 2) &&
-           same(a.gamma, b.gamma, a.indptr[n] * real);
+    return same(a.at.indptr, b.at.indptr, (n + 1) * 8) && same(a.at.index, b.at.index, a.at.indptr[n] * 2) &&
+           same(a.at.gamma, b.at.gamma, a.at.indptr[n] * real);
 }
 
 static void csr_holds(const mixture_case *c, csr p, ptrdiff_t start) {
-    EXPECT(p.done == c->n && p.indptr[0] == start);
+    EXPECT(p.done == c->n && p.at.indptr[0] == start);
     for (ptrdiff_t l = 0; l < c->n; l++) {
-        EXPECT(p.indptr[l] <= p.indptr[l + 1] && p.indptr[l + 1] <= p.capacity);
+        EXPECT(p.at.indptr[l] <= p.at.indptr[l + 1] && p.at.indptr[l + 1] <= p.capacity);
         double sum = 0;
-        for (int64_t e = p.indptr[l]; e < p.indptr[l + 1]; e++) {
-            EXPECT(p.index[e] < c->components && (e == p.indptr[l] || p.index[e - 1] < p.index[e]));
-            EXPECT(get(c->real, p.gamma, e) >= c->gate * (1 - 1e-6));
-            sum += get(c->real, p.gamma, e);
+        for (int64_t e = p.at.indptr[l]; e < p.at.indptr[l + 1]; e++) {
+            EXPECT(p.at.index[e] < c->components && (e == p.at.indptr[l] || p.at.index[e - 1] < p.at.index[e]));
+            EXPECT(get(c->real, p.at.gamma, e) >= c->gate * (1 - 1e-6));
+            sum += get(c->real, p.at.gamma, e);
         }
         EXPECT(close_to(sum, 1, 1e-3 + c->gate * (double)c->components));
     }
 }
 
-/* Three sums of `count` columns each component, prefilled with 1 to see that kernels add. */
-typedef struct {
-    double *s0, *s1, *s2;
-} sums;
-
-static sums sums_of(const mixture_case *c) {
+/* Moments prefilled with 1, to see that kernels add. */
+static fvlrp_moments moments_of(const mixture_case *c) {
     const ptrdiff_t kd = c->components * c->dims;
-    return (sums){constant(c->components, 1), constant(kd, 1), constant(kd, 1)};
+    return (fvlrp_moments){constant(c->components, 1), constant(kd, 1), constant(kd, 1)};
 }
 
-static void sums_agree(const mixture_case *c, sums a, sums b, double relative) {
+static void sums_agree(const mixture_case *c, fvlrp_moments a, fvlrp_moments b, double relative) {
     const ptrdiff_t kd = c->components * c->dims;
     const double size = relative * (double)(c->n + 1);
     for (ptrdiff_t k = 0; k < c->components; k++) EXPECT(close_to(a.s0[k], b.s0[k], size));
@@ -338,13 +341,13 @@ static void sums_agree(const mixture_case *c, sums a, sums b, double relative) {
 }
 
 /* The statistics by their definition. */
-static sums sums_defined(const mixture_case *c, const fvlrp_model *m, const void *y, csr p, const double *means,
+static fvlrp_moments sums_defined(const mixture_case *c, const fvlrp_model *m, const void *y, csr p, const double *means,
                          const double *variances) {
-    sums s = sums_of(c);
+    fvlrp_moments s = moments_of(c);
     for (ptrdiff_t l = 0; l < c->n; l++)
-        for (int64_t e = p.indptr[l]; e < p.indptr[l + 1]; e++) {
-            const ptrdiff_t k = p.index[e];
-            const double g = get(c->real, p.gamma, e);
+        for (int64_t e = p.at.indptr[l]; e < p.at.indptr[l + 1]; e++) {
+            const ptrdiff_t k = p.at.index[e];
+            const double g = get(c->real, p.at.gamma, e);
             s.s0[k] += g;
             for (ptrdiff_t i = 0; i < c->dims; i++) {
                 const ptrdiff_t ki = k * c->dims + i;
@@ -366,19 +369,20 @@ static void relevance_case(const mixture_case *c, const fvlrp_model *m, const vo
     member[0] = 1, member[1] = 0, member[2] = 1;
     char *tables = array(targets * table, (size_t)real);
     for (ptrdiff_t t = 0; t < targets; t++)
-        STARVE(fvlrp_tables(m, cells, shares, member, priors, means, deviations, tables + t * table * real));
+        STARVE(CALL(tables, m, cells, shares, member, priors, means, deviations, tables + t * table * real));
     EXPECT(finite_all(real, tables, targets * table));
 
-    fvlrp_relevances out = {.total = constant(targets * pitch, 0),
-                            .pca = filled(real, targets * pitch * c->dims, 0, 0),
-                            .bins = filled(real, targets * pitch * 16, 0, 0),
-                            .sift = filled(real, targets * pitch * IN, 0, 0),
-                            .absorbed = constant(targets, 0),
-                            .bias = constant(targets, 0),
-                            .pitch = pitch};
-#define RELEVANCE(x_, out_)                                                                                          \
-    fvlrp_relevance(m, c->type, x_, rows, c->n, y, p.indptr, p.index, p.gamma, targets, tables, epsilon, mean, out_)
-    EXPECT(RELEVANCE(x, &out) == FVLRP_OK);
+    fvlrp_relevance_args out = {.model = m, .descriptors = {c->type, x, rows, c->n}, .y = y, .csr = p.at,
+                                .targets = targets, .tables = tables, .epsilon = epsilon, .mean = mean, .pitch = pitch};
+    const fvlrp_relevance_args nothing = out;
+    out.total = constant(targets * pitch, 0);
+    out.pca = filled(real, targets * pitch * c->dims, 0, 0);
+    out.bins = filled(real, targets * pitch * 16, 0, 0);
+    out.sift = filled(real, targets * pitch * IN, 0, 0);
+    out.absorbed = constant(targets, 0);
+    out.bias = constant(targets, 0);
+#define RELEVANCE(args) (calls_of_relevance++, fvlrp_relevance(args))
+    EXPECT(RELEVANCE(&out) == FVLRP_OK);
     for (ptrdiff_t t = 0; t < targets; t++) {
         double top = 0, size = 0, bottom = out.absorbed[t] + out.bias[t], below_size = fabs(bottom);
         for (ptrdiff_t l = t * pitch; l < (t + 1) * pitch; l++) {
@@ -402,30 +406,50 @@ static void relevance_case(const mixture_case *c, const fvlrp_model *m, const vo
         if (epsilon > 0) EXPECT(close_to(top, bottom, (real == FVLRP_F64 ? 1e-9 : 1e-3) * (size + below_size) + 1e-12));
     }
 
-    /* Any pointer may be NULL; a refused allocation leaves nothing behind. */
-    fvlrp_relevances part = {.total = out.total, .pitch = pitch};
-    STARVE(RELEVANCE(x, &part));
-    EXPECT(RELEVANCE(NULL, &part) == FVLRP_OK);
-    part = (fvlrp_relevances){.pca = out.pca, .pitch = pitch};
-    EXPECT(RELEVANCE(NULL, &part) == FVLRP_OK);
-    part = (fvlrp_relevances){.bins = out.bins, .pitch = pitch};
-    STARVE(RELEVANCE(x, &part));
-    part = (fvlrp_relevances){.sift = out.sift, .absorbed = out.absorbed, .pitch = pitch};
-    STARVE(RELEVANCE(x, &part));
-    part = (fvlrp_relevances){.pitch = pitch};
-    EXPECT(RELEVANCE(x, &part) == FVLRP_OK);
+    /* Any output may be NULL; a refused allocation leaves nothing behind. */
+    fvlrp_relevance_args part = nothing, blind = nothing;
+    part.total = blind.total = out.total;
+    STARVE(RELEVANCE(&part));
+    blind.descriptors.x = NULL;
+    EXPECT(RELEVANCE(&blind) == FVLRP_OK);
+    blind.total = NULL, blind.pca = out.pca;
+    EXPECT(RELEVANCE(&blind) == FVLRP_OK);
+    part = nothing, part.bins = out.bins;
+    STARVE(RELEVANCE(&part));
+    part = nothing, part.sift = out.sift, part.absorbed = out.absorbed;
+    STARVE(RELEVANCE(&part));
+    part = nothing;
+    EXPECT(RELEVANCE(&part) == FVLRP_OK);
 
     /* What was projected before is projected again, to the same bits. */
     const ptrdiff_t size = targets * pitch * 16 * real;
-    void *again = filled(real, targets * pitch * 16, 0, 0);
-    memset(out.bins, 0, (size_t)size);
-    part = (fvlrp_relevances){.bins = out.bins, .pitch = pitch};
-    EXPECT(RELEVANCE(x, &part) == FVLRP_OK);
-    part.bins = again, y = NULL;
-    STARVE(RELEVANCE(x, &part));
+    part = nothing, part.bins = memset(out.bins, 0, (size_t)size);
+    EXPECT(RELEVANCE(&part) == FVLRP_OK);
+    void *again = part.bins = filled(real, targets * pitch * 16, 0, 0);
+    part.y = NULL;
+    STARVE(RELEVANCE(&part));
     EXPECT(!memcmp(again, out.bins, (size_t)size));
-    if (c->n) EXPECT(RELEVANCE(NULL, &part) == FVLRP_E_ARGUMENT);
+    part.descriptors.x = NULL;
+    if (c->n) EXPECT(RELEVANCE(&part) == FVLRP_E_ARGUMENT);
 #undef RELEVANCE
+}
+
+/* fvlrp_model_pack with a struct whose block is there. */
+#define PACK(args) (calls_of_model_pack++, fvlrp_model_pack(args))
+
+/* Posteriors of all rows, of which `p` holds a few at a time at first. */
+static void resume(const mixture_case *c, const fvlrp_model *m, const char *y, csr *p, double *loglik) {
+    for (ptrdiff_t at = 0;;) {
+        fvlrp_csr to = p->at;
+        to.indptr += at;
+        const int status = CALL(posteriors, m, y + at * m->stride * c->real, c->n - at, to, p->capacity,
+                                loglik ? loglik + at : NULL, &p->done);
+        EXPECT(status == FVLRP_OK || status == FVLRP_E_FULL);
+        EXPECT(p->done >= 0 && p->done <= c->n - at);
+        at += p->done;
+        if (status == FVLRP_OK) return;
+        *p = grown(c->real, *p, at, p->capacity + c->components);
+    }
 }
 
 static void mixture(mixture_case c) {
@@ -439,10 +463,11 @@ static void mixture(mixture_case c) {
     for (ptrdiff_t i = 0; i < k * d; i++) deviations[i] = sqrt(variances[i]);
 
     fvlrp_model m;
-    const size_t bytes = fvlrp_model_bytes(c.real, IN, d, k);
+    fvlrp_model_pack_args args = {c.real, IN, d, k, basis, mean, priors, means, variances, c.gate, NULL, &m};
+    const size_t bytes = fvlrp_model_bytes(&args);
     EXPECT(bytes > 0);
-    void *block = (char *)array((ptrdiff_t)bytes + 8, 1) + 8;
-    STARVE(fvlrp_model_pack(&m, c.real, IN, d, k, basis, mean, priors, means, variances, c.gate, block));
+    args.block = array((ptrdiff_t)bytes, 1);
+    STARVE(PACK(&args));
     EXPECT(m.stride >= d && m.stride % 16 == 0 && m.stride < d + 16);
 
     char *x = filled(c.type, any * IN, 0, 255.99);
@@ -451,7 +476,7 @@ static void mixture(mixture_case c) {
     for (ptrdiff_t l = 0; rows && l < n; l++) rows[l] = l + (l >= n / 3) + 2 * (l >= n / 2);
 
     char *y = array(n * m.stride, (size_t)c.real), *bands = array(n * m.stride, (size_t)c.real);
-    STARVE(fvlrp_project(&m, c.type, x, rows, n, y));
+    STARVE(CALL(project, &m, {c.type, x, rows, n}, y));
     for (ptrdiff_t l = 0; l < n; l++)
         for (ptrdiff_t i = 0; i < m.stride; i++) {
             double want = 0, size = 0;
@@ -466,67 +491,53 @@ static void mixture(mixture_case c) {
         end = l + 1 + below(n - l);
         const char *from = rows ? x : x + l * IN * c.type;
         char *to = bands + l * m.stride * c.real;
-        EXPECT(fvlrp_project(&m, c.type, from, rows ? rows + l : NULL, end - l, to) == FVLRP_OK);
+        EXPECT(CALL(project, &m, {c.type, from, rows ? rows + l : NULL, end - l}, to) == FVLRP_OK);
     }
     EXPECT(same(y, bands, n * m.stride * c.real));
 
     csr room = csr_of(c.real, n, n * k);
     double *loglik = array(n, 8), *again = array(n, 8);
-    STARVE(fvlrp_posteriors(&m, y, n, room.capacity, room.indptr, room.index, room.gamma, loglik, &room.done));
+    STARVE(CALL(posteriors, &m, y, n, room.at, room.capacity, loglik, &room.done));
     csr_holds(&c, room, 0);
     EXPECT(finite_all(FVLRP_F64, loglik, n));
 
     /* Posteriors into too small an array, again and again, and then with what another band left before them. */
     csr tight = csr_of(c.real, n, 1);
-    for (ptrdiff_t at = 0;;) {
-        const int status = fvlrp_posteriors(&m, y + at * m.stride * c.real, n - at, tight.capacity, tight.indptr + at,
-                                            tight.index, tight.gamma, again + at, &tight.done);
-        EXPECT(status == FVLRP_OK || status == FVLRP_E_FULL);
-        EXPECT(tight.done >= 0 && tight.done <= n - at);
-        at += tight.done;
-        if (status == FVLRP_OK) break;
-        tight = grown(c.real, tight, at, tight.capacity + k);
-    }
+    resume(&c, &m, y, &tight, again);
     EXPECT(csr_same(c.real, room, tight, n) && same(loglik, again, n * 8));
     csr later = csr_of(c.real, n, n * k + 5);
-    later.indptr[0] = 5;
-    EXPECT(fvlrp_posteriors(&m, y, n, later.capacity, later.indptr, later.index, later.gamma, NULL, &later.done) ==
-           FVLRP_OK);
+    later.at.indptr[0] = 5;
+    EXPECT(CALL(posteriors, &m, y, n, later.at, later.capacity, NULL, &later.done) == FVLRP_OK);
     csr_holds(&c, later, 5);
-    EXPECT(same(room.gamma, (char *)later.gamma + 5 * c.real, room.indptr[n] * c.real));
-    csr exact = csr_of(c.real, n, (ptrdiff_t)room.indptr[n]);
-    int status;
-    ptrdiff_t at = 0;
-    while ((status = fvlrp_posteriors(&m, y + at * m.stride * c.real, n - at, exact.capacity, exact.indptr + at,
-                                      exact.index, exact.gamma, NULL, &exact.done)) == FVLRP_E_FULL) {
-        at += exact.done;
-        exact = grown(c.real, exact, at, exact.capacity + k);
-    }
-    EXPECT(status == FVLRP_OK && csr_same(c.real, room, exact, n));
+    EXPECT(same(room.at.gamma, (char *)later.at.gamma + 5 * c.real, room.at.indptr[n] * c.real));
+    csr exact = csr_of(c.real, n, (ptrdiff_t)room.at.indptr[n]);
+    resume(&c, &m, y, &exact, NULL);
+    EXPECT(csr_same(c.real, room, exact, n));
 
-    sums pooled = sums_of(&c), defined = sums_defined(&c, &m, y, room, means, variances);
-    EXPECT(fvlrp_pool(&m, y, n, room.indptr, room.index, room.gamma, pooled.s0, pooled.s1, pooled.s2) == FVLRP_OK);
+    fvlrp_moments pooled = moments_of(&c), defined = sums_defined(&c, &m, y, room, means, variances);
+    EXPECT(CALL(pool, &m, y, n, room.at, pooled) == FVLRP_OK);
     sums_agree(&c, pooled, defined, loose);
-    sums spare = sums_of(&c);
-    STARVE(fvlrp_pool(&m, y, n, room.indptr, room.index, room.gamma, spare.s0, spare.s1, spare.s2));
+    fvlrp_moments spare = moments_of(&c);
+    STARVE(CALL(pool, &m, y, n, room.at, spare));
 
+    const fvlrp_descriptors descriptors = {c.type, x, rows, n};
     csr encoded = csr_of(c.real, n, n * k);
-    sums fused = sums_of(&c);
-    EXPECT(fvlrp_encode(&m, c.type, x, rows, n, encoded.capacity, bands, encoded.indptr, encoded.index, encoded.gamma,
-                        fused.s0, fused.s1, fused.s2, &encoded.done) == FVLRP_OK);
+    fvlrp_moments fused = moments_of(&c);
+    EXPECT(CALL(encode, &m, descriptors, bands, encoded.at, encoded.capacity, fused, &encoded.done) == FVLRP_OK);
     csr_holds(&c, encoded, 0);
     sums_agree(&c, fused, defined, 10 * loose);
     for (ptrdiff_t i = 0; i < n * m.stride; i++)
         EXPECT(close_to(get(c.real, bands, i), get(c.real, y, i), loose * 2500));
-    STARVE(fvlrp_encode(&m, c.type, x, rows, n, encoded.capacity, bands, encoded.indptr, encoded.index, encoded.gamma,
-                        spare.s0, spare.s1, spare.s2, &encoded.done));
+    STARVE(CALL(encode, &m, descriptors, bands, encoded.at, encoded.capacity, spare, &encoded.done));
 
     csr resumed = csr_of(c.real, n, 1);
-    sums pieces = sums_of(&c);
-    for (at = 0;;) {
-        status = fvlrp_encode(&m, c.type, rows ? x : x + at * IN * c.type, rows ? rows + at : NULL, n - at,
-                              resumed.capacity, bands + at * m.stride * c.real, resumed.indptr + at, resumed.index,
-                              resumed.gamma, pieces.s0, pieces.s1, pieces.s2, &resumed.done);
+    fvlrp_moments pieces = moments_of(&c);
+    for (ptrdiff_t at = 0;;) {
+        const fvlrp_descriptors rest = {c.type, rows ? x : x + at * IN * c.type, rows ? rows + at : NULL, n - at};
+        fvlrp_csr to = resumed.at;
+        to.indptr += at;
+        const int status =
+            CALL(encode, &m, rest, bands + at * m.stride * c.real, to, resumed.capacity, pieces, &resumed.done);
         EXPECT(status == FVLRP_OK || status == FVLRP_E_FULL);
         EXPECT(resumed.done >= 0 && resumed.done <= n - at);
         at += resumed.done;
@@ -578,91 +589,113 @@ static void halves(void) {
     for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4) {
         fvlrp_model m;
         double *priors = constant(3, 1. / 3), *means = doubles(15, -1, 1), *variances = doubles(15, 1, 2);
-        void *block = array((ptrdiff_t)fvlrp_model_bytes(real, 0, 5, 3), 1);
-        EXPECT(fvlrp_model_pack(&m, real, 0, 5, 3, NULL, NULL, priors, means, variances, 0, block) == FVLRP_OK);
+        fvlrp_model_pack_args args = {.real = real, .dims = 5, .components = 3, .priors = priors, .means = means,
+                                      .variances = variances, .model = &m};
+        args.block = array((ptrdiff_t)fvlrp_model_bytes(&args), 1);
+        EXPECT(PACK(&args) == FVLRP_OK);
         void *y = filled(real, 4 * m.stride, 0, 0);
         csr p = csr_of(real, 4, 12);
-        EXPECT(fvlrp_posteriors(&m, y, 4, 12, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_OK);
-        EXPECT(p.done == 4 && p.indptr[4] == 12);
-        EXPECT(fvlrp_project(&m, FVLRP_U8, "", NULL, 0, y) == FVLRP_E_ARGUMENT);
+        EXPECT(CALL(posteriors, &m, y, 4, p.at, 12, NULL, &p.done) == FVLRP_OK);
+        EXPECT(p.done == 4 && p.at.indptr[4] == 12);
+        EXPECT(CALL(project, &m, {FVLRP_U8, "", NULL, 0}, y) == FVLRP_E_ARGUMENT);
         now = "a projection without a mixture";
-        double *basis = doubles(7 * 11, -1, 1);
-        block = array((ptrdiff_t)fvlrp_model_bytes(real, 11, 7, 0), 1);
-        EXPECT(fvlrp_model_pack(&m, real, 11, 7, 0, basis, NULL, NULL, NULL, NULL, 0, block) == FVLRP_OK);
+        args = (fvlrp_model_pack_args){.real = real, .inputs = 11, .dims = 7, .basis = doubles(7 * 11, -1, 1), .model = &m};
+        args.block = array((ptrdiff_t)fvlrp_model_bytes(&args), 1);
+        EXPECT(PACK(&args) == FVLRP_OK);
         void *x = filled(FVLRP_F64, 5 * 11, -1, 1);
         y = array(5 * m.stride, (size_t)real);
-        EXPECT(fvlrp_project(&m, FVLRP_F64, x, NULL, 5, y) == FVLRP_OK);
-        EXPECT(fvlrp_posteriors(&m, y, 4, 12, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_E_ARGUMENT);
+        EXPECT(CALL(project, &m, {FVLRP_F64, x, NULL, 5}, y) == FVLRP_OK);
+        EXPECT(CALL(posteriors, &m, y, 4, p.at, 12, NULL, &p.done) == FVLRP_E_ARGUMENT);
         release();
     }
 }
 
+static void models_refused(fvlrp_model_pack_args good) {
+    fvlrp_model_pack_args args;
+#define REFUSED(change)                                                                                              \
+    do {                                                                                                             \
+        args = good;                                                                                                 \
+        change;                                                                                                      \
+        EXPECT(PACK(&args) == FVLRP_E_ARGUMENT);                                                                     \
+    } while (0)
+#define NO_SIZE(change)                                                                                              \
+    do {                                                                                                             \
+        REFUSED(change);                                                                                             \
+        EXPECT(fvlrp_model_bytes(&args) == 0);                                                                       \
+    } while (0)
+    NO_SIZE(args.real = FVLRP_U8);
+    NO_SIZE(args.inputs = -1);
+    NO_SIZE(args.dims = 0);
+    NO_SIZE(args.components = -3);
+    NO_SIZE(args.components = 1 << 17);
+    REFUSED(args.basis = NULL);
+    REFUSED(args.priors = NULL);
+    REFUSED(args.variances = NULL);
+    REFUSED(args.gate = -1);
+    REFUSED(args.gate = NAN);
+    REFUSED(args.block = NULL);
+    REFUSED(args.model = NULL);
+#undef NO_SIZE
+#undef REFUSED
+}
+
 static void mixture_refuses(void) {
     now = "the mixture's bad arguments";
-    EXPECT(fvlrp_model_bytes(FVLRP_U8, IN, 5, 3) == 0);
-    EXPECT(fvlrp_model_bytes(FVLRP_F32, -1, 5, 3) == 0);
-    EXPECT(fvlrp_model_bytes(FVLRP_F32, IN, 0, 3) == 0);
-    EXPECT(fvlrp_model_bytes(FVLRP_F32, IN, 5, -3) == 0);
-    EXPECT(fvlrp_model_bytes(FVLRP_F32, IN, 5, 1 << 17) == 0);
     fvlrp_model m;
     double *basis = doubles(5 * IN, -1, 1), *priors = constant(3, 1. / 3), *means = doubles(15, -9, 9);
     double *variances = constant(15, 4), *shares = constant(30, 1);
-    void *block = array((ptrdiff_t)fvlrp_model_bytes(FVLRP_F32, IN, 5, 3), 1);
-#define PACK(real, inputs, dims, k, basis, priors, gate, block)                                                      \
-    fvlrp_model_pack(&m, real, inputs, dims, k, basis, NULL, priors, means, variances, gate, block)
-    EXPECT(PACK(FVLRP_U8, IN, 5, 3, basis, priors, 0, block) == FVLRP_E_ARGUMENT);
-    EXPECT(PACK(FVLRP_F32, IN, 0, 3, basis, priors, 0, block) == FVLRP_E_ARGUMENT);
-    EXPECT(PACK(FVLRP_F32, IN, 5, 3, NULL, priors, 0, block) == FVLRP_E_ARGUMENT);
-    EXPECT(PACK(FVLRP_F32, IN, 5, 3, basis, NULL, 0, block) == FVLRP_E_ARGUMENT);
-    EXPECT(PACK(FVLRP_F32, IN, 5, 3, basis, priors, -1, block) == FVLRP_E_ARGUMENT);
-    EXPECT(PACK(FVLRP_F32, IN, 5, 3, basis, priors, NAN, block) == FVLRP_E_ARGUMENT);
-    EXPECT(PACK(FVLRP_F32, IN, 5, 3, basis, priors, 0, NULL) == FVLRP_E_ARGUMENT);
-    EXPECT(PACK(FVLRP_F32, IN, 5, 3, basis, priors, 1e-6, block) == FVLRP_OK);
-#undef PACK
+    fvlrp_model_pack_args args = {FVLRP_F32, IN, 5, 3, basis, NULL, priors, means, variances, 1e-6, NULL, &m};
+    args.block = array((ptrdiff_t)fvlrp_model_bytes(&args), 1);
+    models_refused(args);
+    EXPECT(PACK(&args) == FVLRP_OK);
+
     uint8_t *x = array(2 * IN, 1), member = 1;
     memset(x, 9, 2 * IN);
     float *y = filled(FVLRP_F32, 2 * m.stride, 0, 0), *table = array(3 * 3 * m.stride, 4);
     csr p = csr_of(FVLRP_F32, 2, 6);
-    sums s = {constant(3, 0), constant(15, 0), constant(15, 0)};
-    EXPECT(fvlrp_project(NULL, FVLRP_U8, x, NULL, 2, y) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_project(&m, 2, x, NULL, 2, y) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_project(&m, FVLRP_U8, x, NULL, -1, y) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_posteriors(NULL, y, 2, 6, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_posteriors(&m, y, -1, 6, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_posteriors(&m, y, 2, -1, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_posteriors(&m, y, 2, 0, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_E_FULL && p.done == 0);
-    EXPECT(fvlrp_posteriors(&m, y, 2, 6, p.indptr, p.index, p.gamma, NULL, &p.done) == FVLRP_OK);
-    EXPECT(fvlrp_pool(NULL, y, 2, p.indptr, p.index, p.gamma, s.s0, s.s1, s.s2) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_pool(&m, y, -1, p.indptr, p.index, p.gamma, s.s0, s.s1, s.s2) == FVLRP_E_ARGUMENT);
-#define ENCODE(m_, type, n, capacity)                                                                                \
-    fvlrp_encode(m_, type, x, NULL, n, capacity, y, p.indptr, p.index, p.gamma, s.s0, s.s1, s.s2, &p.done)
+    fvlrp_moments s = {constant(3, 0), constant(15, 0), constant(15, 0)};
+    EXPECT(CALL(project, NULL, {FVLRP_U8, x, NULL, 2}, y) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(project, &m, {2, x, NULL, 2}, y) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(project, &m, {FVLRP_U8, x, NULL, -1}, y) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(posteriors, NULL, y, 2, p.at, 6, NULL, &p.done) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(posteriors, &m, y, -1, p.at, 6, NULL, &p.done) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(posteriors, &m, y, 2, p.at, -1, NULL, &p.done) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(posteriors, &m, y, 2, p.at, 0, NULL, &p.done) == FVLRP_E_FULL && p.done == 0);
+    EXPECT(CALL(posteriors, &m, y, 2, p.at, 6, NULL, &p.done) == FVLRP_OK);
+    EXPECT(CALL(pool, NULL, y, 2, p.at, s) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(pool, &m, y, -1, p.at, s) == FVLRP_E_ARGUMENT);
+#define ENCODE(m_, type, n, capacity) CALL(encode, m_, {type, x, NULL, n}, y, p.at, capacity, s, &p.done)
     EXPECT(ENCODE(NULL, FVLRP_U8, 2, 6) == FVLRP_E_ARGUMENT);
     EXPECT(ENCODE(&m, 0, 2, 6) == FVLRP_E_ARGUMENT);
     EXPECT(ENCODE(&m, FVLRP_U8, -2, 6) == FVLRP_E_ARGUMENT);
     EXPECT(ENCODE(&m, FVLRP_U8, 2, -6) == FVLRP_E_ARGUMENT);
     EXPECT(ENCODE(&m, FVLRP_U8, 2, 6) == FVLRP_OK);
 #undef ENCODE
-    EXPECT(fvlrp_tables(NULL, 1, shares, &member, priors, means, variances, table) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_tables(&m, -1, shares, &member, priors, means, variances, table) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_tables(&m, 1, shares, &member, priors, means, variances, table) == FVLRP_OK);
+    EXPECT(CALL(tables, NULL, 1, shares, &member, priors, means, variances, table) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(tables, &m, -1, shares, &member, priors, means, variances, table) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(tables, &m, 1, shares, &member, priors, means, variances, table) == FVLRP_OK);
     float *bins = array(2 * 16, 4);
-    const fvlrp_relevances out = {.bins = bins, .pitch = 2};
-#define RELEVANCE(m_, x_, type, n, targets, epsilon, mean, out_)                                                     \
-    fvlrp_relevance(m_, type, x_, NULL, n, y, p.indptr, p.index, p.gamma, targets, table, epsilon, mean, out_)
-    EXPECT(RELEVANCE(NULL, x, FVLRP_U8, 2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
-    EXPECT(RELEVANCE(&m, NULL, FVLRP_U8, 2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
     double absorbed = 0;
-    const fvlrp_relevances ledger = {.absorbed = &absorbed, .pitch = 2};
-    EXPECT(RELEVANCE(&m, NULL, FVLRP_U8, 2, 1, 1, 0, &ledger) == FVLRP_E_ARGUMENT);
-    EXPECT(RELEVANCE(&m, x, 5, 2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
-    EXPECT(RELEVANCE(&m, x, FVLRP_U8, -2, 1, 1, 0, &out) == FVLRP_E_ARGUMENT);
-    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, -1, 1, 0, &out) == FVLRP_E_ARGUMENT);
-    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, 1, -1, 0, &out) == FVLRP_E_ARGUMENT);
-    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, 1, NAN, 0, &out) == FVLRP_E_ARGUMENT);
-    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, 1, 1, 3, &out) == FVLRP_E_ARGUMENT);
-    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, 1, 1, 0, NULL) == FVLRP_E_ARGUMENT);
-    EXPECT(RELEVANCE(&m, x, FVLRP_U8, 2, 1, 1, 0, &out) == FVLRP_OK);
-#undef RELEVANCE
+    const fvlrp_relevance_args good = {.model = &m, .descriptors = {FVLRP_U8, x, NULL, 2}, .y = y, .csr = p.at,
+                                       .targets = 1, .tables = table, .epsilon = 1, .pitch = 2, .bins = bins};
+    fvlrp_relevance_args bad;
+#define REFUSED(change)                                                                                              \
+    do {                                                                                                             \
+        bad = good;                                                                                                  \
+        change;                                                                                                      \
+        EXPECT(fvlrp_relevance(&bad) == FVLRP_E_ARGUMENT);                                                           \
+    } while (0)
+    REFUSED(bad.model = NULL);
+    REFUSED(bad.descriptors.x = NULL);
+    REFUSED((bad.descriptors.x = NULL, bad.bins = NULL, bad.absorbed = &absorbed));
+    REFUSED(bad.descriptors.type = 5);
+    REFUSED(bad.descriptors.n = -2);
+    REFUSED(bad.targets = -1);
+    REFUSED(bad.epsilon = -1);
+    REFUSED(bad.epsilon = NAN);
+    REFUSED(bad.mean = 3);
+#undef REFUSED
+    EXPECT(fvlrp_relevance(&good) == FVLRP_OK);
     release();
 }
 
@@ -679,7 +712,7 @@ static void vector_case(ptrdiff_t cells, ptrdiff_t length, double epsilon, int s
         if (i % 11 == 3) sums[i] = -0.0;
         if (i % 13 == 4) sums[i] = 1e-12;
     }
-    STARVE(fvlrp_normalise(cells, length, sums, x));
+    STARVE(CALL(normalise, cells, length, sums, x));
     double energy = 0, any = 0;
     for (ptrdiff_t c = 0; c < cells; c++) {
         double square = 0;
@@ -691,7 +724,7 @@ static void vector_case(ptrdiff_t cells, ptrdiff_t length, double epsilon, int s
     }
     EXPECT(any == 0 ? energy == 0 : close_to(energy, 1, 1e-9));
 
-    STARVE(fvlrp_shares(cells, length, relevance, sums, counts, epsilons, spread, out, ledger));
+    STARVE(CALL(shares, cells, length, relevance, sums, counts, epsilons, spread, out, ledger));
     double absorbed = 0, empty = 0, zero = 0, size = 1;
     for (ptrdiff_t i = 0; i < n; i++) {
         const double s = fabs(sums[i]), r = relevance[i];
@@ -719,21 +752,21 @@ static void merge_case(ptrdiff_t parts, ptrdiff_t finest, ptrdiff_t cells, ptrdi
     double *priors = constant(components, 0.5), *sums = array(cells * 2 * kd, 8), *occupancy = array(cells * components, 8);
     for (ptrdiff_t i = 0; i < finest * cells; i++) member[i] = (uint8_t)below(2);
     for (ptrdiff_t p = 0; p < parts; p++)
-        part[p] = (fvlrp_part){below(finest), (double)(1 + below(3)), doubles(components, 0, 1), doubles(kd, -1, 1),
-                               doubles(kd, 0, 1)};
-    STARVE(fvlrp_merge(parts, part, finest, cells, member, components, dims, priors, sums, occupancy));
+        part[p] = (fvlrp_part){below(finest), (double)(1 + below(3)),
+                               {doubles(components, 0, 1), doubles(kd, -1, 1), doubles(kd, 0, 1)}};
+    STARVE(CALL(merge, parts, finest, cells, components, dims, part, member, priors, sums, occupancy));
     for (ptrdiff_t c = 0; c < cells; c++)
         for (ptrdiff_t k = 0; k < components; k++) {
             double s0 = 0;
             for (ptrdiff_t p = 0; p < parts; p++)
-                if (member[part[p].finest * cells + c]) s0 += part[p].times * part[p].s0[k];
+                if (member[part[p].finest * cells + c]) s0 += part[p].times * part[p].moments.s0[k];
             EXPECT(close_to(occupancy[c * components + k], s0, 1e-12 * (1 + s0)));
             for (ptrdiff_t d = 0; d < dims; d++) {
                 double s1 = 0, s2 = 0;
                 for (ptrdiff_t p = 0; p < parts; p++) {
                     if (!member[part[p].finest * cells + c]) continue;
-                    s1 += part[p].times * part[p].s1[k * dims + d];
-                    s2 += part[p].times * part[p].s2[k * dims + d];
+                    s1 += part[p].times * part[p].moments.s1[k * dims + d];
+                    s2 += part[p].times * part[p].moments.s2[k * dims + d];
                 }
                 EXPECT(close_to(sums[(c * 2 * components + k) * dims + d], s1 * sqrt(2.0), 1e-9));
                 EXPECT(close_to(sums[((c * 2 + 1) * components + k) * dims + d], s2 - s0, 1e-9));
@@ -745,7 +778,7 @@ static void merge_case(ptrdiff_t parts, ptrdiff_t finest, ptrdiff_t cells, ptrdi
 static void scores_case(ptrdiff_t n, ptrdiff_t length) {
     float *coef = filled(FVLRP_F32, n * length, -1, 1), *x = filled(FVLRP_F32, length, -1, 1);
     double *out = array(n, 8);
-    EXPECT(fvlrp_scores(n, length, coef, x, out) == FVLRP_OK);
+    EXPECT(CALL(scores, n, length, coef, x, out) == FVLRP_OK);
     for (ptrdiff_t i = 0; i < n; i++) {
         double sum = 0;
         for (ptrdiff_t j = 0; j < length; j++) sum += (double)coef[i * length + j] * (double)x[j];
@@ -779,24 +812,24 @@ static void vectors(void) {
     const int64_t count = 1;
     const float half = 0.5f;
     const uint8_t inside = 1;
-    fvlrp_part part = {0, 1, &one, &one, &one};
-    EXPECT(fvlrp_merge(1, &part, 1, 1, &inside, 1, -1, &one, &one, &one) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_merge(1, &part, 1, -1, &inside, 1, 1, &one, &one, &one) == FVLRP_E_ARGUMENT);
+    fvlrp_part part = {0, 1, {&one, &one, &one}};
+    EXPECT(CALL(merge, 1, 1, 1, 1, -1, &part, &inside, &one, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(merge, 1, 1, -1, 1, 1, &part, &inside, &one, &one, &one) == FVLRP_E_ARGUMENT);
     part.finest = 1;
-    EXPECT(fvlrp_merge(1, &part, 1, 1, &inside, 1, 1, &one, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(merge, 1, 1, 1, 1, 1, &part, &inside, &one, &one, &one) == FVLRP_E_ARGUMENT);
     part.finest = -1;
-    EXPECT(fvlrp_merge(1, &part, 1, 1, &inside, 1, 1, &one, &one, &one) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_scores(-1, 1, &half, &half, &one) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_scores(1, -1, &half, &half, &one) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_scores(PTRDIFF_MAX, 3, &half, &half, &one) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_normalise(-1, 1, &one, &one) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_normalise(1, -1, &one, &one) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_normalise(PTRDIFF_MAX, 3, &one, &one) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_shares(-1, 1, &one, &one, &count, &one, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_shares(1, -1, &one, &one, &count, &one, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_shares(1, 1, &one, &one, &count, &epsilon, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(merge, 1, 1, 1, 1, 1, &part, &inside, &one, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(scores, -1, 1, &half, &half, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(scores, 1, -1, &half, &half, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(scores, PTRDIFF_MAX, 3, &half, &half, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(normalise, -1, 1, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(normalise, 1, -1, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(normalise, PTRDIFF_MAX, 3, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(shares, -1, 1, &one, &one, &count, &one, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(shares, 1, -1, &one, &one, &count, &one, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(shares, 1, 1, &one, &one, &count, &epsilon, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
     epsilon = -1;
-    EXPECT(fvlrp_shares(1, 1, &one, &one, &count, &epsilon, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(shares, 1, 1, &one, &one, &count, &epsilon, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
 }
 
 /* ---- splats ------------------------------------------------------------------------------------------------------ */
@@ -813,8 +846,8 @@ static void splat_case(int real, int kernel, ptrdiff_t rows, ptrdiff_t cols, ptr
     if (kernel == HALVED_ENDS) taps[0] = taps[length - 1] = .25;
     for (ptrdiff_t t = 0; t < length && kernel == TRIANGLE; t++) taps[t] = (double)(t + 1);
 #define SPLAT                                                                                                        \
-    fvlrp_splat(real, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, taps, length, lead, begin,   \
-                end, height, width, pixels)
+    CALL(splat, real, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, taps, length, lead, height,  \
+         width, begin, end, pixels)
     const ptrdiff_t cut = below(height + 1); /* in two bands, either of which may be empty */
     ptrdiff_t begin = cut, end = height;
     EXPECT(SPLAT == FVLRP_OK);
@@ -854,7 +887,8 @@ static void splat(void) {
     now = "splat's bad arguments";
     double one = 1, pixel = 0;
 #define SPLAT(real, rows, cols, bins, spacing, first, step, length, height, width)                                   \
-    fvlrp_splat(real, &one, rows, cols, bins, spacing, first, step, &one, &one, &one, length, 0, 0, height, height, width, &pixel)
+    CALL(splat, real, &one, rows, cols, bins, spacing, first, step, &one, &one, &one, length, 0, height, width, 0,     \
+         height, &pixel)
     EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_OK);
     EXPECT(SPLAT(FVLRP_U8, 1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
     EXPECT(SPLAT(FVLRP_F64, -1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
@@ -907,7 +941,8 @@ static void product_case(int real, const fvlrp_windows *w, ptrdiff_t m, ptrdiff_
     memcpy(before, c, (size_t)(size * real));
     const void *first = a + (turned && k ? (taps - 1) * real : 0);
     const int sign = (int)below(4) - 1;
-#define PRODUCT fvlrp_product(real, m, k, n, first, k, taps, tap, taps, sign, b, ldb, w, bias, add, c, ldc)
+    const fvlrp_weights weights = {first, m, k / taps, taps, k, taps, tap, sign};
+#define PRODUCT CALL(product, real, weights, n, b, ldb, w, bias, add, c, ldc)
     EXPECT(PRODUCT == FVLRP_OK);
     for (ptrdiff_t i = 0; i < size; i++) {
         const ptrdiff_t y = i / ldc, x = i % ldc;
@@ -941,27 +976,28 @@ static void products(void) {
     now = "product's bad arguments";
     double one = 1, c = 0;
     fvlrp_windows w = {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1};
-#define PRODUCT(real, m, k, n, taps, ldb, windows, ldc)                                                               \
-    fvlrp_product(real, m, k, n, &one, 1, 1, 1, taps, 0, &one, ldb, windows, NULL, 0, &c, ldc)
-    EXPECT(PRODUCT(FVLRP_U8, 1, 1, 1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
-    EXPECT(PRODUCT(FVLRP_F64, -1, 1, 1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
-    EXPECT(PRODUCT(FVLRP_F64, 1, -1, 1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
-    EXPECT(PRODUCT(FVLRP_F64, 1, 1, -1, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
-    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 0, 1, NULL, 1) == FVLRP_E_ARGUMENT);
-    EXPECT(PRODUCT(FVLRP_F64, 1, 3, 1, 2, 1, NULL, 1) == FVLRP_E_ARGUMENT);
-    EXPECT(PRODUCT(FVLRP_F64, 1, 2, 2, 1, 1, NULL, 2) == FVLRP_E_ARGUMENT);
-    EXPECT(PRODUCT(FVLRP_F64, 2, 1, 2, 1, 2, NULL, 1) == FVLRP_E_ARGUMENT);
-    EXPECT(PRODUCT(FVLRP_F64, 1, 2, 1, 1, 1, &w, 1) == FVLRP_E_ARGUMENT);
-    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 2, 1, 1, &w, 2) == FVLRP_E_ARGUMENT);
+#define PRODUCT(real, m, channels, taps, sign, n, ldb, windows, ldc) \
+    CALL(product, real, {&one, m, channels, taps, 1, 1, 1, sign}, n, &one, ldb, windows, NULL, 0, &c, ldc)
+    EXPECT(PRODUCT(FVLRP_U8, 1, 1, 1, 0, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, -1, 1, 1, 0, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, -1, 1, 0, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 0, -1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 0, 0, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, PTRDIFF_MAX, 2, 0, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 3, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 2, 1, 0, 2, 1, NULL, 2) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 2, 1, 1, 0, 2, 2, NULL, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 2, 1, 0, 1, 1, &w, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 2, 0, 1, 1, &w, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 0, 2, 1, &w, 2) == FVLRP_E_ARGUMENT);
     w.stride_x = 0;
-    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 1, 1, &w, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 0, 1, 1, &w, 1) == FVLRP_E_ARGUMENT);
     w.stride_x = 1, w.height = PTRDIFF_MAX;
-    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 1, 1, &w, 1) == FVLRP_E_ARGUMENT);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 0, 1, 1, &w, 1) == FVLRP_E_ARGUMENT);
     EXPECT(c == 0);
     w.height = 1;
-    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 1, 1, &w, 1) == FVLRP_OK && c == 1);
+    EXPECT(PRODUCT(FVLRP_F64, 1, 1, 1, 0, 1, 1, &w, 1) == FVLRP_OK && c == 1);
 #undef PRODUCT
-    EXPECT(fvlrp_product(FVLRP_F64, 1, 1, 1, &one, 1, 1, 1, 1, 3, &one, 1, NULL, NULL, 0, &c, 1) == FVLRP_E_ARGUMENT);
 }
 
 /* Filters lie output by output, or channel by channel with their taps turned about. */
@@ -979,8 +1015,8 @@ static void winograd_case(ptrdiff_t m, int turned, int sign, int add, ptrdiff_t 
     float *c = filled(FVLRP_F32, size, -1, 1), *before = array(size, 4), *whole = filled(FVLRP_F32, size, -1, 1);
     memcpy(before, c, (size_t)size * sizeof(float));
     const float *first = turned ? a + 8 : a;
-#define WINOGRAD(doubt, whole) \
-    fvlrp_winograd(m, first, row, channel, tap, sign, &w, image, other, bias, add, doubt, whole, ldc, c, ldc)
+    const fvlrp_weights weights = {first, m, w.channels, 9, row, channel, tap, sign};
+#define WINOGRAD(doubt, whole) CALL(winograd, weights, w, image, other, bias, add, doubt, whole, ldc, c, ldc)
     EXPECT(WINOGRAD(0, NULL) == FVLRP_OK);
     for (ptrdiff_t i = 0; i < size; i++) {
         const ptrdiff_t y = i / ldc, x = i % ldc;
@@ -1008,20 +1044,19 @@ static void winograds(void) {
     now = "bad arguments of Winograd's product";
     fvlrp_windows w = {1, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1, 0, 4, 4};
     float a[9] = {0}, x[16] = {0}, c[16];
-#define WINOGRAD(m, sign, windows, other, doubt, whole, ldw, ldc) \
-    fvlrp_winograd(m, a, 9, 9, 1, sign, windows, x, other, NULL, 0, doubt, whole, ldw, c, ldc)
-    EXPECT(WINOGRAD(1, 0, &w, NULL, 0, NULL, 0, 16) == FVLRP_OK);
-    EXPECT(WINOGRAD(-1, 0, &w, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
-    EXPECT(WINOGRAD(1, 3, &w, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
-    EXPECT(WINOGRAD(1, 0, &w, x, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
-    EXPECT(WINOGRAD(1, 0, &w, NULL, -1, NULL, 0, 16) == FVLRP_E_ARGUMENT);
-    EXPECT(WINOGRAD(1, 0, &w, NULL, NAN, NULL, 0, 16) == FVLRP_E_ARGUMENT);
-    EXPECT(WINOGRAD(1, 0, &w, NULL, 0, x, 16, 16) == FVLRP_E_ARGUMENT);
-    EXPECT(WINOGRAD(2, 0, &w, NULL, 1e-3, x, 15, 16) == FVLRP_E_ARGUMENT);
-    EXPECT(WINOGRAD(2, 0, &w, NULL, 0, NULL, 0, 15) == FVLRP_E_ARGUMENT);
-    EXPECT(WINOGRAD(1, 0, NULL, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+#define WINOGRAD(m, sign, other, doubt, whole, ldw, ldc) \
+    CALL(winograd, {a, m, 1, 9, 9, 9, 1, sign}, w, x, other, NULL, 0, doubt, whole, ldw, c, ldc)
+    EXPECT(WINOGRAD(1, 0, NULL, 0, NULL, 0, 16) == FVLRP_OK);
+    EXPECT(WINOGRAD(-1, 0, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 3, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 0, x, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 0, NULL, -1, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 0, NULL, NAN, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 0, NULL, 0, x, 16, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(2, 0, NULL, 1e-3, x, 15, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(2, 0, NULL, 0, NULL, 0, 15) == FVLRP_E_ARGUMENT);
     w.dilation_x = 2;
-    EXPECT(WINOGRAD(1, 0, &w, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
+    EXPECT(WINOGRAD(1, 0, NULL, 0, NULL, 0, 16) == FVLRP_E_ARGUMENT);
 #undef WINOGRAD
 }
 
@@ -1035,8 +1070,9 @@ static void dense_case(int real, ptrdiff_t m, ptrdiff_t n, ptrdiff_t count, ptrd
     void *to = filled(real, targets * n, 2, 2), *from = filled(real, targets * n, 3, 3);
     int64_t *rows = array(count, sizeof(int64_t));
     for (ptrdiff_t i = 0; i < count; i++) rows[i] = below(m);
-    EXPECT(fvlrp_dense_sums(real, m, n, weight, count, rows, above, below_, up, down) == FVLRP_OK);
-    EXPECT(fvlrp_dense_back(real, targets, m, n, weight, count, rows, high, low, to, from) == FVLRP_OK);
+    const fvlrp_outputs outputs = {real, weight, m, n, rows, count};
+    EXPECT(CALL(dense_sums, outputs, above, below_, up, down) == FVLRP_OK);
+    EXPECT(CALL(dense_back, outputs, targets, high, low, to, from) == FVLRP_OK);
     for (ptrdiff_t i = 0; i < count; i++) {
         double sums[2] = {0, 0};
         for (ptrdiff_t j = 0; j < n; j++) {
@@ -1058,18 +1094,18 @@ static void dense_case(int real, ptrdiff_t m, ptrdiff_t n, ptrdiff_t count, ptrd
             EXPECT(close_to(get(real, to, t * n + j), sums[0], tolerance));
             EXPECT(close_to(get(real, from, t * n + j), sums[1], tolerance));
         }
-    EXPECT(fvlrp_dense_sums(real, m, n, weight, count, rows, above, NULL, up, down) == FVLRP_OK);
-    EXPECT(fvlrp_dense_back(real, targets, m, n, weight, count, rows, high, low, to, NULL) == FVLRP_OK);
+    EXPECT(CALL(dense_sums, outputs, above, NULL, up, down) == FVLRP_OK);
+    EXPECT(CALL(dense_back, outputs, targets, high, low, to, NULL) == FVLRP_OK);
     double *kept = doubles(targets, 0, 0), *lost = doubles(targets, 0, 0);
 #define FUSED(under, alpha, bias, from) \
-    fvlrp_dense_alpha_beta(real, targets, m, n, weight, count, rows, above, under, bias, high, alpha, 1, to, from, kept, lost)
+    CALL(dense_alpha_beta, outputs, above, under, bias, targets, high, alpha, 1, to, from, kept, lost)
     STARVE(FUSED(below_, 2, up, from));
     EXPECT(FUSED(NULL, 2, NULL, NULL) == FVLRP_OK && FUSED(NULL, -1, NULL, NULL) == FVLRP_E_ARGUMENT);
 #undef FUSED
     if (count) {
         rows[count - 1] = m;
-        EXPECT(fvlrp_dense_sums(real, m, n, weight, count, rows, above, NULL, up, down) == FVLRP_E_ARGUMENT);
-        EXPECT(fvlrp_dense_back(real, targets, m, n, weight, count, rows, high, low, to, NULL) == FVLRP_E_ARGUMENT);
+        EXPECT(CALL(dense_sums, outputs, above, NULL, up, down) == FVLRP_E_ARGUMENT);
+        EXPECT(CALL(dense_back, outputs, targets, high, low, to, NULL) == FVLRP_E_ARGUMENT);
     }
     release();
 }
@@ -1084,8 +1120,8 @@ static void alpha_beta_case(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t 
     int64_t *doubtful = array(capacity, 8);
     ptrdiff_t count;
 #define ALPHA_BETA(alpha, beta, z, weak) \
-    fvlrp_alpha_beta(real, targets, m, n, r, pitch, ldr, z, n, positive, alpha, beta, weak, up, down, kept, lost, \
-                     capacity, doubtful, &count)
+    CALL(alpha_beta, real, targets, m, n, r, pitch, ldr, z, n, positive, alpha, beta, weak, up, down, kept, lost, \
+         capacity, doubtful, &count)
     EXPECT(ALPHA_BETA(2, 1, z, 1e-4) == FVLRP_OK && count == 0);
     for (ptrdiff_t t = 0; t < targets; t++)
         for (ptrdiff_t j = 0; j < m; j++) {
@@ -1113,8 +1149,8 @@ static void pool_case(int real) {
     const ptrdiff_t cells = w.channels * w.rows * w.cols, pixels = w.channels * w.height * w.width, targets = 1 + below(2);
     void *image = filled(real, pixels, -1, 1), *maxima = array(cells, (size_t)real);
     void *r = filled(real, targets * cells, 1, 1), *back = filled(real, targets * pixels, 0, 0);
-    STARVE(fvlrp_max_pool(real, &w, image, maxima));
-    EXPECT(fvlrp_max_pool_back(real, &w, image, maxima, targets, r, back) == FVLRP_OK);
+    STARVE(CALL(max_pool, real, w, image, maxima));
+    EXPECT(CALL(max_pool_back, real, w, image, maxima, targets, r, back) == FVLRP_OK);
     const ptrdiff_t taps = w.kernel_y * w.kernel_x;
     double found = 0, sum = 0;
     for (ptrdiff_t i = 0; i < cells; i++) {
@@ -1133,8 +1169,8 @@ static void pool_case(int real) {
     for (ptrdiff_t i = 0; i < targets * pixels; i++) sum += get(real, back, i);
     EXPECT(sum == found);
     w.stride_y = 0;
-    EXPECT(fvlrp_max_pool(real, &w, image, maxima) == FVLRP_E_ARGUMENT);
-    EXPECT(fvlrp_max_pool_back(real, &w, image, maxima, targets, r, back) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(max_pool, real, w, image, maxima) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(max_pool_back, real, w, image, maxima, targets, r, back) == FVLRP_E_ARGUMENT);
     release();
 }
 
@@ -1154,32 +1190,10 @@ static void linear_layers(void) {
 
 static void before_a_choice(void) {
     now = "before fvlrp_select";
-    fvlrp_model m = {.components = 1, .dims = 1, .inputs = 1};
-    const fvlrp_scale s = scale_of(20, 20, 4, 3);
-    ptrdiff_t done;
     EXPECT(!strcmp(fvlrp_isa(), "none"));
-    EXPECT(fvlrp_sift(&s, NULL, 0, 0, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_sift_planes(&s, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_sift_pixels(&s, NULL, FVLRP_F32, NULL, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_model_pack(&m, FVLRP_F32, 1, 1, 1, NULL, NULL, NULL, NULL, NULL, 0, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_project(&m, FVLRP_U8, NULL, NULL, 0, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_posteriors(&m, NULL, 0, 0, NULL, NULL, NULL, NULL, &done) == FVLRP_E_ISA);
-    EXPECT(fvlrp_pool(&m, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_tables(&m, 0, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_merge(0, NULL, 0, 0, NULL, 0, 0, NULL, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_scores(0, 0, NULL, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_normalise(0, 0, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_shares(0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_product(FVLRP_F32, 0, 0, 0, NULL, 1, 1, 1, 1, 0, NULL, 0, NULL, NULL, 0, NULL, 0) == FVLRP_E_ISA);
-    EXPECT(fvlrp_winograd(0, NULL, 1, 1, 1, 0, NULL, NULL, NULL, NULL, 0, 0, NULL, 0, NULL, 0) == FVLRP_E_ISA);
-    EXPECT(fvlrp_dense_sums(FVLRP_F32, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_dense_back(FVLRP_F32, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_dense_alpha_beta(FVLRP_F32, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL, 1, 0, NULL, NULL, NULL,
-                                  NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_alpha_beta(FVLRP_F32, 0, 0, 0, NULL, 0, 0, NULL, 0, NULL, 1, 0, 0, NULL, NULL, NULL, NULL, 0, NULL,
-                            &done) == FVLRP_E_ISA);
-    EXPECT(fvlrp_max_pool(FVLRP_F32, NULL, NULL, NULL) == FVLRP_E_ISA);
-    EXPECT(fvlrp_max_pool_back(FVLRP_F32, NULL, NULL, NULL, 0, NULL, NULL) == FVLRP_E_ISA);
+#define KERNEL(name, real) EXPECT(fvlrp_##name(&(fvlrp_##name##_args){0}) == FVLRP_E_ISA);
+    FVLRP_KERNELS(KERNEL)
+#undef KERNEL
     EXPECT(fvlrp_select("v9") == FVLRP_E_ISA && !strcmp(fvlrp_isa(), "none"));
     for (int status = -20; status < 20; status++) EXPECT(fvlrp_words(status) && *fvlrp_words(status));
     EXPECT(fvlrp_select(NULL) == FVLRP_OK && !strcmp(fvlrp_isa(), fvlrp_isa_available(0)));
@@ -1203,6 +1217,10 @@ int main(int count, char **words) {
         products();
         winograds();
         linear_layers();
+        now = "a kernel that no case calls";
+#define KERNEL(name, real) EXPECT(calls_of_##name > 0); calls_of_##name = 0;
+        FVLRP_KERNELS(KERNEL)
+#undef KERNEL
         printf("%s: every kernel, seed %llu\n", isa, (unsigned long long)seed);
         fflush(stdout);
     }

@@ -1,11 +1,16 @@
-/* splat.c - from regularly spaced points to pixels: scatter, then one separable filter; the cost does not grow with the
- * number of points over a pixel. All in double. Included by isa.c.
+/* splat.inc.c - from regularly spaced points to pixels: scatter, then one separable filter, so that the cost does not
+ * grow with the number of points over a pixel. Double alone.
  *
  * Rows stream: those that hold points are filtered along x into a ring, and a row of pixels gathers the rows of the
- * ring within reach, so that only points and pixels come from beyond the nearest caches.
+ * ring within reach, so that only points and pixels come from beyond the L2 cache.
  *
  * A box of length a b is a box of a taps followed by b taps a pixels apart: a + b additions instead of a b, and none of
  * the drift or the dependency of a running sum. */
+#ifndef REAL_BITS
+#define REAL_BITS 64
+#endif
+#include "arena.h"
+#include "simd.h"
 
 typedef struct {
     ptrdiff_t length, spacing, lead; /* taps, pixels between them, offset of the first from the point */
@@ -13,7 +18,7 @@ typedef struct {
     double value;
 } splat_comb;
 
-/* The kernel as one comb, or as two where it is a box with a proper divisor: their number. */
+/* The kernel as one comb, or as two where it is a box with a proper divisor: how many. */
 static int splat_combs(const double *taps, ptrdiff_t length, ptrdiff_t lead, splat_comb comb[2]) {
     ptrdiff_t best = 1;
     for (ptrdiff_t i = 1; i < length; i++)
@@ -36,20 +41,20 @@ INLINE void comb_vectors(const splat_comb *c, const double *const *rows, ptrdiff
     for (ptrdiff_t t = 0; t < c->length; t++) {
         const double *row = rows[t] + x;
         if (c->taps)
-            UNROLL for (int v = 0; v < vectors; v++) sum[v] += c->taps[t] * load_double(row + v * DOUBLES);
+            UNROLL for (int v = 0; v < vectors; v++) sum[v] += c->taps[t] * load(row + v * LANES);
         else
-            UNROLL for (int v = 0; v < vectors; v++) sum[v] += load_double(row + v * DOUBLES);
+            UNROLL for (int v = 0; v < vectors; v++) sum[v] += load(row + v * LANES);
     }
     UNROLL for (int v = 0; v < vectors; v++) {
-        double *at = to + x + v * DOUBLES;
-        store_double(at, add ? load_double(at) + c->value * sum[v] : c->value * sum[v]);
+        double *at = to + x + v * LANES;
+        store(at, add ? load(at) + c->value * sum[v] : c->value * sum[v]);
     }
 }
 
 INLINE void comb_apply(const splat_comb *c, const double *const *rows, ptrdiff_t width, const int add, double *to) {
     ptrdiff_t x = 0;
-    for (; x + 4 * DOUBLES <= width; x += 4 * DOUBLES) comb_vectors(c, rows, x, 4, add, to);
-    for (; x + DOUBLES <= width; x += DOUBLES) comb_vectors(c, rows, x, 1, add, to);
+    for (; x + 4 * LANES <= width; x += 4 * LANES) comb_vectors(c, rows, x, 4, add, to);
+    for (; x + LANES <= width; x += LANES) comb_vectors(c, rows, x, 1, add, to);
     for (; x < width; x++) {
         double sum = 0;
         for (ptrdiff_t t = 0; t < c->length; t++) sum += (c->taps ? c->taps[t] : 1) * rows[t][x];
@@ -57,30 +62,27 @@ INLINE void comb_apply(const splat_comb *c, const double *const *rows, ptrdiff_t
     }
 }
 
-/* One scale's points, as in fvlrp.h, and the buffers between them and the pixels. */
+/* One scale's points, and the buffers between them and the pixels. */
 typedef struct {
-    int real;
-    const void *values;
-    ptrdiff_t rows, cols, bins, spacing, first, step;
-    const double *weight_y, *weight_x;
+    const fvlrp_splat_args *args;
     splat_comb comb[2];
     int combs;
-    ptrdiff_t width, reach, pitch;
+    ptrdiff_t reach, pitch;
     ptrdiff_t ring[2];   /* rows that each comb along y looks back to */
     double *points[2];   /* a row of points, `reach` zeros on either side; filtered once */
     double *filtered[2]; /* rings: filtered along x; along y with the first of two combs */
     const double **taken;
 } splat_rows;
 
-/* Add row y of the weighed values to `to`; 0 where there are none. */
-INLINE int scatter(const splat_rows *s, ptrdiff_t y, const int real, const ptrdiff_t bins, double *to) {
-    int held = 0;
+/* Add row y of the weighted values to `to`; 0 where there are none. */
+INLINE int scatter(const fvlrp_splat_args *s, ptrdiff_t y, const int real, const ptrdiff_t bins, double *to) {
+    int found = 0;
     for (ptrdiff_t iy = 0; iy < bins; iy++) {
         const ptrdiff_t down = y - s->first - s->spacing * iy, r = down / s->step;
         if (down < 0 || down % s->step || r >= s->rows) continue;
         const double wy = s->weight_y[r * bins + iy], *wx = s->weight_x;
         double *at = to + s->first;
-        held = 1;
+        found = 1;
         for (ptrdiff_t c = 0; c < s->cols; c++, at += s->step, wx += bins) {
             const ptrdiff_t from = ((r * s->cols + c) * bins + iy) * bins;
             UNROLL for (ptrdiff_t ix = 0; ix < bins; ix++) {
@@ -90,49 +92,51 @@ INLINE int scatter(const splat_rows *s, ptrdiff_t y, const int real, const ptrdi
             }
         }
     }
-    return held;
+    return found;
 }
 
-static int scatter_row(const splat_rows *s, ptrdiff_t y, double *to) {
-    if (s->real == FVLRP_F32) return s->bins == 4 ? scatter(s, y, FVLRP_F32, 4, to) : scatter(s, y, FVLRP_F32, s->bins, to);
+static int scatter_row(const fvlrp_splat_args *s, ptrdiff_t y, double *to) {
+    if (s->real == FVLRP_F32) return s->bins == 4 ? scatter(s, y, FVLRP_F32, 4, to) : scatter(s, y, FVLRP_F32, s->bins,
+                                                                                              to);
     return s->bins == 4 ? scatter(s, y, FVLRP_F64, 4, to) : scatter(s, y, FVLRP_F64, s->bins, to);
 }
 
-static void splat_layout(splat_rows *s, sift_block *block) {
-    const ptrdiff_t size = sizeof(double);
-    const splat_comb *last = &s->comb[s->combs - 1];
-    s->reach = s->comb[0].length + (s->comb[0].lead < 0 ? -s->comb[0].lead : s->comb[0].lead) +
+static void splat_layout(splat_rows *s, arena *memory) {
+    const ptrdiff_t size = sizeof(double), width = s->args->width;
+    const splat_comb *first = &s->comb[0], *last = &s->comb[s->combs - 1];
+    s->reach = first->length + (first->lead < 0 ? -first->lead : first->lead) +
                (s->combs == 2 ? 2 * last->length * last->spacing : 0);
-    s->pitch = row_pitch(s->width + 2 * s->reach, size);
-    s->ring[0] = s->comb[0].length;
+    s->pitch = row_pitch(width + 2 * s->reach, size);
+    s->ring[0] = first->length;
     s->ring[1] = s->combs == 2 ? (last->length - 1) * last->spacing + 1 : 0;
-    for (int i = 0; i < 2; i++) s->points[i] = carve(block, s->pitch, size);
-    for (int i = 0; i < 2; i++) s->filtered[i] = carve(block, s->ring[i], row_pitch(s->width, size) * size);
-    s->taken = carve(block, most(s->comb[0].length, last->length), sizeof(double *));
+    for (int i = 0; i < 2; i++) s->points[i] = carve(memory, s->pitch, size);
+    for (int i = 0; i < 2; i++) s->filtered[i] = carve(memory, s->ring[i], row_pitch(width, size) * size);
+    s->taken = carve(memory, imax(first->length, last->length), sizeof(double *));
 }
 
 static double *ring_row(const splat_rows *s, int i, ptrdiff_t y) {
     const ptrdiff_t at = y % s->ring[i];
-    return s->filtered[i] + (at < 0 ? at + s->ring[i] : at) * row_pitch(s->width, sizeof(double));
+    return s->filtered[i] + (at < 0 ? at + s->ring[i] : at) * row_pitch(s->args->width, sizeof(double));
 }
 
 /* Row y of the points, filtered along x, into the first ring. */
 static void filter_along_x(splat_rows *s, ptrdiff_t y) {
+    const ptrdiff_t width = s->args->width;
     double *from = s->points[0] + s->reach, *between = s->points[1], *to = ring_row(s, 0, y);
-    if (!scatter_row(s, y, from)) {
-        memset(to, 0, (size_t)s->width * sizeof(double));
+    if (!scatter_row(s->args, y, from)) {
+        memset(to, 0, (size_t)width * sizeof(double));
         return;
     }
     const splat_comb *c = s->comb;
     if (s->combs == 2) { /* over the margins, too, as far as the second comb looks */
         const ptrdiff_t margin = c[1].length * c[1].spacing;
         for (ptrdiff_t t = 0; t < c->length; t++) s->taken[t] = from - margin - c->lead - t;
-        comb_apply(c, s->taken, s->width + margin, 0, between);
+        comb_apply(c, s->taken, width + margin, 0, between);
         c++;
         for (ptrdiff_t t = 0; t < c->length; t++) s->taken[t] = between + margin - t * c->spacing;
     } else
         for (ptrdiff_t t = 0; t < c->length; t++) s->taken[t] = from - c->lead - t;
-    comb_apply(c, s->taken, s->width, 0, to);
+    comb_apply(c, s->taken, width, 0, to);
     memset(s->points[0], 0, (size_t)s->pitch * sizeof(double));
 }
 
@@ -142,24 +146,23 @@ static void look_back(splat_rows *s, int i, ptrdiff_t y) {
     for (ptrdiff_t t = 0; t < c->length; t++) s->taken[t] = ring_row(s, i, y - t * c->spacing);
 }
 
-static int splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t bins, ptrdiff_t spacing,
-                 ptrdiff_t first, ptrdiff_t step, const double *weight_y, const double *weight_x, const double *taps,
-                 ptrdiff_t length, ptrdiff_t lead, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t width, double *pixels) {
-    splat_rows s = {.real = real, .values = values, .rows = rows, .cols = cols, .bins = bins, .spacing = spacing,
-                    .first = first, .step = step, .weight_y = weight_y, .weight_x = weight_x, .width = width};
-    s.combs = splat_combs(taps, length, lead, s.comb);
-    sift_block block = {0};
-    splat_layout(&s, &block);
-    block.base = scratch(block.used, 1);
-    if (!block.base) return FVLRP_E_MEMORY;
-    memset(block.base, 0, (size_t)block.used);
-    block.used = 0;
-    splat_layout(&s, &block);
+static int splat(const fvlrp_splat_args *args) {
+    if (!args->rows || !args->cols || args->begin >= args->end) return FVLRP_OK;
+    splat_rows s = {.args = args};
+    s.combs = splat_combs(args->taps, args->length, args->lead, s.comb);
+    arena memory = {0};
+    splat_layout(&s, &memory);
+    const ptrdiff_t bytes = memory.used;
+    if (arena_open(&memory)) return FVLRP_E_MEMORY;
+    memset(memory.base, 0, (size_t)bytes);
+    splat_layout(&s, &memory);
 
     /* Pixel row y gathers points from row y - lead upwards, and from as many rows above as both rings hold. */
-    const ptrdiff_t last = first + step * (rows - 1) + spacing * (bins - 1);
+    const ptrdiff_t lead = args->lead, width = args->width;
+    const ptrdiff_t last = args->first + args->step * (args->rows - 1) + args->spacing * (args->bins - 1);
     const ptrdiff_t held = s.ring[0] - 1 + (s.combs == 2 ? s.ring[1] - 1 : 0);
-    const ptrdiff_t from = most(first, begin - lead - held), to = least(end - lead, last + length);
+    const ptrdiff_t from = imax(args->first, args->begin - lead - held), to = imin(args->end - lead,
+                                                                                   last + args->length);
     for (ptrdiff_t y = from; y < to; y++) {
         filter_along_x(&s, y);
         look_back(&s, 0, y);
@@ -167,8 +170,9 @@ static int splat(int real, const void *values, ptrdiff_t rows, ptrdiff_t cols, p
             comb_apply(&s.comb[0], s.taken, width, 0, ring_row(&s, 1, y));
             look_back(&s, 1, y);
         }
-        if (y + lead >= begin) comb_apply(&s.comb[s.combs - 1], s.taken, width, 1, pixels + (y + lead) * width);
+        if (y + lead >= args->begin)
+            comb_apply(&s.comb[s.combs - 1], s.taken, width, 1, args->pixels + (y + lead) * width);
     }
-    free(block.base);
+    arena_close(&memory);
     return FVLRP_OK;
 }

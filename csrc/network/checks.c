@@ -1,0 +1,82 @@
+/* checks.c - arguments of the networks' kernels: each is checked here and nowhere else. */
+#include "checks.h"
+
+/* Sizes and reaches that cannot overflow. */
+static int bad_windows(const fvlrp_windows *w) {
+    const ptrdiff_t most = 1 << 24;
+    const ptrdiff_t sizes[] = {w->channels, w->height,   w->width,      w->kernel_y,   w->kernel_x,
+                               w->stride_y, w->stride_x, w->dilation_y, w->dilation_x, w->cols};
+    for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++)
+        if (sizes[i] < 1 || sizes[i] > most) return 1;
+    if (w->top < -most || w->top > most || w->left < -most || w->left > most) return 1;
+    if (w->first < 0 || w->first > most || w->rows < 0 || w->rows > most) return 1;
+    const size_t plane = checked(w->height, w->width);
+    return !checked(w->channels, (ptrdiff_t)plane) || !checked(w->channels * (ptrdiff_t)plane, sizeof(double));
+}
+
+static int bad_weights(const fvlrp_weights *w) {
+    if (w->m < 0 || w->channels < 0 || w->taps < 1 || !checked(w->channels, w->taps)) return 1;
+    return w->sign < FVLRP_NEGATIVE || w->sign > FVLRP_SIZE;
+}
+
+/* Whether weights and windows have different numbers of terms. */
+static int mismatch(const fvlrp_weights *weights, const fvlrp_windows *w) {
+    return weights->channels != w->channels || weights->taps != w->kernel_y * w->kernel_x;
+}
+
+int fvlrp_check_product(const fvlrp_product_args *args) {
+    const fvlrp_weights *weights = &args->weights;
+    const fvlrp_windows *w = args->windows;
+    if (bad_real(args->real) || bad_weights(weights) || args->n < 0) return FVLRP_E_ARGUMENT;
+    if (w && (bad_windows(w) || mismatch(weights, w) || args->n != w->rows * w->cols)) return FVLRP_E_ARGUMENT;
+    if (!w && weights->channels * weights->taps > 1 && args->ldb < args->n) return FVLRP_E_ARGUMENT;
+    return refused(weights->m > 1 && args->ldc < args->n);
+}
+
+int fvlrp_check_winograd(const fvlrp_winograd_args *args) {
+    const fvlrp_weights *weights = &args->weights;
+    const fvlrp_windows *w = &args->windows;
+    const int sign = weights->sign;
+    if (bad_weights(weights) || bad_windows(w) || mismatch(weights, w)) return FVLRP_E_ARGUMENT;
+    if (w->kernel_y != 3 || w->kernel_x != 3 || w->stride_y != 1 || w->stride_x != 1) return FVLRP_E_ARGUMENT;
+    if (w->dilation_y != 1 || w->dilation_x != 1) return FVLRP_E_ARGUMENT;
+    if (args->other && (sign == FVLRP_ALL || sign == FVLRP_SIZE)) return FVLRP_E_ARGUMENT;
+    const int rows = weights->m > 1;
+    if (!(args->doubt >= 0 && args->doubt <= 1) || (rows && args->ldc < w->rows * w->cols)) return FVLRP_E_ARGUMENT;
+    return refused(args->whole && (!(args->doubt > 0) || (rows && args->ldw < w->rows * w->cols)));
+}
+
+static int bad_outputs(const fvlrp_outputs *o) {
+    if (bad_real(o->real) || o->count < 0 || !checked(o->m, o->n) || !checked(o->m * o->n, sizeof(double))) return 1;
+    for (ptrdiff_t i = 0; i < o->count; i++)
+        if (o->rows[i] < 0 || o->rows[i] >= o->m) return 1;
+    return 0;
+}
+
+int fvlrp_check_dense_sums(const fvlrp_dense_sums_args *args) { return refused(bad_outputs(&args->outputs)); }
+
+int fvlrp_check_dense_back(const fvlrp_dense_back_args *args) {
+    return refused(bad_outputs(&args->outputs) || !checked(args->targets, args->outputs.n));
+}
+
+int fvlrp_check_dense_alpha_beta(const fvlrp_dense_alpha_beta_args *args) {
+    if (bad_outputs(&args->outputs) || !checked(args->targets, args->outputs.n)) return FVLRP_E_ARGUMENT;
+    return refused(!(args->alpha >= 0 && args->beta >= 0));
+}
+
+int fvlrp_check_alpha_beta(const fvlrp_alpha_beta_args *args) {
+    const int rows = args->m > 1;
+    if (bad_real(args->real) || args->targets < 0 || args->capacity < 0) return FVLRP_E_ARGUMENT;
+    if (!checked(args->targets * 2, args->m) || !checked(args->m, args->n)) return FVLRP_E_ARGUMENT;
+    if (!(args->alpha >= 0 && args->beta >= 0 && args->weak >= 0) || (args->beta > 0 &&
+                                                                      !args->z)) return FVLRP_E_ARGUMENT;
+    return refused(rows && (args->ldr < args->n || (args->z && args->ldz < args->n)));
+}
+
+int fvlrp_check_max_pool(const fvlrp_max_pool_args *args) {
+    return refused(bad_real(args->real) || bad_windows(&args->windows));
+}
+
+int fvlrp_check_max_pool_back(const fvlrp_max_pool_back_args *args) {
+    return refused(bad_real(args->real) || bad_windows(&args->windows) || args->targets < 0);
+}

@@ -1,0 +1,78 @@
+/* pools.inc.c - maxima over the windows of an image, and relevance back to where each was found. */
+#include "arena.h"
+#include "network/windows.h"
+#include "simd.h"
+
+/* NaN wins. */
+INLINE REAL greater(REAL a, REAL b) { return ((b > a) | (b != b)) ? b : a; }
+
+/* out[o] = max(out[o], line[o stride]), with strides that the compiler knows. */
+INLINE void pool_tap(const REAL *line, ptrdiff_t stride, ptrdiff_t count, REAL *out) {
+    if (stride == 1)
+        for (ptrdiff_t o = 0; o < count; o++) out[o] = greater(out[o], line[o]);
+    else if (stride == 2)
+        for (ptrdiff_t o = 0; o < count; o++) out[o] = greater(out[o], line[2 * o]);
+    else
+        for (ptrdiff_t o = 0; o < count; o++) out[o] = greater(out[o], line[stride * o]);
+}
+
+/* One output row of one channel; `line` has room for a row of the image. */
+static void pool_row(const fvlrp_windows *w, const REAL *channel, ptrdiff_t oy, REAL *line, REAL *out) {
+    const REAL *most = NULL; /* of the rows so far */
+    for (ptrdiff_t ky = 0; ky < w->kernel_y; ky++) {
+        const ptrdiff_t y = (w->first + oy) * w->stride_y + ky * w->dilation_y - w->top;
+        if (y < 0 || y >= w->height) continue;
+        const REAL *row = channel + y * w->width;
+        for (ptrdiff_t x = 0; most && x < w->width; x++) line[x] = greater(most[x], row[x]);
+        most = most ? line : row;
+    }
+    for (ptrdiff_t x = 0; x < w->cols; x++) out[x] = -(REAL)INFINITY;
+    if (!most) return;
+    for (ptrdiff_t kx = 0; kx < w->kernel_x; kx++) {
+        const ptrdiff_t offset = kx * w->dilation_x - w->left, begin = first_inside(offset, w->stride_x);
+        const ptrdiff_t end = imin(end_inside(offset, w->stride_x, w->width), w->cols);
+        if (begin < end) pool_tap(most + begin * w->stride_x + offset, w->stride_x, end - begin, out + begin);
+    }
+}
+
+static int max_pool(const fvlrp_max_pool_args *args) {
+    const fvlrp_windows *w = &args->windows;
+    REAL *line = scratch(w->width, sizeof(REAL)), *out = args->out;
+    if (!line) return FVLRP_E_MEMORY;
+    for (ptrdiff_t c = 0; c < w->channels; c++)
+        for (ptrdiff_t o = 0; o < w->rows; o++, out += w->cols)
+            pool_row(w, (const REAL *)args->image + c * w->height * w->width, o, line, out);
+    free(line);
+    return FVLRP_OK;
+}
+
+/* Where in its channel the first pixel of a window lies that equals `top`, or -1. */
+INLINE ptrdiff_t pool_winner(const fvlrp_windows *w, const REAL *channel, ptrdiff_t oy, ptrdiff_t ox, REAL top) {
+    for (ptrdiff_t ky = 0; ky < w->kernel_y; ky++) {
+        const ptrdiff_t y = (w->first + oy) * w->stride_y + ky * w->dilation_y - w->top;
+        if (y < 0 || y >= w->height) continue;
+        for (ptrdiff_t kx = 0; kx < w->kernel_x; kx++) {
+            const ptrdiff_t x = ox * w->stride_x + kx * w->dilation_x - w->left;
+            if (x >= 0 && x < w->width && channel[y * w->width + x] == top) return y * w->width + x;
+        }
+    }
+    return -1;
+}
+
+static int max_pool_back(const fvlrp_max_pool_back_args *args) {
+    const fvlrp_windows *w = &args->windows;
+    const ptrdiff_t plane = w->height * w->width, cells = w->rows * w->cols, apart = w->channels * cells;
+    for (ptrdiff_t c = 0; c < w->channels; c++)
+        for (ptrdiff_t cell = 0; cell < cells; cell++) {
+            const ptrdiff_t at = c * cells + cell;
+            const REAL *r = (const REAL *)args->r + at, *channel = (const REAL *)args->image + c * plane;
+            int any = 0;
+            for (ptrdiff_t t = 0; t < args->targets; t++) any |= r[t * apart] != 0;
+            if (!any) continue;
+            const REAL top = ((const REAL *)args->maxima)[at];
+            const ptrdiff_t i = pool_winner(w, channel, cell / w->cols, cell % w->cols, top);
+            for (ptrdiff_t t = 0; i >= 0 && t < args->targets; t++)
+                ((REAL *)args->out)[(t * w->channels + c) * plane + i] += r[t * apart];
+        }
+    return FVLRP_OK;
+}
