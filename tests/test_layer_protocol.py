@@ -16,21 +16,43 @@ from fvlrp.core.layer import Layer
 from fvlrp.network.layers import (
     LAYERS,
     LRN,
+    Activation,
     Add,
     Affine,
     AveragePool,
     Clip,
     Concat,
+    Constant,
     Conv,
     Dense,
+    Expand,
+    Extend,
     Flatten,
+    Gather,
     GlobalAveragePool,
+    GlobalMaxPool,
+    GroupNorm,
+    LayerNorm,
     LeakyReLU,
+    MatMul,
+    Maximum,
     MaxPool,
     NetworkLayer,
     Pad,
+    PReLU,
+    Product,
+    Quantise,
+    Quotient,
+    Reduce,
     ReLU,
     Reshape,
+    Resize,
+    RMSNorm,
+    Scale,
+    Select,
+    Slice,
+    Softmax,
+    Transpose,
 )
 from fvlrp.network.rules import Choice
 from fvlrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
@@ -97,6 +119,99 @@ def _sums(layer, inputs, r, rule):
     return twins.sums(layer, inputs, r, rule)
 
 
+def _constant(layer, inputs, r, rule):
+    """Every value is the sum of the input and the constant, which keeps its part; an infinite one keeps all."""
+    (x,), out = inputs, np.zeros(r.size)
+    values = np.broadcast_to(layer.value, x.shape).ravel()
+    for i, (own, value) in enumerate(zip(x.ravel(), values, strict=True)):
+        if np.isfinite(value):
+            out[i] = twins.of_a_sum(np.array([own, value]), r.ravel()[i], rule)[0]
+    return [out.reshape(x.shape)]
+
+
+def _normalised(layer, inputs, r, rule):
+    """x_i w_ij R_j / (y_j + eps sgn y_j) with the standard deviation a constant, w written out as a matrix."""
+    (x,) = inputs
+    groups = layer.groups if isinstance(layer, GroupNorm) else 1
+    out, y = np.zeros(x.shape), layer.apply(x)
+    axes = (2,) if isinstance(layer, GroupNorm) else layer.axes
+    shape = (1, groups, x.size // groups) if isinstance(layer, GroupNorm) else x.shape
+    grouped, labels = x.reshape(shape), np.zeros(shape, int)
+    kept = [a for a in range(len(shape)) if a not in axes]
+    labels += np.arange(np.prod([shape[a] for a in kept])).reshape(
+        [shape[a] if a in kept else 1 for a in range(len(shape))]
+    )
+    labels = labels.reshape(x.shape)
+    factor = layer.scale.reshape(-1, 1, 1) if isinstance(layer, GroupNorm) else layer.scale
+    factor, epsilon = np.broadcast_to(factor, x.shape), rule.epsilon if isinstance(rule, Epsilon) else 1e-6
+    for label in range(labels.max() + 1):
+        mine = labels == label
+        own, n = x[mine], mine.sum()
+        centre = 0 if isinstance(layer, RMSNorm) else own.mean()
+        deviation = np.sqrt(((own - centre) ** 2).mean() + layer.epsilon)
+        weights = (np.eye(n) - (0 if isinstance(layer, RMSNorm) else 1 / n)) * factor[mine][:, None] / deviation
+        shares = r[mine] / (y[mine] + np.copysign(epsilon, y[mine]))
+        out[mine] = own * (weights.T @ shares)
+    assert grouped.size == x.size
+    return [out]
+
+
+def _product(layer, inputs, r, rule):
+    """All to the signal, or half each; where an input is repeated, its parts add."""
+    whole = [1.0 if layer.gate == 1 - k else 0.0 if layer.gate == k else 0.5 for k in (0, 1)]
+    parts = []
+    for part, x in zip(whole, inputs, strict=True):
+        out = np.zeros(x.shape)
+        for place in np.ndindex(*r.shape):
+            out[tuple(0 if n == 1 else i for i, n in zip(place, x.shape, strict=True))] += part * r[place]
+        parts.append(out)
+    return parts
+
+
+def _quotient(layer, inputs, r, rule):
+    return [r, np.zeros(inputs[1].shape)]
+
+
+def _larger(layer, inputs, r, rule):
+    first = inputs[0] >= inputs[1] if layer.sign > 0 else inputs[0] <= inputs[1]
+    return [r * first, r * ~first]
+
+
+def _attended(layer, inputs, r, rule):
+    """z_ij = a_ik v_kj: attention weights are constants; queries and keys, and signals, take half of each term."""
+    a, b = inputs
+    epsilon = rule.epsilon if isinstance(rule, Epsilon) else 1e-6
+    out, shares = [np.zeros(a.shape), np.zeros(b.shape)], {0: (0, 1), 1: (1, 0)}.get(layer.weights, (0.5, 0.5))
+    for h, i, j in np.ndindex(*r.shape[1:]):
+        terms = layer.scale * a[0, h, i] * b[0, h, :, j]
+        z = terms.sum() if layer.weights >= 0 else 2 * terms.sum()
+        relevance = terms * (2 if layer.weights < 0 else 1) * r[0, h, i, j] / (z + np.copysign(epsilon, z))
+        out[0][0, h, i] += shares[0] * relevance
+        out[1][0, h, :, j] += shares[1] * relevance
+    return out
+
+
+def _softmax(layer, inputs, r, rule):
+    """x_i (R_i - s_i sum R), one row at a time."""
+    (x,), out = inputs, np.zeros(inputs[0].shape)
+    for row in np.ndindex(*x.shape[:-1]):
+        s = np.exp(x[row]) / np.exp(x[row]).sum()
+        out[row] = x[row] * (r[row] - s * r[row].sum())
+    return [out]
+
+
+def _largest(layer, inputs, r, rule):
+    """All to the first largest of each channel; evenly under `Flat` where the layer is a pool."""
+    (x,), out = inputs, np.zeros(inputs[0].shape)
+    for c, amount in enumerate(r.reshape(-1)):
+        places = [(0, c, i, j) for i, j in np.ndindex(*x.shape[2:])]
+        if not (isinstance(rule, Flat) and isinstance(layer, GlobalMaxPool)):
+            places = [max(places, key=lambda place: x[place])]
+        for place in places:
+            out[place] += amount / len(places)
+    return [out]
+
+
 IMAGE = (3, 5, 4)
 CASES: dict[type[NetworkLayer], list[Case]] = {
     Conv: [
@@ -119,7 +234,59 @@ CASES: dict[type[NetworkLayer], list[Case]] = {
     Add: [Case(Add(), [IMAGE] * 3, _sums)],
     Flatten: [Case(Flatten(), [IMAGE], _routed), Case(Flatten(2), [IMAGE], _routed)],
     Reshape: [Case(Reshape((6, -1)), [IMAGE], _routed)],
-    Pad: [Case(Pad((1, 0, 2, 1), 0.0), [IMAGE], _routed)],
+    Pad: [Case(Pad((1, 0, 2, 1), 0.0), [IMAGE], _routed), Case(Pad((1, 0, 2, 1), 0.0, 1), [IMAGE], _routed)],
+    PReLU: [Case(PReLU(_random(3, 1, 1)), [IMAGE], _unchanged)],
+    Activation: [Case(Activation("gelu"), [IMAGE], _unchanged), Case(Activation("elu", 0.5), [(7,)], _unchanged)],
+    GlobalMaxPool: [Case(GlobalMaxPool(), [IMAGE], _largest)],
+    LayerNorm: [
+        Case(LayerNorm(_random(4), _random(4), (2,)), [(3, 4)], _normalised),
+        Case(LayerNorm(_random(5, 1), _random(5, 1), (2,)), [IMAGE], _normalised),
+    ],
+    RMSNorm: [Case(RMSNorm(_random(4), (2,)), [(3, 4)], _normalised)],
+    GroupNorm: [Case(GroupNorm(_random(4), _random(4), 2), [(4, 3, 2)], _normalised)],
+    Scale: [Case(Scale(_random(4)), [IMAGE], _unchanged), Case(Scale(np.array(0.3)), [IMAGE], _unchanged)],
+    Constant: [
+        Case(Constant(_random(5, 4)), [IMAGE], _constant),
+        Case(Constant(np.array([0.5, -np.inf, 1, -2])), [IMAGE], _constant),
+    ],
+    Select: [Case(Select(np.arange(4) % 2 == 0, np.zeros(())), [IMAGE], _routed)],
+    Extend: [
+        Case(Extend(np.zeros((1, 4)), np.zeros((2, 4))), [(3, 4)], _routed),
+        Case(Extend(np.zeros((3, 0)), np.zeros((3, 2)), 2), [(3, 4)], _routed),
+    ],
+    Quantise: [Case(Quantise(np.array(0.1), np.array(3.0), 0, 255), [IMAGE], _unchanged)],
+    Product: [
+        Case(Product(), [IMAGE, IMAGE], _product),
+        Case(Product(1), [IMAGE, (3, 1, 1)], _product),
+        Case(Product(0), [(3, 1, 1), IMAGE], _product),
+    ],
+    Quotient: [Case(Quotient(), [IMAGE, (3, 1, 1)], _quotient)],
+    Maximum: [Case(Maximum(), [IMAGE, IMAGE], _larger), Case(Maximum(-1), [IMAGE, IMAGE], _larger)],
+    MatMul: [
+        Case(MatMul(_random(2, 4, 5)), [(2, 3, 4)], _linear),
+        Case(MatMul(None, -1, 0.5), [(2, 3, 4), (2, 4, 3)], _attended),
+        Case(MatMul(None, 0), [(2, 3, 3), (2, 3, 4)], _attended),
+        Case(MatMul(None, 1), [(2, 4, 3), (2, 3, 3)], _attended),
+        Case(MatMul(None, 0), [(2, 1, 3), (2, 3, 4)], _attended),
+    ],
+    Softmax: [Case(Softmax(3), [IMAGE], _softmax)],
+    Reduce: [
+        Case(Reduce("mean", (1, 3)), [IMAGE], _sums),
+        Case(Reduce("sum", (2,), False), [IMAGE], _sums),
+        Case(Reduce("max", (2, 3), False), [IMAGE], _largest),
+    ],
+    Resize: [
+        Case(Resize((0, 0), (2.0, 1.5), "linear"), [IMAGE], _sums),
+        Case(Resize((3, 7), (0.6, 1.75), "nearest"), [IMAGE], _routed),
+    ],
+    Transpose: [Case(Transpose((3, 1, 2)), [IMAGE], _routed)],
+    Slice: [Case(Slice(2, 1, 2, 2), [IMAGE], _routed), Case(Slice(2, 4, 3, -2), [IMAGE], _routed)],
+    Gather: [
+        Case(Gather(np.array([3, 1, 1, 0]), 2), [IMAGE], _routed),
+        Case(Gather(np.array([[2, 0], [1, 2]]), 1), [IMAGE], _routed),
+        Case(Gather(np.array([1, 2, 0]), 1), [IMAGE], _routed),
+    ],
+    Expand: [Case(Expand((3, 5, 4)), [(3, 1, 4)], _routed)],
 }
 
 

@@ -21,9 +21,9 @@ from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real
 from ..runtime.progress import Progress
 from ..runtime.threads import blas_threads
-from . import onnx as importers
 from .graph import INPUT, KINDS, Node, ancestors
 from .layers import Conv, Dense, Flatten, GlobalAveragePool, NetworkLayer, Saved
+from .onnx import read_network
 from .preprocess import USUAL_SIZE, Preprocess, read_description
 from .trace import NetworkMenu, NetworkTrace
 
@@ -142,8 +142,10 @@ class Network(Classifier):
         if preprocess is not None and not isinstance(preprocess, Preprocess):
             preprocess, names = read_description(preprocess)
         size = None if preprocess is None else preprocess.size
-        nodes, input_shape = importers.read(path, size or (USUAL_SIZE, USUAL_SIZE))
-        return cls(nodes, input_shape, names if classes is None else classes, preprocess, **options)
+        read = read_network(path, size or (USUAL_SIZE, USUAL_SIZE))
+        net = cls(read.nodes, read.input_shape, names if classes is None else classes, preprocess, **options)
+        net.account = read.account
+        return net
 
     @property
     def layers(self) -> list[str]:

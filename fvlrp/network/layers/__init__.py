@@ -4,12 +4,18 @@ One file a kind. A new layer is a class of its own in one of them, named in `LAY
 tests/test_layer_protocol.py.
 """
 
-from .activation import LRN, Clip, LeakyReLU, ReLU
+from .activation import LRN, Activation, Clip, LeakyReLU, PReLU, ReLU
+from .attention import MatMul, Softmax
+from .constant import Constant, Extend, Quantise, Scale, Select
 from .conv import Conv
 from .dense import Dense
 from .join import Add, Affine, Concat
 from .layer import NetworkLayer, Saved, Shape, Unchanged
+from .norm import GroupNorm, LayerNorm, RMSNorm
 from .pool import AveragePool, GlobalAveragePool, MaxPool
+from .product import Maximum, Product, Quotient
+from .reduce import GlobalMaxPool, Reduce, Resize
+from .select import Expand, Gather, Slice, Transpose
 from .shape import Flatten, Pad, Reshape
 
 # Every kind of layer: rules and files call it by its class's name in lower case.
@@ -18,38 +24,82 @@ LAYERS: tuple[type[NetworkLayer], ...] = (
     Dense,
     ReLU,
     LeakyReLU,
+    PReLU,
     Clip,
+    Activation,
     MaxPool,
     AveragePool,
     GlobalAveragePool,
+    GlobalMaxPool,
     LRN,
+    LayerNorm,
+    RMSNorm,
+    GroupNorm,
     Affine,
+    Scale,
+    Constant,
+    Select,
+    Extend,
+    Quantise,
     Concat,
     Add,
+    Product,
+    Quotient,
+    Maximum,
+    MatMul,
+    Softmax,
+    Reduce,
+    Resize,
     Flatten,
     Reshape,
+    Transpose,
+    Slice,
+    Gather,
+    Expand,
     Pad,
 )
 
 __all__ = [
     "LAYERS",
     "LRN",
+    "Activation",
     "Add",
     "Affine",
     "AveragePool",
     "Clip",
     "Concat",
+    "Constant",
     "Conv",
     "Dense",
+    "Expand",
+    "Extend",
     "Flatten",
+    "Gather",
     "GlobalAveragePool",
+    "GlobalMaxPool",
+    "GroupNorm",
+    "LayerNorm",
     "LeakyReLU",
+    "MatMul",
     "MaxPool",
+    "Maximum",
     "NetworkLayer",
+    "PReLU",
     "Pad",
+    "Product",
+    "Quantise",
+    "Quotient",
+    "RMSNorm",
     "ReLU",
+    "Reduce",
     "Reshape",
+    "Resize",
     "Saved",
+    "Scale",
+    "Select",
     "Shape",
+    "Slice",
+    "Softmax",
+    "Transpose",
     "Unchanged",
 ]

@@ -96,17 +96,30 @@ class Add(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class Affine(NetworkLayer):
-    """scale * x + shift per channel: batch normalisation, or constants, that no neighbour could take in."""
+    """scale * x + shift per channel: batch normalisation, or constants, that no neighbour could take in.
+
+    Attributes
+    ----------
+    scale, shift : real (C,)
+    axis : int
+        That of the channels, from 1 on.
+    """
 
     scale: Array
     shift: Array
+    axis: int = 1
     role: ClassVar[str] = "affine"
+
+    def out_shape(self, shape: Shape) -> Shape:
+        if not 1 <= self.axis <= len(shape) or shape[self.axis - 1] != len(self.scale):
+            raise ValueError(f"{len(self.scale)} factors for channels of axis {self.axis} were given {shape}")
+        return shape
 
     def apply(self, x: Array) -> Array:
         return x * self._per_channel("scale", x) + self._per_channel("shift", x)
 
     def _per_channel(self, name: str, x: Array) -> Array:
-        return self.cast(name, x.dtype).reshape((-1,) + (1,) * (x.ndim - 2))
+        return self.cast(name, x.dtype).reshape((-1,) + (1,) * (x.ndim - 1 - self.axis))
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """One input per output and a bias: all to the input, but for what the bias absorbs.

@@ -45,24 +45,32 @@ class Reshape(Unchanged):
 
 @dataclass(frozen=True, eq=False)
 class Pad(NetworkLayer):
-    """A constant border: pads (top, left, bottom, right)."""
+    """A constant border: pads (top, left, bottom, right) around `axis` and the axis behind it (from 1 on)."""
 
     pads: tuple[int, int, int, int]
     value: float = 0.0
+    axis: int = 2
 
     def out_shape(self, shape: Shape) -> Shape:
         top, left, bottom, right = self.pads
-        return (shape[0], shape[1] + top + bottom, shape[2] + left + right)
+        if not 1 <= self.axis < len(shape):
+            raise ValueError(f"an array of {shape} has no axes {self.axis} and {self.axis + 1}")
+        out = list(shape)
+        out[self.axis - 1] += top + bottom
+        out[self.axis] += left + right
+        return tuple(out)
 
     def apply(self, x: Array) -> Array:
         top, left, bottom, right = self.pads
-        return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=self.value)
+        widths = [(0, 0)] * x.ndim
+        widths[self.axis : self.axis + 2] = [(top, bottom), (left, right)]
+        return np.pad(x, widths, constant_values=self.value)
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """What is inside; relevance of the border has no input to go to."""
-        height, width = saved.inputs[0].shape[2:]
+        height, width = saved.inputs[0].shape[self.axis : self.axis + 2]
         top, left = self.pads[:2]
-        inside = (..., slice(top, top + height), slice(left, left + width))
+        inside = (*(slice(None),) * self.axis, slice(top, top + height), slice(left, left + width))
         border = r.copy()
         border[inside] = 0
         return Passed([r[inside]], Entries(padding=total(border)))

@@ -1,0 +1,165 @@
+"""Layers that meet a computed array with constants: factors, sums, masks, tokens put beside it, and quantisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...core.layer import Array, Passed
+from ...core.ledger import Entries
+from ...core.rules import total
+from ..rules import Choice
+from .join import shared
+from .layer import NetworkLayer, Saved, Shape, Unchanged
+
+
+def met(shape: Shape, value: Shape, what: str) -> Shape:
+    """`shape`, unless a constant of shape `value` does not meet it without making it larger."""
+    if np.broadcast_shapes(shape, value) != tuple(shape):
+        raise ValueError(f"a {what} of shape {value} does not meet an array of {shape}")
+    return shape
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Unchanged):
+    """x times a constant: one number, or an array that meets the last axes. Relevance passes unchanged.
+
+    LayerScale and the 1 / sqrt(d) of attention are of this kind; that a factor is constant makes it no part of the
+    evidence.
+    """
+
+    factor: Array
+
+    def out_shape(self, shape: Shape) -> Shape:
+        return met(shape, self.factor.shape, "factor")
+
+    def apply(self, x: Array) -> Array:
+        return x * self.cast("factor", x.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(NetworkLayer):
+    """x plus a constant that is no bias: position embeddings, attention masks. Its share is the entry "constants"."""
+
+    value: Array
+    role: ClassVar[str] = "sum"
+
+    def out_shape(self, shape: Shape) -> Shape:
+        return met(shape, self.value.shape, "constant")
+
+    def apply(self, x: Array) -> Array:
+        return x + self.cast("value", x.dtype)
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """By the rule, as the terms of a sum; where the constant is infinite, it takes all."""
+        (x,), y = saved
+        value = np.broadcast_to(self.cast("value", x.dtype), x.shape)
+        hidden = ~np.isfinite(value)
+        if hidden.any():
+            masked = np.where(hidden, r, 0)
+            passed = shared([x, np.where(hidden, 0, value)], np.where(hidden, x, y), r - masked, choice.rule)
+            passed.entries.add("constants", total(masked))
+        else:
+            passed = shared([x, value], y, r, choice.rule)
+        passed.entries.add("constants", total(passed.inputs[1]))
+        return Passed(passed.inputs[:1], passed.entries)
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """All to the input, since a constant is no place in the image, but where it is infinite."""
+        kept = np.where(np.isfinite(self.value), r, 0).astype(r.dtype, copy=False)
+        return Passed([kept], Entries(constants=total(r) - total(kept)))
+
+
+@dataclass(frozen=True, eq=False)
+class Select(NetworkLayer):
+    """x where `mask` is true, the constant `value` elsewhere; both meet the last axes."""
+
+    mask: Array
+    value: Array
+
+    def out_shape(self, shape: Shape) -> Shape:
+        return met(met(shape, self.mask.shape, "mask"), self.value.shape, "constant")
+
+    def apply(self, x: Array) -> Array:
+        return np.where(self.mask, x, self.cast("value", x.dtype))
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """To whom it was taken from."""
+        kept = np.where(self.mask, r, 0)
+        return Passed([kept], Entries(constants=total(r - kept)))
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """As above the depth."""
+        return self.relevance(r, saved, choice)
+
+
+@dataclass(frozen=True, eq=False)
+class Extend(NetworkLayer):
+    """Constant rows before and behind x along `axis` (1: the first of an image): class tokens, registers.
+
+    Attributes
+    ----------
+    before, after : real, of the shape of x but for `axis`
+        Either may have no rows.
+    """
+
+    before: Array
+    after: Array
+    axis: int = 1
+
+    def out_shape(self, shape: Shape) -> Shape:
+        a = self.axis - 1
+        for rows in (self.before, self.after):
+            if (*rows.shape[:a], *rows.shape[a + 1 :]) != (*shape[:a], *shape[a + 1 :]):
+                raise ValueError(f"constant rows of shape {rows.shape} do not fit beside an array of {shape}")
+        return (*shape[:a], len(self) + shape[a], *shape[a + 1 :])
+
+    def __len__(self) -> int:
+        """How many constant rows there are."""
+        return int(self.before.shape[self.axis - 1] + self.after.shape[self.axis - 1])
+
+    def apply(self, x: Array) -> Array:
+        rows = (self.cast(name, x.dtype)[None] for name in ("before", "after"))
+        before, after = (np.broadcast_to(each, (len(x), *each.shape[1:])) for each in rows)
+        return np.concatenate([before, x, after], axis=self.axis)
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """To x what is in its place; the rest is the constants'."""
+        return self._parted(r, saved, "constants")
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """To x what is in its place; the rest is that of tokens which have none in the image."""
+        return self._parted(r, saved, "class_token")
+
+    def _parted(self, r: Array, saved: Saved, entry: str) -> Passed:
+        begin = self.before.shape[self.axis - 1]
+        end = begin + saved.inputs[0].shape[self.axis]
+        before, own, after = np.split(r, [begin, end], axis=self.axis)
+        return Passed([own], Entries({entry: total(before) + total(after)}))
+
+
+@dataclass(frozen=True, eq=False)
+class Quantise(Unchanged):
+    """x rounded to steps of `scale` and clipped to `low`..`high` steps about `zero`, as quantised networks do.
+
+    Relevance passes unchanged: rounding is no evidence, and the clip is often the network's ReLU.
+    """
+
+    scale: Array
+    zero: Array
+    low: int
+    high: int
+
+    def out_shape(self, shape: Shape) -> Shape:
+        return met(met(shape, self.scale.shape, "scale"), self.zero.shape, "zero point")
+
+    def apply(self, x: Array) -> Array:
+        scale, zero = self.cast("scale", x.dtype), self.cast("zero", x.dtype)
+        steps = np.rint(x / scale)
+        steps += zero
+        np.clip(steps, self.low, self.high, out=steps)
+        steps -= zero
+        steps *= scale
+        return steps

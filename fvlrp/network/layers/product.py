@@ -1,0 +1,110 @@
+"""Products, quotients and maxima of two computed arrays: gates, squeeze-and-excitation, gated units, maxout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...core.layer import Array, Passed
+from ...core.ledger import Entries
+from ...runtime.memory import zeros
+from ..rules import Choice
+from .layer import NetworkLayer, Saved, Shape
+from .select import collected
+
+
+def joint(*shapes: Shape) -> Shape:
+    """Shape of what arrays of equally many axes make together."""
+    if len({len(shape) for shape in shapes}) > 1:
+        raise ValueError(f"arrays of {' and '.join(map(str, shapes))} have different numbers of axes")
+    try:
+        return tuple(np.broadcast_shapes(*shapes))
+    except ValueError:
+        raise ValueError(f"arrays of {' and '.join(map(str, shapes))} do not meet") from None
+
+
+def _nothing(r: Array, x: Array) -> Array:
+    return zeros((len(r), *x.shape[1:]), r.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Product(NetworkLayer):
+    """Two arrays multiplied; lengths of 1 are repeated.
+
+    Attributes
+    ----------
+    gate : {-1, 0, 1}
+        Which input says how much of the other passes (a sigmoid's output, or one value for a whole channel); -1: none.
+    """
+
+    gate: int = -1
+
+    def out_shape(self, *shapes: Shape) -> Shape:
+        return joint(*shapes)
+
+    def apply(self, *inputs: Array) -> Array:
+        a, b = inputs
+        return a * b
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """All to the signal and nothing to its gate, or half each, as `gate` of the rules says; two signals, half each.
+
+        Source: Arras et al. 2019, arXiv:1909.12114.
+        """
+        signal = 1 - self.gate if self.gate >= 0 and choice.gate == "signal" else -1
+        if signal < 0:
+            half = r * r.dtype.type(0.5)
+            return Passed([collected(half, x.shape[1:]) for x in saved.inputs], Entries())
+        parts = [_nothing(r, x) for x in saved.inputs]
+        parts[signal] = collected(r, saved.inputs[signal].shape[1:])
+        return Passed(parts, Entries())
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """As above the depth."""
+        return self.relevance(r, saved, choice)
+
+
+@dataclass(frozen=True, eq=False)
+class Quotient(NetworkLayer):
+    """One array by another, which the rules take as constant: normalised vectors, response normalisation."""
+
+    def out_shape(self, *shapes: Shape) -> Shape:
+        return joint(*shapes)
+
+    def apply(self, *inputs: Array) -> Array:
+        a, b = inputs
+        return a / b
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """All to what is divided."""
+        x, divisor = saved.inputs
+        return Passed([collected(r, x.shape[1:]), _nothing(r, divisor)], Entries())
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """As above the depth."""
+        return self.relevance(r, saved, choice)
+
+
+@dataclass(frozen=True, eq=False)
+class Maximum(NetworkLayer):
+    """The larger of two arrays, value by value: maxout. The smaller where `sign` is -1."""
+
+    sign: int = 1
+
+    def out_shape(self, *shapes: Shape) -> Shape:
+        return joint(*shapes)
+
+    def apply(self, *inputs: Array) -> Array:
+        a, b = inputs
+        return np.maximum(a, b) if self.sign > 0 else np.minimum(a, b)
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """All to the winner, the first where both are equal."""
+        a, b = saved.inputs
+        first = np.where(a == saved.y, r, 0)
+        return Passed([collected(first, a.shape[1:]), collected(r - first, b.shape[1:])], Entries())
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """As above the depth."""
+        return self.relevance(r, saved, choice)

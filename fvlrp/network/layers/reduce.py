@@ -1,0 +1,245 @@
+"""Means, sums and maxima over whole axes, and resizing with fixed weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from ...core.layer import Array, Passed
+from ...core.ledger import Entries
+from ..rules import Choice
+from .layer import NetworkLayer, Saved, Shape
+from .mapping import averaged
+
+
+@dataclass(frozen=True, eq=False)
+class Reduce(NetworkLayer):
+    """Mean, sum or maximum over whole axes.
+
+    Attributes
+    ----------
+    how : {"mean", "sum", "max"}
+    axes : tuple of int
+        From 1 on.
+    keep : bool
+        Whether they stay, with length 1.
+    """
+
+    how: str
+    axes: tuple[int, ...]
+    keep: bool = True
+    role: ClassVar[str] = "sum"
+
+    def out_shape(self, shape: Shape) -> Shape:
+        if not self.axes or not all(1 <= axis <= len(shape) for axis in self.axes):
+            raise ValueError(f"an array of {shape} has no axes {self.axes}")
+        if self.how not in ("mean", "sum", "max"):
+            raise ValueError(f"how must be one of 'mean', 'sum', 'max', got {self.how!r}")
+        kept = [1 if a + 1 in self.axes else n for a, n in enumerate(shape) if self.keep or a + 1 not in self.axes]
+        return tuple(kept)
+
+    def apply(self, x: Array) -> Array:
+        if self.how == "max":
+            return np.asarray(x.max(axis=self.axes, keepdims=self.keep))
+        total = x.sum(axis=self.axes, keepdims=self.keep)
+        return np.asarray(total if self.how == "sum" else total / x.dtype.type(self._count(x)))
+
+    def _count(self, x: Array) -> int:
+        return int(np.prod([x.shape[axis] for axis in self.axes]))
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """The maximum's to the first winner; others by the rule, as a linear layer of equal weights."""
+        (x,), y = saved
+        kept = tuple(1 if a in self.axes else n for a, n in enumerate(x.shape))[1:]
+        r, z = r.reshape(len(r), *kept), y.reshape(1, *kept)
+        if self.how == "max":
+            return Passed([self._won(r, x)], Entries())
+        weight = 1.0 if self.how == "sum" else 1 / self._count(x)
+        return averaged(
+            r,
+            saved._replace(y=z),
+            choice,
+            lambda v: v.sum(axis=self.axes, keepdims=True) * v.dtype.type(weight),
+            lambda share: share * share.dtype.type(weight),
+            lambda rest: self._spread(rest, x),
+        )
+
+    def _won(self, r: Array, x: Array) -> Array:
+        others = [a for a in range(x.ndim) if a not in self.axes]
+        moved = np.transpose(x, (*others, *self.axes)).reshape(*(x.shape[a] for a in others), -1)
+        first = moved.argmax(axis=-1)[..., None] == np.arange(moved.shape[-1])
+        order = np.argsort((*others, *self.axes))
+        mask = first.reshape([*(x.shape[a] for a in others), *(x.shape[a] for a in self.axes)]).transpose(order)
+        return np.where(mask, r, 0).astype(r.dtype, copy=False)
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """Evenly; a maximum's to the winner, unless `pool` says otherwise."""
+        (x,) = saved.inputs
+        if self.how == "max" and choice.pool != "flat":
+            return self.relevance(r, saved, choice)
+        kept = tuple(1 if a in self.axes else n for a, n in enumerate(x.shape))[1:]
+        return Passed([self._spread(r.reshape(len(r), *kept), x)], Entries())
+
+    def _spread(self, r: Array, x: Array) -> Array:
+        """r (targets, ...), with lengths of 1 in the place of the axes, shared evenly."""
+        return np.broadcast_to(r / r.dtype.type(self._count(x)), (len(r), *x.shape[1:]))
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalMaxPool(NetworkLayer):
+    """Largest value of each channel: (n, C, H, W) -> (n, C, 1, 1)."""
+
+    role: ClassVar[str] = "pool"
+
+    def out_shape(self, shape: Shape) -> Shape:
+        return (shape[0], 1, 1)
+
+    def apply(self, x: Array) -> Array:
+        return np.asarray(x.max(axis=(2, 3), keepdims=True))
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """All to the first maximum, row by row; or evenly, by the rule `Flat`."""
+        (x,) = saved.inputs
+        if choice.rule.sees == "nothing":
+            return self._evenly(r, x)
+        rows = x.reshape(*x.shape[:2], -1)
+        won = rows.argmax(axis=2)[..., None] == np.arange(rows.shape[2])
+        return Passed([np.where(won.reshape(x.shape), r, 0).astype(r.dtype, copy=False)], Entries())
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """To the winner or evenly: what `pool` says."""
+        return self._evenly(r, saved.inputs[0]) if choice.pool == "flat" else self.relevance(r, saved, choice)
+
+    def _evenly(self, r: Array, x: Array) -> Passed:
+        count = r.dtype.type(x.shape[2] * x.shape[3])
+        return Passed([np.broadcast_to(r / count, (len(r), *x.shape[1:]))], Entries())
+
+
+@dataclass(frozen=True, eq=False)
+class Resize(NetworkLayer):
+    """Height and width resized with fixed weights, those of ONNX's Resize.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Height and width of the output; (0, 0): what `scales` make of the input.
+    scales : (float, float)
+        Output pixels for each of the input, along y and x.
+    mode : {"nearest", "linear", "cubic"}
+    position : str
+        Where an output pixel lies in the input: ONNX's coordinate_transformation_mode.
+    rounding : str
+        ONNX's nearest_mode.
+    cubic : float
+        ONNX's cubic_coeff_a.
+    exclude : bool
+        ONNX's exclude_outside.
+    """
+
+    size: tuple[int, int]
+    scales: tuple[float, float]
+    mode: str = "nearest"
+    position: str = "half_pixel"
+    rounding: str = "round_prefer_floor"
+    cubic: float = -0.75
+    exclude: bool = False
+    role: ClassVar[str] = "sum"
+
+    def out_shape(self, shape: Shape) -> Shape:
+        if len(shape) < 2:
+            raise ValueError(f"an array of {shape} has no height and width")
+        made = tuple(own or int(n * s) for own, n, s in zip(self.size, shape[-2:], self.scales, strict=True))
+        if min(made) < 1 or max(made) > 1 << 14:
+            raise ValueError(f"an image of {shape[-2:]} is not resized to {made}")
+        return (*shape[:-2], *made)
+
+    def weights(self, shape: Shape) -> tuple[Array, Array]:
+        """What each output row takes of the input's rows (oh, H), and each column (ow, W), float64."""
+        out = self.out_shape(shape)[-2:]
+        options = self.mode, self.position, self.rounding, self.cubic, self.exclude
+        rows, columns = (
+            _weights(n, made, s or made / n, *options) for n, made, s in zip(shape[-2:], out, self.scales, strict=True)
+        )
+        return rows, columns
+
+    def apply(self, x: Array) -> Array:
+        rows, columns = (weights.astype(x.dtype) for weights in self.weights(x.shape[1:]))
+        return np.asarray(np.matmul(np.matmul(rows, x), columns.T))
+
+    def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """By the rule, as a linear layer of known weights; copies of the nearest pixel add up."""
+        (x,) = saved.inputs
+        rows, columns = (weights.astype(x.dtype) for weights in self.weights(x.shape[1:]))
+        if self.mode == "nearest":
+            return Passed([np.matmul(np.matmul(rows.T, r), columns)], Entries())
+        return averaged(
+            r,
+            saved,
+            choice,
+            lambda v: np.matmul(np.matmul(rows, v), columns.T),
+            lambda share: np.matmul(np.matmul(rows.T, share), columns),
+            lambda rest: self._spread(rest, x),
+        )
+
+    def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
+        """Evenly over the pixels that an output is made of."""
+        return Passed([self._spread(r, saved.inputs[0])], Entries())
+
+    def _spread(self, r: Array, x: Array) -> Array:
+        used = [(weights != 0).astype(r.dtype) for weights in self.weights(x.shape[1:])]
+        rows, columns = (weights / weights.sum(axis=1, keepdims=True) for weights in used)
+        return np.asarray(np.matmul(np.matmul(rows.T, r), columns))
+
+
+@lru_cache(maxsize=64)
+def _weights(
+    length: int, made: int, scale: float, mode: str, position: str, rounding: str, cubic: float, exclude: bool
+) -> Array:
+    """Weights of `length` inputs in `made` outputs of Resize along one axis, float64 (made, length)."""
+    at = _positions(length, made, scale, position)
+    if mode == "nearest":
+        nearest = {
+            "round_prefer_floor": np.ceil(at - 0.5),
+            "round_prefer_ceil": np.floor(at + 0.5),
+            "floor": np.floor(at),
+            "ceil": np.ceil(at),
+        }[rounding]
+        return np.asarray(np.eye(length)[np.clip(nearest, 0, length - 1).astype(int)])
+    first = np.floor(at).astype(int)
+    offsets = (0, 1) if mode == "linear" else (-1, 0, 1, 2)
+    weights = np.zeros((made, length))
+    for offset in offsets:
+        distance = np.abs(at - first - offset)
+        share = 1 - distance if mode == "linear" else _cubic(distance, cubic)
+        place = first + offset
+        if exclude:
+            share = np.where((place >= 0) & (place < length), share, 0)
+        np.add.at(weights, (np.arange(made), np.clip(place, 0, length - 1)), share)
+    return weights / weights.sum(axis=1, keepdims=True) if exclude else weights
+
+
+def _positions(length: int, made: int, scale: float, position: str) -> Array:
+    """Where the pixels of the output lie among those of the input."""
+    k = np.arange(made, dtype=np.float64)
+    if position == "align_corners":
+        return k * (length - 1) / (made - 1) if made > 1 else np.zeros(made)
+    if position == "asymmetric":
+        return k / scale
+    if position == "pytorch_half_pixel" and made == 1:
+        return np.zeros(1)
+    if position == "half_pixel_symmetric":
+        adjusted = made / (scale * length)
+        return length / 2 * (1 - adjusted) + (k + 0.5) / scale - 0.5
+    if position in ("half_pixel", "pytorch_half_pixel"):
+        return (k + 0.5) / scale - 0.5
+    raise ValueError(f"positions {position!r} are not supported")
+
+
+def _cubic(distance: Array, a: float) -> Array:
+    """Keys' kernel, 1981."""
+    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))

@@ -1,0 +1,356 @@
+"""ONNX files in: any exporter's graph as few canonical layers, and an account of what became of every node.
+
+For `fvlrp.network.network`, which calls `read_network` and nothing else. A file is parsed (`model`), walked (`read`,
+with one module for each family of operators), constants are computed on need (`fold`), and patterns become layers
+(`fuse`, `layout`). Files come from strangers: sizes are limited, loops are refused, and whatever is wrong is a
+ValueError that names the file and the node.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..graph import INPUT, Node
+from ..layers import Activation, Affine, Constant, Conv, Dense, Flatten, Gather, Reshape, Scale, Shape, Softmax
+from . import arithmetic, linear, moves
+from .account import Account
+from .fuse import Graph, simplified
+from .model import Model, load
+from .read import Reader
+from .steps import Step, View
+
+__all__ = ["Account", "Imported", "read_network"]
+
+OPERATORS = arithmetic.OPERATORS | moves.OPERATORS | linear.OPERATORS
+APART = 32  # pixels by which a second size differs, to see what depends on it
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A network as a file has it.
+
+    Attributes
+    ----------
+    nodes : list of Node
+    input_shape : (C, H, W)
+        H and W are None where the file leaves them free and nothing in it depends on them.
+    multilabel : bool
+        Whether the scores ended in a sigmoid.
+    high : float
+        The value of white that the network expects where it normalises its input itself, else 0: it does not say.
+    metadata : dict of str to str
+    account : Account
+    """
+
+    nodes: list[Node]
+    input_shape: tuple[int, int | None, int | None]
+    multilabel: bool
+    high: float
+    metadata: dict[str, str]
+    account: Account
+
+
+def read_network(
+    path: str | os.PathLike[str], size: tuple[int, int], output: str | None = None, n_classes: int | None = None
+) -> Imported:
+    """The network of an ONNX file.
+
+    Parameters
+    ----------
+    path : path
+    size : (int, int)
+        Height and width to assume where the file leaves them free.
+    output : str, optional
+        Which output holds the scores; None: the only one that can.
+    n_classes : int, optional
+        How many scores there must be, where there is a choice.
+
+    Raises
+    ------
+    ImportError
+        The package onnx is not installed.
+    OSError
+        There is no such file, or data it refers to is missing.
+    ValueError
+        It is no ONNX file, or holds what fvlrp does not support: the message names the node and the operator.
+    """
+    name = os.fspath(path)
+    model = load(name)
+    try:
+        return _Import(model, size, output, n_classes).run()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except Exception as error:  # whatever a damaged file leads to
+        raise ValueError(f"{name} is damaged, or is built in a way that fvlrp does not know: {error!r}") from error
+
+
+@dataclass(eq=False)
+class _Read:
+    """One reading of a file, at one size of the input."""
+
+    graph: Graph
+    reader: Reader
+    output: str
+    ends: list[tuple[str, str]]
+    multilabel: bool
+
+
+class _Import:
+    """A model on its way to nodes."""
+
+    def __init__(self, model: Model, size: tuple[int, int], output: str | None, n_classes: int | None) -> None:
+        if len(model.inputs) != 1:
+            raise ValueError(f"the graph must have one input, a photograph; it has {list(model.inputs)}")
+        ((self.name, shape),) = model.inputs.items()
+        if shape is None or len(shape) != 4:
+            raise ValueError(f"input {self.name!r} must be (batch, channels, height, width), it is {shape}")
+        self.model, self.output, self.n_classes = model, output, n_classes
+        self.batch = shape[0] or 1
+        self.last = shape[1] not in (1, 3) and shape[3] in (1, 3)  # channels last
+        channels, height, width = (shape[3], shape[1], shape[2]) if self.last else shape[1:]
+        if channels is None:
+            raise ValueError(f"input {self.name!r} must be (batch, channels, height, width), it is {shape}")
+        self.channels = channels
+        self.free = height is None or width is None
+        self.declared = height, width
+        self.size = height or size[0], width or size[1]
+
+    def run(self) -> Imported:
+        read = self._read(self.size)
+        account = Account()
+        height, width = self.declared
+        if self.free and not self._any_size(read):
+            account.notes.append(
+                f"the input is fixed at {self.size[0]} x {self.size[1]} pixels: layers depend on its size"
+            )
+            height, width = self.size
+        nodes = _nodes(read.graph)
+        self._explain(account, read, nodes)
+        return Imported(
+            nodes, (self.channels, height, width), read.multilabel, _white(read.graph, self.model.integer),
+            self.model.metadata, account,
+        )  # fmt: skip
+
+    def _read(self, size: tuple[int, int]) -> _Read:
+        source = Step("input", None, [], (self.channels, *size))
+        reader = Reader(self.model, OPERATORS, self.name, View(source, 0), self.batch)
+        view = View(source, 0)
+        if self.last:
+            reader.call = replace(self.model.calls[0], name="channels_last", scope="")
+            view = reader.transposed(view, (0, 2, 3, 1))
+        reader.views[self.name] = view
+        candidates = self._candidates()
+        reader.run(self.model.calls, set(candidates))
+        output = self._chosen(reader, candidates)
+        reader.call = replace(self.model.calls[-1], name="scores", scope="")
+        last = _scores(reader, output)
+        graph = simplified(last)
+        ends, multilabel = _without_ends(graph)
+        return _Read(graph, reader, output, ends, multilabel)
+
+    def _candidates(self) -> list[str]:
+        """Outputs that may hold the scores."""
+        outputs = self.model.outputs
+        if self.output is not None:
+            if self.output not in outputs:
+                raise ValueError(f"output must be one of {', '.join(map(repr, outputs))}, got {self.output!r}")
+            return [self.output]
+        if not outputs:
+            raise ValueError("the graph has no output")
+        flat = [
+            name for name, shape in outputs.items() if shape is None or _row(shape[1:] if len(shape) > 1 else shape)
+        ]
+        return flat or list(outputs)
+
+    def _chosen(self, reader: Reader, candidates: Sequence[str]) -> str:
+        """The output that holds the scores."""
+        rows = [name for name in candidates if name in reader.views and _row(reader.views[name].step.shape)]
+        if len(rows) > 1 and self.n_classes is not None:
+            rows = [n for n in rows if prod(reader.views[n].shape) == self.n_classes] or rows
+        if len(rows) > 1:
+            rows = [n for n in rows if _learned(reader.views[n].step)] or rows
+        if len(rows) == 1 or (len(rows) > 1 and self.output is not None):
+            return rows[0]
+        if rows:
+            named = ", ".join(map(repr, rows))
+            raise ValueError(f"several outputs could hold the scores, {named}: give the name of one as `output`")
+        (name, *_) = candidates
+        if name not in reader.views:
+            raise ValueError(f"output {name!r} does not depend on the input")
+        shape = reader.views[name].step.shape
+        raise ValueError(f"output {name!r} must be one score per class, it has the shape {shape} for each image")
+
+    def _any_size(self, read: _Read) -> bool:
+        """Whether the layers are the same for an input of another size; those of free lengths then say so."""
+        other = tuple(own or n + APART for own, n in zip(self.declared, self.size, strict=True))
+        try:
+            second = self._read((other[0], other[1]))
+        except ValueError:
+            return False
+        return _alike(read.graph.steps, second.graph.steps)
+
+    def _explain(self, account: Account, read: _Read, nodes: list[Node]) -> None:
+        steps = [step for step in read.graph.steps if step.layer is not None]
+        merged = {id(step) for step in read.graph.fused}
+        for step, node in zip(steps, nodes, strict=True):
+            if id(step) in merged:
+                account.fused.append((f"{node.name} ({node.kind})", step.nodes))
+        account.folded += read.reader.constants.folded
+        account.dropped += [(f"{name} ({op})", why) for name, op, why in read.reader.passed]
+        account.dropped += read.ends
+        if self.last:
+            account.notes.append("the file's input is (batch, height, width, channels)")
+        if len(self.model.outputs) > 1:
+            others = [name for name in self.model.outputs if name != read.output]
+            account.notes.append(f"explains output {read.output!r}, not {', '.join(map(repr, others))}")
+        if self.batch > 1:
+            account.notes.append(f"the file is for batches of {self.batch} images; read for one")
+
+
+def _row(shape: Sequence[int | None]) -> bool:
+    """Whether a shape without its batch axis is that of one row of numbers; lengths of 1 do not count."""
+    return sum(n != 1 for n in shape) <= 1
+
+
+def _learned(step: Step) -> bool:
+    """Whether scores come out of a dense layer or convolution."""
+    while isinstance(step.layer, Reshape | Flatten | Softmax | Activation | Constant | Scale | Affine):
+        step = step.inputs[0]
+    return isinstance(step.layer, Dense | Conv)
+
+
+def _scores(reader: Reader, output: str) -> Step:
+    """The output as one row of scores for each image."""
+    step = reader.views[output].step
+    if step.layer is None:
+        raise ValueError(f"output {output!r} is the input itself")
+    return reader.moulded(step, (prod(step.shape),))
+
+
+def _without_ends(graph: Graph) -> tuple[list[tuple[str, str]], bool]:
+    """Leave out a softmax or sigmoid at the end: scores before it are explained. What was left out, and multi-label."""
+    ends: list[tuple[str, str]] = []
+    multilabel, step, behind = False, graph.last, graph.last
+    while isinstance(step.layer, Reshape | Flatten):
+        step = step.inputs[0]
+    layer = step.layer
+    if isinstance(layer, Activation) and layer.name == "log" and isinstance(step.inputs[0].layer, Softmax):
+        ends.append((step.name, "scores before the softmax are explained"))
+        step = step.inputs[0]
+        layer = step.layer
+    if isinstance(layer, Softmax) and step.shape[layer.axis - 1] == prod(step.shape):
+        ends.append((step.name, "scores before the softmax are explained"))
+    elif isinstance(layer, Activation) and layer.name in ("sigmoid", "logsigmoid"):
+        ends.append((step.name, "scores before the sigmoid are explained"))
+        multilabel = prod(step.shape) > 1
+    if ends:
+        source = step.inputs[0]
+        if len(source.shape) > 1:
+            source = Step(behind.name, Flatten(), [source], (prod(source.shape),))
+        graph.last = source
+        graph.refresh()
+        if source.layer is None:
+            raise ValueError("nothing but a softmax or sigmoid comes out of the input")
+    return ends, multilabel
+
+
+def _nodes(graph: Graph) -> list[Node]:
+    """The steps as nodes, whose names are unique."""
+    names = {"input"}
+    place: dict[int, int] = {}
+    nodes: list[Node] = []
+    for step in graph.steps:
+        if step.layer is None:
+            place[id(step)] = INPUT
+            continue
+        name = _named(step)
+        unique, copies = name, 1
+        while unique in names:
+            copies += 1
+            unique = f"{name}_{copies}"
+        names.add(unique)
+        place[id(step)] = len(nodes)
+        nodes.append(Node.of(unique, step.layer, tuple(place[id(source)] for source in step.inputs)))
+    return nodes
+
+
+def _named(step: Step) -> str:
+    """The name of a step: its module and operator where the exporter noted the module, else the node's."""
+    if not step.scope or step.name.startswith(step.scope):
+        return step.name
+    return f"{step.scope}/{type(step.layer).__name__.lower()}"
+
+
+def _alike(steps: Sequence[Step], others: Sequence[Step]) -> bool:
+    """Whether two readings differ in lengths alone that layers need not know; those become free."""
+    if len(steps) != len(others):
+        return False
+    place = [{id(step): i for i, step in enumerate(some)} for some in (steps, others)]
+    changes: list[tuple[Step, Any]] = []
+    for step, other in zip(steps, others, strict=True):
+        if type(step.layer) is not type(other.layer):
+            return False
+        if [place[0][id(s)] for s in step.inputs] != [place[1][id(s)] for s in other.inputs]:
+            return False
+        if step.layer is None or other.layer is None:
+            continue
+        if isinstance(step.layer, Reshape) and isinstance(other.layer, Reshape):
+            free = _free(step.layer.shape, other.layer.shape)
+            if free is None:
+                return False
+            changes.append((step, Reshape(free)))
+        elif not _equal(vars(step.layer), vars(other.layer)):
+            return False
+    for step, layer in changes:
+        step.layer = layer
+    return True
+
+
+def _free(a: Shape, b: Shape) -> Shape | None:
+    """The shape of a reshape that two sizes of the input give, one length of which may depend on it."""
+    if len(a) != len(b):
+        return None
+    differ = [i for i, (n, m) in enumerate(zip(a, b, strict=True)) if n != m]
+    if len(differ) > 1:
+        return None
+    return tuple(-1 if i in differ else n for i, n in enumerate(a))
+
+
+def _equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    def same(x: Any, y: Any) -> bool:
+        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
+            return x is y or (x.shape == y.shape and np.array_equal(x, y))
+        return bool(x == y)
+
+    keys = {key for key in (*a, *b) if not key.startswith("_")}
+    return all(key in a and key in b and same(a[key], b[key]) for key in keys)
+
+
+def _white(graph: Graph, integer: bool) -> float:
+    """The value of white that a network expects which takes whole numbers, or normalises its input itself; else 0."""
+    if integer:
+        return 255.0
+    for step in graph.steps:
+        if step.inputs and step.inputs[0].layer is None:
+            while isinstance(step.layer, Gather | Scale | Constant | Affine):
+                if not isinstance(step.layer, Gather):
+                    return _range_of(step.layer)
+                following = [other for other in graph.steps if step in other.inputs]
+                if len(following) != 1:
+                    break
+                step = following[0]
+    return 0.0
+
+
+def _range_of(layer: Scale | Constant | Affine) -> float:
+    """255 where a factor divides by about that, or a mean of more than 1 is taken off; else 1."""
+    if isinstance(layer, Constant):
+        return 255.0 if np.abs(layer.value).max() > 3 else 1.0
+    factor = layer.factor if isinstance(layer, Scale) else layer.scale
+    return 255.0 if np.abs(factor).max() < 0.1 else 1.0

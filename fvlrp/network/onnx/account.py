@@ -1,0 +1,55 @@
+"""What became of a file's nodes on the way to layers, in words: fused, folded, dropped, assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Account:
+    """An import in words.
+
+    Attributes
+    ----------
+    fused : list of (str, list of str)
+        A layer, as "name (kind)", and the nodes that became it where there were several.
+    folded : list of str
+        Nodes whose values follow from constants.
+    dropped : list of (str, str)
+        A node, as "name (operator)", and why it left no layer.
+    notes : list of str
+        What was assumed or chosen: outputs, sizes.
+    """
+
+    fused: list[tuple[str, list[str]]] = field(default_factory=list)
+    folded: list[str] = field(default_factory=list)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The account for a reader, one fact a line."""
+        out = [f"note: {note}" for note in self.notes]
+        out += [f"fused into {layer}: {', '.join(nodes)}" for layer, nodes in self.fused]
+        if self.folded:
+            out.append(f"folded {len(self.folded)} nodes that follow from constants: {_short(self.folded)}")
+        reasons: dict[str, list[str]] = {}
+        for node, why in self.dropped:
+            reasons.setdefault(why, []).append(node)
+        out += [f"dropped {_short(nodes)}: {why}" for why, nodes in reasons.items()]
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """The account, ready for JSON."""
+        return {
+            "fused": [{"layer": layer, "nodes": nodes} for layer, nodes in self.fused],
+            "folded": list(self.folded),
+            "dropped": [{"node": node, "why": why} for node, why in self.dropped],
+            "notes": list(self.notes),
+        }
+
+
+def _short(names: list[str], most: int = 6) -> str:
+    """Some names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

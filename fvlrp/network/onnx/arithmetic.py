@@ -1,0 +1,358 @@
+"""Operators that act on each value alone, or on two arrays value by value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..layers import (
+    Activation,
+    Add,
+    Clip,
+    Constant,
+    Expand,
+    Flatten,
+    LeakyReLU,
+    Maximum,
+    MaxPool,
+    NetworkLayer,
+    PReLU,
+    Product,
+    Quantise,
+    Quotient,
+    ReLU,
+    Reshape,
+    Scale,
+    Select,
+    Transpose,
+)
+from .fold import along, triangle
+from .model import Call, Value, numpy_type
+from .read import Operator, Reader
+from .steps import Step, View
+
+
+def _float(value: float) -> float:
+    """A number that a file has in float32, in its shortest decimal form: what was meant."""
+    return float(str(np.float32(value)))
+
+
+def function(name: str, a: tuple[str, float] | None = None, b: tuple[str, float] | None = None) -> Operator:
+    """An operator that is an `Activation`; a and b are attributes and their defaults."""
+
+    def read(reader: Reader, call: Call) -> None:
+        values = [0.0 if given is None else _float(call.get(*given)) for given in (a, b)]
+        reader.emit(call, Activation(name, *values))
+
+    return read
+
+
+def layer(make: Callable[[Call], NetworkLayer]) -> Operator:
+    """An operator that is one layer of its first input."""
+    return lambda reader, call: void(reader.emit(call, make(call)))
+
+
+def void(result: object) -> None:
+    """Nothing: what operators return."""
+
+
+def dropped(why: str) -> Operator:
+    """An operator that leaves its first input as it is."""
+    return lambda reader, call: reader.same(call, why)
+
+
+def _gelu(reader: Reader, call: Call) -> None:
+    reader.emit(call, Activation("gelu_tanh" if call.get("approximate", "none") == "tanh" else "gelu"))
+
+
+def _selu(reader: Reader, call: Call) -> None:
+    alpha, gamma = call.get("alpha", 1.6732632423543772), call.get("gamma", 1.0507009873554805)
+    reader.emit(call, Activation("selu", float(alpha), float(gamma)))
+
+
+def _swish(reader: Reader, call: Call) -> None:
+    alpha = _float(call.get("alpha", 1.0))
+    reader.emit(call, Activation("silu") if alpha == 1 else Activation("swish", alpha))
+
+
+def _clip(reader: Reader, call: Call) -> None:
+    low, high = reader.number(call, "min", 1, -np.inf), reader.number(call, "max", 2, np.inf)
+    limited(reader, call, low, high)
+
+
+def limited(reader: Reader, call: Call, low: float, high: float) -> None:
+    """The first input between two numbers."""
+    reader.emit(call, ReLU() if (low, high) == (0, np.inf) else Clip(low, high))
+
+
+def _prelu(reader: Reader, call: Call) -> None:
+    slope = reader.needed(call, 1)
+    if slope.size == 1:
+        reader.emit(call, LeakyReLU(float(slope.reshape(-1)[0])))
+        return
+    view, slope = reader.meeting(reader.view(call), slope)
+    reader.emit(call, PReLU(np.asarray(slope, np.float32)), view)
+
+
+def _cast(reader: Reader, call: Call) -> None:
+    if numpy_type(call.attributes["to"]).kind != "f":
+        raise ValueError("values that depend on the photograph may only be cast to floating-point numbers")
+    reader.same(call, "values stay in the type of the computation")
+
+
+def _dropout(reader: Reader, call: Call) -> None:
+    training = reader.constant(call, 2)
+    if training is not None and training.any():
+        raise ValueError("it is in training mode; export the network for inference")
+    reader.same(call, "nothing is dropped in inference")
+
+
+# ---- with a constant -------------------------------------------------------------------------------------------------
+
+
+def scaled(reader: Reader, view: View, factor: Value) -> View:
+    """A tensor times a constant."""
+    if (factor == 1).all() and np.broadcast_shapes(view.shape, factor.shape) == view.shape:
+        return view
+    view, factor = reader.meeting(view, factor)
+    return View(reader.step(Scale(np.asarray(factor, np.float32)), view.step), view.batch)
+
+
+def shifted(reader: Reader, view: View, value: Value) -> View:
+    """A tensor plus a constant."""
+    if not value.any() and np.broadcast_shapes(view.shape, value.shape) == view.shape:
+        return view
+    view, value = reader.meeting(view, value)
+    return View(reader.step(Constant(np.asarray(value, np.float32)), view.step), view.batch)
+
+
+def _which(reader: Reader, call: Call) -> int | None:
+    """Which of two inputs is a constant."""
+    constant = [reader.is_constant(call, i) for i in (0, 1)]
+    return constant.index(True) if any(constant) else None
+
+
+def _as_float(value: Value) -> Value:
+    return value.astype(np.float64)
+
+
+def _add(reader: Reader, call: Call) -> None:
+    if len(call.inputs) == 1:
+        reader.same(call, "a sum of one")
+        return
+    computed = [reader.view(call, i) for i in range(len(call.inputs)) if not reader.is_constant(call, i)]
+    constants = [reader.needed(call, i) for i in range(len(call.inputs)) if reader.is_constant(call, i)]
+    view = computed[0] if len(computed) == 1 else added(reader, computed)
+    for value in constants:
+        view = shifted(reader, view, value)
+    reader.set(call, view)
+
+
+def added(reader: Reader, views: list[View]) -> View:
+    """The sum of tensors, those with axes of length 1 repeated."""
+    steps, batch = reader.aligned(*views)
+    shape = tuple(np.broadcast_shapes(*(step.shape for step in steps)))
+    steps = [step if step.shape == shape else reader.step(Expand(shape), step) for step in steps]
+    return View(reader.step(Add(), *steps), batch)
+
+
+def _sub(reader: Reader, call: Call) -> None:
+    i = _which(reader, call)
+    if i == 1:
+        reader.set(call, shifted(reader, reader.view(call, 0), -_as_float(reader.needed(call, 1))))
+        return
+    second = scaled(reader, reader.view(call, 1), np.array(-1.0))
+    if i == 0:
+        reader.set(call, shifted(reader, second, reader.needed(call, 0)))
+    else:
+        reader.set(call, added(reader, [reader.view(call, 0), second]))
+
+
+def _mul(reader: Reader, call: Call) -> None:
+    i = _which(reader, call)
+    if i is not None:
+        reader.set(call, scaled(reader, reader.view(call, 1 - i), reader.needed(call, i)))
+        return
+    a, b = reader.view(call, 0), reader.view(call, 1)
+    if a == b:
+        reader.emit(call, Activation("pow", 2.0), a)
+        return
+    steps, batch = reader.aligned(a, b)
+    reader.set(call, View(reader.step(Product(), *steps), batch))
+
+
+def _div(reader: Reader, call: Call) -> None:
+    i = _which(reader, call)
+    if i == 1:
+        with np.errstate(all="ignore"):
+            factor = 1 / _as_float(reader.needed(call, 1))
+        if not np.isfinite(factor).all():
+            raise ValueError("it divides by 0")
+        reader.set(call, scaled(reader, reader.view(call, 0), factor))
+    elif i == 0:
+        view = reader.view(call, 1)
+        inverse = View(reader.step(Activation("reciprocal"), view.step), view.batch)
+        reader.set(call, scaled(reader, inverse, reader.needed(call, 0)))
+    else:
+        steps, batch = reader.aligned(reader.view(call, 0), reader.view(call, 1))
+        reader.set(call, View(reader.step(Quotient(), *steps), batch))
+
+
+def _pow(reader: Reader, call: Call) -> None:
+    exponent = reader.needed(call, 1)
+    if exponent.size != 1:
+        raise ValueError(f"exponents of shape {exponent.shape} are not supported; expected one number")
+    power = float(exponent.reshape(-1)[0])
+    if power == 1:
+        reader.same(call, "the first power")
+    elif power in (0.5, -1):
+        reader.emit(call, Activation("sqrt" if power == 0.5 else "reciprocal"))
+    else:
+        reader.emit(call, Activation("pow", power))
+
+
+def _extreme(sign: int) -> Operator:
+    def read(reader: Reader, call: Call) -> None:
+        constants = [reader.needed(call, i) for i in range(len(call.inputs)) if reader.is_constant(call, i)]
+        views = [reader.view(call, i) for i in range(len(call.inputs)) if not reader.is_constant(call, i)]
+        view = views[0]
+        for other in views[1:]:
+            steps, batch = reader.aligned(view, other)
+            view = View(reader.step(Maximum(sign), *steps), batch)
+        for value in constants:
+            if value.size != 1:
+                raise ValueError(f"a constant of shape {value.shape} is not supported; expected one number")
+            bound = float(value.reshape(-1)[0])
+            low, high = (bound, np.inf) if sign > 0 else (-np.inf, bound)
+            view = View(reader.step(ReLU() if (low, high) == (0, np.inf) else Clip(low, high), view.step), view.batch)
+        reader.set(call, view)
+
+    return read
+
+
+def _mean(reader: Reader, call: Call) -> None:
+    views = [reader.view(call, i) for i in range(len(call.inputs))]
+    total = views[0] if len(views) == 1 else added(reader, views)
+    reader.set(call, scaled(reader, total, np.array(1 / len(views))))
+
+
+def _where(reader: Reader, call: Call) -> None:
+    if not reader.is_constant(call, 0):
+        raise ValueError("its condition depends on the photograph")
+    mask = reader.needed(call, 0).astype(bool)
+    parts = []
+    for i, kept in ((1, mask), (2, ~mask)):
+        if not reader.is_constant(call, i):
+            other = reader.needed(call, 3 - i) if reader.is_constant(call, 3 - i) else np.zeros((), np.float32)
+            parts.append(_selected(reader, reader.view(call, i), kept, other))
+    reader.set(call, parts[0] if len(parts) == 1 else added(reader, parts))
+
+
+def _selected(reader: Reader, view: View, mask: Value, other: Value) -> View:
+    """A tensor where the mask is true, the constant `other` elsewhere."""
+    mask, value = np.broadcast_arrays(mask, other)
+    view, mask = reader.meeting(view, mask)
+    _, value = reader.meeting(view, value)
+    return View(reader.step(Select(mask.copy(), np.asarray(value, np.float32)), view.step), view.batch)
+
+
+def _trilu(reader: Reader, call: Call) -> None:
+    view = reader.view(call)
+    mask = triangle(call, view.shape, reader.constant(call, 1))
+    reader.set(call, _selected(reader, view, mask, np.zeros((), np.float32)))
+
+
+# ---- quantisation ----------------------------------------------------------------------------------------------------
+
+
+def _quantise(reader: Reader, call: Call) -> None:
+    view = reader.view(call)
+    rank, axis = len(view.shape), call.get("axis", 1)
+    zero = reader.constant(call, 2)
+    zero = np.zeros(1, np.uint8) if zero is None else zero
+    if zero.dtype.kind not in "iu":
+        raise ValueError("only whole numbers are supported as quantised values")
+    limits = np.iinfo(zero.dtype)
+    scale = along(reader.needed(call, 1).astype(np.float32), axis, rank)
+    view, scale = reader.meeting(view, scale)
+    _, shift = reader.meeting(view, along(zero.astype(np.float32), axis, rank))
+    reader.emit(call, Quantise(scale, shift, int(limits.min), int(limits.max)), view)
+
+
+def _dequantise(reader: Reader, call: Call) -> None:
+    """Values of steps are real already: nothing, where the scale is that of the quantisation before."""
+    view = reader.view(call)
+    before: Step = view.step
+    while isinstance(before.layer, Reshape | Flatten | Transpose | MaxPool):
+        before = before.inputs[0]
+    if not isinstance(before.layer, Quantise):
+        raise ValueError("what it reads was not quantised by QuantizeLinear; export with QDQ pairs")
+    axis, rank = call.get("axis", 1), len(view.shape)
+    zero = reader.constant(call, 2)
+    scale = along(reader.needed(call, 1).astype(np.float32), axis, rank)
+    shift = along(np.zeros(1, np.float32) if zero is None else zero.astype(np.float32), axis, rank)
+    same = np.array_equal(scale.ravel(), before.layer.scale.ravel())
+    if same and np.array_equal(shift.ravel(), before.layer.zero.ravel()):
+        reader.same(call, "relevance passes the rounding of quantised values")
+        return
+    if before.layer.scale.size > 1 or scale.size > 1:
+        raise ValueError("its scales for each channel differ from those of QuantizeLinear")
+    own = before.layer
+    view = scaled(reader, view, scale.astype(np.float64) / own.scale)
+    reader.set(call, shifted(reader, view, (own.zero - shift).astype(np.float64) * scale))
+
+
+OPERATORS: dict[str, Operator] = {
+    "Abs": function("abs"),
+    "Add": _add,
+    "Cast": _cast,
+    "CastLike": dropped("values stay in the type of the computation"),
+    "Ceil": function("ceil"),
+    "Celu": function("celu", ("alpha", 1.0)),
+    "Clip": _clip,
+    "Cos": function("cos"),
+    "DequantizeLinear": _dequantise,
+    "Div": _div,
+    "Dropout": _dropout,
+    "Elu": function("elu", ("alpha", 1.0)),
+    "Erf": function("erf"),
+    "Exp": function("exp"),
+    "Floor": function("floor"),
+    "Gelu": _gelu,
+    "HardSigmoid": function("hardsigmoid", ("alpha", 0.2), ("beta", 0.5)),
+    "HardSwish": function("hardswish"),
+    "Identity": dropped("it changes nothing"),
+    "LeakyRelu": layer(lambda call: LeakyReLU(_float(call.get("alpha", 0.01)))),
+    "Log": function("log"),
+    "Max": _extreme(1),
+    "Mean": _mean,
+    "Min": _extreme(-1),
+    "Mish": function("mish"),
+    "Mul": _mul,
+    "Neg": lambda reader, call: reader.set(call, scaled(reader, reader.view(call), np.array(-1.0))),
+    "PRelu": _prelu,
+    "Pow": _pow,
+    "QuantizeLinear": _quantise,
+    "Reciprocal": function("reciprocal"),
+    "Relu": layer(lambda call: ReLU()),
+    "Round": function("round"),
+    "Selu": _selu,
+    "Shrink": function("shrink", ("lambd", 0.5), ("bias", 0.0)),
+    "Sigmoid": function("sigmoid"),
+    "Sign": function("sign"),
+    "Sin": function("sin"),
+    "Softplus": function("softplus"),
+    "Softsign": function("softsign"),
+    "Sqrt": function("sqrt"),
+    "Sub": _sub,
+    "Sum": _add,
+    "Swish": _swish,
+    "Tanh": function("tanh"),
+    "ThresholdedRelu": function("threshold", ("alpha", 1.0)),
+    "Trilu": _trilu,
+    "Where": _where,
+    "com.microsoft.FastGelu": function("gelu_tanh"),
+    "com.microsoft.Gelu": function("gelu"),
+    "com.microsoft.QuickGelu": function("swish", ("alpha", 1.702)),
+}

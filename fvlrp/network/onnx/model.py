@@ -1,0 +1,349 @@
+"""ONNX files as plain values: nodes in an order, weights on need, model-local functions written out.
+
+Hides the package onnx and its protocol buffers from the rest of `network.onnx`, the only wing that imports it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Value: TypeAlias = npt.NDArray[Any]
+
+OLDEST_OPSET = 7
+MOST_CALLS = 200_000  # nodes of a file when its functions are written out; large networks have some ten thousand
+DEEPEST = 32  # functions and branches inside one another
+
+STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A graph inside a node: a branch of an If."""
+
+    calls: list[Call]
+    initialisers: dict[str, Any]
+    outputs: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One node: an operator applied to tensors that have names.
+
+    Attributes
+    ----------
+    op, domain : str
+        The operator; `domain` is "" for those of ONNX itself.
+    name : str
+        The node's own name, or that of its output.
+    inputs, outputs : tuple of str
+        "" where an optional one is left out.
+    attributes : mapping
+        Numbers, strings, lists of them, tensors (protocol buffers) and `Body` values.
+    opset : int
+        Version of the domain that the node was written for.
+    scope : str
+        Path of the module that the exporter made the node of, "blocks.0.attn"; "" where it does not say.
+    """
+
+    op: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+    scope: str = ""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An attribute, or `default`."""
+        return self.attributes.get(name, default)
+
+    @property
+    def title(self) -> str:
+        """How messages call the node."""
+        kind = self.op if self.domain in STANDARD else f"{self.domain}.{self.op}"
+        return f"node {self.name!r} ({kind})"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A file.
+
+    Attributes
+    ----------
+    calls : list of Call
+        In an order in which each comes after those it reads.
+    initialisers : dict of str to protocol buffers
+        Weights by name; `tensor` makes arrays of them.
+    inputs, outputs : dict of str to tuple
+        Shapes by name; None where a length, or the whole shape, is free.
+    integer : bool
+        Whether the photograph goes in as whole numbers.
+    metadata : dict of str to str
+    size : int
+        Bytes of all weights.
+    """
+
+    calls: list[Call]
+    initialisers: dict[str, Any]
+    inputs: dict[str, tuple[int | None, ...] | None]
+    outputs: dict[str, tuple[int | None, ...] | None]
+    integer: bool
+    metadata: dict[str, str]
+    size: int
+
+
+def load(name: str) -> Model:
+    """The file of that name.
+
+    Raises
+    ------
+    ImportError
+        The package onnx is not installed.
+    OSError
+        There is no such file, or data it refers to is missing.
+    ValueError
+        It is no ONNX file, is damaged, or is of an opset before OLDEST_OPSET.
+    """
+    proto = _parsed(name)
+    if not proto.HasField("graph"):  # such as an empty file, which is a message without fields
+        raise ValueError(f"{name} is not an ONNX file, or it is damaged: it has no graph")
+    opsets = {_domain(entry.domain): int(entry.version) for entry in proto.opset_import}
+    if opsets.get("", 0) < OLDEST_OPSET:
+        found = opsets.get("", 0)
+        raise ValueError(f"{name} uses ONNX opset {found}; expected {OLDEST_OPSET} or later: convert it with onnx")
+    graph = proto.graph
+    if graph.sparse_initializer:
+        raise ValueError(f"{name}: sparse initialisers are not supported; expected dense weights")
+    try:
+        writer = _Writer({(_domain(f.domain), f.name, getattr(f, "overload", "")): f for f in proto.functions})
+        initialisers = {each.name: each for each in graph.initializer}
+        calls = _sorted(list(writer.calls(graph.node, opsets, {}, {}, "", 0)), {*initialisers, ""})
+        used = {source for call in calls for source in _reads(call)}
+        inputs = [v for v in graph.input if v.name not in initialisers and v.name in used]
+        return Model(
+            calls,
+            initialisers,
+            {value.name: _shape(value) for value in inputs},
+            {value.name: _shape(value) for value in graph.output},
+            bool(inputs) and _whole(inputs[0]),
+            {entry.key: entry.value for entry in proto.metadata_props},
+            sum(each.ByteSize() for each in graph.initializer),
+        )
+    except (AttributeError, LookupError, TypeError, UnicodeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{name} is not an ONNX file, or it is damaged: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def tensor(proto: Any) -> Value:
+    """The array of a tensor's protocol buffer; types that NumPy has none of come as float32."""
+    from onnx import numpy_helper
+
+    try:
+        value = np.asarray(numpy_helper.to_array(proto))
+    except Exception as error:  # whatever damaged data makes of it
+        raise ValueError(f"tensor {proto.name!r} is damaged: {error}") from error
+    if value.dtype.kind in "OSUT":
+        raise ValueError(f"tensor {proto.name!r} holds {value.dtype}, expected numbers")
+    return value if value.dtype.kind in "biuf" else value.astype(np.float32)
+
+
+def numpy_type(code: int) -> np.dtype[Any]:
+    """NumPy's type of a number that ONNX has for element types; bfloat16 and smaller come as float32."""
+    from onnx import helper
+
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(code))
+    except Exception as error:
+        raise ValueError(f"element type {code} is unknown") from error
+    return dtype if dtype.kind in "biuf" else np.dtype(np.float32)
+
+
+def _parsed(name: str) -> Any:
+    try:
+        import onnx
+    except ImportError:
+        raise ImportError("reading ONNX files needs the package onnx: pip install 'fvlrp[onnx]'") from None
+    if not os.path.isfile(name):
+        raise FileNotFoundError(f"no ONNX file {name}")
+    try:
+        return onnx.load(name, format="protobuf")  # whatever the name ends in
+    except OSError:
+        raise
+    except onnx.checker.ValidationError as error:  # how onnx reports weights missing from beside the file
+        raise OSError(f"cannot read the weights that {name} refers to: {error}") from error
+    except Exception as error:  # protobuf's error has no public name that all versions share
+        raise ValueError(f"{name} is not an ONNX file, or it is damaged: {error}") from error
+
+
+def _domain(domain: str) -> str:
+    return "" if domain in STANDARD else domain
+
+
+def _shape(value: Any) -> tuple[int | None, ...] | None:
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    dims = value.type.tensor_type.shape.dim
+    return tuple(int(dim.dim_value) if dim.dim_value > 0 else None for dim in dims)
+
+
+def _whole(value: Any) -> bool:
+    from onnx import TensorProto as T
+
+    return value.type.tensor_type.elem_type in (T.UINT8, T.INT8, T.UINT16, T.INT16, T.INT32, T.UINT32, T.INT64)
+
+
+def _reads(call: Call) -> Iterator[str]:
+    """Names that a node reads, those that branches inside it take from outside included."""
+    yield from call.inputs
+    for value in call.attributes.values():
+        if isinstance(value, Body):
+            own = {*value.initialisers, *(name for inner in value.calls for name in inner.outputs)}
+            yield from (name for inner in value.calls for name in _reads(inner) if name not in own)
+            yield from (name for name in value.outputs if name not in own)
+
+
+def reads(call: Call) -> set[str]:
+    """Names of the tensors that a node needs."""
+    return set(_reads(call)) - {""}
+
+
+def _sorted(calls: list[Call], known: set[str]) -> list[Call]:
+    """The nodes in an order in which each comes after those it reads, as files have them already but for some tools'.
+
+    Nodes that read what nobody makes stay where they are: reading them will say so.
+    """
+    made = {name for call in calls for name in call.outputs}
+    done, out, waiting = set(known), [], calls
+    while waiting:
+        later = []
+        for call in waiting:
+            if all(name in done or name not in made for name in reads(call)):
+                done.update(call.outputs)
+                out.append(call)
+            else:
+                later.append(call)
+        if len(later) == len(waiting):
+            raise ValueError(f"{later[0].title} reads what is computed from its own output")
+        waiting = later
+    return out
+
+
+class _Writer:
+    """Writes the nodes of graphs out as calls, functions replaced by what they hold."""
+
+    def __init__(self, functions: dict[tuple[str, str, str], Any]) -> None:
+        self.functions = functions
+        self.count = 0
+        self.prefixes: set[str] = set()
+
+    def calls(
+        self,
+        nodes: Sequence[Any],
+        opsets: Mapping[str, int],
+        names: Mapping[str, str],
+        given: Mapping[str, Any],
+        prefix: str,
+        depth: int,
+    ) -> Iterator[Call]:
+        """Nodes as calls.
+
+        Parameters
+        ----------
+        opsets : mapping of domain to version
+        names : mapping of str to str
+            What tensors are called outside, for the inputs and outputs of a function.
+        given : mapping of str to protocol buffer
+            Attributes of the function that the nodes are in.
+        prefix : str
+            What comes before the names of all other tensors.
+        depth : int
+            Functions and branches around the nodes.
+        """
+        if depth > DEEPEST:
+            raise ValueError(f"functions or branches are nested more than {DEEPEST} deep")
+
+        def renamed(name: str) -> str:
+            return names.get(name, prefix + name) if name else ""
+
+        for node in nodes:
+            self.count += 1
+            if self.count > MOST_CALLS:
+                raise ValueError(f"the file has more than {MOST_CALLS} nodes when its functions are written out")
+            domain = _domain(node.domain)
+            inputs, outputs = tuple(map(renamed, node.input)), tuple(map(renamed, node.output))
+            attributes = {a.name: given.get(a.ref_attr_name) if a.ref_attr_name else a for a in node.attribute}
+            function = self.functions.get((domain, node.op_type, getattr(node, "overload", "")))
+            label = prefix + node.name if node.name else next(filter(None, outputs), node.op_type)
+            if function is not None:
+                yield from self._function(function, label, inputs, outputs, attributes, depth)
+                continue
+            values = {
+                name: self._value(a, opsets, names, given, prefix, depth)
+                for name, a in attributes.items()
+                if a is not None
+            }
+            version = opsets.get(domain, 0)
+            yield Call(node.op_type, domain, label, inputs, outputs, values, version, _scope(node))
+
+    def _function(
+        self,
+        function: Any,
+        label: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        given: dict[str, Any],
+        depth: int,
+    ) -> Iterator[Call]:
+        names = dict(zip(function.input, inputs, strict=False))
+        names |= dict.fromkeys(list(function.input)[len(inputs) :], "")  # optional ones that are left out
+        names |= dict(zip(function.output, outputs, strict=False))
+        defaults = {a.name: a for a in getattr(function, "attribute_proto", ())}
+        opsets = {_domain(entry.domain): int(entry.version) for entry in function.opset_import}
+        prefix, copies = f"{label}/", 1
+        while prefix in self.prefixes:
+            copies += 1
+            prefix = f"{label}_{copies}/"
+        self.prefixes.add(prefix)
+        taken = {name: outer for name, outer in names.items() if outer or name in function.input}
+        yield from self.calls(function.node, opsets, taken, {**defaults, **given}, prefix, depth + 1)
+
+    def _value(
+        self,
+        attribute: Any,
+        opsets: Mapping[str, int],
+        names: Mapping[str, str],
+        given: Mapping[str, Any],
+        prefix: str,
+        depth: int,
+    ) -> Any:
+        from onnx import AttributeProto
+        from onnx.helper import get_attribute_value
+
+        value = get_attribute_value(attribute)
+        if attribute.type == AttributeProto.GRAPH:
+            calls = list(self.calls(value.node, opsets, names, given, prefix, depth + 1))
+            initialisers = {prefix + each.name: each for each in value.initializer}
+            outputs = [names.get(v.name, prefix + v.name) for v in value.output]
+            return Body(_sorted(calls, {*initialisers, ""}), initialisers, outputs)
+        if attribute.type == AttributeProto.STRING:
+            return bytes(value).decode()
+        if attribute.type == AttributeProto.STRINGS:
+            return [bytes(each).decode() for each in value]
+        return value
+
+
+def _scope(node: Any) -> str:
+    """The module that a node was made of, as torch's newer exporter notes it."""
+    for entry in getattr(node, "metadata_props", ()):
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            names = [name.strip(" '\"") for name in entry.value.strip("[]").split(",")]
+            return names[-2] if len(names) > 1 else ""
+    return ""

@@ -1,0 +1,359 @@
+"""The walk through a file's nodes: each becomes steps of the network, a constant, or is refused.
+
+For the package. Hides how tensors are kept; what single operators become is in `arithmetic`, `linear` and `moves`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..layers import Expand, Flatten, NetworkLayer, Reshape, Shape, Transpose
+from .fold import Constants, numbers
+from .model import Body, Call, Model, Value, reads
+from .steps import Step, View, made, needed
+
+MOST_STEPS = 50_000
+ELEMENTS = 1 << 28  # values of one array of one image: 1 GiB
+# Operators that run a part of the graph a number of times, or at random: never computed.
+REFUSED = {
+    "Loop": "a loop cannot be explained; export the network with its loops unrolled",
+    "Scan": "a loop cannot be explained; export the network with its loops unrolled",
+    "ConvInteger": "integer arithmetic is not supported; quantise with QuantizeLinear and DequantizeLinear (QDQ)",
+    "MatMulInteger": "integer arithmetic is not supported; quantise with QuantizeLinear and DequantizeLinear (QDQ)",
+    "QLinearConv": "integer arithmetic is not supported; quantise with QuantizeLinear and DequantizeLinear (QDQ)",
+    "QLinearMatMul": "integer arithmetic is not supported; quantise with QuantizeLinear and DequantizeLinear (QDQ)",
+    "DynamicQuantizeLinear": "scales that depend on the photograph are not supported; quantise statically (QDQ)",
+    "ConvTranspose": "transposed convolutions are not supported; nearest is Resize and Conv",
+    "GRU": "recurrent layers are not supported",
+    "LSTM": "recurrent layers are not supported",
+    "RNN": "recurrent layers are not supported",
+    "TopK": "selections that depend on the photograph are not supported",
+    "ArgMax": "selections that depend on the photograph are not supported; name the scores before it as `output`",
+    "NonMaxSuppression": "selections that depend on the photograph are not supported",
+    "NonZero": "selections that depend on the photograph are not supported",
+}
+
+Operator: TypeAlias = Callable[["Reader", Call], None]
+
+
+class Reader:
+    """A graph on its way to steps.
+
+    Attributes
+    ----------
+    constants : Constants
+    views : dict of str to View
+        Tensors that are computed from the photograph.
+    source : Step
+        The photograph.
+
+    Parameters
+    ----------
+    model : Model
+    operators : mapping of str to function (reader, call)
+        What becomes of a node, by "Operator" or "domain.Operator".
+    name : str
+        The input's.
+    view : View
+        The input as the file has it.
+    batch : int
+        A fixed number of images that the file was exported for; 1 where it is free.
+    """
+
+    def __init__(self, model: Model, operators: dict[str, Operator], name: str, view: View, batch: int = 1) -> None:
+        self.model, self.operators, self.batch = model, operators, batch
+        self.constants = Constants(model.initialisers, model.size, self._computed)
+        self.views: dict[str, View] = {name: view}
+        self.passed: list[tuple[str, str, str]] = []  # (node, operator, why) that left no step
+        self.count = 0
+        self.call: Call | None = None
+
+    # ---- the walk ----
+
+    def run(self, calls: Sequence[Call], wanted: set[str]) -> None:
+        """Read the nodes that `wanted` tensors are computed from."""
+        wanted = set(wanted)
+        kept: list[Call] = []
+        for call in reversed(calls):
+            if wanted.intersection(call.outputs):
+                wanted |= reads(call)
+                kept.append(call)
+        for call in reversed(kept):
+            self.call = call
+            try:
+                self._node(call)
+            except Exception as error:
+                if str(error).startswith("node "):
+                    raise
+                raise ValueError(f"{call.title}: {_reason(error)}{self._feeds(call, calls)}") from error
+
+    def _feeds(self, call: Call, calls: Sequence[Call]) -> str:
+        """What reads the outputs of a node, in words."""
+        fed = [other.title for other in calls if set(call.outputs) & reads(other)]
+        return f"; it feeds {', '.join(fed[:3])}" if fed else ""
+
+    def _node(self, call: Call) -> None:
+        if call.op == "If" and not call.domain:
+            self._branch(call)
+        elif call.op in REFUSED and not call.domain:
+            raise ValueError(REFUSED[call.op])
+        elif call.op == "Shape" and call.inputs[0] in self.views:
+            shape = self.views[call.inputs[0]].shape
+            self.put(call, np.array(shape, np.int64)[call.get("start", 0) : call.get("end")])
+        elif call.op == "Size" and call.inputs[0] in self.views:
+            self.put(call, np.int64(prod(self.views[call.inputs[0]].shape)))
+        elif all(name in self.constants for name in call.inputs if name):
+            self.constants.define(call)
+        else:
+            self._operator(call)
+
+    def _operator(self, call: Call) -> None:
+        key = f"{call.domain}.{call.op}" if call.domain else call.op
+        if key not in self.operators:
+            raise ValueError(f"this operator is not supported; supported are {', '.join(sorted(self.operators))}")
+        for name in call.inputs:
+            if name and name not in self.views and name not in self.constants:
+                raise ValueError(f"its input {name!r} comes from no node and is no input of the network")
+        self.operators[key](self, call)
+        for name in call.outputs[1:]:
+            if name and name not in self.views and name not in self.constants and name in self._used:
+                raise ValueError(f"its output {name!r} is used, only the first is supported")
+
+    @property
+    def _used(self) -> set[str]:
+        if not hasattr(self, "_names"):
+            self._names = {name for call in self.model.calls for name in reads(call)} | set(self.model.outputs)
+        return self._names
+
+    def _branch(self, call: Call) -> None:
+        """The branch of an If that a constant decides, in its place."""
+        if call.inputs[0] not in self.constants:
+            raise ValueError("its condition depends on the photograph; export the network without it")
+        taken = bool(self.constants.value(call.inputs[0]).reshape(-1)[0])
+        body = call.get("then_branch" if taken else "else_branch")
+        if not isinstance(body, Body):
+            raise ValueError(f"it has no {'then' if taken else 'else'} branch")
+        self.passed.append((call.name, call.op, f"the {'then' if taken else 'else'} branch, by a constant"))
+        self.constants.store(body.initialisers)
+        self.run(body.calls, set(body.outputs))
+        for outer, inner in zip(call.outputs, body.outputs, strict=True):
+            if inner in self.views:
+                self.views[outer] = self.views[inner]
+            else:
+                self.constants.define(replace(call, op="Identity", inputs=(inner,), outputs=(outer,), attributes={}))
+
+    def _computed(self, call: Call, inputs: list[Value | None]) -> list[Value]:
+        """What an operator that `fold` does not know makes of constants, by the layers it becomes."""
+        key = f"{call.domain}.{call.op}" if call.domain else call.op
+        if key not in self.operators or call.op in REFUSED:
+            raise ValueError("this operator is not computed from constants")
+        first, *_ = [value for value in inputs if value is not None]
+        source = Step("constant", None, [], first.shape)
+        inner = Reader(self.model, self.operators, call.inputs[0], View(source, None))
+        inner.constants = Constants({}, self.model.size, inner._computed)
+        for k, (name, value) in enumerate(zip(call.inputs, inputs, strict=True)):
+            if value is not None and k > 0:
+                inner.constants.put(name, value)
+        inner.call = call
+        self.operators[key](inner, call)
+        return [_evaluated(inner.views[name], source, first) for name in call.outputs if name in inner.views]
+
+    # ---- what operators use ----
+
+    def constant(self, call: Call, i: int) -> Value | None:
+        """Constant input `i`; None where it is absent."""
+        if i >= len(call.inputs) or not call.inputs[i]:
+            return None
+        if call.inputs[i] not in self.constants:
+            raise ValueError(f"input {i} ({call.inputs[i]!r}) must be a constant")
+        return self.constants.value(call.inputs[i])
+
+    def needed(self, call: Call, i: int) -> Value:
+        """Constant input `i`, which must be there."""
+        value = self.constant(call, i)
+        if value is None:
+            raise ValueError(f"input {i} is missing")
+        return value
+
+    def weights(self, call: Call, i: int) -> Value | None:
+        """Constant input `i` in float32."""
+        value = self.constant(call, i)
+        return None if value is None else np.asarray(value, np.float32)
+
+    def whole(self, call: Call, name: str, i: int) -> list[int] | None:
+        """Whole numbers that are an attribute in early opsets and input `i` in later ones; None: neither."""
+        given = call.get(name)
+        value = self.constant(call, i) if given is None else given
+        return None if value is None else numbers(value)
+
+    def number(self, call: Call, name: str, i: int, default: float) -> float:
+        """A number that is an attribute or input `i`."""
+        value = self.constant(call, i) if name not in call.attributes else call.attributes[name]
+        return default if value is None else float(np.reshape(np.asarray(value), -1)[0])
+
+    def is_constant(self, call: Call, i: int) -> bool:
+        return call.inputs[i] in self.constants
+
+    def has(self, call: Call, i: int) -> bool:
+        """Whether optional input `i` is there."""
+        return i < len(call.inputs) and bool(call.inputs[i])
+
+    def view(self, call: Call, i: int = 0) -> View:
+        """Input `i`, which must be computed from the photograph."""
+        if i >= len(call.inputs) or call.inputs[i] not in self.views:
+            raise ValueError(f"input {i} must come from the photograph, it is a constant")
+        return self.views[call.inputs[i]]
+
+    def put(self, call: Call, value: Any, i: int = 0) -> None:
+        """Output `i` is a constant."""
+        self.constants.put(call.outputs[i], value)
+
+    def set(self, call: Call, view: View, i: int = 0) -> None:
+        """Output `i` is that tensor."""
+        self.views[call.outputs[i]] = view
+
+    def same(self, call: Call, why: str) -> None:
+        """The node's output is its first input."""
+        self.set(call, self.view(call))
+        self.passed.append((call.name, call.op, why))
+
+    def step(self, layer: NetworkLayer, *inputs: Step) -> Step:
+        """A new step of the node that is being read."""
+        call = self.call
+        assert call is not None
+        self.count += 1
+        if self.count > MOST_STEPS:
+            raise ValueError(f"the network has more than {MOST_STEPS} layers")
+        step = made(_label(call.name), layer, inputs)
+        step.nodes, step.scope = [call.name], call.scope
+        if prod(step.shape) > ELEMENTS:
+            raise ValueError(f"its output of {step.shape} for each image is too large; at most {ELEMENTS} values")
+        return step
+
+    def emit(self, call: Call, layer: NetworkLayer, *views: View, i: int = 0) -> View:
+        """Output `i` is `layer` applied to the views (the first input, unless given), the batch where it was."""
+        views = views or (self.view(call),)
+        view = View(self.step(layer, *(v.step for v in views)), views[0].batch)
+        self.set(call, view, i)
+        return view
+
+    # ---- shapes ----
+
+    def reshaped(self, view: View, shape: Shape) -> View:
+        """The same numbers in the file's shape `shape`, with the batch axis where it was, or in front."""
+        batch = _batch_axis(view, shape)
+        own = shape if batch is None else (*shape[:batch], *shape[batch + 1 :])
+        return View(self.moulded(view.step, own), batch)
+
+    def moulded(self, step: Step, shape: Shape) -> Step:
+        """The same numbers of an image in another shape; the step itself where it is the same."""
+        if step.shape == shape:
+            return step
+        if len(shape) == 1 and len(step.shape) > 1:
+            return self.step(Flatten(), step)
+        return self.step(Reshape(shape), step)
+
+    def full(self, view: View) -> View:
+        """A view without a batch axis: the layer's shape is the file's."""
+        return view if view.batch is None else View(self.moulded(view.step, view.shape), None)
+
+    def transposed(self, view: View, order: Sequence[int]) -> View:
+        """The file's axes in another order."""
+        order = [axis % len(view.shape) for axis in order]
+        if sorted(order) != list(range(len(view.shape))):
+            raise ValueError(f"an array of {view.shape} has no order {order}")
+        batch = None if view.batch is None else order.index(view.batch)
+        own = tuple(view.axis(axis) for axis in order if axis != view.batch)
+        if list(own) == sorted(own):
+            return View(view.step, batch)
+        moved = Transpose(own)
+        long = [axis for axis in own if view.step.shape[axis - 1] != 1]
+        if long == sorted(long):  # axes of length 1 alone change places
+            return View(self.moulded(view.step, moved.out_shape(view.step.shape)), batch)
+        return View(self.step(moved, view.step), batch)
+
+    def aligned(self, *views: View, apart: int = -1) -> tuple[list[Step], int | None]:
+        """Steps whose arrays meet as NumPy's would the file's, and where their batch axis is: never at `apart`."""
+        rank = max(len(view.shape) for view in views)
+        places = {None if view.batch is None else rank - len(view.shape) + view.batch for view in views}
+        if len(places) == 1 and None not in places and apart not in places:
+            batch = places.pop()
+            assert batch is not None
+            return [self._lifted(view.step, rank - 1) for view in views], batch
+        steps = [self._lifted(self.full(view).step, rank) for view in views]
+        front = apart != 0 and all(step.shape[0] == 1 for step in steps)
+        if front and rank > 1:
+            return [self.moulded(step, step.shape[1:]) for step in steps], 0
+        return steps, None
+
+    def _lifted(self, step: Step, rank: int) -> Step:
+        return self.moulded(step, (*(1,) * (rank - len(step.shape)), *step.shape))
+
+    def meeting(self, view: View, value: Value) -> tuple[View, Value]:
+        """A view, and a constant in the shape that meets its step's last axes.
+
+        The view is reshaped or expanded where the constant has more axes, or longer ones.
+        """
+        shape = view.shape
+        out = np.broadcast_shapes(shape, value.shape)
+        lengths = (*(1,) * (len(out) - value.ndim), *value.shape)
+        if len(out) > len(shape):
+            view = self.reshaped(view, (*(1,) * (len(out) - len(shape)), *shape))
+        if view.batch is not None and lengths[view.batch] != 1:
+            view = self.full(view)
+        if view.shape != out:
+            view = self.expanded(view, out)
+        if view.batch is not None:
+            lengths = (*lengths[: view.batch], *lengths[view.batch + 1 :])
+        while lengths and lengths[0] == 1:
+            lengths = lengths[1:]
+        return view, value.reshape(lengths)
+
+    def expanded(self, view: View, shape: Shape) -> View:
+        """Axes of length 1 repeated until the tensor has the file's shape `shape`."""
+        if len(shape) > len(view.shape):
+            view = self.reshaped(view, (*(1,) * (len(shape) - len(view.shape)), *view.shape))
+        if view.shape == shape:
+            return view
+        if view.batch is not None and shape[view.batch] != 1:
+            view = self.full(view)
+        own = shape if view.batch is None else (*shape[: view.batch], *shape[view.batch + 1 :])
+        return View(self.step(Expand(own), view.step), view.batch)
+
+
+def _label(name: str) -> str:
+    return name.lstrip("/") or "layer"
+
+
+def _reason(error: Exception) -> str:
+    """An error in words: those of other kinds than ValueError say little alone."""
+    if isinstance(error, ValueError) and str(error):
+        return str(error)
+    return f"its inputs or attributes do not fit ({type(error).__name__}: {error})"
+
+
+def _batch_axis(view: View, shape: Shape) -> int | None:
+    """Where the batch axis of a view is in another shape of the same numbers.
+
+    It stays where the numbers before it stay; otherwise it is the first axis, if that has the length 1.
+    """
+    if view.batch is not None:
+        before = prod(view.shape[: view.batch])
+        places = [a for a, n in enumerate(shape) if n == 1 and prod(shape[:a]) == before]
+        if places:
+            return min(places, key=lambda a: abs(a - (view.batch or 0)))
+    return 0 if shape and shape[0] == 1 else None
+
+
+def _evaluated(view: View, source: Step, value: Value) -> Value:
+    """What the steps between make of the source's value."""
+    arrays: dict[int, Any] = {id(source): np.asarray(value)[None]}
+    for step in needed(view.step):
+        if step.layer is not None:
+            arrays[id(step)] = step.layer.apply(*(arrays[id(each)] for each in step.inputs))
+    return np.asarray(arrays[id(view.step)]).reshape(view.shape)
