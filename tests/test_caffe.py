@@ -1,0 +1,227 @@
+"""Caffe files in: scores as another reader of them has them, Caffe's own ways of pooling, and what it refuses."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from fvlrp.network import caffe, protobuf
+
+PROTOTXT = """
+name: "small"  # a comment
+layer {
+  name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 1 dim: 3 dim: 23 dim: 20 } }
+}
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param { num_output: 6 kernel_size: 3 stride: 2 pad: 1 bias_term: false } }
+layer { name: "bn1" type: "BatchNorm" bottom: "conv1" top: "conv1" batch_norm_param { eps: 0.001 } }
+layer { name: "scale1" type: "Scale" bottom: "conv1" top: "conv1" scale_param { bias_term: true } }
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1"
+  pooling_param { pool: MAX kernel_size: 3 stride: 2 } }
+layer { name: "norm1" type: "LRN" bottom: "pool1" top: "norm1"
+  lrn_param { local_size: 5 alpha: 0.5 beta: 0.75 } }
+layer { name: "left" type: "Convolution" bottom: "norm1" top: "left"
+  convolution_param { num_output: 4 kernel_h: 3 kernel_w: 1 pad_h: 1 pad_w: 0 group: 2 } }
+layer { name: "right" type: "Convolution" bottom: "norm1" top: "right"
+  convolution_param { num_output: 4 kernel_size: 1 } }
+layer { name: "leak" type: "ReLU" bottom: "right" top: "right" relu_param { negative_slope: 0.25 } }
+layer { name: "sum" type: "Eltwise" bottom: "left" bottom: "right" top: "sum" eltwise_param { operation: SUM } }
+layer { name: "both" type: "Concat" bottom: "sum" bottom: "left" top: "both" }
+layer { name: "pool2" type: "Pooling" bottom: "both" top: "pool2"
+  pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 } }
+layer { name: "drop" type: "Dropout" bottom: "pool2" top: "pool2" include { phase: TRAIN } }
+layer { name: "fc" type: "InnerProduct" bottom: "pool2" top: "fc" inner_product_param { num_output: 5 } }
+layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
+"""
+# Read by OpenCV 4's own reader of Caffe files, from `files` and `photograph` below: the layer "fc".
+OPENCV = [-1.229117, 1.937951, -7.943363, 4.099205, -0.578484]
+
+
+def varint(n):
+    out = b""
+    while n > 127:
+        out, n = out + bytes([n & 127 | 128]), n >> 7
+    return out + bytes([n])
+
+
+def part(number, content):
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def blob(values, old=False):
+    values = np.asarray(values, np.float32)
+    data = part(5, values.tobytes())
+    if not old:
+        return part(7, part(1, b"".join(varint(n) for n in values.shape))) + data
+    shape = (1,) * (4 - values.ndim) + values.shape
+    return b"".join(varint(i + 1 << 3) + varint(n) for i, n in enumerate(shape)) + data
+
+
+def caffemodel(weights, old=False):
+    layer, name, blobs = (2, 4, 6) if old else (100, 1, 7)
+    return b"".join(
+        part(layer, part(name, key.encode()) + b"".join(part(blobs, blob(array, old)) for array in arrays))
+        for key, arrays in weights.items()
+    )
+
+
+def weights():
+    draw = np.random.default_rng(0)
+
+    def normal(*shape):
+        return draw.standard_normal(shape).astype(np.float32)
+
+    return {
+        "conv1": [normal(6, 3, 3, 3)],
+        "bn1": [normal(6) * 5, draw.uniform(5, 20, 6), [10.0]],
+        "scale1": [normal(6), normal(6)],
+        "left": [normal(4, 3, 3, 1), normal(4)],
+        "right": [normal(4, 6, 1, 1), normal(4)],
+        "fc": [normal(5, 8 * 4 * 3), normal(5)],
+    }
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "net.prototxt").write_text(PROTOTXT)
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(weights()))
+    return tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+
+
+def photograph():
+    return np.random.default_rng(1).standard_normal((1, 3, 23, 20)).astype(np.float32)
+
+
+def scores(nodes, x):
+    values = {-1: x}
+    for i, node in enumerate(nodes):
+        values[i] = node.layer.apply(*(values[k] for k in node.inputs))
+    return values[len(nodes) - 1]
+
+
+def edited(files, old, new):
+    text = files[0].read_text()
+    assert old in text
+    files[0].write_text(text.replace(old, new))
+    return files
+
+
+def test_scores_are_those_of_another_reader(files):
+    net = caffe.read_network(*files)
+    assert net.input_shape == (3, 23, 20) and not net.multilabel
+    np.testing.assert_allclose(scores(net.nodes, photograph())[0], OPENCV, rtol=2e-5, atol=2e-5)
+
+
+def test_batch_normalisation_moves_into_the_convolution(files):
+    kinds = [node.kind for node in caffe.read_network(*files).nodes]
+    assert kinds[:3] == ["conv", "relu", "maxpool"] and "affine" not in kinds
+
+
+def test_batch_normalisation_stays_where_another_layer_reads_the_convolution(files):
+    edited(
+        files,
+        'name: "bn1" type: "BatchNorm" bottom: "conv1" top: "conv1"',
+        'name: "bn1" type: "BatchNorm" bottom: "conv1" top: "bn1"',
+    )
+    edited(
+        files,
+        'name: "scale1" type: "Scale" bottom: "conv1" top: "conv1"',
+        'name: "scale1" type: "Scale" bottom: "bn1" top: "scaled"',
+    )
+    edited(
+        files,
+        'name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1"',
+        'name: "add" type: "Eltwise" bottom: "conv1" bottom: "scaled" top: "conv1"',
+    )
+    kinds = [node.kind for node in caffe.read_network(*files).nodes]
+    assert kinds[:4] == ["conv", "affine", "affine", "add"]
+
+
+def test_files_from_before_2015_are_read(files):
+    net = caffe.read_network(*files)
+    text = PROTOTXT.replace("layer {", "layers {").replace('type: "Convolution"', "type: CONVOLUTION")
+    text = text.replace('type: "ReLU"', "type: RELU").replace('type: "Pooling"', "type: POOLING")
+    head, tail = text.index("layers"), text.index('layers { name: "conv1"')
+    text = text[:head] + 'input: "data" input_dim: 1 input_dim: 3 input_dim: 23 input_dim: 20\n' + text[tail:]
+    files[0].write_text(text)
+    files[1].write_bytes(caffemodel(weights(), old=True))
+    old = caffe.read_network(*files)
+    np.testing.assert_array_equal(scores(old.nodes, photograph()), scores(net.nodes, photograph()))
+
+
+def test_a_branch_that_only_trains_is_left_out(files):
+    branch = """layer { name: "aux" type: "InnerProduct" bottom: "pool1" top: "aux"
+      inner_product_param { num_output: 5 } }
+    layer { name: "auxloss" type: "SoftmaxWithLoss" bottom: "aux" bottom: "label" top: "loss" }
+    layer { name: "norm1" """
+    edited(files, 'layer { name: "norm1" ', branch)
+    files[1].write_bytes(caffemodel({**weights(), "aux": [np.ones((5, 6 * 6 * 5)), np.ones(5)]}))
+    net = caffe.read_network(*files)
+    assert "aux" not in [node.name for node in net.nodes]
+    np.testing.assert_allclose(scores(net.nodes, photograph())[0], OPENCV, rtol=2e-5, atol=2e-5)
+
+
+def test_a_sigmoid_at_the_end_means_several_classes_at_a_time(files):
+    assert caffe.read_network(*edited(files, '"Softmax"', '"Sigmoid"')).multilabel
+
+
+def test_photographs_are_bgr_less_the_mean_that_the_data_layer_states(files):
+    assert not caffe.read_network(*files).states_mean
+    stated = "transform_param { scale: 0.5 mean_value: 104 mean_value: 117 mean_value: 123 } input_param {"
+    net = caffe.read_network(*edited(files, "input_param {", stated))
+    assert net.states_mean and net.preprocess.order == "BGR"
+    image = np.full((23, 20, 3), (200, 150, 100), np.uint8)
+    np.testing.assert_allclose(net.preprocess.prepare(image)[0, :, 0, 0], [-2, 16.5, 38.5], atol=1e-5)
+
+
+def test_an_unknown_layer_is_named_with_the_known_ones(files):
+    with pytest.raises(ValueError, match=r"net\.prototxt: layer 'left' \(Deconvolution\): .*Convolution, .*Pooling"):
+        caffe.read_network(*edited(files, '"left" type: "Convolution"', '"left" type: "Deconvolution"'))
+
+
+def test_weights_of_another_network_are_refused(files):
+    files[1].write_bytes(caffemodel({**weights(), "right": [np.ones((9, 6, 1, 1)), np.ones(9)]}))
+    with pytest.raises(ValueError, match=r"layer 'right'.*\(9, 6, 1, 1\), expected \(4, 6, 1, 1\)"):
+        caffe.read_network(*files)
+
+
+@pytest.mark.parametrize("text", ["layer {", "}", "a: ", "layer { x: @ }", "a {" * 100, 'name: "open'])
+def test_a_damaged_prototxt_is_a_value_error(files, text):
+    files[0].write_text(text)
+    with pytest.raises(ValueError, match=r"net\.prototxt"):
+        caffe.read_network(*files)
+
+
+def test_damaged_weights_are_a_value_error_or_another_network(files):
+    good = files[1].read_bytes()
+    draw = np.random.default_rng(2)
+    for _ in range(300):
+        bad = bytearray(good)
+        for place in draw.integers(0, 200, 3):
+            bad[place] = draw.integers(256)
+        files[1].write_bytes(bytes(bad[: draw.integers(1, len(bad))]) if draw.random() < 0.5 else bytes(bad))
+        try:
+            caffe.read_network(*files)
+        except ValueError as error:
+            assert "net." in str(error)
+
+
+def test_text_of_all_forms():
+    text = 'a: 1 b { c: \'x\' c: "y\\"" } d: [1, 2.5, true] e < f: WORD > # end'
+    assert protobuf.parse_text(text) == {
+        "a": [1],
+        "b": [{"c": ["x", 'y"']}],
+        "d": [1, 2.5, True],
+        "e": [{"f": ["WORD"]}],
+    }
+
+
+def test_bytes_of_all_wire_types():
+    data = varint(1 << 3) + varint(300) + varint(2 << 3 | 5) + struct.pack("<f", 1) + part(3, b"xy")
+    assert [(n, w, v if w == 0 else bytes(v)) for n, w, v in protobuf.fields(memoryview(data))] == [
+        (1, 0, 300),
+        (2, 5, struct.pack("<f", 1)),
+        (3, 2, b"xy"),
+    ]
