@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,12 @@ class Geometry:
         Bin sizes in pixels, one scale each.
     step : int
         Distance of neighbouring descriptors in pixels.
+
+    Examples
+    --------
+    >>> geometry = fvlrp.geometry.Geometry(375, 500)
+    >>> geometry.n
+    73866
     """
 
     height: int
@@ -137,3 +144,80 @@ def axis_cell(centre: np.ndarray, n: int, length: int) -> np.ndarray:
 def box(bin_size: int) -> tuple[int, int]:
     """Nominal s x s box of a bin at centre p: rows [p + lo, p + hi). The boxes of neighbouring bins tile."""
     return -(bin_size // 2), bin_size - bin_size // 2
+
+
+def show(
+    geometry: Geometry, descriptor: int, image: np.ndarray | None = None, *, bin: tuple[int, int] = (0, 0), ax=None
+) -> Any:
+    """Draw what one descriptor covers: its 16 boxes, their centres, its frame, and the support of one bin.
+
+    The relevance of a bin goes evenly to its box at depth "bin", and that of the descriptor to all 16 at depth
+    "descriptor". The value of the bin was pooled over its support, 2s - 1 pixels a side for a bin size of s, with
+    weights that fall off linearly. Pixel centres are whole numbers. What lies outside the image is drawn here; heatmaps
+    clip it.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    descriptor : int
+        A row of per-descriptor arrays, in 0..n - 1.
+    image : ndarray (H, W) or (H, W, 3), optional
+        Drawn behind, of the geometry's size.
+    bin : (int, int)
+        Row and column of the bin whose support is drawn.
+    ax : matplotlib Axes, optional
+        Where to draw; None: a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    IndexError
+        There is no such descriptor or bin.
+
+    Examples
+    --------
+    >>> ax = fvlrp.geometry.show(fvlrp.geometry.Geometry(64, 96), 100)
+    >>> len(ax.patches)  # the image, 16 boxes, the support
+    18
+    """
+    try:
+        import matplotlib.pyplot as plt
+        from matplotlib.patches import Rectangle
+    except ImportError:
+        raise ImportError("drawing a descriptor needs matplotlib: pip install 'fvlrp[plot]'") from None
+    if not 0 <= descriptor < geometry.n:
+        raise IndexError(f"descriptor must be in 0..{geometry.n - 1}, got {descriptor}")
+    if not all(0 <= index < BINS for index in bin):
+        raise IndexError(f"bin must be a row and a column in 0..{BINS - 1}, got {bin}")
+    scale = next(scale for scale in geometry.scales if descriptor < scale.slice.stop)
+    row, col = divmod(descriptor - scale.start, scale.cols)
+    size, top, left = scale.bin_size, int(scale.corners(0)[row]), int(scale.corners(1)[col])
+    ax = plt.subplots()[1] if ax is None else ax
+    if image is not None:
+        ax.imshow(image, cmap="gray", alpha=0.6)
+
+    def outline(y: float, x: float, height: int, width: int, **style: Any) -> None:
+        """Around the pixels from (y, x) on: half a pixel before the first centre, half a pixel after the last."""
+        ax.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, **style))
+
+    outline(0, 0, geometry.height, geometry.width, color="0.5")
+    for iy in range(BINS):
+        for ix in range(BINS):
+            y, x = top + size * iy, left + size * ix
+            outline(y + box(size)[0], x + box(size)[0], size, size, color="tab:blue")
+            ax.plot(x, y, ".", color="tab:blue")
+    y, x = top + size * bin[0], left + size * bin[1]
+    outline(y - size + 1, x - size + 1, 2 * size - 1, 2 * size - 1, color="tab:orange", linestyle="--")
+    ax.plot(left + 1.5 * size, top + 1.5 * size, "+", color="tab:red", markersize=10)
+    ax.set(
+        xlim=(left - 2 * size, left + 5 * size),
+        ylim=(top + 5 * size, top - 2 * size),
+        aspect="equal",
+        title=f"descriptor {descriptor}: bin size {size}, centre ({top + 1.5 * size:g}, {left + 1.5 * size:g})",
+    )
+    return ax
