@@ -46,6 +46,12 @@ def load(
     ValueError
         The file is damaged, newer than this fvlrp, or holds something else; or `preprocess` or `classes` is given for a
         model that has its own.
+
+    Examples
+    --------
+    >>> clf = fvlrp.load("voc20")
+    >>> len(clf.classes_)
+    20
     """
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model must be the path of a file or a name such as 'voc20', got {model!r}")

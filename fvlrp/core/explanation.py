@@ -99,6 +99,18 @@ class Explanation:
         What kind of classifier decided: "Fisher vector" or "network".
     best : tuple of (class, float)
         The classes of the five highest scores, and these.
+
+    Examples
+    --------
+    >>> from skimage import data
+    >>> ex = fvlrp.load("voc20").explain(data.chelsea(), "cat", depth="descriptor")
+    >>> ex.heatmap.shape, ex.target, ex.depth
+    ((300, 451), 'cat', 'descriptor')
+    >>> ex.ledger.closes()
+    True
+    >>> ex.save("cat.npz")
+    >>> bool((fvlrp.Explanation.load("cat.npz").heatmap == ex.heatmap).all())
+    True
     """
 
     def __init__(

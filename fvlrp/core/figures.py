@@ -110,6 +110,12 @@ def sheet(
         Something among `models` is no classifier.
     ValueError
         Lengths that do not match, an unknown target, or an image that cannot be explained.
+
+    Examples
+    --------
+    >>> from skimage import data
+    >>> picture = fvlrp.sheet([fvlrp.load("voc20")], [data.chelsea()], ["cat"])
+    >>> picture.save("figure1.png")
     """
     models = list(models) if isinstance(models, Sequence) else [models]
     if not models:

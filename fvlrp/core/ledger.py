@@ -66,6 +66,14 @@ class Ledger(Mapping[str, float]):
         With "score" and "heatmap".
     exact : bool
         Whether everything was computed in float64.
+
+    Examples
+    --------
+    >>> from skimage import data
+    >>> ledger = fvlrp.load("voc20").explain(data.chelsea(), "cat").ledger
+    >>> kept = sum(amount for name, amount in ledger.items() if name not in ("score", "heatmap"))
+    >>> bool(np.isclose(ledger["heatmap"] + kept, ledger["score"]))
+    True
     """
 
     def __init__(self, entries: Mapping[str, float], exact: bool) -> None:

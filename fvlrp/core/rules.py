@@ -24,13 +24,26 @@ Bounds = tuple[Array, Array]
 
 
 def total(values: Array) -> npt.NDArray[np.float64]:
-    """Sums over all axes but the first, in float64: one entry of the ledger for each target."""
+    """Sums over all axes but the first, in float64: one entry of the ledger for each target.
+
+    Examples
+    --------
+    >>> fvlrp.rules.total(np.ones((2, 3, 4)))
+    array([12., 12.])
+    """
     sums: npt.NDArray[np.float64] = values.sum(axis=tuple(range(1, values.ndim)), dtype=np.float64)
     return sums
 
 
 def ratio(r: Array, z: Array) -> tuple[Array, Amount]:
-    """r / z with 0 where z is 0, and the sums of the r that find nothing there to be shared by."""
+    """r / z with 0 where z is 0, and the sums of the r that find nothing there to be shared by.
+
+    Examples
+    --------
+    >>> shares, lost = fvlrp.rules.ratio(np.array([[1.0, 2.0]]), np.array([[4.0, 0.0]]))
+    >>> shares.tolist(), lost.tolist()
+    ([[0.25, 0.0]], [2.0])
+    """
     empty = z == 0
     if not empty.any():
         return r / z, 0.0
@@ -51,6 +64,11 @@ class Shares:
         Of contributions <= 0: the very array `positive` where the sign does not matter, None where they get nothing.
     absorbed, zero : float64 (targets,) or 0.0
         What the stabiliser keeps, and what finds a denominator of 0 (0 / 0 is 0).
+
+    Examples
+    --------
+    >>> fvlrp.rules.Epsilon(1).shares(np.ones((1, 2)), np.array([[3.0, -1.0]]), None, None).positive
+    array([[ 0.25, -0.5 ]])
     """
 
     positive: Array
@@ -80,6 +98,11 @@ class Rule:
     -----
     Rules that see more or less than w_ij x_i override `weights` and `inputs` so that all contributions are >= 0. Their
     z is the sum of these contributions instead of the layer's output, and biases take no part.
+
+    Examples
+    --------
+    >>> isinstance(fvlrp.rules.Epsilon(0.1), fvlrp.rules.Rule)
+    True
     """
 
     signed: ClassVar[bool] = False
@@ -144,7 +167,13 @@ def _number(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Epsilon(Rule):
-    """R_i = sum_j z_ij / (z_j + epsilon sgn z_j) R_j, sgn 0 = +1: what epsilon keeps is in the ledger."""
+    """R_i = sum_j z_ij / (z_j + epsilon sgn z_j) R_j, sgn 0 = +1: what epsilon keeps is in the ledger.
+
+    Examples
+    --------
+    >>> fvlrp.rules.NetworkRules(default=fvlrp.rules.Epsilon(0.1)).default
+    Epsilon(epsilon=0.1)
+    """
 
     epsilon: float = 1e-6
 
@@ -179,6 +208,11 @@ class AlphaBeta(Rule):
 
     A term whose denominator is 0 vanishes (the ledger names it). Inputs of both signs are right: z+ holds positive
     inputs times positive weights and negative times negative.
+
+    Examples
+    --------
+    >>> fvlrp.rules.AlphaBeta(2, 1)
+    AlphaBeta(alpha=2.0, beta=1.0)
     """
 
     alpha: float = 2.0
@@ -201,7 +235,13 @@ class AlphaBeta(Rule):
 
 @dataclass(frozen=True)
 class ZPlus(Rule):
-    """R_i = sum_j z+_ij / z+_j R_j: `AlphaBeta` with alpha 1, beta 0."""
+    """R_i = sum_j z+_ij / z+_j R_j: `AlphaBeta` with alpha 1, beta 0.
+
+    Examples
+    --------
+    >>> fvlrp.rules.ZPlus().shares(np.ones((1, 1)), np.array([[1.0]]), np.array([[2.0]]), np.array([[-1.0]])).positive
+    array([[0.5]])
+    """
 
     signed: ClassVar[bool] = True
 
@@ -216,7 +256,13 @@ class ZPlus(Rule):
 
 @dataclass(frozen=True)
 class Gamma(Rule):
-    """R_i = sum_j (z_ij + gamma z+_ij) / (z_j + gamma z+_j) R_j where z_j >= 0; where z_j < 0, with z- for z+."""
+    """R_i = sum_j (z_ij + gamma z+_ij) / (z_j + gamma z+_j) R_j where z_j >= 0; where z_j < 0, with z- for z+.
+
+    Examples
+    --------
+    >>> fvlrp.rules.Gamma(0.25)
+    Gamma(gamma=0.25)
+    """
 
     gamma: float = 0.25
     signed: ClassVar[bool] = True
@@ -235,7 +281,13 @@ class Gamma(Rule):
 
 @dataclass(frozen=True)
 class WSquare(Rule):
-    """R_i = sum_j w_ij^2 / sum_i w_ij^2 R_j over the inputs inside the image: blind to the input, conserving."""
+    """R_i = sum_j w_ij^2 / sum_i w_ij^2 R_j over the inputs inside the image: blind to the input, conserving.
+
+    Examples
+    --------
+    >>> fvlrp.rules.NetworkRules(layers={"conv1": fvlrp.rules.WSquare()}).layers
+    (('conv1', WSquare()),)
+    """
 
     sees: ClassVar[str] = "weights"
 
@@ -252,7 +304,13 @@ class WSquare(Rule):
 
 @dataclass(frozen=True)
 class Flat(Rule):
-    """R_i = sum_j R_j / (inputs of j inside the image): each output spread evenly over its receptive field."""
+    """R_i = sum_j R_j / (inputs of j inside the image): each output spread evenly over its receptive field.
+
+    Examples
+    --------
+    >>> fvlrp.rules.NetworkRules(layers={"conv1": fvlrp.rules.Flat()}).layers
+    (('conv1', Flat()),)
+    """
 
     sees: ClassVar[str] = "nothing"
 
@@ -279,6 +337,11 @@ class Box(Rule):
     Notes
     -----
     The bias cancels (b - b+ - b- = 0), so the rule conserves whatever the policy for biases.
+
+    Examples
+    --------
+    >>> fvlrp.rules.Box(0, 1)
+    Box(low=0.0, high=1.0)
     """
 
     low: float | tuple[float, ...] | None = None

@@ -20,6 +20,18 @@ class Contrast:
     Parameters
     ----------
     target, against : class names or values of ``classes_``
+
+    Examples
+    --------
+    >>> from skimage import data
+    >>> clf = fvlrp.load("voc20")
+    >>> ex = clf.explain(data.chelsea(), fvlrp.Contrast("cat", "dog"))
+    >>> print(ex.target)
+    cat - dog
+    >>> trace = clf.trace(data.chelsea())
+    >>> scores = dict(zip(clf.classes_, trace.scores))
+    >>> bool(np.isclose(ex.score, scores["cat"] - scores["dog"]))
+    True
     """
 
     target: Any

@@ -34,6 +34,14 @@ class Flipper(Protocol):
     """Scores of one image whose regions are replaced one after the other, by a model that knows shortcuts.
 
     Threads may call `walk` at the same time.
+
+    Examples
+    --------
+    >>> class Bright:
+    ...     def walk(self, filled, regions, region):
+    ...         return np.zeros(len(regions) + 1)
+    >>> isinstance(Bright(), fvlrp.evaluate.Flipper)
+    True
     """
 
     def walk(self, filled: Pixels, regions: Regions, region: int) -> Curve:
@@ -60,6 +68,15 @@ class PixelFlipping:
         Side of a region in pixels.
     replacement : str
         One of ``REPLACEMENTS``.
+
+    Examples
+    --------
+    >>> image = np.zeros((36, 36), np.float32)
+    >>> image[:18] = 1
+    >>> score = lambda images: images[:, :18].mean(axis=(1, 2))
+    >>> morf, lerf = fvlrp.evaluate.pixel_flipping(score, image, image, order=["morf", "lerf"])
+    >>> morf.curve[:2].round(1), morf.aopc > lerf.aopc
+    (array([1. , 0.9]), True)
     """
 
     curves: npt.NDArray[np.float64]
@@ -94,6 +111,15 @@ def gap(most: PixelFlipping, least: PixelFlipping) -> float:
     ------
     ValueError
         The two are not of the orders "morf" and "lerf", or their regions or replacements differ.
+
+    Examples
+    --------
+    >>> image = np.zeros((36, 36), np.float32)
+    >>> image[:18] = 1
+    >>> score = lambda images: images[:, :18].mean(axis=(1, 2))
+    >>> morf, lerf = fvlrp.evaluate.pixel_flipping(score, image, image, order=["morf", "lerf"])
+    >>> fvlrp.evaluate.gap(morf, lerf) > 0
+    True
     """
     if (most.order, least.order) != ("morf", "lerf"):
         raise ValueError(f"orders are {most.order!r} and {least.order!r}; expected 'morf' and 'lerf'")
@@ -172,6 +198,15 @@ def pixel_flipping(
         the image is smaller than a region, or `score` does not return one finite score per image.
     ImportError
         "inpaint" without scikit-image.
+
+    Examples
+    --------
+    >>> image = np.zeros((36, 36), np.float32)
+    >>> image[:18] = 1
+    >>> score = lambda images: images[:, :18].mean(axis=(1, 2))
+    >>> morf, lerf = fvlrp.evaluate.pixel_flipping(score, image, image, order=["morf", "lerf"])
+    >>> morf.curves.shape, morf.aopc > lerf.aopc
+    ((1, 17), True)
     """
     for name, value in (("region", region), ("steps", steps), ("draws", draws), ("batch_size", batch_size)):
         if not is_whole(value) or value < 1:

@@ -33,6 +33,13 @@ class Journal:
         The file cannot be read or written.
     ValueError
         The file is no journal.
+
+    Examples
+    --------
+    >>> journal = fvlrp.evaluate.Journal("results.jsonl")
+    >>> journal.put("cat.jpg", 0.25)
+    >>> fvlrp.evaluate.Journal("results.jsonl")["cat.jpg"]
+    0.25
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:

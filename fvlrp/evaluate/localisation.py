@@ -39,6 +39,13 @@ def context(heatmap: npt.ArrayLike, boxes: npt.ArrayLike) -> float:
     ------
     ValueError
         `heatmap` is not a finite (H, W) array or `boxes` not (m, 4).
+
+    Examples
+    --------
+    >>> heatmap = np.ones((10, 10))
+    >>> heatmap[2:6, 2:6] = 4
+    >>> fvlrp.evaluate.context(heatmap, [[2, 2, 6, 6]])
+    0.25
     """
     positive = np.maximum(check_heatmap(heatmap), 0)
     inside = _inside(boxes, positive.shape)
@@ -52,6 +59,12 @@ def relevance_mass(heatmap: npt.ArrayLike, boxes: npt.ArrayLike) -> float:
     """The fraction of positive relevance that lies inside the union of `boxes`, in [0, 1].
 
     Arguments and errors are those of `context`; NaN without boxes or without positive relevance.
+
+    Examples
+    --------
+    >>> heatmap = np.ones((10, 10))
+    >>> fvlrp.evaluate.relevance_mass(heatmap, [[0, 0, 5, 10]])
+    0.5
     """
     positive = np.maximum(check_heatmap(heatmap), 0)
     inside = _inside(boxes, positive.shape)
@@ -80,6 +93,13 @@ def pointing_game(heatmap: npt.ArrayLike, boxes: npt.ArrayLike, tolerance: float
     ------
     ValueError
         As `context` raises, or `tolerance` is negative.
+
+    Examples
+    --------
+    >>> heatmap = np.zeros((40, 40))
+    >>> heatmap[4, 4] = 1
+    >>> [fvlrp.evaluate.pointing_game(heatmap, [box]) for box in ([0, 0, 10, 10], [30, 30, 40, 40])]
+    [1.0, 0.0]
     """
     if not (is_real(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance is {tolerance!r}; expected a distance in pixels, 0 or more")
@@ -100,13 +120,26 @@ def centred_gaussian(height: int, width: int) -> npt.NDArray[np.float64]:
     """The map of someone who knows that objects are in the middle: float64 (height, width), 1 at the centre.
 
     Its standard deviations are a quarter of the height and of the width.
+
+    Examples
+    --------
+    >>> fvlrp.evaluate.centred_gaussian(3, 3).round(2)
+    array([[0.17, 0.41, 0.17],
+           [0.41, 1.  , 0.41],
+           [0.17, 0.41, 0.17]])
     """
     y, x = (((np.arange(n) - (n - 1) / 2) / (GAUSSIAN * n)) ** 2 for n in (height, width))
     return np.exp(-(y[:, None] + x[None, :]) / 2)
 
 
 class Localisation(NamedTuple):
-    """How well one map points at the boxes."""
+    """How well one map points at the boxes.
+
+    Examples
+    --------
+    >>> fvlrp.evaluate.Localisation._fields
+    ('context', 'mass', 'pointing')
+    """
 
     context: float
     mass: float
@@ -119,6 +152,12 @@ def localisation(
     """Context, relevance mass and pointing game of a map, and the same of the centred Gaussian of its size.
 
     Arguments and errors are those of the three measures.
+
+    Examples
+    --------
+    >>> own, guess = fvlrp.evaluate.localisation(np.eye(40), [[10, 10, 30, 30]])
+    >>> own.context < guess.context
+    False
     """
     plane = check_heatmap(heatmap)
     height, width = plane.shape

@@ -42,6 +42,11 @@ def gini(heatmap: npt.ArrayLike) -> float:
     ------
     ValueError
         `heatmap` is not a finite (H, W) array.
+
+    Examples
+    --------
+    >>> round(fvlrp.evaluate.gini(np.ones((8, 8))), 3), round(fvlrp.evaluate.gini(np.eye(100)), 3)
+    (0.0, 0.99)
     """
     values = np.sort(np.abs(check_heatmap(heatmap)), axis=None)
     total = values.sum()
@@ -69,6 +74,12 @@ def resolution(heatmap: npt.ArrayLike) -> float:
     ------
     ValueError
         `heatmap` is not a finite (H, W) array.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(size=(64, 64))
+    >>> fvlrp.evaluate.resolution(noise) < fvlrp.evaluate.resolution(noise.repeat(4, 0).repeat(4, 1))
+    True
     """
     plane = check_heatmap(heatmap)
     if plane.min() == plane.max():
@@ -86,6 +97,11 @@ def share_held(heatmap: npt.ArrayLike, score: float) -> float:
     """The share of the score that the map holds, Σ R / f: 1 where all relevance arrived at the pixels.
 
     Below 0 where the map speaks against what the score says; NaN for a score of 0.
+
+    Examples
+    --------
+    >>> fvlrp.evaluate.share_held(np.full((2, 2), 0.2), 1.0)
+    0.8
     """
     return float(check_heatmap(heatmap).sum() / score) if score else float("nan")
 

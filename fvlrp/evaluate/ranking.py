@@ -41,6 +41,11 @@ def average_precision(
     ------
     ValueError
         Shapes differ, labels hold other values, a score is NaN, or `method` or `ties` is unknown.
+
+    Examples
+    --------
+    >>> fvlrp.evaluate.average_precision(np.array([1, -1, 1, -1]), np.array([0.9, 0.8, 0.7, 0.1]), "area")
+    0.8333333333333333
     """
     for name, value, valid in (("method", method, METHODS), ("ties", ties, TIES)):
         if value not in valid:

@@ -30,6 +30,11 @@ class Interval:
         Images that count: their value was not NaN.
     median : float
     statistic : "mean" or "median"
+
+    Examples
+    --------
+    >>> fvlrp.evaluate.bootstrap(np.ones(5))
+    Interval(mean=1.0, low=1.0, high=1.0, level=0.95, n=5, median=1.0, statistic='mean')
     """
 
     mean: float
@@ -84,6 +89,12 @@ def bootstrap(
     ValueError
         `values` is not 1-D or holds an infinity, `statistic` is unknown, `level` is not inside (0, 1), or `draws` is
         below 1.
+
+    Examples
+    --------
+    >>> interval = fvlrp.evaluate.bootstrap(np.arange(20.0))
+    >>> interval.low < 9.5 < interval.high
+    True
     """
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or np.isinf(numbers).any():

@@ -46,6 +46,15 @@ def flipping_table(flips: Flippings) -> Table:
     ------
     ValueError
         An image has two flippings of one order.
+
+    Examples
+    --------
+    >>> image = np.zeros((36, 36), np.float32)
+    >>> image[:18] = 1
+    >>> score = lambda images: images[:, :18].mean(axis=(1, 2))
+    >>> morf, lerf = fvlrp.evaluate.pixel_flipping(score, image, image, order=["morf", "lerf"])
+    >>> fvlrp.evaluate.flipping_table({"by the image itself": [[morf, lerf]]}).columns
+    ['', 'AOPC MoRF', 'AOPC LeRF', 'gap', 'images']
     """
     seen = {one.order for images in flips.values() for flipped in images for one in flipped}
     orders = [order for order in ORDERS if order in seen]
@@ -62,6 +71,15 @@ def flipping_curves(flips: Flippings, order: str = "morf") -> list[curves.Line]:
     """Mean fall of the score, f(x⁽⁰⁾) − f(x⁽ᵏ⁾), over the images of every label, with its bootstrap band.
 
     Images that hold fewer regions than others end the curve for all.
+
+    Examples
+    --------
+    >>> image = np.zeros((36, 36), np.float32)
+    >>> image[:18] = 1
+    >>> score = lambda images: images[:, :18].mean(axis=(1, 2))
+    >>> morf, lerf = fvlrp.evaluate.pixel_flipping(score, image, image, order=["morf", "lerf"])
+    >>> len(fvlrp.evaluate.flipping_curves({"by the image itself": [[morf, lerf]]}))
+    1
     """
     lines = []
     for label, images in flips.items():
@@ -87,6 +105,14 @@ def plot_flipping(flips: Flippings, path: str | os.PathLike[str]) -> None:
         Another suffix, or an image with two flippings of one order.
     OSError
         The file cannot be written.
+
+    Examples
+    --------
+    >>> image = np.zeros((36, 36), np.float32)
+    >>> image[:18] = 1
+    >>> score = lambda images: images[:, :18].mean(axis=(1, 2))
+    >>> morf, lerf = fvlrp.evaluate.pixel_flipping(score, image, image, order=["morf", "lerf"])
+    >>> fvlrp.evaluate.plot_flipping({"by the image itself": [[morf, lerf]]}, "flipping.png")
     """
     drawn = [(order, flipping_curves(flips, order)) for order in ORDERS]
     panels = [

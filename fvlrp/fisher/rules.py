@@ -35,6 +35,11 @@ class FisherRules:
         Whether epsilon_pool acts on sums over a cell's descriptors or on their means.
     eps_mode : {"absolute", "relative"}
         Whether epsilon_pool is used as it is, or times the median of |S| != 0 (an extension of ours).
+
+    Examples
+    --------
+    >>> fvlrp.rules.FisherRules(epsilon_pool=1).epsilon_pool
+    1.0
     """
 
     epsilon_pool: float = 100.0

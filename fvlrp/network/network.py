@@ -59,6 +59,16 @@ class Network(Classifier):
     classes_ : array (n_classes,)
     binary : bool
         Whether the network has one score for two classes: f speaks for ``classes_[1]``, -f for ``classes_[0]``.
+
+    Examples
+    --------
+    >>> from fvlrp.network.graph import Node
+    >>> from fvlrp.network.layers import Conv, GlobalAveragePool, Flatten, ReLU
+    >>> conv = Conv(np.random.default_rng(0).standard_normal((5, 3, 3, 3), np.float32), np.zeros(5, np.float32))
+    >>> layers = [("conv", conv), ("relu", ReLU()), ("mean", GlobalAveragePool()), ("scores", Flatten())]
+    >>> net = fvlrp.Network([Node.of(name, layer, (i - 1,)) for i, (name, layer) in enumerate(layers)], (3, 32, 32))
+    >>> net.explain(np.zeros((48, 64, 3), np.uint8) + 200, target=2, depth="conv").heatmap.shape
+    (48, 64)
     """
 
     def __init__(

@@ -37,6 +37,12 @@ class Preprocess:
         Value of white before mean and std.
     mean, std : tuple of float
         One for each channel, in the order of `order`; of length 1, the same for all.
+
+    Examples
+    --------
+    >>> imagenet = fvlrp.Preprocess((224, 224), how="crop", resize=256, mean=(.485, .456, .406), std=(.229, .224, .225))
+    >>> imagenet.prepare(np.zeros((300, 400, 3), np.uint8)).shape
+    (1, 3, 224, 224)
     """
 
     size: tuple[int, int] = (USUAL_SIZE, USUAL_SIZE)

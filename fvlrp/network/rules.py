@@ -82,6 +82,12 @@ class NetworkRules:
     input_affine : {"pass", "fold"}
         A channelwise scale and shift of the pixels, such as a normalisation inside the network: relevance passes
         unchanged, as where `Preprocess` normalises; or the shift keeps its share, so that black pixels get 0.
+
+    Examples
+    --------
+    >>> rules = fvlrp.rules.NetworkRules(default="zplus", layers={"dense": "epsilon:0.01"})
+    >>> dict(rules.layers)["dense"]
+    Epsilon(epsilon=0.01)
     """
 
     default: Rule = field(default_factory=AlphaBeta)

@@ -1,0 +1,108 @@
+"""
+Ten minutes with fvlrp
+======================
+
+Explain a photograph, choose a depth, read the ledger, train a classifier of your own and keep the results.
+"""
+
+# %%
+# Explain
+# -------
+# ``"voc20"`` knows the twenty classes of PASCAL VOC and comes with the package. A photograph may be a path, a PIL
+# image or an array.
+
+import matplotlib.pyplot as plt
+from skimage import data
+
+import fvlrp
+
+clf = fvlrp.load("voc20")
+cat = data.chelsea()
+trace = clf.trace(cat)  # one forward pass, kept
+print("best class:", trace.top)
+print(f"score of cat: {trace.scores[list(clf.classes_).index('cat')]:+.3f}")
+
+# %%
+# A score is the distance from a decision boundary: positive means yes. An explanation decomposes *that number* into
+# contributions of pixels, whatever its sign. What speaks for the cat is yellow and red, what speaks against it blue.
+
+ex = trace.explain("cat")
+ex
+
+# %%
+# Choose a depth
+# --------------
+# Relevance is decomposed exactly down to a representation and spread flat over that representation's receptive fields
+# below it. Coarse depths show where the evidence is, fine ones which edges it is made of. The sum is the same. One
+# backward pass serves all of them.
+
+depths = trace.explain("cat", depth=("vector", "descriptor", "bin", "gradient"))
+figure, axes = plt.subplots(1, 5, figsize=(13, 2.4), layout="constrained")
+axes[0].imshow(cat)
+axes[0].set_title("photograph")
+for axis, each in zip(axes[1:], depths, strict=True):
+    axis.imshow(each.to_image(cmap="safe", scale="99.5%"))
+    axis.set_title(f'"{each.depth}": {each.heatmap.sum():+.3f}')
+for axis in axes:
+    axis.set_axis_off()
+
+# %%
+# Read the ledger
+# ---------------
+# An explanation says where every unit of relevance went: into the heatmap, into the stabilisers epsilon, or into
+# representations that have no pixels to go to. Each entry is computed from its own formula, so that the balance is a
+# proof and not a definition.
+
+print(ex.ledger)
+print("closes:", ex.ledger.closes())
+
+# %%
+# A large entry is a finding. Here the stabilisers absorb much, as the paper's choice of epsilon = 100 does; smaller
+# ones keep more relevance and let small denominators speak louder.
+
+rules = fvlrp.rules.FisherRules(epsilon_pool=1, epsilon_pca=1)
+print(trace.explain("cat", rules=rules).ledger)
+
+# %%
+# Train your own
+# --------------
+# A classifier takes images of any size and one label for each. This one, of sixty crops of two textures, is a toy:
+# few Gaussians and a coarse grid make it quick.
+
+import numpy as np
+
+rng = np.random.default_rng(0)
+sources = {"brick": data.brick(), "grass": data.grass()}
+images, labels = [], []
+for name, texture in sources.items():
+    for y, x in rng.integers(0, 512 - 96, (30, 2)):
+        images.append(texture[y : y + 96, x : x + 96])
+        labels.append(name)
+
+mine = fvlrp.FisherVectorClassifier(n_components=16, step=6, bin_sizes=(4, 8), random_state=0)
+mine.fit(images[::2], labels[::2])
+print("accuracy on the other half:", mine.score(images[1::2], labels[1::2]))
+
+# %%
+# Half brick, half grass: the map of the class "grass" says which half is which.
+
+both = np.hstack([data.brick()[:128, :128], data.grass()[:128, :128]])
+figure, axes = plt.subplots(1, 2, figsize=(7, 2.2), layout="constrained")
+axes[0].imshow(both, cmap="gray")
+axes[1].imshow(mine.explain(both, "grass", depth="descriptor").to_image(cmap="safe"))
+for axis in axes:
+    axis.set_axis_off()
+
+# %%
+# Keep it
+# -------
+# Pictures, numbers and models are files of their own; none of them is a pickle.
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+with TemporaryDirectory() as folder:
+    ex.save(Path(folder, "cat.png"))  # the map; ex.overlay() and ex.alpha() put it on the photograph
+    ex.save(Path(folder, "cat.npz"))  # the numbers, for other programs
+    mine.save(Path(folder, "mine.fvlrp"))
+    print(sorted(path.name for path in Path(folder).iterdir()))

@@ -1,0 +1,72 @@
+"""
+What a bin covers
+=================
+
+Frames, bins, boxes and supports of dense SIFT, drawn. Users of other programs have asked for years which pixels a bin
+belongs to; here is the answer, from the numbers that the kernels use.
+"""
+
+# %%
+# Descriptors on a grid
+# ---------------------
+# Every scale has a bin size s and a grid of descriptors, ``step`` pixels apart. A descriptor has 4 x 4 bins whose
+# centres are whole pixels, s apart; its own centre, marked +, is 1.5 s from the first. All scales share their
+# descriptors' centres, so that the smaller ones begin further inside.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from skimage import data
+
+from fvlrp import geometry as layout
+
+cat = data.chelsea()[60:160, 120:240]
+geometry = layout.Geometry(*cat.shape[:2])  # bin sizes 4, 6, 8, 10, step 3: VLFeat's phow, and the paper's
+for scale in geometry.scales:
+    print(f"s = {scale.bin_size:2}: {scale.rows} x {scale.cols} descriptors, first bin centre at {scale.first}")
+
+# %%
+# Boxes: where relevance goes
+# ---------------------------
+# At depth "bin" the relevance of a bin goes evenly to its box of s x s pixels. The 16 boxes tile a square of 4s x 4s,
+# to which the relevance of a whole descriptor goes at depth "descriptor". For even s a box cannot be centred on its
+# bin's centre: it reaches s/2 pixels up and left of it, and s/2 - 1 down and right.
+
+middle = geometry.scales[1].start + geometry.scales[1].count // 2 + geometry.scales[1].cols // 2
+layout.show(geometry, middle, cat)
+
+# %%
+# Supports: where values come from
+# --------------------------------
+# The value of a bin was pooled over the dashed square, with weights that fall off linearly to both sides: the
+# supports of neighbouring bins overlap, their boxes do not. ``FisherRules(splat="tri")`` spreads relevance over
+# supports instead; depth "gradient" follows it through them, pixel by pixel.
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
+layout.show(geometry, middle, cat, bin=(1, 1), ax=axes[0])
+s = 6
+offset = np.arange(-2 * s, 3 * s)
+for centre in (0, s):
+    axes[1].plot(offset, np.clip(1 - abs(offset - centre) / s, 0, None), "o--", color="tab:orange")
+    axes[1].bar(centre - s // 2 + np.arange(s), 0.1, width=1, alpha=0.4, edgecolor="tab:blue")
+axes[1].set(xlabel="pixels", title=f"weights of two neighbouring bins along one axis (s = {s}), and their boxes")
+
+# %%
+# At the border
+# -------------
+# VLFeat keeps bin *centres* inside the image, so boxes of the first and last descriptors stick out. They are clipped,
+# and what is left takes all of the bin's relevance (``clip="renormalise"``), or its part (``clip="drop"``, and the
+# ledger says how much was lost).
+
+layout.show(geometry, geometry.scales[-1].start, cat)
+
+# %%
+# Pyramid cells
+# -------------
+# A descriptor belongs to one quadrant, one horizontal band and the whole image, by its centre: it takes part in three
+# of the eight cells.
+
+frames, cells = geometry.frames, geometry.cells(((2, 2), (3, 1), (1, 1)))
+figure, axes = plt.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
+for level, axis in enumerate(axes):
+    axis.scatter(frames[:, 1], frames[:, 0], c=cells[:, level], s=3, cmap="tab10")
+    axis.set(title=f"{len(np.unique(cells[:, level]))} cells", aspect="equal", ylim=(cat.shape[0], 0))

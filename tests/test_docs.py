@@ -1,0 +1,95 @@
+"""The documentation keeps its word: code on its pages runs, what it names exists, every public name has its place."""
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fvlrp
+from fvlrp import cli
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+# A fence of Python is run, page by page, unless the line before it says why not.
+FENCE = re.compile(r"(<!-- not run: [^>]+ -->\n)?```python\n(.*?)```", re.DOTALL)
+MODULES = {"fvlrp": fvlrp, "fvlrp.rules": fvlrp.rules, "fvlrp.evaluate": fvlrp.evaluate}
+ALIASES = {"fvlrp.ConvNet", "fvlrp.rules.ConvRules"}  # earlier names
+GEOMETRY = {"fvlrp.geometry.Geometry", "fvlrp.geometry.show"}
+PUBLIC = sorted(
+    f"{module}.{name}"
+    for module, holder in MODULES.items()
+    for name in holder.__all__
+    if inspect.isclass(getattr(holder, name)) or inspect.isfunction(getattr(holder, name))
+)
+PUBLIC = [*(name for name in PUBLIC if name not in ALIASES), *sorted(GEOMETRY)]
+
+
+def code_of(page):
+    return [code for why, code in FENCE.findall((DOCS / page).read_text(encoding="utf-8")) if not why]
+
+
+def public(name):
+    module, _, last = name.rpartition(".")
+    return getattr(fvlrp.geometry if module == "fvlrp.geometry" else MODULES[module], last)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)])
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    pytest.importorskip("skimage")
+    if any("matplotlib" in code for code in code_of(page)):
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in code_of(page):
+        exec(compile(code, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_command_lines_of_a_page_parse(page):
+    for line in re.findall(r"^    fvlrp (.*)", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE):
+        args = line.split("#")[0].split()
+        assert cli.build_parser(args).parse_args(args).run
+
+
+def test_every_function_and_test_that_the_science_names_exists():
+    import reference
+
+    text = (DOCS / "science.md").read_text(encoding="utf-8")
+    header = (ROOT / "csrc" / "fvlrp.h").read_text(encoding="utf-8")
+    for name in re.findall(r"`(fvlrp_\w+)`", text):
+        assert re.search(rf"\b{name}\(", header), name
+    for file, name in re.findall(r"`(test_\w+\.py)::(test_\w+)`", text):
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), f"{file}::{name}"
+    for name in re.findall(r"`([a-z_]+)`", text):
+        assert hasattr(reference, name) or name.startswith("fvlrp_"), name
+
+
+def test_every_public_name_is_in_the_reference():
+    listed = set()
+    for part in (DOCS / "api" / "index.rst").read_text(encoding="utf-8").split(".. currentmodule:: ")[1:]:
+        module, _, rest = part.partition("\n")
+        listed |= {f"{module.strip()}.{name}" for name in re.findall(r"^   ([A-Za-z_][\w.]*)$", rest, re.MULTILINE)}
+    assert listed == set(PUBLIC)
+
+
+PENDING = {"fvlrp.DenseSIFT", "fvlrp.DiagonalGMM", "fvlrp.FisherEncoder", "fvlrp.FisherVectorClassifier"}
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in PENDING])
+def test_every_public_name_has_an_example_that_runs(name, tmp_path, monkeypatch):
+    pytest.importorskip("skimage")
+    monkeypatch.chdir(tmp_path)
+    examples = doctest.DocTestFinder(recurse=False).find(public(name), name, globs={"fvlrp": fvlrp, "np": np})
+    assert examples and examples[0].examples, f"the docstring of {name} has no example (>>>)"
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(examples[0])
+    assert result.failed == 0
+
+
+def test_one_version_everywhere():
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE).group(1)
+    assert re.search(r"^version: (.+)", (ROOT / "CITATION.cff").read_text(), re.MULTILINE).group(1) == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
