@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# A wheel in an environment of its own, tested away from the sources of the package.
+#
+#     wheel.sh WHEEL [VENV]     ORACLES=1: with VLFeat and Chromium (system.sh installs both)
+#                               OLDEST=1: the oldest dependencies that pyproject.toml admits, instead of the newest
+#                               PRE=1: pre-releases of the dependencies
+#                               ISAS=1: the tests of the kernels once more for each instruction set of this machine
+#                               TYPES=1: mypy and stubtest, too
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+wheel=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+venv=${2:-$work/venv}
+extra=
+environment "$venv"
+if [[ ${ORACLES:-} == 1 ]]; then
+    "$venv/bin/pip" install -q -U setuptools wheel numpy scipy cython
+    "$venv/bin/pip" install -q --no-build-isolation cyvlfeat==0.7.1
+    extra=,browser
+fi
+if [[ ${OLDEST:-} == 1 ]]; then
+    "$venv/bin/python" .ci/oldest.py >"$work/oldest.txt"
+    "$venv/bin/pip" install -q "${wheel}[test$extra]" -c "$work/oldest.txt"
+else
+    "$venv/bin/pip" install -q "${wheel}[test$extra]" ${PRE:+--pre}
+fi
+
+copy_checkout "$work/outside"
+rm -r "$work/outside/fvlrp" "$work/outside/setup.py"
+cd "$work/outside"
+"$venv/bin/python" -c '
+import fvlrp._kernels as kernels, numpy, sys
+print(kernels.__file__.rpartition("/")[2], "runs", *kernels.isas())
+print("Python", sys.version.split()[0], "NumPy", numpy.__version__)
+assert "site-packages" in kernels.__file__'
+[[ ${ORACLES:-} != 1 ]] || "$venv/bin/python" -c 'import cyvlfeat.fisher, cyvlfeat.sift'
+"$venv/bin/fvlrp" --help >/dev/null
+
+if [[ ${TYPES:-} == 1 ]]; then
+    "$venv/bin/pip" install -q --group types
+    "$venv/bin/mypy"
+    "$venv/bin/python" -m mypy.stubtest fvlrp._kernels
+fi
+if [[ ${ISAS:-} == 1 ]]; then
+    mapfile -t isas < <("$venv/bin/python" -c 'import fvlrp._kernels as k; print(*k.isas(), sep="\n")')
+    mapfile -t on_kernels < <(grep -lE '^(import|from) fvlrp.*_kernels' tests/test_*.py)
+    for isa in "${isas[@]:1}"; do
+        printf '\nThe tests of the kernels on %s\n' "$isa"
+        FVLRP_ISA=$isa "$venv/bin/pytest" -q "${on_kernels[@]}"
+    done
+fi
+"$venv/bin/pytest"
