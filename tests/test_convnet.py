@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import fvlrp
-from fvlrp import ConvNet, Preprocess
+from fvlrp import Contrast, ConvNet, Network, Preprocess
 from fvlrp.network.graph import KINDS, Node
 from fvlrp.network.layers import (
     LRN,
@@ -28,6 +28,7 @@ from fvlrp.network.layers import (
     Pad,
     ReLU,
 )
+from fvlrp.rules import Epsilon, NetworkRules
 from fvlrp.runtime.threads import blas_threads
 
 needs_data = pytest.mark.skipif(not os.environ.get("FVLRP_DATA"), reason="set FVLRP_DATA to the folder with cnn/*.onnx")
@@ -189,6 +190,78 @@ def test_a_class_name_that_two_outputs_share_is_refused_with_their_indices(net):
     with pytest.raises(ValueError, match=r"target 'crane' names 2 classes; their indices are \[1, 3\]"):
         twice.explain(image, "crane")
     assert twice.explain(image, 3).score == twice.trace(image).scores[3]
+
+
+@pytest.fixture
+def one_score():
+    """A network of one score, for photographs of 24 x 20."""
+    weight = np.random.default_rng(0).normal(size=(1, 3, 3, 3)).astype(np.float32)
+    conv = Conv(weight, np.full(1, -weight.sum() * 0.4, np.float32))  # 0 for a dark grey: either sign for stripes
+    return [node("conv", conv, -1), node("mean", GlobalAveragePool(), 0), node("flat", Flatten(), 1)]
+
+
+def test_one_score_means_two_classes(one_score, photographs):
+    net, images = Network(one_score, (3, 24, 20), ["cat", "dog"]), photographs[0][:6]
+    f = np.concatenate([net.forward(net.prepare(image)) for image in images])[:, 0]
+    np.testing.assert_allclose(net.decision_function(images), f)
+    assert set(np.sign(f)) == {1, -1}
+    np.testing.assert_array_equal(net.predict(images), np.where(f > 0, "dog", "cat"))
+    for image, score in zip(images, f, strict=True):
+        cat, dog = net.explain(image, ["cat", "dog"], dtype="float64")
+        assert dog.score == pytest.approx(score, rel=1e-4) and cat.score == -dog.score and dog.ledger.closes()
+        np.testing.assert_allclose(cat.heatmap, -dog.heatmap)
+        assert net.explain(image).target == ("dog" if score > 0 else "cat")
+        contrast = net.explain(image, Contrast("dog", "cat"), dtype="float64")
+        assert contrast.score == pytest.approx(2 * dog.score)
+        np.testing.assert_allclose(contrast.heatmap, 2 * dog.heatmap)
+    with pytest.raises(ValueError, match="two classes, of which the one output is the score, got 3 names"):
+        Network(one_score, (3, 24, 20), ["a", "b", "c"])
+
+
+def test_one_score_of_several_labels_is_one_class(one_score, photographs):
+    net = Network(one_score, (3, 24, 20), ["dog"], multilabel=True)
+    assert net.decision_function(photographs[0][:3]).shape == (3, 1) == net.predict(photographs[0][:3]).shape
+    assert net.explain(photographs[0][0]).target == "dog"
+
+
+def test_a_contrast_is_the_difference_of_two_explanations(net, photographs):
+    image = photographs[0][0]
+    a, b, contrast = net.explain(image, ["a", "b", Contrast("a", "b")], rules="epsilon", dtype="float64")
+    assert contrast.score == pytest.approx(a.score - b.score)
+    np.testing.assert_allclose(contrast.heatmap, a.heatmap - b.heatmap, atol=1e-12 * np.abs(a.heatmap).max())
+
+
+def test_a_loaded_explanations_rules_explain_again(net, photographs, tmp_path):
+    rules = NetworkRules.of({"conv": "gamma:0.1", "first": "box"})
+    net.explain(photographs[0][0], "a", rules=rules).save(tmp_path / "ex.npz")
+    loaded = fvlrp.Explanation.load(tmp_path / "ex.npz")
+    again = net.explain(photographs[0][0], loaded.target, loaded.depth, loaded.rules)
+    assert again.rules == rules
+    np.testing.assert_array_equal(again.heatmap, loaded.heatmap)
+
+
+@pytest.mark.parametrize("rules", ["paper", "epsilon:0.1", "composite", "zplus", {"first": "wsquare"}])
+def test_a_network_explains_alike_wherever_its_normalisation_stands(net, photographs, rules):
+    scale, shift = np.array([2, 0.5, 4], np.float32), np.array([-1, 0.25, -2], np.float32)
+    first = [replace(n, inputs=tuple(k + 1 for k in n.inputs)) for n in net.nodes]
+    inside = Network([node("norm0", Affine(scale, shift), -1), *first], (3, 24, 20), net.classes_)
+    outside = Network(net.nodes, (3, 24, 20), net.classes_, Preprocess((24, 20), mean=-shift / scale, std=1 / scale))
+    for image in photographs[0][:3]:
+        one, other = (n.explain(image, "b", rules=rules, dtype="float64") for n in (inside, outside))
+        assert one.score == pytest.approx(other.score, rel=1e-5)
+        np.testing.assert_allclose(one.heatmap, other.heatmap, atol=1e-4 * np.abs(other.heatmap).max())
+
+
+def test_folding_the_normalisation_leaves_nothing_to_black_pixels(net, photographs):
+    first = [replace(n, inputs=tuple(k + 1 for k in n.inputs)) for n in net.nodes]
+    inside = Network([node("norm0", Affine(np.full(3, 2.0), np.full(3, -1.0)), -1), *first], (3, 24, 20), net.classes_)
+    image = photographs[0][0].copy()
+    image[:20] = 0
+    trace = inside.trace(image, "float64")
+    rules = (NetworkRules(Epsilon(0.01), input_affine=how) for how in ("pass", "fold"))
+    passed, folded = (trace.explain(rules=each) for each in rules)
+    assert np.abs(passed.heatmap[:8]).max() > 0 and not folded.heatmap[:8].any()
+    assert passed.ledger.closes() and folded.ledger.closes()
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -72,26 +72,35 @@ def narrows(nodes: Sequence[Node]) -> list[int]:
     return found
 
 
+def block_ends(nodes: Sequence[Node]) -> list[int]:
+    """The nodes that end a block: a join, or a convolution of all channels once a window has looked around.
+
+    A pool or a convolution with a stride begins a block, and a pointwise convolution behind it does not end one yet
+    (SqueezeNet's squeeze); behind a depthwise one it does (MobileNet's projection).
+    """
+    narrow, ends, looked = frozenset(narrows(nodes)), [], False
+    for i, node in enumerate(nodes):
+        kernel, stride = (getattr(node.layer, name, (1, 1)) for name in ("kernel", "stride"))
+        conv = node.kind == "conv"
+        looked = (looked or max(kernel) > 1) if conv else looked and max(kernel) == 1
+        whole = conv and getattr(node.layer, "groups", 1) == 1 and max(stride) == 1
+        if i in narrow and (len(node.inputs) > 1 or (whole and looked)):
+            ends.append(i)
+            looked = False
+    return ends
+
+
 def coarse(nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> int:
     """The depth of low resolution: the output of the first block with a stride of 8 or more.
 
-    A block ends in a convolution of all channels or in a join, with the activations behind it; layers that only reduce
-    the resolution begin the next one. A network without such a block has that of its largest stride.
+    A network without such a block has that of its largest stride; one without blocks, its first layer with weights.
     """
     steps = strides(nodes)
-    maps = [i for i in narrows(nodes) if len(shapes[i]) == 3 and min(shapes[i][1:]) > 1]
-    ends = [i for i in maps if _ends_block(nodes[i])]
+    ends = [i for i in block_ends(nodes) if len(shapes[i]) == 3 and min(shapes[i][1:]) > 1]
     if not ends:
         return next((i for i, node in enumerate(nodes) if node.layer.role == "linear"), 0)
     wanted = min(8, max(steps[i] for i in ends))
     i = next(i for i in ends if steps[i] >= wanted)
     while i + 1 < len(nodes) and nodes[i + 1].inputs == (i,) and nodes[i + 1].layer.elementwise:
-        i += 1
+        i += 1  # with the activation behind it
     return i
-
-
-def _ends_block(node: Node) -> bool:
-    if len(node.inputs) > 1:
-        return True
-    layer = node.layer
-    return node.kind == "conv" and layer.groups == 1 and max(layer.stride) == 1
