@@ -85,12 +85,15 @@ class _Average(NetworkLayer):
             shares = rule.shares(r, y, None, None)
             out = x * reads.spread(shares.positive * weight)
             return Passed([out], Entries(absorbed=shares.absorbed, zero_sum=shares.zero))
-        sides = (x, np.zeros_like(x)) if x.min(initial=0) >= 0 else (np.maximum(x, 0), np.minimum(x, 0))
-        positive = y if sides[0] is x else reads.sums(sides[0]) * weight
-        shares, rest = conserving(rule, r, y, positive, y - positive)
-        out = sides[0] * reads.spread(shares.positive * weight)
-        if sides[0] is not x:
-            out += sides[1] * reads.spread(shares.negative * weight)
+        above, below = x, None
+        if x.min(initial=0) < 0:
+            above, below = np.maximum(x, 0), np.minimum(x, 0)
+        # Both from their own terms: a difference would be rounding error where one sign prevails.
+        positive, negative = (y, np.zeros_like(y)) if below is None else (reads.sums(s) * weight for s in (above, below))
+        shares, rest = conserving(rule, r, y, positive, negative)
+        out = above * reads.spread(shares.positive * weight)
+        if below is not None and shares.negative is not None:
+            out += below * reads.spread(shares.negative * weight)
         if rest.any():
             out += reads.spread(rest / reads.counts.astype(r.dtype))
         return Passed([out], Entries(absorbed=shares.absorbed))
