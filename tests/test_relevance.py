@@ -296,6 +296,15 @@ def test_averages_below_the_depth_are_as_above_it_or_flat(layer):
     assert np.ptp(even.reshape(2, 2, 2, 2, 2)[0, :, 0, 0]) > 0 or layer.counts(4, 4).size == 1
 
 
+@pytest.mark.parametrize("layer", (AveragePool((4, 4), (4, 4)), GlobalAveragePool()), ids=repr)
+def test_averages_in_single_precision_resolve_a_sign_that_is_almost_missing(layer):
+    x = np.random.default_rng(0).uniform(1, 2, (1, 50, 4, 4)).astype(np.float32)
+    x[:, :, 0, 0] = -1e-6
+    r = np.ones(layer.apply(x).shape, np.float32)
+    got, _ = through(layer, x, r, Choice(AlphaBeta(2, 1)))
+    np.testing.assert_allclose(got[:, :, 0, 0], -1, rtol=1e-5)
+
+
 def test_global_average_pool_shares_by_value():
     x = np.arange(24.0).reshape(1, 2, 3, 4)
     r = np.array([1.0, 2.0]).reshape(1, 2, 1, 1)

@@ -85,11 +85,11 @@ class _Average(NetworkLayer):
             shares = rule.shares(r, y, None, None)
             out = x * reads.spread(shares.positive * weight)
             return Passed([out], Entries(absorbed=shares.absorbed, zero_sum=shares.zero))
-        above, below = x, None
+        above, below, positive, negative = x, None, y, np.zeros_like(y)
         if x.min(initial=0) < 0:
+            # Both sums from their own terms: a difference would be rounding error where one sign prevails.
             above, below = np.maximum(x, 0), np.minimum(x, 0)
-        # Both from their own terms: a difference would be rounding error where one sign prevails.
-        positive, negative = (y, np.zeros_like(y)) if below is None else (reads.sums(s) * weight for s in (above, below))
+            positive, negative = reads.sums(above) * weight, reads.sums(below) * weight
         shares, rest = conserving(rule, r, y, positive, negative)
         out = above * reads.spread(shares.positive * weight)
         if below is not None and shares.negative is not None:
