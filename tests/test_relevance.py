@@ -429,3 +429,14 @@ def test_pixels_of_both_signs_lose_nothing_to_rounding(beta, stride):
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-6 * np.abs(slow).max())
     arrived = fast.sum(dtype=np.float64) + sum(np.sum(amount) for amount in entries.values())
     assert abs(arrived - r.sum(dtype=np.float64)) <= 1e-7 * np.abs(fast).sum(dtype=np.float64)
+
+
+def test_relevance_in_any_memory_order_is_the_same(rng):
+    """What comes through a transposition, as in token-mixing networks, is not in C order."""
+    layer = Conv(rng.standard_normal((5, 3, 1, 1)).astype(np.float32), np.zeros(5, np.float32))
+    x = rng.random((1, 3, 6, 4)).astype(np.float32)
+    _, saved = layer.forward(x)
+    r = rng.standard_normal((2, 5, 4, 6)).astype(np.float32).swapaxes(2, 3)
+    for rule in (AlphaBeta(), Epsilon(), Gamma()):
+        turned, plain = (layer.relevance(one, saved, Choice(rule)) for one in (r, r.copy()))
+        np.testing.assert_array_equal(turned.inputs[0], plain.inputs[0])

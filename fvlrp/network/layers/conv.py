@@ -124,7 +124,10 @@ class Conv(NetworkLayer):
         up = zeros((len(r), *x.shape[1:]), dtype)
         down = None if size is None else zeros(up.shape, dtype)
         even = np.zeros_like(r) if choice.bias == "distribute" and rule.plain and self.bias.any() else None
-        relevance, z = r.reshape(*r.shape[:2], -1), np.ascontiguousarray(y[0]).reshape(y.shape[1], -1)
+        relevance, z = (
+            np.ascontiguousarray(r).reshape(*r.shape[:2], -1),
+            np.ascontiguousarray(y[0]).reshape(y.shape[1], -1),
+        )
         width, memory, cut = y.shape[3], Memory(dtype), self._bands(r)
         for ins, outs in self._alive(relevance):
             weight = rule.weights(self.cast("weight", dtype)[outs]).reshape(-1, ins.stop - ins.start, prod(self.kernel))
