@@ -56,13 +56,15 @@ class NetworkLayer:
     role: ClassVar[str] = "none"
     elementwise: ClassVar[bool] = False
 
-    def apply(self, *inputs: Array) -> Array:
+    # Any: subclasses name their own inputs, one, two or a varying number; types can say that only so.
+    def apply(self, *inputs: Any, **options: Any) -> Array:
         """The output (n, ...) of the inputs (n, ...)."""
         raise NotImplementedError
 
-    def out_shape(self, *shapes: Shape) -> Shape:
+    def out_shape(self, *shapes: Any, **options: Any) -> Shape:
         """Shape of the output, from those of the inputs, without the leading axis. ValueError where they do not fit."""
-        return shapes[0]
+        first: Shape = shapes[0]
+        return first
 
     def forward(self, *inputs: Array) -> tuple[Array, Saved]:
         """The output, and what `relevance` and `flat` need to know of this pass."""
