@@ -25,9 +25,10 @@ from ..windows import Window, convolve, scatter
 Sums: TypeAlias = npt.NDArray[np.float64]
 
 BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
-WEAK = 1e-2  # z- = z - z+ is trusted down to this part of z+; below, it is summed from its own terms
-FEW = 4  # channels of a convolution up to which inputs of both signs go apart
-DOUBT = 1e-3  # a sum below this part of what a quick product's transforms may have cancelled is summed from its terms
+# A float32 sum that is less than this part of what it was computed from, of z+ for z- = z - z+ or of what Winograd's
+# transforms may have cancelled, is computed anew from its own terms (docs/numerics.md, "Sums of one sign").
+TRUSTED = 1e-2
+PIXEL_CHANNELS = 4  # input channels up to which inputs of both signs go apart (docs/numerics.md, "Two signs at once")
 
 
 class Piece:
@@ -69,6 +70,11 @@ class DensePiece(Piece):
     def sums(self, sign: int, bias: Array | None) -> Array:
         return _biased(self._terms[sign < 0][:, None].copy(), bias, sign)
 
+    def total(self, bias: Array) -> Array:
+        """z (outputs, 1), biases included, summed in float64: for a few outputs."""
+        x = self.above.astype(np.float64) if self.below is None else self.above.astype(np.float64) + self.below
+        return (self.weight[self.rows].astype(np.float64) @ x + bias)[:, None]
+
     @cached_property
     def _terms(self) -> tuple[Array, Array]:
         """z+ and z- without biases: one reading of the weights gives both."""
@@ -76,9 +82,10 @@ class DensePiece(Piece):
         return up, down
 
     def give(self, shares: Shares, up: Array, down: Array | None) -> None:
-        positive = np.ascontiguousarray(shares.positive[:, :, 0])
+        dtype = self.weight.dtype
+        positive = np.ascontiguousarray(shares.positive[:, :, 0], dtype)
         negative = np.zeros_like(positive) if shares.negative is None else shares.negative[:, :, 0]
-        _kernels.dense_back(self.weight, self.rows, positive, np.ascontiguousarray(negative), up, down)
+        _kernels.dense_back(self.weight, self.rows, positive, np.ascontiguousarray(negative, dtype), up, down)
 
 
 @dataclass
@@ -87,7 +94,7 @@ class ConvPiece(Piece):
 
     Where inputs have both signs, z+ and z- are half the sum and difference of W x and |W| |x|, which is one product
     more instead of two; and what goes back is W^T and |W|^T times half the sum and difference of the shares. A share by
-    a small z+ then meets the terms of z-, which cancel, but for rounding: where FEW channels come in, as of pixels less
+    a small z+ then meets the terms of z-, which cancel, but for rounding: where few channels come in, as of pixels less
     a mean, the four products are made instead. They cost little there, and pixels are where all relevance ends.
 
     Attributes
@@ -109,7 +116,7 @@ class ConvPiece(Piece):
     @property
     def apart(self) -> bool:
         """Whether the inputs >= 0 and those <= 0 have products of their own."""
-        return self.size is not None and len(self.x) <= FEW
+        return self.size is not None and len(self.x) <= PIXEL_CHANNELS
 
     def sums(self, sign: int, bias: Array | None) -> Array:
         above, below = self.x, None
@@ -121,7 +128,7 @@ class ConvPiece(Piece):
         """z+, and z- as z - z+; both from their own contributions where that would be rounding error."""
         positive = self._positive(z, bias)
         negative = z - positive
-        weak = ~((-negative >= WEAK * positive) & (positive >= -WEAK * negative))
+        weak = ~((-negative >= TRUSTED * positive) & (positive >= -TRUSTED * negative))
         if weak.any():
             alive = r.any(axis=0)  # outputs without relevance need no denominator
             positive[weak & ~alive] = negative[weak & ~alive] = 0
@@ -140,7 +147,7 @@ class ConvPiece(Piece):
         alpha, beta = rule.alpha_beta
         check = beta > 0 or self.size is not None
         sums = z if check else None, self._positive(z, bias, check)
-        up, down, kept, lost, doubtful = _kernels.alpha_beta(r, *sums, alpha, beta, WEAK)
+        up, down, kept, lost, doubtful = _kernels.alpha_beta(r, *sums, alpha, beta, TRUSTED)
         if doubtful is None:
             return rule.shares(r, z, self.sums(1, bias), self.sums(-1, bias)), None
         if len(doubtful):
@@ -180,11 +187,11 @@ class ConvPiece(Piece):
         Without `check` for the latter, z may be whatever it is where no input is negative.
         """
         if self.size is None:
-            return _biased(self._product(convolve, self.x, 1, None, DOUBT, z if check else None), bias, 1)
+            return _biased(self._product(convolve, self.x, 1, None, TRUSTED, z if check else None), bias, 1)
         if self.apart:
             return self.sums(1, bias)
         own = z if bias is None else z - bias[:, None]
-        sums = self._product(convolve, self.size, 2, None, DOUBT, own)
+        sums = self._product(convolve, self.size, 2, None, TRUSTED, own)
         sums += own
         sums *= sums.dtype.type(0.5)
         return _biased(sums, bias, 1)

@@ -15,7 +15,7 @@ from ...core.rules import Rule, ratio, total
 from ...runtime.memory import Memory, empty, zeros
 from ..rules import Choice
 from ..windows import Window, Windows, bands, convolve, quick, taps, window_count
-from .contributions import BAND, FEW, ConvPiece, through
+from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, through
 from .layer import BATCH, NetworkLayer, Saved, Shape
 
 BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
@@ -144,7 +144,7 @@ class Conv(NetworkLayer):
                 if even is not None and evenly is not None:
                     even.reshape(relevance.shape)[:, outs, some] = evenly
         # What multiplies the sides of few channels, which go apart, or else x and |x|.
-        first, second = (above, below) if self.weight.shape[1] <= FEW else (signed, size)
+        first, second = (above, below) if self.weight.shape[1] <= PIXEL_CHANNELS else (signed, size)
         up *= first
         if down is not None and second is not None:
             up += np.multiply(down, second, out=down)
