@@ -20,7 +20,7 @@ from ...core.layer import Array
 from ...core.ledger import Entries
 from ...core.rules import Rule, Shares
 from ...runtime.memory import Memory, empty
-from ..windows import Window, convolve, scatter
+from ..windows import Sign, Window, convolve, opposite, product, scatter
 
 Sums: TypeAlias = npt.NDArray[np.float64]
 
@@ -34,7 +34,7 @@ PIXEL_CHANNELS = 4  # input channels up to which inputs of both signs go apart (
 class Piece:
     """Some outputs of a linear layer, (outputs, N), and what contributes to them."""
 
-    def sums(self, sign: int, bias: Array | None) -> Array:
+    def sums(self, sign: Sign, bias: Array | None) -> Array:
         """z+ (`sign` 1) or z- (-1) from its own contributions and the biases of its sign, (outputs, N)."""
         raise NotImplementedError
 
@@ -67,13 +67,14 @@ class DensePiece(Piece):
     above: Array
     below: Array | None
 
-    def sums(self, sign: int, bias: Array | None) -> Array:
+    def sums(self, sign: Sign, bias: Array | None) -> Array:
         return _biased(self._terms[sign < 0][:, None].copy(), bias, sign)
 
     def total(self, bias: Array) -> Array:
         """z (outputs, 1), biases included, summed in float64: for a few outputs."""
         x = self.above.astype(np.float64) if self.below is None else self.above.astype(np.float64) + self.below
-        return (self.weight[self.rows].astype(np.float64) @ x + bias)[:, None]
+        z: Array = self.weight[self.rows].astype(np.float64) @ x + bias
+        return z[:, None]
 
     @cached_property
     def _terms(self) -> tuple[Array, Array]:
@@ -118,11 +119,11 @@ class ConvPiece(Piece):
         """Whether the inputs >= 0 and those <= 0 have products of their own."""
         return self.size is not None and len(self.x) <= PIXEL_CHANNELS
 
-    def sums(self, sign: int, bias: Array | None) -> Array:
+    def sums(self, sign: Sign, bias: Array | None) -> Array:
         above, below = self.x, None
         if self.size is not None:
             above, below = ((self.x + side) * self.x.dtype.type(0.5) for side in (self.size, -self.size))
-        return _biased(self._product(_direct, above, sign, below), bias, sign)
+        return _biased(self._product(product, above, sign, below), bias, sign)
 
     def both(self, z: Array, bias: Array | None, r: Array) -> tuple[Array, Array]:
         """z+, and z- as z - z+; both from their own contributions where that would be rounding error."""
@@ -155,7 +156,7 @@ class ConvPiece(Piece):
             some = rule.shares(r[:, outputs, pixels], z, *self._single(bias, outputs, pixels))
             lost = lost + some.zero
             for shares, totals, own in ((up, kept[0], some.positive), (down, kept[1], some.negative)):
-                if own is not None:
+                if shares is not None and own is not None:
                     shares[:, outputs, pixels] = own
                     for mine, total_of in zip(own, totals, strict=True):
                         np.add.at(total_of, outputs, mine)
@@ -218,16 +219,18 @@ class ConvPiece(Piece):
             inside.append((where[a] >= 0) & (where[a] < self.x.shape[1 + a]))
             where[a][~inside[a]] = 0
         taken = self.x[:, where[0][:, None], where[1][None]] * (inside[0][:, None] & inside[1][None])
-        return taken.reshape(-1, len(pixels))
+        seen: Array = taken.reshape(-1, len(pixels))
+        return seen
 
-    def _product(self, multiply: Callable[..., Array], x: Array, sign: int, other: Array | None, *doubt: Any) -> Array:
+    def _product(self, multiply: Callable[..., Array], x: Array, sign: Sign, other: Array | None, *doubt: Any) -> Array:
         out = empty((len(self.weight), (self.rows[1] - self.rows[0]) * self.width), self.weight.dtype)
         return multiply(self.weight, x, self.window, self.rows, self.width, out, None, False, sign, other, *doubt)
 
-    def _back(self, sign: int, share: Array, other: Array | None, out: Array) -> None:
+    def _back(self, sign: Sign, share: Array, other: Array | None, out: Array) -> None:
         shape = len(self.weight), self.rows[1] - self.rows[0], self.width
-        shares = (None if s is None else np.ascontiguousarray(s).reshape(shape) for s in (share, other))
-        adjoint(self.window, self.weight, sign, *shares, out, self.rows, self.memory)
+        mine = np.ascontiguousarray(share).reshape(shape)
+        second = None if other is None else np.ascontiguousarray(other).reshape(shape)
+        adjoint(self.window, self.weight, sign, mine, second, out, self.rows, self.memory)
 
 
 def through(rule: Rule, policy: str, piece: Piece, bias: Array | None, z: Array, r: Array, entries: Entries,
@@ -258,7 +261,7 @@ def through(rule: Rule, policy: str, piece: Piece, bias: Array | None, z: Array,
     return None
 
 
-def _biased(sums: Array, bias: Array | None, sign: int) -> Array:
+def _biased(sums: Array, bias: Array | None, sign: Sign) -> Array:
     """z+ or z- (m, N) with the biases (m,) of its sign, in place."""
     if bias is not None:
         sums += (np.maximum(bias, 0) if sign > 0 else np.minimum(bias, 0))[:, None]
@@ -278,25 +281,17 @@ def _bias_part(shares: Shares, bias: Array) -> Array:
 def _bias_total(shares: Shares, kept: Sums | None, bias: Array) -> Sums:
     """The sums of `_bias_part`, (targets,), without its array; `kept` as from `Piece.shares`."""
     if shares.negative is shares.positive:
-        return shares.positive.sum(axis=2) @ bias.astype(np.float64)
+        amount: Sums = shares.positive.sum(axis=2) @ bias.astype(np.float64)
+        return amount
     above = shares.positive.sum(axis=2) if kept is None else kept[0]
-    amount: Sums = above @ np.maximum(bias, 0).astype(np.float64)
+    amount = above @ np.maximum(bias, 0).astype(np.float64)
     if shares.negative is not None:
         below = shares.negative.sum(axis=2) if kept is None else kept[1]
         amount += below @ np.minimum(bias, 0).astype(np.float64)
     return amount
 
 
-def _direct(weight: Array, x: Array, window: Window, rows: tuple[int, int], width: int, out: Array,
-            bias: Array | None, add: bool, sign: int, other: Array | None) -> Array:  # fmt: skip
-    """`convolve` term by term, whatever the window."""
-    _kernels.convolve(weight, x, *window, rows, width, out, bias, add, sign)
-    if other is not None:
-        _kernels.convolve(weight, other, *window, rows, width, out, None, True, -sign)
-    return out
-
-
-def adjoint(window: Window, weight: Array, sign: int, share: Array, other: Array | None, out: Array,
+def adjoint(window: Window, weight: Array, sign: Sign, share: Array, other: Array | None, out: Array,
             rows: tuple[int, int], memory: Memory) -> None:  # fmt: skip
     """The adjoint of a convolution: add transposed weights times shares to the inputs of a band of output rows.
 
@@ -318,7 +313,7 @@ def adjoint(window: Window, weight: Array, sign: int, share: Array, other: Array
         part = memory.take("columns", len(flat), share[0].size)
         _kernels.product(flat, share.reshape(len(share), -1), part, sign=sign)
         if other is not None:
-            _kernels.product(flat, other.reshape(len(share), -1), part, add=True, sign=-sign)
+            _kernels.product(flat, other.reshape(len(share), -1), part, add=True, sign=opposite(sign))
         scatter(part, out, *window, begin, end)
         return
     tall, wide = (window.dilation[a] * (window.kernel[a] - 1) for a in (0, 1))

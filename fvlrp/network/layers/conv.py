@@ -8,6 +8,7 @@ from math import prod
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
@@ -35,7 +36,8 @@ class Conv(NetworkLayer):
 
     @property
     def kernel(self) -> tuple[int, int]:
-        return self.weight.shape[2:]
+        height, width = self.weight.shape[2:]
+        return height, width
 
     @property
     def window(self) -> Window:
@@ -45,7 +47,7 @@ class Conv(NetworkLayer):
     def depthwise(self) -> bool:
         return self.groups > 1 and self.weight.shape[1] == 1 and len(self.weight) == self.groups
 
-    def quick(self, pixels: int, dtype) -> bool:
+    def quick(self, pixels: int, dtype: npt.DTypeLike) -> bool:
         """Whether `convolve` takes Winograd's product for `pixels` of its output, and is best given all at once."""
         outputs, channels = len(self.weight) // self.groups, self.weight.shape[1]
         return quick(self.kernel, self.stride, self.dilation, dtype, channels, outputs, pixels)
@@ -63,7 +65,7 @@ class Conv(NetworkLayer):
 
     # ---- forward ----
 
-    def apply(self, x: Array, then=None) -> Array:
+    def apply(self, x: Array, then: NetworkLayer | None = None) -> Array:
         """The convolution of x; `then`, an elementwise layer, is applied to each part while it is in the cache."""
         out = empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
         product = self._depthwise if self.depthwise else self._banded
@@ -71,7 +73,7 @@ class Conv(NetworkLayer):
             product(image, result, then)
         return out
 
-    def _banded(self, x: Array, out: Array, then) -> None:
+    def _banded(self, x: Array, out: Array, then: NetworkLayer | None) -> None:
         """Bands of output rows, as many as stay in the cache until `then` has seen them."""
         weight, bias = self.cast("weight", x.dtype).reshape(*self.weight.shape[:2], -1), self.cast("bias", x.dtype)
         out_width = out.shape[2]
@@ -84,7 +86,7 @@ class Conv(NetworkLayer):
                 if then is not None:
                     then.apply(part, out=part)
 
-    def _depthwise(self, x: Array, out: Array, then) -> None:
+    def _depthwise(self, x: Array, out: Array, then: NetworkLayer | None) -> None:
         """One filter per channel, tap by tap: a matrix product would be as narrow as one row."""
         weight = self.cast("weight", x.dtype)
         out[:] = 0
@@ -132,13 +134,13 @@ class Conv(NetworkLayer):
         for ins, outs in self._alive(relevance):
             weight = rule.weights(self.cast("weight", dtype)[outs]).reshape(-1, ins.stop - ins.start, prod(self.kernel))
             bias, own, share = self.cast("bias", dtype)[outs], z[outs], relevance[:, outs]
-            sides = [None if side is None else side[ins] for side in (signed, size)]
+            both = None if size is None else size[ins]
             inner = up[:, ins], None if down is None else down[:, ins]
             for begin, end in cut:
                 some = slice(begin * width, end * width)
                 if not share[:, :, some].any():
                     continue
-                piece = ConvPiece(self.window, weight, *sides, (begin, end), width, memory)
+                piece = ConvPiece(self.window, weight, signed[ins], both, (begin, end), width, memory)
                 part = bias if bias.any() else None
                 evenly = through(rule, choice.bias, piece, part, own[:, some], share[:, :, some], entries, *inner)
                 if even is not None and evenly is not None:
