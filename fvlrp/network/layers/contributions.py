@@ -233,6 +233,43 @@ class ConvPiece(Piece):
         adjoint(self.window, self.weight, sign, mine, second, out, self.rows, self.memory)
 
 
+@dataclass
+class DepthwisePiece(Piece):
+    """All outputs of a depthwise convolution: weights (m, taps), and both sides of the inputs (C, H, W)."""
+
+    window: Window
+    weight: Array
+    above: Array
+    below: Array | None
+    shape: tuple[int, int]
+
+    def sums(self, sign: int, bias: Array | None) -> Array:
+        out = empty((len(self.weight), *self.shape), self.weight.dtype)
+        _kernels.depthwise(self.weight, self.above, *self.window, out, None, False, sign)
+        if self.below is not None:
+            _kernels.depthwise(self.weight, self.below, *self.window, out, None, True, -sign)
+        return _biased(out.reshape(len(out), -1), bias, sign)
+
+    def give(self, shares: Shares, up: Array, down: Array | None) -> None:
+        for t, positive in enumerate(shares.positive):
+            if shares.negative is shares.positive:
+                self._back(0, positive, up[t])
+                if down is not None:
+                    self._back(0, positive, down[t])
+                continue
+            negative = None if shares.negative is None else shares.negative[t]
+            for sign, out in ((1, up[t]), (-1, None if down is None else down[t])):
+                if out is None:
+                    continue
+                self._back(sign, positive, out)
+                if negative is not None:
+                    self._back(-sign, negative, out)
+
+    def _back(self, sign: int, share: Array, out: Array) -> None:
+        shares = np.ascontiguousarray(share).reshape(len(self.weight), *self.shape)
+        _kernels.depthwise_back(self.weight, shares, *self.window, out, sign)
+
+
 def through(rule: Rule, policy: str, piece: Piece, bias: Array | None, z: Array, r: Array, entries: Entries,
             up: Array, down: Array | None) -> Array | None:  # fmt: skip
     """One piece of a linear layer, outputs z (m, N) with relevance r (T, m, N): what goes back is added to up, down.

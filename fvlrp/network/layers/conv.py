@@ -10,13 +10,14 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ... import _kernels
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
 from ...core.rules import Rule, ratio, total
 from ...runtime.memory import Memory, empty, zeros
 from ..rules import Choice
-from ..windows import Window, Windows, bands, convolve, quick, taps, window_count
-from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, through
+from ..windows import Window, Windows, bands, convolve, quick, window_count
+from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, DepthwisePiece, through
 from .layer import BATCH, NetworkLayer, Saved, Shape
 
 BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
@@ -45,7 +46,8 @@ class Conv(NetworkLayer):
 
     @property
     def depthwise(self) -> bool:
-        return self.groups > 1 and self.weight.shape[1] == 1 and len(self.weight) == self.groups
+        """Whether every output channel reads one channel alone."""
+        return self.groups > 1 and self.weight.shape[1] == 1
 
     def quick(self, pixels: int, dtype: npt.DTypeLike) -> bool:
         """Whether `convolve` takes Winograd's product for `pixels` of its output, and is best given all at once."""
@@ -87,16 +89,15 @@ class Conv(NetworkLayer):
                     then.apply(part, out=part)
 
     def _depthwise(self, x: Array, out: Array, then: NetworkLayer | None) -> None:
-        """One filter per channel, tap by tap: a matrix product would be as narrow as one row."""
-        weight = self.cast("weight", x.dtype)
-        out[:] = 0
-        each = list(taps(x.shape[1:], *self.window, 0, out.shape[1], out.shape[2]))
-        for channel in range(len(x)):
-            for ky, kx, rows, cols, taken, taken_cols in each:
-                out[channel, rows, cols] += x[channel, taken, taken_cols] * weight[channel, 0, ky, kx]
-        out += self.cast("bias", x.dtype)[:, None, None]
+        """One filter per output channel: a matrix product would be as narrow as one row."""
+        _kernels.depthwise(self._filters(x.dtype), x, *self.window, out, self.cast("bias", x.dtype))
         if then is not None:
             then.apply(out, out=out)
+
+    def _filters(self, dtype: npt.DTypeLike) -> Array:
+        """The weights of a depthwise convolution, (m, taps)."""
+        weight = self.cast("weight", dtype)
+        return np.ascontiguousarray(weight.reshape(len(weight), -1))
 
     def _grouped(self, x: Array, out: Array) -> Iterator[tuple[Array, Array, slice]]:
         """Each group's inputs and outputs, and which output channels they are."""
@@ -130,8 +131,14 @@ class Conv(NetworkLayer):
             np.ascontiguousarray(r).reshape(*r.shape[:2], -1),
             np.ascontiguousarray(y[0]).reshape(y.shape[1], -1),
         )
+        if self.depthwise:
+            piece = DepthwisePiece(self.window, rule.weights(self._filters(dtype)), above, below, y.shape[2:])
+            part = self.cast("bias", dtype)
+            evenly = through(rule, choice.bias, piece, part if part.any() else None, z, relevance, entries, up, down)
+            if even is not None and evenly is not None:
+                even.reshape(relevance.shape)[:] = evenly
         width, memory, cut = y.shape[3], Memory(dtype), self._bands(r)
-        for ins, outs in self._alive(relevance):
+        for ins, outs in () if self.depthwise else self._alive(relevance):
             weight = rule.weights(self.cast("weight", dtype)[outs]).reshape(-1, ins.stop - ins.start, prod(self.kernel))
             bias, own, share = self.cast("bias", dtype)[outs], z[outs], relevance[:, outs]
             both = None if size is None else size[ins]
