@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fvlrp import Preprocess
-from fvlrp.network.preprocess import read_description
+from fvlrp.network.description import read_description
 
 
 def test_preparing_orders_scales_and_centres_the_channels():

@@ -6,9 +6,13 @@ arithmetic is NumPy's: no deep-learning framework is needed to classify, explain
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +25,14 @@ from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real
 from ..runtime.progress import Progress
 from ..runtime.threads import blas_threads
+from .description import description_beside, of_metadata, read_classes, read_description
 from .graph import INPUT, KINDS, Node, ancestors
 from .layers import Conv, Dense, Flatten, GlobalAveragePool, NetworkLayer, Saved
-from .onnx import read_network
-from .preprocess import USUAL_SIZE, Preprocess, read_description
+from .onnx import Account, Imported, read_network
+from .preprocess import USUAL_SIZE, Preprocess
 from .trace import NetworkMenu, NetworkTrace
+
+PathLike = str | os.PathLike[str]
 
 
 class Network(Classifier):
@@ -57,6 +64,8 @@ class Network(Classifier):
     layers : list of str
         Names of the nodes, the depths of an explanation.
     classes_ : array (n_classes,)
+    account : Account or None
+        What became of the nodes of the ONNX file that the network was read from; None where it was not.
     binary : bool
         Whether the network has one score for two classes: f speaks for ``classes_[1]``, -f for ``classes_[0]``.
 
@@ -75,6 +84,7 @@ class Network(Classifier):
         self, nodes, input_shape, classes=None, preprocess=None, *, multilabel=False, n_jobs=None, verbose=False
     ):
         self.nodes = list(nodes)
+        self.account: Account | None = None
         self.input_shape = tuple(input_shape)
         self.preprocess = self._preprocess(preprocess)
         self.shapes = self._shapes((self.input_shape[0], *self.preprocess.size))
@@ -125,19 +135,36 @@ class Network(Classifier):
         return shapes
 
     @classmethod
-    def from_onnx(cls, path, preprocess=None, classes=None, **options) -> Network:
-        """A network from an ONNX file of opset 7 or later.
+    def from_onnx(
+        cls,
+        path: PathLike,
+        preprocess: Preprocess | PathLike | None = None,
+        classes: Sequence[Any] | PathLike | None = None,
+        output: str | None = None,
+        **options: Any,
+    ) -> Network:
+        """A network from an ONNX file of opset 7 or later, of whatever exporter.
 
         Parameters
         ----------
         path : path
         preprocess : Preprocess or path, optional
-            How photographs are prepared, or a JSON file that says so and may name the classes, too. None: RGB in 0..1
-            resized to the network's input.
-        classes : sequence, optional
-            Different names of the classes; None: those of the JSON file (repeated ones numbered), or 0, 1, ...
+            How photographs are prepared, or a JSON file that says so and may name the classes, too: our own, Hugging
+            Face's preprocessor_config.json, or a configuration of timm. None: what the JSON file of the same name
+            beside the network says, or the file's metadata; where neither says anything, RGB in 0..1 (0..255 for a
+            network that scales its input itself) resized to the network's input, with a warning.
+        classes : sequence or path, optional
+            Names of the classes, or a file that lists them. None: those of the JSON file or the metadata (repeated
+            ones numbered), or 0, 1, ...
+        output : str, optional
+            Which output holds the scores. None: the only one that can.
         **options
-            multilabel, n_jobs, verbose.
+            multilabel (None: whether the network ends in a sigmoid), n_jobs, verbose.
+
+        Returns
+        -------
+        Network
+            Its `account` says what became of the file's nodes.
 
         Raises
         ------
@@ -148,12 +175,19 @@ class Network(Classifier):
         ValueError
             It is no ONNX file, or holds an operator that fvlrp cannot explain: the message names it.
         """
-        names = None
-        if preprocess is not None and not isinstance(preprocess, Preprocess):
-            preprocess, names = read_description(preprocess)
-        size = None if preprocess is None else preprocess.size
-        read = read_network(path, size or (USUAL_SIZE, USUAL_SIZE))
-        net = cls(read.nodes, read.input_shape, names if classes is None else classes, preprocess, **options)
+        names = read_classes(classes) if isinstance(classes, str | os.PathLike) else classes
+        described, named = _described(path) if preprocess is None else _given(preprocess)
+        names = named if names is None else names
+        size = None if described is None else described.size
+        count = None if names is None else len(names)
+        read = read_network(path, size or (USUAL_SIZE, USUAL_SIZE), output, count)
+        if described is None:
+            described, named = _stated(read)
+            names = named if names is None else names
+        _check_range(os.fspath(path), described, read)
+        if options.get("multilabel") is None:
+            options["multilabel"] = read.multilabel
+        net = cls(read.nodes, read.input_shape, names, described or _assumed(os.fspath(path), read), **options)
         net.account = read.account
         return net
 
@@ -428,6 +462,62 @@ class Network(Classifier):
 
 
 ConvNet = Network  # its former name
+
+
+def _given(preprocess: Preprocess | PathLike) -> tuple[Preprocess | None, list[str] | None]:
+    """Preprocessing, and the class names that come with it."""
+    return (preprocess, None) if isinstance(preprocess, Preprocess) else read_description(preprocess)
+
+
+def _described(path: PathLike) -> tuple[Preprocess | None, list[str] | None]:
+    """What the JSON file beside a network says; nothing where there is none, or it says something else."""
+    beside = description_beside(path)
+    if beside is None:
+        return None, None
+    try:
+        return read_description(beside)
+    except ValueError as error:
+        warnings.warn(f"ignored the file beside {os.fspath(path)}: {error}", stacklevel=3)
+        return None, None
+
+
+def _stated(read: Imported) -> tuple[Preprocess | None, list[str] | None]:
+    """What a file's metadata say of photographs and classes."""
+    _, height, width = read.input_shape
+    return of_metadata(read.metadata, (height or USUAL_SIZE, width or USUAL_SIZE))
+
+
+def _assumed(path: str, read: Imported) -> Preprocess:
+    """How photographs are prepared where nothing says so, with a warning."""
+    channels, height, width = read.input_shape
+    high, order = read.high or 1.0, "grey" if channels == 1 else "RGB"
+    preprocess = Preprocess((height or USUAL_SIZE, width or USUAL_SIZE), order=order, high=high)
+    why = ", since the network scales its input itself" if high == 255 else ""
+    warnings.warn(
+        f"{path} does not say how photographs are prepared: assumed {order} in 0..{high:.0f}{why}, resized to "
+        f"{preprocess.size[0]} x {preprocess.size[1]}; give preprocess= if that is wrong",
+        stacklevel=3,
+    )
+    return preprocess
+
+
+def _check_range(path: str, preprocess: Preprocess | None, read: Imported) -> None:
+    """Warn where a network scales its input itself, and the preparation does so, too, or gives another range."""
+    if preprocess is None or not read.high:
+        return
+    largest = float(np.max((preprocess.high - np.asarray(preprocess.mean)) / np.asarray(preprocess.std)))
+    if read.high == 255 and largest < 10:
+        warnings.warn(
+            f"{path} scales its input itself as of 0..255, and photographs are prepared to at most {largest:.3g}: "
+            "give preprocess=Preprocess(..., high=255) unless that is meant",
+            stacklevel=3,
+        )
+    elif read.high == 1 and largest > 20:
+        warnings.warn(
+            f"{path} normalises its input itself as of 0..1, and photographs are prepared to up to {largest:.3g}: "
+            "give preprocess=Preprocess(..., high=1) unless that is meant",
+            stacklevel=3,
+        )
 
 
 def _parameters(layer: NetworkLayer) -> dict[str, np.ndarray]:

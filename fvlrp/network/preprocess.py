@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from ..data import images
 from ..runtime.arguments import check_choice, is_real
 
 USUAL_SIZE = 224  # height and width that a network of free input size gets where nothing says otherwise
-_CLASS_KEYS = ("class_names", "classes", "labels", "synsets")  # of a JSON file that names the classes, too
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """How a photograph becomes a network's input, and how a heatmap finds its way back.
 
-    ``x = (value - mean) / std`` channel by channel, in the order of `order`, after resizing (antialiased bilinear).
+    ``x = (value - mean) / std`` channel by channel, in the order of `order`, after resizing.
 
     Parameters
     ----------
@@ -37,6 +35,8 @@ class Preprocess:
         Value of white before mean and std.
     mean, std : tuple of float
         One for each channel, in the order of `order`; of length 1, the same for all.
+    resample : {"bilinear", "bicubic"}
+        How it is resized, with antialiasing.
 
     Examples
     --------
@@ -52,16 +52,19 @@ class Preprocess:
     high: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    resample: str = "bilinear"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("size", "mean", "std"):
             object.__setattr__(self, name, tuple(np.ravel(getattr(self, name)).tolist()))
-        if len(self.size) != 2 or any(not is_real(n) or n < 1 or n % 1 for n in self.size):
-            raise ValueError(f"size must be height and width in whole pixels, got {self.size!r}")
-        object.__setattr__(self, "size", tuple(map(int, self.size)))
+        size: tuple[Any, ...] = self.size
+        if len(size) != 2 or any(not is_real(n) or n < 1 or n % 1 for n in size):
+            raise ValueError(f"size must be height and width in whole pixels, got {size!r}")
+        object.__setattr__(self, "size", tuple(map(int, size)))
         check_choice("how", self.how, ("stretch", "crop"))
         check_choice("order", self.order, ("RGB", "BGR", "grey"))
         check_choice("high", self.high, (1, 255))
+        check_choice("resample", self.resample, ("bilinear", "bicubic"))
         short = self.resize
         if short is not None and (self.how != "crop" or not is_real(short) or short < max(self.size)):
             raise ValueError(
@@ -76,23 +79,26 @@ class Preprocess:
 
     @property
     def channels(self) -> int:
+        """How many there are: 1 or 3."""
         return 1 if self.order == "grey" else 3
 
-    def prepare(self, image) -> np.ndarray:
+    def prepare(self, image: images.ImageLike) -> npt.NDArray[np.float32]:
         """The network's input, float32 (1, channels, height, width). Raises as `fvlrp.images.load` does."""
         values = images.grey(image) if self.order == "grey" else images.load(image)
         planes = values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0)
         white = 255 if planes.dtype == np.uint8 else 1
         resized, (top, left) = self._window(planes.shape[1:])
         height, width = self.size
-        box = [plane[top : top + height, left : left + width] for plane in (_resized(p, resized) for p in planes)]
+        whole = (_resized(plane, resized, self.resample) for plane in planes)
+        box = [plane[top : top + height, left : left + width] for plane in whole]
         x = np.stack([box[0]] * self.channels if len(box) < self.channels else box)
         if self.order == "BGR":
             x = x[::-1]
         mean, std = (np.reshape(values, (-1, 1, 1)) for values in (self.mean, self.std))
-        return ((x * np.float32(self.high / white) - mean) / std).astype(np.float32)[None]
+        prepared = (x * np.float32(self.high / white) - mean) / std
+        return np.asarray(prepared, np.float32)[None]
 
-    def undo(self, heatmap: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    def undo(self, heatmap: npt.ArrayLike, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
         """A heatmap on the network's input, at the photograph's own size: the same sum, nothing outside a crop.
 
         Parameters
@@ -120,14 +126,15 @@ class Preprocess:
         if self.how == "stretch":
             return self.size, (0, 0)
         short = max(self.size) if self.resize is None else self.resize
-        resized = tuple(max(short, round(length * short / min(shape))) for length in shape)
-        return resized, tuple((long - own) // 2 for long, own in zip(resized, self.size, strict=True))
+        height, width = (max(short, round(length * short / min(shape))) for length in shape)
+        return (height, width), ((height - self.size[0]) // 2, (width - self.size[1]) // 2)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
+        """The options, ready for JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict) -> Preprocess:
+    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
         """From what `to_dict` gives, or from the description beside a model file.
 
         Such a description has input_size, channel_order ("BGR"), value_range ([0, 255]), mean_rgb, mean_bgr or mean,
@@ -145,13 +152,13 @@ class Preprocess:
         for name, its in (("mean_rgb", "RGB"), ("mean_bgr", "BGR")):
             if name in values:
                 mean = values[name] if order == its else values[name][::-1]
-        std = values.get("std", 1.0) if "scale" not in values else 1 / np.asarray(values["scale"], float)
+        std: Any = values.get("std", 1.0) if "scale" not in values else 1 / np.asarray(values["scale"], float)
         how, resize = _read_resize(values.get("resize", ""))
         high = float(np.max(values.get("value_range", (0, 1))))
-        return cls(values["input_size"], how, resize, order, high, mean, std)
+        return cls(values["input_size"], how, resize, order, high, mean, std, values.get("resample", "bilinear"))
 
 
-def _read_resize(text) -> tuple[str, int | None]:
+def _read_resize(text: Any) -> tuple[str, int | None]:
     """A sentence such as "shorter side to 256, then centre crop 224" as (how, resize)."""
     words = str(text).lower().replace(",", " ").split()
     if words[:2] != ["shorter", "side"]:
@@ -160,47 +167,6 @@ def _read_resize(text) -> tuple[str, int | None]:
     return "crop", numbers[0] if numbers else None
 
 
-def _resized(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _resized(plane: npt.NDArray[Any], shape: tuple[int, int], resample: str) -> npt.NDArray[np.float32]:
     picture = Image.fromarray(np.ascontiguousarray(plane, np.float32))
-    return np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
-
-
-def read_description(path) -> tuple[Preprocess, list[str] | None]:
-    """Preprocessing and class names of the JSON file beside a model."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"preprocess must be a Preprocess value or the path of a JSON file, got {path!r}")
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no file {os.fspath(path)} that says how to prepare photographs")
-    try:
-        with open(path, encoding="utf-8-sig") as file:  # some editors begin a file with a byte order mark
-            values = json.load(file)
-        if not isinstance(values, dict):
-            raise ValueError(f"expected an object of names and values, got {type(values).__name__}")
-        preprocess = Preprocess.from_dict(
-            values if "input_size" in values else {k: v for k, v in values.items() if k not in _CLASS_KEYS}
-        )
-        names = next((_in_order(key, values[key]) for key in _CLASS_KEYS if values.get(key) is not None), None)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{os.fspath(path)} does not describe how to prepare photographs: {error}") from error
-    return preprocess, None if names is None else _short_names(names)
-
-
-def _in_order(key: str, names) -> list:
-    """Labels of the outputs, of a list or of an object from "0", "1", ... to labels, whose order says nothing."""
-    if isinstance(names, dict) and set(names) == {str(i) for i in range(len(names))}:
-        names = [names[str(i)] for i in range(len(names))]
-    if not isinstance(names, list):
-        raise ValueError(f'{key} must list a label for each output, or have one for each of "0", "1", ...')
-    return names
-
-
-def _short_names(labels: Sequence[str]) -> list[str]:
-    """The first synonym of each class, "tench" of "tench, Tinca tinca"; all of them, or numbered, where two agree."""
-    labels = [str(label) for label in labels]
-    first = [label.split(",")[0].strip() for label in labels]
-    names: list[str] = []
-    for label, name in zip(labels, first, strict=True):
-        unique = name if first.count(name) == 1 else label
-        copies = sum(1 for other in names if other == unique or other.startswith(f"{unique} ("))
-        names.append(f"{unique} ({copies + 1})" if unique in names else unique)
-    return names
+    return np.asarray(picture.resize(shape[::-1], Image.Resampling[resample.upper()]))

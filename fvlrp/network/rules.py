@@ -20,7 +20,7 @@ WORDS = {
     "attention": ("value", "both"),
     "gate": ("signal", "half"),
     "norm": ("linear", "identity"),
-    "input_affine": ("pass", "fold"),
+    "input_affine": ("pass", "rule", "fold"),
 }
 
 # Names of whole sets of rules: the fields that differ from the defaults. Those with an underscore are zennit's
@@ -79,9 +79,10 @@ class NetworkRules:
     norm : {"linear", "identity"}
         Normalisations by statistics of the input: the standard deviation is a constant and the rest a linear map, or
         relevance passes unchanged.
-    input_affine : {"pass", "fold"}
+    input_affine : {"pass", "rule", "fold"}
         A channelwise scale and shift of the pixels, such as a normalisation inside the network: relevance passes
-        unchanged, as where `Preprocess` normalises; or the shift keeps its share, so that black pixels get 0.
+        unchanged, as where `Preprocess` normalises; it follows its rule as any other; or it counts as part of the layer
+        behind it, so that black pixels get 0.
 
     Examples
     --------
@@ -171,8 +172,7 @@ class NetworkRules:
         own = {mine.name for mine in fields(self)} - {"layers", *layers}
         values: dict[str, Any] = {name: value for name, value in settings.items() if name in own}
         named = {name: value for name, value in settings.items() if name not in own}
-        values["layers"] = {**dict(self.layers), **named}
-        return replace(self, **values)
+        return replace(self, **values, layers={**dict(self.layers), **named})
 
     def named(self, name: str, kind: str, first: bool) -> Rule | None:
         """The rule that `layers` has for a layer, if any."""

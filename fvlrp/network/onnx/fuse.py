@@ -131,6 +131,8 @@ def tidy(graph: Graph) -> None:
     for step in list(graph.steps):
         while step.inputs and _joined(step, step.inputs[0]):
             pass
+        if isinstance(step.layer, Concat):
+            step.inputs = [each for source in step.inputs for each in _parts(graph, source, step.layer)]
         if step.layer is not None and len(step.inputs) == 1 and _nothing(step):
             graph.bypass(step, step.inputs[0])
 
@@ -151,6 +153,12 @@ def _joined(step: Step, source: Step) -> bool:
         return False
     step.inputs = [source.inputs[0]]
     return True
+
+
+def _parts(graph: Graph, source: Step, layer: Concat) -> list[Step]:
+    """What is put together along the same axis before it is put together with more."""
+    same = isinstance(source.layer, Concat) and source.layer.axis == layer.axis and graph.alone(source)
+    return source.inputs if same else [source]
 
 
 def _nothing(step: Step) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ..layers import (
     LayerNorm,
     MatMul,
     MaxPool,
+    NetworkLayer,
     Quotient,
     Reduce,
     RMSNorm,
@@ -29,6 +30,7 @@ from ..layers import (
     Softmax,
 )
 from .arithmetic import added, scaled, shifted
+from .fold import bounded
 from .model import Call, Value
 from .moves import taken
 from .read import Operator, Reader
@@ -37,20 +39,40 @@ from .steps import View
 # ---- convolutions and pools ------------------------------------------------------------------------------------------
 
 
-def _planes(reader: Reader, view: View) -> tuple[View, bool]:
-    """A tensor as (batch, channels, height, width), and whether it had a length in their place."""
-    if view.batch == 0 and len(view.shape) == 3:
-        n, channels, length = view.shape
-        return reader.reshaped(view, (n, channels, 1, length)), True
-    if view.batch != 0 or len(view.shape) != 4:
+class _Planes(NamedTuple):
+    """A tensor as planes of one image.
+
+    Attributes
+    ----------
+    view : View
+        (1, parts * channels, height, width).
+    single : bool
+        Whether the file has lengths in the place of planes.
+    parts : int
+        How many images the file makes of one: windows, or heads. They are treated alike, as groups of channels.
+    """
+
+    view: View
+    single: bool
+    parts: int
+
+
+def _planes(reader: Reader, view: View) -> _Planes:
+    single = len(view.shape) == 3
+    if len(view.shape) not in (3, 4) or view.batch not in (0, None):
         raise ValueError(f"it reads an array of {view.shape}; expected (batch, channels, height, width)")
-    return view, False
+    parts, channels, *lengths = view.shape
+    if single or view.batch is None:
+        view = reader.reshaped(view, (1, parts * channels, *([1] if single else []), *lengths))
+    return _Planes(view, single, parts)
 
 
-def _lengths(reader: Reader, call: Call, view: View, single: bool) -> None:
-    """The output is a tensor of planes, or of lengths again."""
-    n, channels, _, width = view.shape
-    reader.set(call, reader.reshaped(view, (n, channels, width)) if single else view)
+def _made(reader: Reader, call: Call, planes: _Planes, layer: NetworkLayer) -> None:
+    """The output of a layer of planes, in the file's form."""
+    view = View(reader.step(layer, planes.view.step), 0)
+    _, channels, *lengths = view.shape
+    shape = (planes.parts, channels // planes.parts, *(lengths[1:] if planes.single else lengths))
+    reader.set(call, reader.reshaped(view, shape))
 
 
 def _pair(call: Call, name: str, single: bool, default: int = 1) -> tuple[int, int]:
@@ -61,8 +83,9 @@ def _pair(call: Call, name: str, single: bool, default: int = 1) -> tuple[int, i
 
 
 def _pads(
-    call: Call, view: View, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], single: bool
+    call: Call, planes: _Planes, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> tuple[int, int, int, int]:
+    single = planes.single
     how = call.get("auto_pad", "NOTSET") or "NOTSET"
     if how == "VALID":
         return 0, 0, 0, 0
@@ -73,7 +96,7 @@ def _pads(
         return (0, given[0], 0, given[1]) if single else (given[0], given[1], given[2], given[3])
     totals = [
         max(0, (-(-length // s) - 1) * s + d * (k - 1) + 1 - length)
-        for length, k, s, d in zip(view.shape[2:], kernel, stride, dilation, strict=True)
+        for length, k, s, d in zip(planes.view.shape[2:], kernel, stride, dilation, strict=True)
     ]
     small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
     first, last = (small, large) if how == "SAME_UPPER" else (large, small)
@@ -89,47 +112,36 @@ def _conv(reader: Reader, call: Call) -> None:
         raise ValueError(f"its weight has shape {weight.shape}; expected one or two spatial axes")
     bias = reader.weights(call, 2)
     bias = np.zeros(len(weight), np.float32) if bias is None else bias
-    view = reader.view(call)
-    if view.batch != 0 and len(view.shape) == 4:
-        _pointwise(reader, call, view, weight, bias)
-        return
-    view, single = _planes(reader, view)
-    weight = weight[:, :, None] if single else weight
-    stride, dilation = _pair(call, "strides", single), _pair(call, "dilations", single)
-    pads = _pads(call, view, weight.shape[2:], stride, dilation, single)
+    planes = _planes(reader, reader.view(call))
+    weight = weight[:, :, None] if planes.single else weight
+    stride, dilation = _pair(call, "strides", planes.single), _pair(call, "dilations", planes.single)
+    pads = _pads(call, planes, weight.shape[2:], stride, dilation)
     groups = int(call.get("group", 1))
     if groups < 1 or len(weight) % groups or bias.shape != (len(weight),):
         raise ValueError(f"weights of {weight.shape}, biases of {bias.shape} and {groups} groups do not fit")
-    layer = Conv(np.ascontiguousarray(weight), np.ascontiguousarray(bias), stride, pads, dilation, groups)
-    _lengths(reader, call, View(reader.step(layer, view.step), 0), single)
-
-
-def _pointwise(reader: Reader, call: Call, view: View, weight: Value, bias: Value) -> None:
-    """A 1 x 1 convolution of images that are parts of one (windows): a dense layer of channels."""
-    plain = call.get("group", 1) == 1 and not any(call.get("pads", [0])) and set(call.get("strides", [1])) == {1}
-    if weight.shape[2:] != (1, 1) or not plain:
-        raise ValueError(f"it reads an array of {view.shape}; expected (batch, channels, height, width)")
-    moved = reader.transposed(view, (0, 2, 3, 1))
-    made = View(reader.step(_dense_layer(weight[:, :, 0, 0], bias), moved.step), moved.batch)
-    reader.set(call, reader.transposed(made, (0, 3, 1, 2)))
+    if planes.parts > 1:  # the same weights for every part
+        bounded((planes.parts * len(weight), *weight.shape[1:]))
+        weight, bias = np.tile(weight, (planes.parts, 1, 1, 1)), np.tile(bias, planes.parts)
+    layer = Conv(
+        np.ascontiguousarray(weight), np.ascontiguousarray(bias), stride, pads, dilation, groups * planes.parts
+    )
+    _made(reader, call, planes, layer)
 
 
 def _pool(reader: Reader, call: Call, average: bool) -> None:
-    view, single = _planes(reader, reader.view(call))
+    planes = _planes(reader, reader.view(call))
     if "kernel_shape" not in call.attributes:
         raise ValueError("its kernel_shape is missing")
-    kernel, stride = _pair(call, "kernel_shape", single), _pair(call, "strides", single)
-    dilation = _pair(call, "dilations", single)
-    pads = _pads(call, view, kernel, stride, dilation, single)
+    kernel, stride = _pair(call, "kernel_shape", planes.single), _pair(call, "strides", planes.single)
+    dilation = _pair(call, "dilations", planes.single)
+    pads = _pads(call, planes, kernel, stride, dilation)
     ceil_mode = bool(call.get("ceil_mode", 0))
     if average and dilation != (1, 1):
         raise ValueError(f"dilations {dilation} are not supported for averages")
-    layer = (
-        AveragePool(kernel, stride, pads, ceil_mode, bool(call.get("count_include_pad", 0)))
-        if average
-        else MaxPool(kernel, stride, pads, ceil_mode, dilation)
-    )
-    _lengths(reader, call, View(reader.step(layer, view.step), 0), single)
+    layer: NetworkLayer = MaxPool(kernel, stride, pads, ceil_mode, dilation)
+    if average:
+        layer = AveragePool(kernel, stride, pads, ceil_mode, bool(call.get("count_include_pad", 0)))
+    _made(reader, call, planes, layer)
 
 
 def _global(reader: Reader, call: Call, how: str) -> None:

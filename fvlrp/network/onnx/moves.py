@@ -281,6 +281,7 @@ def _space_to_depth(reader: Reader, call: Call) -> None:
 
 def _resize(reader: Reader, call: Call) -> None:
     view = reader.view(call)
+    view = reader.reshaped(view, view.shape) if view.batch is None else view
     if len(view.shape) != 4 or view.batch != 0:
         raise ValueError(f"an array of {view.shape} is not resized; expected (batch, channels, height, width)")
     size, scales = _sizes(reader, call, view.shape)
@@ -295,13 +296,8 @@ def _resize(reader: Reader, call: Call) -> None:
     if size == view.shape[2:]:
         reader.same(call, "it keeps the size")
         return
-    reader.emit(
-        call,
-        Resize(
-            size, scales, mode, position, rounding, float(call.get("cubic_coeff_a", -0.75)),
-            bool(call.get("exclude_outside", 0)),
-        ),
-    )  # fmt: skip
+    cubic, exclude = float(call.get("cubic_coeff_a", -0.75)), bool(call.get("exclude_outside", 0))
+    reader.emit(call, Resize(size, scales, mode, position, rounding, cubic, exclude), view)
 
 
 def _sizes(reader: Reader, call: Call, shape: Shape) -> tuple[tuple[int, int], tuple[float, float]]:

@@ -1,0 +1,210 @@
+"""What files say about photographs and classes is honoured in every spelling, or a warning says what was assumed."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from fvlrp import Network, Preprocess
+from fvlrp.network.description import of_metadata, read_classes, read_description
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HUGGING_FACE = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.4, 0.5],
+    "resample": 2,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"height": 32, "width": 48},
+}
+
+
+def described(tmp_path, values):
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(values))
+    return read_description(path)
+
+
+def test_hugging_face_stretches_to_its_size(tmp_path):
+    preprocess, names = described(tmp_path, HUGGING_FACE)
+    assert preprocess == Preprocess((32, 48), mean=(0.5,) * 3, std=(0.5, 0.4, 0.5)) and names is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"size": 64}, Preprocess((64, 64))),
+        ({"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}, Preprocess((32, 32), "crop", 40)),
+        ({"size": {"shortest_edge": 40}, "crop_size": 32, "do_center_crop": True}, Preprocess((32, 32), "crop", 40)),
+        ({"size": {"shortest_edge": 56}, "crop_pct": 0.875}, Preprocess((56, 56), "crop", 64)),
+        ({"size": {"shortest_edge": 384}, "crop_pct": 1.0}, Preprocess((384, 384))),
+        ({"size": 64, "do_flip_channel_order": True}, Preprocess((64, 64), order="BGR")),
+        ({"size": 64, "resample": 3}, Preprocess((64, 64), resample="bicubic")),
+        ({"size": 64, "do_rescale": False}, Preprocess((64, 64), high=255)),
+    ],
+)
+def test_hugging_faces_options_are_understood(tmp_path, changes, wanted):
+    values = {**HUGGING_FACE, "do_normalize": False, **changes}
+    assert described(tmp_path, values)[0] == wanted
+
+
+def test_another_factor_of_hugging_face_belongs_to_mean_and_deviation(tmp_path):
+    preprocess, _ = described(tmp_path, {**HUGGING_FACE, "rescale_factor": 1 / 127.5})
+    x = preprocess.prepare(np.full((40, 40, 3), 255, np.uint8))
+    np.testing.assert_allclose(x[0, :, 0, 0], (2 - 0.5) / np.array([0.5, 0.4, 0.5]), rtol=1e-5)
+
+
+def test_hugging_faces_names_are_those_of_the_model_beside_it(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"1": "dog", "0": "cat, house cat"}}))
+    assert described(tmp_path, HUGGING_FACE)[1] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_timms_configurations_are_understood(tmp_path, wrapped):
+    config = {"input_size": [3, 64, 64], "interpolation": "bicubic", "crop_pct": 0.9, **IMAGENET}
+    preprocess, _ = described(tmp_path, {"pretrained_cfg": config, "num_classes": 2} if wrapped else config)
+    assert preprocess == Preprocess((64, 64), "crop", 71, resample="bicubic", **IMAGENET)
+    grey = described(tmp_path, {**config, "input_size": [1, 64, 64], "mean": [0.5], "std": [0.5]})[0]
+    assert grey.channels == 1
+
+
+LABELS = {
+    "a list": ('["tench", "great white shark, white shark"]', ["tench", "great white shark"]),
+    "index to name": ('{"1": "shark", "0": "tench"}', ["tench", "shark"]),
+    "index to identifier and name": ('{"0": ["n01440764", "tench"], "1": ["n01443537", "shark"]}', ["tench", "shark"]),
+    "name to index": ('{"shark": 1, "tench": 0}', ["tench", "shark"]),
+    "id2label": ('{"id2label": {"0": "tench", "1": "shark"}, "hidden_size": 3}', ["tench", "shark"]),
+    "one name a line": ("tench\nshark\n\n", ["tench", "shark"]),
+    "WordNet identifiers": ("n01440764 tench, Tinca tinca\nn01443537 shark\n", ["tench", "shark"]),
+    "numbered lines": ("1: shark\n0: tench\n", ["tench", "shark"]),
+    "CSV": ("0,tench\n1,great white shark\n", ["tench", "great white shark"]),
+    "lines that begin with numbers": ("2 men\n7 women\n", ["2 men", "7 women"]),
+    "Python": ("{0: 'tench, Tinca tinca',\n 1: \"shark\"}", ["tench", "shark"]),
+    "repeated": ('["crane", "crane"]', ["crane", "crane (2)"]),
+}
+
+
+@pytest.mark.parametrize("form", LABELS)
+def test_label_files_of_any_form_are_read(tmp_path, form):
+    text, wanted = LABELS[form]
+    path = tmp_path / "labels"
+    path.write_text(text)
+    assert read_classes(path) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"0": "a", "2": "b"}', "[1, {"])
+def test_files_that_list_no_names_are_refused_by_their_own(tmp_path, text):
+    path = tmp_path / "labels.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"labels\.json does not list class names"):
+        read_classes(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "wanted"),
+    [
+        (
+            {"Image.BitmapPixelFormat": "Bgr8", "Image.NominalPixelRange": "NominalRange_0_255"},
+            Preprocess((8, 9), order="BGR", high=255),
+        ),
+        ({"Image.NominalPixelRange": "Normalized_1_1"}, Preprocess((8, 9), mean=(0.5,), std=(0.5,))),
+        ({"mean": "[0.1, 0.2, 0.3]", "std": "0.5"}, Preprocess((8, 9), mean=(0.1, 0.2, 0.3), std=(0.5,))),
+        ({"mean": "120, 110, 3", "color_order": "BGR"}, Preprocess((8, 9), order="BGR", high=255, mean=(120, 110, 3))),
+        ({"value_range": "[0, 255]"}, Preprocess((8, 9), high=255)),
+        ({"preprocess": '{"high": 255, "order": "BGR"}'}, Preprocess((8, 9), order="BGR", high=255)),
+        ({"onnx.infer": "onnxruntime.quant"}, None),
+    ],
+)  # fmt: skip
+def test_metadata_say_how_photographs_are_prepared(metadata, wanted):
+    assert of_metadata(metadata, (8, 9))[0] == wanted
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"names": "{0: 'cat', 1: 'dog'}"}, {"classes": '["cat", "dog"]'}, {"class_names": "cat, dog"}]
+)
+def test_metadata_name_the_classes(metadata):
+    assert of_metadata(metadata, (8, 8))[1] == ["cat", "dog"]
+
+
+# ---- on files --------------------------------------------------------------------------------------------------------
+
+onnx = pytest.importorskip("onnx")
+from test_importers import Graph, session  # noqa: E402
+
+
+def saved(tmp_path, scaled_by=None, metadata=(), integer=False, outputs=2):
+    """A small network that may scale its input itself."""
+    graph = Graph((1, 3, 8, 8))
+    source = "x"
+    if integer:
+        graph.add("Cast", source, "float", to=1)
+        source = "float"
+    if scaled_by is not None:
+        graph.constant("by", scaled_by).add("Mul", f"{source} by", "scaled")
+        source = "scaled"
+    graph.conv(source, "c", 3, outputs).pooled("c")
+    model = graph.model()
+    if integer:
+        model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    for key, value in metadata:
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+def test_what_was_assumed_is_said(tmp_path):
+    with pytest.warns(UserWarning, match=r"net\.onnx does not say .* assumed RGB in 0\.\.1, resized to 8 x 8"):
+        assert Network.from_onnx(saved(tmp_path)).preprocess == Preprocess((8, 8))
+
+
+def test_a_network_that_divides_by_255_is_not_fed_0_to_1_in_silence(tmp_path):
+    path = saved(tmp_path, scaled_by=1 / 255)
+    with pytest.warns(UserWarning, match=r"assumed RGB in 0\.\.255, since the network scales its input itself"):
+        assert Network.from_onnx(path).preprocess.high == 255
+    with pytest.warns(UserWarning, match=r"scales its input itself as of 0\.\.255, .* at most 1:"):
+        Network.from_onnx(path, Preprocess((8, 8)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Network.from_onnx(path, Preprocess((8, 8), high=255))
+
+
+def test_a_network_of_bytes_gets_bytes(tmp_path):
+    path = saved(tmp_path, scaled_by=1 / 255, integer=True)
+    with pytest.warns(UserWarning, match=r"0\.\.255"):
+        net = Network.from_onnx(path)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    run = session(str(path))
+    wanted = run.run(None, {"x": image.transpose(2, 0, 1)[None]})[0]
+    np.testing.assert_allclose(net.forward(net.prepare(image)), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_files_that_describe_themselves_are_believed(tmp_path):
+    path = saved(tmp_path, metadata=[("names", "{0: 'cat', 1: 'dog'}"), ("Image.BitmapPixelFormat", "Bgr8")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net = Network.from_onnx(path)
+    assert net.preprocess.order == "BGR" and net.classes_.tolist() == ["cat", "dog"]
+    assert Network.from_onnx(path, classes=["a", "b"]).classes_.tolist() == ["a", "b"]
+
+
+def test_the_description_beside_a_file_is_found_and_another_file_is_not_taken_for_one(tmp_path):
+    path = saved(tmp_path)
+    (tmp_path / "net.json").write_text('{"input_size": [8, 8], "value_range": [0, 255], "labels": ["cat", "dog"]}')
+    net = Network.from_onnx(path)
+    assert net.preprocess.high == 255 and net.classes_.tolist() == ["cat", "dog"]
+    (tmp_path / "net.json").write_text('{"accuracy": 0.5}')
+    with pytest.warns(UserWarning, match="ignored the file beside .*accuracy"):
+        Network.from_onnx(path)
+
+
+def test_classes_may_be_a_file(tmp_path):
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    net = Network.from_onnx(saved(tmp_path), Preprocess((8, 8)), classes=tmp_path / "labels.txt")
+    assert net.classes_.tolist() == ["cat", "dog"]
+    (tmp_path / "labels.txt").write_text("cat\n")
+    with pytest.raises(ValueError, match="2 outputs, got 1 names"):
+        Network.from_onnx(tmp_path / "net.onnx", Preprocess((8, 8)), classes=tmp_path / "labels.txt")
