@@ -518,15 +518,43 @@ def test_an_interrupt_exits_with_130(capsys, monkeypatch):
     assert code == 130 and "interrupted" in err
 
 
-def test_flip_measures_every_depth_beside_a_random_order(capsys, photographs, model):
+def test_flip_measures_every_depth_beside_orders_of_no_heatmap(capsys, photographs, model):
     code, text, _ = run(
         capsys, "flip", photographs[0], photographs[1], "--model", model, "--steps", 5, "--json", "--quiet"
     )
     value = json.loads(text)
     assert code == 0
-    assert set(value["mean"]) == {"vector", "descriptor", "bin", "gradient", "random"}
-    aopc = [result["aopc"]["bin"] for result in value["results"]]
-    assert value["mean"]["bin"]["mean"] == pytest.approx(np.mean(aopc))
+    depths = {"vector", "descriptor", "bin", "gradient"}
+    assert set(value["gap"]) == depths and set(value["mean"]) == depths | {"random", "centre", "edge"}
+    for kind, mean in (("aopc", "mean"), ("gap", "gap")):
+        amounts = [result[kind]["bin"] for result in value["results"]]
+        assert value[mean]["bin"]["mean"] == pytest.approx(np.mean(amounts))
+
+
+def test_flip_goes_on_where_it_was_stopped(capsys, photographs, model, tmp_path, monkeypatch):
+    options = ["--model", model, "--steps", 5, "--depth", "bin", "--quiet", "--journal", tmp_path / "flips.jsonl"]
+    _, text, _ = run(capsys, "flip", photographs[0], *options, "--json")
+    monkeypatch.setattr("fvlrp.fisher.flipper.FisherFlipper.walk", None)  # nothing is walked again
+    code, again, _ = run(capsys, "flip", photographs[0], *options, "--json")
+    assert code == 0 and json.loads(again) == json.loads(text)
+    code, _, err = run(capsys, "flip", photographs[0], *options, "--seed", 1)
+    assert code == 1 and "callable" in err
+
+
+def test_flip_prints_tables_and_draws_curves(capsys, photographs, model, tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ["--model", model, "--steps", 4, "--depth", "descriptor,bin", "--quiet", "--replacement", "mean"]
+    code, text, _ = run(capsys, "flip", *photographs[:2], *options, "--plot", tmp_path / "curves.svg")
+    lines = text.splitlines()
+    assert code == 0 and lines[0].split() == ["depth", "or", "order", "AOPC", "AOPC,", "LeRF", "gap"]
+    assert [line.split()[0] for line in lines[1:]] == ["descriptor", "bin", "random", "centre", "edge"]
+    assert (tmp_path / "curves.svg").read_text().startswith("<?xml")
+    _, text, _ = run(capsys, "flip", photographs[0], *options, "--table", "csv")
+    assert text.splitlines()[0].startswith("depth or order,AOPC,AOPC_low,AOPC_high,")
+    _, text, _ = run(capsys, "flip", photographs[0], *options, "--table", "latex")
+    assert text.startswith(r"\begin{tabular}")
+    code, _, err = run(capsys, "flip", photographs[0], *options, "--plot", tmp_path / "curves.jpg")
+    assert code == 2 and ".png, .svg, .pdf" in err
 
 
 def test_a_report_is_one_file_that_needs_no_other(capsys, photographs, model, tmp_path):

@@ -280,6 +280,16 @@ def test_a_journal_tells_other_work_apart(flipped, tmp_path):
     assert len(journal) == 7
 
 
+def test_parts_of_a_journal_do_not_meet(tmp_path):
+    journal = Journal(tmp_path / "flips.jsonl")
+    one, other = journal.part("net", "dog"), journal.part("net", "cat")
+    one.put("key", 1)
+    other.put("key", 2)
+    assert (one["key"], other["key"]) == (1, 2) and "key" not in journal and len(journal) == 2
+    again = Journal(tmp_path / "flips.jsonl")
+    assert again.part("net", "dog")["key"] == 1 and "key" not in again.part("net", "dog", "far")
+
+
 def test_a_file_that_is_no_journal_is_refused(tmp_path):
     path = tmp_path / "report.txt"
     path.write_text("gap 3.9\nand so on\n")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from .. import evaluate
-from ..runtime import threads
+from ..evaluate.journal import identity
+from ..evaluate.summaries import aopcs, gaps
 from ..runtime.progress import Progress
+from ..show.tables import Cell, Table
 from . import options
 from .output import Batch, result
+
+MAPPED, BLIND = ("morf", "lerf"), ("random", "centre", "edge")  # orders of a heatmap, and of none
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -22,47 +23,91 @@ def add_options(parser: ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("--target", default="top", help='class to explain, or "top" (default) of each photograph')
     options.add_depths(parser)
+    parser.add_argument("--steps", type=options.count, default=100, help="regions replaced (default: %(default)s)")
     parser.add_argument(
-        "--steps", type=options.count, default=100, help="regions of 9 x 9 replaced (default: %(default)s)"
+        "--region", type=options.count, default=9, help="side of a region in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--replacement",
+        choices=evaluate.REPLACEMENTS,
+        default="noise",
+        help="what a region is replaced by: random colours, the mean colour, the blurred photograph, or what its "
+        "surroundings continue to (default: %(default)s)",
     )
     parser.add_argument(
         "--draws", type=options.count, default=1, help="repetitions with other colours (default: %(default)s)"
     )
     parser.add_argument("--seed", type=options.seed, default=0, help="random seed (default: %(default)s)")
+    parser.add_argument("--journal", metavar="FILE", help="keep finished curves there, and go on from those it has")
+    parser.add_argument("--plot", metavar="FILE", help="draw the mean curves (.png, .svg or .pdf)")
+    options.add_table_format(parser)
 
 
 def run(args: Namespace) -> int:
+    plot = None if args.plot is None else options.figure_file(args.plot)
     clf = options.load_model(args, args.model)
     target = options.usage(options.target, clf.menu, args.target)
     asked = options.depths(clf.menu, args.depth, clf.menu.report_depths)
-    results, batch = [], Batch(args)
+    journal, batch = evaluate.Journal(args.journal), Batch(args)
+    flips: dict[str, list[list[evaluate.PixelFlipping]]] = {name: [] for name in (*asked, *BLIND)}
+    results = []
     progress = Progress("flipped photograph", len(args.photo), not args.quiet)
     for photo in args.photo:
         with batch.one(photo):
-            results.append(_flip(clf, photo, target, asked, args))
+            name, own = _flip(clf, photo, target, asked, journal, args)
+            for label, flipped in own.items():
+                flips[label].append(flipped)
+            aopc = {label: flipped[0].aopc for label, flipped in own.items()}
+            gap = {depth: evaluate.gap(*own[depth]) for depth in asked}
+            results.append({"photo": str(photo), "target": name, "aopc": aopc, "gap": gap})
         progress.step()
-    depths = list(dict.fromkeys(depth for result in results for depth in result["aopc"]))
-    means = {
-        depth: vars(evaluate.bootstrap(np.array([result["aopc"][depth] for result in results]))) for depth in depths
+    if plot and results:
+        evaluate.plot_flipping(flips, plot)
+    value = {
+        "mean": {name: asdict(evaluate.bootstrap(_aopcs(own, name))) for name, own in flips.items() if own},
+        "gap": {depth: asdict(evaluate.bootstrap(gaps(flips[depth]))) for depth in asked if flips[depth]},
+        "results": results,
+        "failed": batch.failed,
     }
-    lines = [f"{depth:<12} {m['mean']:+.4f}  [{m['low']:+.4f}, {m['high']:+.4f}]" for depth, m in means.items()]
     code = batch.close()
-    text = "\n".join(["AOPC, MoRF", *lines]) if lines else ""
-    result(args, {"mean": means, "results": results, "failed": batch.failed}, text)
+    result(args, value, options.table(args, _table(flips, asked)) if results else "")
     return code
 
 
-def _flip(clf: Any, photo: str, target: Any, depths: Sequence[str], args: Namespace) -> dict[str, Any]:
-    """AOPC of every depth and of a random order, for one photograph."""
+def _flip(
+    clf: Any, photo: str, target: Any, depths: Sequence[str], journal: evaluate.Journal, args: Namespace
+) -> tuple[Any, dict[str, list[evaluate.PixelFlipping]]]:
+    """What was explained of one photograph, and its flippings: of every depth, and in the orders of no heatmap."""
     trace = clf.trace(photo)
     target = trace.top if target is None else target
     maps = [ex.heatmap for ex in trace.explain(target, depths)]
-    column = trace.menu.position(target)
+    flipped = evaluate.pixel_flipping(
+        clf.flipper(photo, target),
+        photo,
+        maps,
+        order=(*MAPPED, *BLIND),
+        region=args.region,
+        steps=args.steps,
+        replacement=args.replacement,
+        draws=args.draws,
+        random_state=args.seed,
+        n_jobs=args.jobs,
+        journal=journal.part(*identity(args.model), str(target)),
+    )
+    orders = len(MAPPED) + len(BLIND)
+    own = {depth: flipped[i * orders : i * orders + len(MAPPED)] for i, depth in enumerate(depths)}
+    return target, own | {order: [flipped[len(MAPPED) + i]] for i, order in enumerate(BLIND)}
 
-    def score(images: npt.NDArray[np.uint8]) -> list[float]:
-        return [row[column] for row in threads.run([partial(clf.scores, image) for image in images], args.jobs)]
 
-    settings = {"steps": args.steps, "draws": args.draws, "random_state": args.seed}
-    flips = evaluate.pixel_flipping(score, photo, np.stack(maps), order=("morf", "random"), **settings)
-    aopc = dict(zip(depths, [flip.aopc for flip in flips[::2]], strict=True))
-    return {"photo": str(photo), "target": target, "aopc": {**aopc, "random": flips[1].aopc}}
+def _aopcs(flips: Sequence[Sequence[evaluate.PixelFlipping]], label: str) -> Any:
+    return aopcs(flips, label if label in BLIND else "morf")
+
+
+def _table(flips: dict[str, list[list[evaluate.PixelFlipping]]], depths: Sequence[str]) -> Table:
+    rows: list[list[Cell]] = []
+    for label, own in flips.items():
+        mapped: list[Cell] = [None, None]
+        if label in depths:
+            mapped = [evaluate.bootstrap(aopcs(own, "lerf")), evaluate.bootstrap(gaps(own))]
+        rows.append([label, evaluate.bootstrap(_aopcs(own, label)), *mapped])
+    return Table(["depth or order", "AOPC", "AOPC, LeRF", "gap"], rows)

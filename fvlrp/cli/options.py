@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.menu import Menu
+from ..show.curves import check_path
+from ..show.tables import Table
 from .output import UsageError
 
 CMAPS = ("paper", "safe", "grey")
@@ -61,6 +63,16 @@ def add_depths(parser: ArgumentParser) -> None:
 
 def add_cmap(parser: ArgumentParser) -> None:
     parser.add_argument("--cmap", choices=CMAPS, default="paper", help="colour map (default: %(default)s)")
+
+
+def add_table_format(parser: ArgumentParser) -> None:
+    """How a table is printed; --json goes before it."""
+    parser.add_argument("--table", choices=("text", "csv", "latex"), default="text", help="format of the table (text)")
+
+
+def table(args: Namespace, table: Table) -> str:
+    """A table as --table asks for it."""
+    return {"text": table.text, "csv": table.csv, "latex": table.latex}[args.table]().rstrip("\n")
 
 
 # ---- read ------------------------------------------------------------------------------------------------------------
@@ -173,6 +185,11 @@ def _value(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def figure_file(path: str) -> Path:
+    """Where a figure goes: as `output_file`, and of a format that figures have."""
+    return usage(check_path, output_file(path))
 
 
 def output_file(name: str) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.images import ImageLike, batch, naming
+from ..evaluate.flipping import Score
 from ..evaluate.ranking import average_precision
 from ..runtime import threads
 from ..runtime.arguments import check_choice
@@ -134,3 +135,17 @@ class Classifier:
 
         tasks = (partial(one, i) for i in range(len(images)))
         return threads.stream(tasks, self.n_jobs if n_jobs is None else n_jobs)
+
+    def flipper(self, image: ImageLike, target: Any = None) -> Score:
+        """f of a target (None: the best class) for copies of `image` with other pixels, as `pixel_flipping` takes it.
+
+        A model that has no shortcut scores whole images.
+        """
+        found = self.menu.target(self.trace(image).top if target is None else target)
+
+        def score(images: npt.NDArray[Any]) -> list[float]:
+            scores = self.decision_function(list(images))
+            per_class = np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
+            return [found.score(row) for row in per_class]
+
+        return score

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from math import ceil, floor
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -181,13 +182,78 @@ def grey(image: ImageLike, max_height: int | None = None) -> npt.NDArray[np.floa
     A 2-D image is its own grey. With `max_height`, a taller image is first resized (`resize_to_height`), in colour.
     Raises as `load` does.
     """
-    values = resize_to_height(load(image), max_height)
+    return _weighted(resize_to_height(load(image), max_height))
+
+
+def _weighted(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Grey of values in [0, 1]."""
     if values.ndim == 2:
         return np.ascontiguousarray(values)
     # Elementwise, not a matrix product: the same bits whatever BLAS is installed.
     red, green, blue = LUMINANCE
     weighted = values[:, :, 0] * red + values[:, :, 1] * green + values[:, :, 2] * blue
     return np.ascontiguousarray(weighted)  # a rotated array passes its order of axes on
+
+
+def grey_part(
+    pixels: Array, window: tuple[slice, slice], max_height: int | None = None
+) -> tuple[npt.NDArray[np.float32], tuple[slice, slice]]:
+    """What of `grey` depends on a window of the image, computed alone.
+
+    Parameters
+    ----------
+    pixels : array
+        What `load` returns: uint8 or float32, (H, W) or (H, W, 3).
+    window : (slice, slice)
+        Rows and columns of `pixels`, from start to stop.
+    max_height : int or None
+        As `grey` takes it.
+
+    Returns
+    -------
+    part : float32 (h, w)
+    window : (slice, slice)
+        ``grey(pixels, max_height)[window]`` is `part`: the same bits, or where the image is resized, the same within
+        one rounding of float32. Resizing spreads every pixel, so that the window is larger than what was asked about.
+    """
+    shape = _shrunk(pixels.shape[0], pixels.shape[1], max_height)
+    if shape == pixels.shape[:2]:
+        return _weighted(_unit(pixels[window])), window
+    windows, crops, weights = [], [], []
+    for length, short, part in zip(pixels.shape[:2], shape, window, strict=True):
+        # A pixel of the result sees 2 of its own widths to either side of its centre; one more for rounding.
+        scale = length / short
+        own = slice(max(0, floor(part.start / scale - 2.5) - 1), min(short, ceil(part.stop / scale + 2.5) + 1))
+        start, kernel = _bicubic_weights(length, short, own)
+        windows.append(own)
+        crops.append(slice(start, start + kernel.shape[1]))
+        weights.append(kernel)
+    crop = _unit(pixels[tuple(crops)]).astype(np.float64)
+    # Columns first, then rows, each rounded to float32: as Pillow does it.
+    across = np.einsum("yx...,ux->yu...", crop, weights[1]).astype(np.float32)
+    resized = np.einsum("yu...,vy->vu...", across.astype(np.float64), weights[0]).astype(np.float32)
+    return _weighted(np.clip(resized, 0, 1)), (windows[0], windows[1])
+
+
+def _bicubic_weights(length: int, short: int, own: slice) -> tuple[int, npt.NDArray[np.float64]]:
+    """What makes some pixels of an axis that is reduced from `length` to `short` pixels, as Pillow weighs them.
+
+    Returns
+    -------
+    start : int
+        The first pixel that has a weight.
+    weights : float64 (pixels of `own`, pixels from `start` on)
+    """
+    scale = length / short
+    centre = (np.arange(own.start, own.stop) + 0.5) * scale
+    first = np.maximum((centre - 2 * scale + 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + 2 * scale + 0.5).astype(np.int64), length)
+    place = np.arange(first.min(), last.max())
+    t = np.abs((place - centre[:, None] + 0.5) / scale)
+    near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
+    weights = np.where(t < 1, near, np.where(t < 2, far, 0.0))
+    weights[(place < first[:, None]) | (place >= last[:, None])] = 0
+    return int(place[0]), weights / weights.sum(axis=1, keepdims=True)
 
 
 def rgb(image: ImageLike) -> npt.NDArray[np.uint8]:

@@ -144,7 +144,7 @@ def pixel_flipping(
     n_jobs: int | None = None,
     journal: Journal | None = None,
     verbose: bool = False,
-) -> PixelFlipping | list[PixelFlipping]:
+) -> Any:  # whether one result or a list comes back depends on values that types do not tell apart
     """How fast the score falls when the image is destroyed region by region (Samek et al., arXiv 1509.06321).
 
     The image is cut into whole square regions, the grid centred in it, which are replaced one after the other. Equally

@@ -46,14 +46,22 @@ class Journal:
         self._path = None if path is None else Path(path)
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
+        self._prefix = ""
         if self._path is not None and self._path.exists():
             self._known.update(_read(self._path))
 
     def __contains__(self, key: str) -> bool:
-        return key in self._known
+        return self._prefix + key in self._known
 
     def __getitem__(self, key: str) -> Any:
-        return self._known[key]
+        return self._known[self._prefix + key]
+
+    def part(self, *words: str | int) -> Journal:
+        """The same journal for one piece of the work: keys of parts with other words do not meet."""
+        other = Journal()
+        other._path, other._lock, other._known = self._path, self._lock, self._known
+        other._prefix = key_of(self._prefix, *words)
+        return other
 
     def __len__(self) -> int:
         return len(self._known)
@@ -61,9 +69,9 @@ class Journal:
     def put(self, key: str, value: Any) -> None:
         """Keep a result; it is in the file when this returns."""
         with self._lock:
-            self._known[key] = value
+            self._known[self._prefix + key] = value
             if self._path is not None:
-                self._append(json.dumps([key, value]) + "\n")
+                self._append(json.dumps([self._prefix + key, value]) + "\n")
 
     def _append(self, line: str) -> None:
         assert self._path is not None
@@ -85,6 +93,14 @@ def key_of(*parts: str | int | npt.NDArray[Any]) -> str:
         else:
             digest.update(f"{part!r};".encode())
     return digest.hexdigest()
+
+
+def identity(name: str) -> tuple[str | int, ...]:
+    """What tells a file from others of its name and from its own earlier contents: for `Journal.part`."""
+    if not os.path.isfile(name):
+        return (name,)
+    state = os.stat(name)
+    return os.path.abspath(name), state.st_size, state.st_mtime_ns
 
 
 def _read(path: Path) -> Iterator[tuple[str, Any]]:

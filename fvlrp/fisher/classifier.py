@@ -10,6 +10,7 @@ import copy
 import tempfile
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -18,12 +19,13 @@ from sklearn.utils import check_random_state
 
 from ..core.classifier import Classifier
 from ..data import files
-from ..data.images import batch, naming
+from ..data.images import ImageLike, batch, naming
 from ..data.labels import parse_labels
 from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real, is_whole
 from ..runtime.progress import Progress
 from . import weights as coefficients
+from .flipper import FisherFlipper, Mixture
 from .gmm import DiagonalGMM
 from .pooling import PYRAMID, Fisher
 from .sift import DenseSIFT
@@ -400,6 +402,29 @@ class FisherVectorClassifier(Classifier, ClassifierMixin, BaseEstimator):
         `dtype` "float32" is fast; "float64" is exact: everything after SIFT in double, and the ledger closes to 1e-9.
         """
         return FisherTrace(self._fitted(), image, dtype, self.n_jobs)
+
+    def flipper(self, image: ImageLike, target: Any = None) -> FisherFlipper:
+        """f of a target (None: the best class) for `image` and copies of it with other pixels in some regions.
+
+        What `evaluate.pixel_flipping` walks with: a step encodes again what sees the changed region alone.
+        """
+        stack = self._fitted()
+        found = self.menu.target(stack.classes[int(np.argmax(stack.scores(image)))] if target is None else target)
+        terms, fisher = stack.hyperplanes(found), stack.fisher
+        used = np.flatnonzero(terms)
+        coef = terms[used] @ self.coef_[used] if len(used) > 1 else terms[used[0]] * self.coef_[used[0]]
+        return FisherFlipper(
+            image,
+            self.max_height,
+            stack.sift,
+            Mixture(
+                *(fisher.components, fisher.mean, fisher.weights, fisher.means, fisher.covariances),
+                *(fisher.gate, fisher.pyramid),
+            ),
+            lambda sums: stack.normalise.forward(sums)[0],
+            coef,
+            float(terms @ self.intercept_),
+        )
 
     # ---- files ----
 
