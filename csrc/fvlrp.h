@@ -461,6 +461,33 @@ typedef struct fvlrp_alpha_beta_args {
 } fvlrp_alpha_beta_args;
 int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args);
 
+/* A convolution in which every output channel reads one channel of the image: output j reads channel
+ * j / (m / channels). The taps of an output are added row by row, in the order of its filter. */
+typedef struct fvlrp_depthwise_args {
+    int real;
+    fvlrp_windows windows;
+    ptrdiff_t m;        /* output channels, a multiple of windows.channels */
+    const void *weight; /* real (m, kernel_y kernel_x) */
+    int sign;           /* FVLRP_ALL for the weights themselves, or what takes their place */
+    const void *image;  /* real (channels, height, width) */
+    const void *bias;   /* real (m), or NULL */
+    int add;            /* whether to add to `out` */
+    void *out;          /* real (m, rows, cols) */
+} fvlrp_depthwise_args;
+int fvlrp_depthwise(const fvlrp_depthwise_args *args);
+
+/* Its adjoint: shares of the outputs, times the weights, back to the pixels that they read. */
+typedef struct fvlrp_depthwise_back_args {
+    int real;
+    fvlrp_windows windows;
+    ptrdiff_t m;
+    const void *weight; /* real (m, kernel_y kernel_x) */
+    int sign;
+    const void *share;  /* real (m, rows, cols) */
+    void *out;          /* real (channels, height, width): ADDED to */
+} fvlrp_depthwise_back_args;
+int fvlrp_depthwise_back(const fvlrp_depthwise_back_args *args);
+
 /* Largest pixel of each window, inside the image; -infinity where a window has none. NaN counts as largest. */
 typedef struct fvlrp_max_pool_args {
     int real;

@@ -37,6 +37,8 @@
     KERNEL(dense_back, args->outputs.real)                                                                             \
     KERNEL(dense_alpha_beta, args->outputs.real)                                                                       \
     KERNEL(alpha_beta, args->real)                                                                                     \
+    KERNEL(depthwise, args->real)                                                                                      \
+    KERNEL(depthwise_back, args->real)                                                                                 \
     KERNEL(max_pool, args->real)                                                                                       \
     KERNEL(max_pool_back, args->real)
 

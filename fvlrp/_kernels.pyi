@@ -219,6 +219,28 @@ def dense_alpha_beta(
 def alpha_beta(
     r: _Reals, z: _Reals | None, positive: _Reals, alpha: float, beta: float, weak: float
 ) -> tuple[_Reals, _Reals | None, _Doubles, _Doubles, _Longs | None]: ...
+def depthwise(
+    weight: _Reals,
+    x: _Reals,
+    kernel: _Pair,
+    stride: _Pair,
+    pads: Sequence[int],
+    dilation: _Pair,
+    out: _Reals,
+    bias: _Reals | None = None,
+    add: bool = False,
+    sign: int = 0,
+) -> None: ...
+def depthwise_back(
+    weight: _Reals,
+    share: _Reals,
+    kernel: _Pair,
+    stride: _Pair,
+    pads: Sequence[int],
+    dilation: _Pair,
+    out: _Reals,
+    sign: int = 0,
+) -> None: ...
 def max_pool(x: _Reals, kernel: _Pair, stride: _Pair, pads: Sequence[int], dilation: _Pair, out: _Reals) -> None: ...
 def max_pool_back(
     x: _Reals, y: _Reals, r: _Reals, kernel: _Pair, stride: _Pair, pads: Sequence[int], dilation: _Pair, out: _Reals

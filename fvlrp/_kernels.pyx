@@ -1024,6 +1024,24 @@ cdef extern from "fvlrp.h" nogil:
         pointer doubtful
         ptrdiff_t *count
 
+    ctypedef struct fvlrp_depthwise_args:
+        int real
+        fvlrp_windows windows
+        ptrdiff_t m
+        pointer weight
+        int sign
+        pointer image, bias
+        int add
+        pointer out
+
+    ctypedef struct fvlrp_depthwise_back_args:
+        int real
+        fvlrp_windows windows
+        ptrdiff_t m
+        pointer weight
+        int sign
+        pointer share, out
+
     ctypedef struct fvlrp_max_pool_args:
         int real
         fvlrp_windows windows
@@ -1040,6 +1058,8 @@ cdef extern from "fvlrp.h" nogil:
     int fvlrp_dense_back(const fvlrp_dense_back_args *args)
     int fvlrp_dense_alpha_beta(const fvlrp_dense_alpha_beta_args *args)
     int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args)
+    int fvlrp_depthwise(const fvlrp_depthwise_args *args)
+    int fvlrp_depthwise_back(const fvlrp_depthwise_back_args *args)
     int fvlrp_max_pool(const fvlrp_max_pool_args *args)
     int fvlrp_max_pool_back(const fvlrp_max_pool_back_args *args)
 
@@ -1192,6 +1212,44 @@ def alpha_beta(r, z, positive, alpha, beta, weak):
     with nogil:
         check(fvlrp_alpha_beta(&args))
     return up, down, kept, lost, doubtful[:count] if count <= len(doubtful) else None
+
+
+def depthwise(weight, x, kernel, stride, pads, dilation, out, bias=None, bint add=False, int sign=0):
+    """A convolution in which output j reads channel ``j // (m // C)`` of x alone: `out` (m, rows, cols).
+
+    Parameters
+    ----------
+    weight : float32 or float64 (m, kernel_y * kernel_x)
+        m is a multiple of C. `sign` 1, -1 or 2 takes max(weight, 0), min(weight, 0) or |weight| in its place.
+    x : (C, H, W) of the dtype of `weight`
+    bias : (m,), optional
+    add : bool
+        Add to `out` instead of writing it.
+    """
+    cdef fvlrp_depthwise_args args
+    take(x, "x", (None, None, None), REALS)
+    take(weight, "weight", (None, kernel[0] * kernel[1]), [x.dtype])
+    take(out, "out", (len(weight), None, None), [x.dtype], True)
+    if bias is not None:
+        take(bias, "bias", (len(weight),), [x.dtype])
+    args.windows = windows_of(x, kernel, stride, pads, dilation, (0, out.shape[1]), out.shape[2])
+    args.real, args.m, args.sign, args.add = element(x.dtype), len(weight), sign, add
+    args.weight, args.image, args.bias, args.out = address(weight), address(x), address(bias), address(out)
+    with nogil:
+        check(fvlrp_depthwise(&args))
+
+
+def depthwise_back(weight, share, kernel, stride, pads, dilation, out, int sign=0):
+    """The adjoint of `depthwise`: add shares (m, rows, cols) times the weights to the pixels `out` (C, H, W) they read."""
+    cdef fvlrp_depthwise_back_args args
+    take(share, "share", (None, None, None), REALS)
+    take(weight, "weight", (len(share), kernel[0] * kernel[1]), [share.dtype])
+    take(out, "out", (None, None, None), [share.dtype], True)
+    args.windows = windows_of(out, kernel, stride, pads, dilation, (0, share.shape[1]), share.shape[2])
+    args.real, args.m, args.sign = element(share.dtype), len(weight), sign
+    args.weight, args.share, args.out = address(weight), address(share), address(out)
+    with nogil:
+        check(fvlrp_depthwise_back(&args))
 
 
 def max_pool(x, kernel, stride, pads, dilation, out):

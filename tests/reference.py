@@ -708,3 +708,17 @@ def max_pool(image, kernel, stride, pads, dilation, shape):
         if 0 <= y < image.shape[1] and 0 <= x < image.shape[2] and image[c, y, x] > maxima[c, oy, ox]:
             maxima[c, oy, ox], where[c, oy, ox] = image[c, y, x], y * image.shape[2] + x
     return maxima, where
+
+
+def depthwise(weight: np.ndarray, x: np.ndarray, stride, pads, dilation, shape) -> np.ndarray:
+    """A convolution whose output j reads channel j // (m / C) of x (C, H, W) alone; weight (m, kh, kw), pads top, left.
+
+    Output (j, oy, ox) = sum_ky,kx weight[j, ky, kx] x[c, oy stride + ky dilation - top, ...], 0 outside; (m, *shape).
+    """
+    out = np.zeros((len(weight), *shape))
+    each = len(weight) // len(x)
+    for j, oy, ox, ky, kx in np.ndindex(*out.shape, *weight.shape[1:]):
+        row, col = oy * stride[0] + ky * dilation[0] - pads[0], ox * stride[1] + kx * dilation[1] - pads[1]
+        if 0 <= row < x.shape[1] and 0 <= col < x.shape[2]:
+            out[j, oy, ox] += weight[j, ky, kx] * x[j // each, row, col]
+    return out

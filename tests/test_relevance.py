@@ -260,6 +260,16 @@ def test_max_pool_gives_all_to_the_first_winner_or_evenly(kind, pool):
     assert not entries
 
 
+def test_a_score_near_0_gives_away_no_more_than_it_is():
+    """The sum of 4096 terms is 1e-5 of their sizes, so that float32 sums have few digits left."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.random((1, 4096)).astype(np.float32), rng.standard_normal((3, 4096)).astype(np.float32)
+    weight -= ((weight.astype(float) @ x[0]) / np.square(x, dtype=float).sum())[:, None] * x
+    weight[:, 0] += 1e-5 * np.abs(weight * x).sum(axis=1) / x[0, 0]
+    got, entries = through(Dense(weight, np.zeros(3, np.float32)), x, np.float32([[0, 1, 0]]), Choice(Epsilon(0)))
+    assert abs(got.sum(dtype=float) - 1) < 3e-4 and not entries["zero_sum"]
+
+
 @pytest.mark.parametrize("kind", POOLS)
 @pytest.mark.parametrize("rule", RULES[:-1], ids=repr)
 @pytest.mark.parametrize("count_include_pad", (False, True))
@@ -406,8 +416,7 @@ def test_dark_pixels_beside_bright_ones_keep_their_shares_in_single_precision(ru
 
     choice = Choice(rule)
     assert error() < 1e-3
-    monkeypatch.setattr("fvlrp.network.layers.contributions.DOUBT", 1e-30)
-    monkeypatch.setattr("fvlrp.network.layers.contributions.WEAK", 0.0)
+    monkeypatch.setattr("fvlrp.network.layers.contributions.TRUSTED", 1e-30)
     assert error() > 2e-3
 
 

@@ -73,6 +73,20 @@ int fvlrp_check_alpha_beta(const fvlrp_alpha_beta_args *args) {
     return refused(rows && (args->ldr < args->n || (args->z && args->ldz < args->n)));
 }
 
+static int bad_depthwise(int real, const fvlrp_windows *w, ptrdiff_t m, int sign) {
+    if (bad_real(real) || bad_windows(w) || m < 0 || m % w->channels) return 1;
+    if (!checked(m, w->kernel_y * w->kernel_x) || !checked(w->rows, w->cols)) return 1;
+    return !checked(m, w->rows * w->cols) || sign < FVLRP_NEGATIVE || sign > FVLRP_SIZE;
+}
+
+int fvlrp_check_depthwise(const fvlrp_depthwise_args *args) {
+    return refused(bad_depthwise(args->real, &args->windows, args->m, args->sign));
+}
+
+int fvlrp_check_depthwise_back(const fvlrp_depthwise_back_args *args) {
+    return refused(bad_depthwise(args->real, &args->windows, args->m, args->sign));
+}
+
 int fvlrp_check_max_pool(const fvlrp_max_pool_args *args) {
     return refused(bad_real(args->real) || bad_windows(&args->windows));
 }

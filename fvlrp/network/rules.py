@@ -172,7 +172,8 @@ class NetworkRules:
         own = {mine.name for mine in fields(self)} - {"layers", *layers}
         values: dict[str, Any] = {name: value for name, value in settings.items() if name in own}
         named = {name: value for name, value in settings.items() if name not in own}
-        return replace(self, **values, layers={**dict(self.layers), **named})
+        values["layers"] = {**dict(self.layers), **named}
+        return replace(self, **values)
 
     def named(self, name: str, kind: str, first: bool) -> Rule | None:
         """The rule that `layers` has for a layer, if any."""

@@ -124,7 +124,7 @@ class NetworkMenu(Menu):
     def __init__(self, net: Net) -> None:
         low = net.layers[coarse(net.nodes, net.shapes)]
         super().__init__(
-            net.classes_,
+            list(net.classes_),
             (*net.layers, "input"),
             "input",
             representations=(*net.layers, "input"),
@@ -202,10 +202,9 @@ class NetworkTrace(Trace):
 
     def relevance(self, target: Target, depth: str, rules: NetworkRules, name: str) -> npt.NDArray[np.float64]:
         done = self._walks([target], [depth], rules, keep=True)[0]
-        if name == "input":
-            return done.pixels[0].astype(np.float64)
-        i = self.net.layers.index(name)
-        return done.kept[i][0].astype(np.float64) if i in done.kept else np.zeros(self._saved[i].y.shape[1:])
+        i = self._node(name)
+        found = done.pixels if i == INPUT else done.kept.get(i, np.zeros((1, *self._saved[i].y.shape[1:])))
+        return np.asarray(found[0], np.float64)
 
     def _descend(self, targets: Sequence[Target], depths: Sequence[str], rules: NetworkRules) -> list[Descent]:
         self._warn(depths, rules)
@@ -254,11 +253,13 @@ class NetworkTrace(Trace):
 
     def _box(self, node: Node, rule: Rule) -> Bounds:
         """Least and greatest input of a first layer, real (1, C, H, W): the rule's, or those of black and white."""
-        ends = rule.range_of(self.x)
-        if ends is None:
-            ends = tuple(
-                np.asarray(self.net.prepare(np.full_like(self.image, level)), self.dtype) for level in (0, 255)
-            )
+        given = rule.range_of(self.x)
+        one, other = self._black_and_white() if given is None else given
         for layer in above_pixels(self.net.nodes, node):
-            ends = layer.apply(ends[0]), layer.apply(ends[1])
-        return np.minimum(*ends), np.maximum(*ends)
+            one, other = layer.apply(one), layer.apply(other)
+        return np.minimum(one, other), np.maximum(one, other)
+
+    def _black_and_white(self) -> Bounds:
+        """What the network sees of a black and of a white photograph."""
+        black, white = (self.net.prepare(np.full_like(self.image, level)) for level in (0, 255))
+        return black.astype(self.dtype), white.astype(self.dtype)

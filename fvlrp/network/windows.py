@@ -7,12 +7,20 @@ pixels. All work on bands of output rows, so that the copy of a large layer neve
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _kernels
+from ..core.layer import Array
+
+Pair: TypeAlias = tuple[int, int]
+Pads: TypeAlias = tuple[int, int, int, int]
+Sign: TypeAlias = Literal[-1, 0, 1, 2]
+Tap: TypeAlias = tuple[int, int, slice, slice, slice, slice]
 
 QUICK_CHANNELS, QUICK_PIXELS = 8, 64  # the fewest channels, in and out, and pixels for which transforms pay
 
@@ -20,13 +28,15 @@ QUICK_CHANNELS, QUICK_PIXELS = 8, 64  # the fewest channels, in and out, and pix
 class Window(NamedTuple):
     """How a window slides: (y, x) of its size, its step and the distance of its taps; padding on the four sides."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilation: tuple[int, int]
+    kernel: Pair
+    stride: Pair
+    pads: Pads
+    dilation: Pair
 
 
-def window_count(length: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1, ceil_mode=False):
+def window_count(
+    length: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1, ceil_mode: bool = False
+) -> int:
     """Output length of a sliding window along one axis.
 
     With `ceil_mode`, a last window that starts inside the axis or the padding before it counts although it sticks out.
@@ -53,7 +63,16 @@ def reach(length: int, begin: int, end: int, offset: int, stride: int) -> tuple[
     return slice(first - begin, last - begin), slice(tap, tap + (last - first - 1) * stride + 1, stride)
 
 
-def taps(shape, kernel, stride, pads, dilation, row_begin, row_end, out_width):
+def taps(
+    shape: tuple[int, ...],
+    kernel: Pair,
+    stride: Pair,
+    pads: Pads,
+    dilation: Pair,
+    row_begin: int,
+    row_end: int,
+    out_width: int,
+) -> Iterator[Tap]:
     """Each tap of a window over a band: (ky, kx, rows of the band, columns of it, rows of the input, columns of it)."""
     height, width = shape
     across = [reach(width, 0, out_width, kx * dilation[1] - pads[1], stride[1]) for kx in range(kernel[1])]
@@ -63,7 +82,16 @@ def taps(shape, kernel, stride, pads, dilation, row_begin, row_end, out_width):
             yield ky, kx, rows, cols, taken, taken_cols
 
 
-def scatter(values, out, kernel, stride, pads, dilation, row_begin: int, row_end: int) -> None:
+def scatter(
+    values: Array,
+    out: Array,
+    kernel: Pair,
+    stride: Pair,
+    pads: Pads,
+    dilation: Pair,
+    row_begin: int,
+    row_end: int,
+) -> None:
     """Add the windows of a band of output rows, one a column, back to their pixels; padding is dropped.
 
     Parameters
@@ -89,13 +117,28 @@ def scatter(values, out, kernel, stride, pads, dilation, row_begin: int, row_end
         out[:, taken, taken_cols] += values[:, ky, kx, rows, cols]
 
 
-def quick(kernel, stride, dilation, dtype, channels: int, outputs: int, pixels: int) -> bool:
+def quick(
+    kernel: Pair, stride: Pair, dilation: Pair, dtype: npt.DTypeLike, channels: int, outputs: int, pixels: int
+) -> bool:
     """Whether Winograd's product suits a convolution: 3 x 3 in float32, and enough to transform."""
     plain = kernel == (3, 3) and stride == (1, 1) and dilation == (1, 1) and dtype == np.float32
     return plain and min(channels, outputs) >= QUICK_CHANNELS and pixels >= QUICK_PIXELS
 
 
-def convolve(weight, x, window, rows, cols: int, out, bias=None, add=False, sign=0, other=None, doubt=0.0, whole=None):
+def convolve(
+    weight: Array,
+    x: Array,
+    window: Window,
+    rows: Pair,
+    cols: int,
+    out: Array,
+    bias: Array | None = None,
+    add: bool = False,
+    sign: Sign = 0,
+    other: Array | None = None,
+    doubt: float = 0.0,
+    whole: Array | None = None,
+) -> Array:
     """The product of weights with the windows of an image in a band of output rows, in the quickest way.
 
     Parameters
@@ -103,7 +146,7 @@ def convolve(weight, x, window, rows, cols: int, out, bias=None, add=False, sign
     weight : real (m, C, kh * kw)
         Of any strides.
     x : real (C, H, W)
-    window : (kernel, stride, pads, dilation)
+    window : Window
     rows, cols : (begin, end), int
         The band, and pixels of each of its rows.
     out : real (m, (end - begin) * cols)
@@ -120,13 +163,35 @@ def convolve(weight, x, window, rows, cols: int, out, bias=None, add=False, sign
     -------
     out
     """
+    if quick(window.kernel, window.stride, window.dilation, x.dtype, len(x), len(weight), (rows[1] - rows[0]) * cols):
+        found: Array = _kernels.winograd(weight, x, window.pads, rows, cols, out, bias, add, sign, other, doubt, whole)
+        return found
+    return product(weight, x, window, rows, cols, out, bias, add, sign, other)
+
+
+def product(
+    weight: Array,
+    x: Array,
+    window: Window,
+    rows: Pair,
+    cols: int,
+    out: Array,
+    bias: Array | None = None,
+    add: bool = False,
+    sign: Sign = 0,
+    other: Array | None = None,
+) -> Array:
+    """`convolve` term by term, whatever the window."""
     kernel, stride, pads, dilation = window
-    if quick(kernel, stride, dilation, x.dtype, len(x), len(weight), (rows[1] - rows[0]) * cols):
-        return _kernels.winograd(weight, x, pads, rows, cols, out, bias, add, sign, other, doubt, whole)
-    _kernels.convolve(weight, x, *window, rows, cols, out, bias, add, sign)
+    _kernels.convolve(weight, x, kernel, stride, pads, dilation, rows, cols, out, bias, add, sign)
     if other is not None:
-        _kernels.convolve(weight, other, *window, rows, cols, out, None, True, -sign)
+        _kernels.convolve(weight, other, kernel, stride, pads, dilation, rows, cols, out, None, True, opposite(sign))
     return out
+
+
+def opposite(sign: Sign) -> Sign:
+    """-1 for 1 and 1 for -1."""
+    return -1 if sign == 1 else 1
 
 
 def bands(rows: int, bytes_per_row: int, budget: int) -> list[tuple[int, int]]:
@@ -135,7 +200,7 @@ def bands(rows: int, bytes_per_row: int, budget: int) -> list[tuple[int, int]]:
     return [(begin, min(begin + step, rows)) for begin in range(0, rows, step)]
 
 
-def coverage(length: int, out: int, size: int, stride: int, before: int, dilation: int, dtype) -> np.ndarray:
+def coverage(length: int, out: int, size: int, stride: int, before: int, dilation: int, dtype: npt.DTypeLike) -> Array:
     """Which of `length` inputs each of `out` windows covers along one axis: 0 / 1, (out, length)."""
     covers = np.zeros((out, length), dtype)
     for k in range(size):
@@ -154,11 +219,12 @@ class Windows:
         0 / 1 along each axis.
     """
 
-    rows: np.ndarray
-    cols: np.ndarray
+    rows: Array
+    cols: Array
 
+    # Any: a pool or a convolution, which have windows, or a layer without them.
     @classmethod
-    def of(cls, layer, x: np.ndarray, y: np.ndarray) -> Windows:
+    def of(cls, layer: Any, x: Array, y: Array) -> Windows:
         """Those of a layer from x (..., H, W) to y (..., oh, ow); without a kernel, one window sees the whole of x."""
         if not hasattr(layer, "kernel"):
             return cls(*(np.ones((1, length), x.dtype) for length in x.shape[2:]))
@@ -179,14 +245,16 @@ class Windows:
         )
 
     @property
-    def counts(self) -> np.ndarray:
+    def counts(self) -> Array:
         """Inputs of each window, (oh, ow)."""
         return np.outer(self.rows.sum(axis=1), self.cols.sum(axis=1))
 
-    def spread(self, share: np.ndarray) -> np.ndarray:
+    def spread(self, share: Array) -> Array:
         """Each of share (..., oh, ow) given to every input of its window, (..., H, W)."""
-        return self.rows.T @ share @ self.cols
+        given: Array = self.rows.T @ share @ self.cols
+        return given
 
-    def sums(self, x: np.ndarray) -> np.ndarray:
+    def sums(self, x: Array) -> Array:
         """Sum of x (..., H, W) over each window, (..., oh, ow)."""
-        return self.rows @ x @ self.cols.T
+        found: Array = self.rows @ x @ self.cols.T
+        return found

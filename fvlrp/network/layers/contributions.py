@@ -20,20 +20,21 @@ from ...core.layer import Array
 from ...core.ledger import Entries
 from ...core.rules import Rule, Shares
 from ...runtime.memory import Memory, empty
-from ..windows import Window, convolve, scatter
+from ..windows import Sign, Window, convolve, opposite, product, scatter
 
 Sums: TypeAlias = npt.NDArray[np.float64]
 
 BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
-WEAK = 1e-2  # z- = z - z+ is trusted down to this part of z+; below, it is summed from its own terms
-FEW = 4  # channels of a convolution up to which inputs of both signs go apart
-DOUBT = 1e-3  # a sum below this part of what a quick product's transforms may have cancelled is summed from its terms
+# A float32 sum that is less than this part of what it was computed from, of z+ for z- = z - z+ or of what Winograd's
+# transforms may have cancelled, is computed anew from its own terms (docs/numerics.md, "Sums of one sign").
+TRUSTED = 1e-2
+PIXEL_CHANNELS = 4  # input channels up to which inputs of both signs go apart (docs/numerics.md, "Two signs at once")
 
 
 class Piece:
     """Some outputs of a linear layer, (outputs, N), and what contributes to them."""
 
-    def sums(self, sign: int, bias: Array | None) -> Array:
+    def sums(self, sign: Sign, bias: Array | None) -> Array:
         """z+ (`sign` 1) or z- (-1) from its own contributions and the biases of its sign, (outputs, N)."""
         raise NotImplementedError
 
@@ -66,8 +67,14 @@ class DensePiece(Piece):
     above: Array
     below: Array | None
 
-    def sums(self, sign: int, bias: Array | None) -> Array:
+    def sums(self, sign: Sign, bias: Array | None) -> Array:
         return _biased(self._terms[sign < 0][:, None].copy(), bias, sign)
+
+    def total(self, bias: Array) -> Array:
+        """z (outputs, 1), biases included, summed in float64: for a few outputs."""
+        x = self.above.astype(np.float64) if self.below is None else self.above.astype(np.float64) + self.below
+        z: Array = self.weight[self.rows].astype(np.float64) @ x + bias
+        return z[:, None]
 
     @cached_property
     def _terms(self) -> tuple[Array, Array]:
@@ -76,9 +83,10 @@ class DensePiece(Piece):
         return up, down
 
     def give(self, shares: Shares, up: Array, down: Array | None) -> None:
-        positive = np.ascontiguousarray(shares.positive[:, :, 0])
+        dtype = self.weight.dtype
+        positive = np.ascontiguousarray(shares.positive[:, :, 0], dtype)
         negative = np.zeros_like(positive) if shares.negative is None else shares.negative[:, :, 0]
-        _kernels.dense_back(self.weight, self.rows, positive, np.ascontiguousarray(negative), up, down)
+        _kernels.dense_back(self.weight, self.rows, positive, np.ascontiguousarray(negative, dtype), up, down)
 
 
 @dataclass
@@ -87,7 +95,7 @@ class ConvPiece(Piece):
 
     Where inputs have both signs, z+ and z- are half the sum and difference of W x and |W| |x|, which is one product
     more instead of two; and what goes back is W^T and |W|^T times half the sum and difference of the shares. A share by
-    a small z+ then meets the terms of z-, which cancel, but for rounding: where FEW channels come in, as of pixels less
+    a small z+ then meets the terms of z-, which cancel, but for rounding: where few channels come in, as of pixels less
     a mean, the four products are made instead. They cost little there, and pixels are where all relevance ends.
 
     Attributes
@@ -109,19 +117,19 @@ class ConvPiece(Piece):
     @property
     def apart(self) -> bool:
         """Whether the inputs >= 0 and those <= 0 have products of their own."""
-        return self.size is not None and len(self.x) <= FEW
+        return self.size is not None and len(self.x) <= PIXEL_CHANNELS
 
-    def sums(self, sign: int, bias: Array | None) -> Array:
+    def sums(self, sign: Sign, bias: Array | None) -> Array:
         above, below = self.x, None
         if self.size is not None:
             above, below = ((self.x + side) * self.x.dtype.type(0.5) for side in (self.size, -self.size))
-        return _biased(self._product(_direct, above, sign, below), bias, sign)
+        return _biased(self._product(product, above, sign, below), bias, sign)
 
     def both(self, z: Array, bias: Array | None, r: Array) -> tuple[Array, Array]:
         """z+, and z- as z - z+; both from their own contributions where that would be rounding error."""
         positive = self._positive(z, bias)
         negative = z - positive
-        weak = ~((-negative >= WEAK * positive) & (positive >= -WEAK * negative))
+        weak = ~((-negative >= TRUSTED * positive) & (positive >= -TRUSTED * negative))
         if weak.any():
             alive = r.any(axis=0)  # outputs without relevance need no denominator
             positive[weak & ~alive] = negative[weak & ~alive] = 0
@@ -140,7 +148,7 @@ class ConvPiece(Piece):
         alpha, beta = rule.alpha_beta
         check = beta > 0 or self.size is not None
         sums = z if check else None, self._positive(z, bias, check)
-        up, down, kept, lost, doubtful = _kernels.alpha_beta(r, *sums, alpha, beta, WEAK)
+        up, down, kept, lost, doubtful = _kernels.alpha_beta(r, *sums, alpha, beta, TRUSTED)
         if doubtful is None:
             return rule.shares(r, z, self.sums(1, bias), self.sums(-1, bias)), None
         if len(doubtful):
@@ -148,7 +156,7 @@ class ConvPiece(Piece):
             some = rule.shares(r[:, outputs, pixels], z, *self._single(bias, outputs, pixels))
             lost = lost + some.zero
             for shares, totals, own in ((up, kept[0], some.positive), (down, kept[1], some.negative)):
-                if own is not None:
+                if shares is not None and own is not None:
                     shares[:, outputs, pixels] = own
                     for mine, total_of in zip(own, totals, strict=True):
                         np.add.at(total_of, outputs, mine)
@@ -180,11 +188,11 @@ class ConvPiece(Piece):
         Without `check` for the latter, z may be whatever it is where no input is negative.
         """
         if self.size is None:
-            return _biased(self._product(convolve, self.x, 1, None, DOUBT, z if check else None), bias, 1)
+            return _biased(self._product(convolve, self.x, 1, None, TRUSTED, z if check else None), bias, 1)
         if self.apart:
             return self.sums(1, bias)
         own = z if bias is None else z - bias[:, None]
-        sums = self._product(convolve, self.size, 2, None, DOUBT, own)
+        sums = self._product(convolve, self.size, 2, None, TRUSTED, own)
         sums += own
         sums *= sums.dtype.type(0.5)
         return _biased(sums, bias, 1)
@@ -211,16 +219,55 @@ class ConvPiece(Piece):
             inside.append((where[a] >= 0) & (where[a] < self.x.shape[1 + a]))
             where[a][~inside[a]] = 0
         taken = self.x[:, where[0][:, None], where[1][None]] * (inside[0][:, None] & inside[1][None])
-        return taken.reshape(-1, len(pixels))
+        seen: Array = taken.reshape(-1, len(pixels))
+        return seen
 
-    def _product(self, multiply: Callable[..., Array], x: Array, sign: int, other: Array | None, *doubt: Any) -> Array:
+    def _product(self, multiply: Callable[..., Array], x: Array, sign: Sign, other: Array | None, *doubt: Any) -> Array:
         out = empty((len(self.weight), (self.rows[1] - self.rows[0]) * self.width), self.weight.dtype)
         return multiply(self.weight, x, self.window, self.rows, self.width, out, None, False, sign, other, *doubt)
 
-    def _back(self, sign: int, share: Array, other: Array | None, out: Array) -> None:
+    def _back(self, sign: Sign, share: Array, other: Array | None, out: Array) -> None:
         shape = len(self.weight), self.rows[1] - self.rows[0], self.width
-        shares = (None if s is None else np.ascontiguousarray(s).reshape(shape) for s in (share, other))
-        adjoint(self.window, self.weight, sign, *shares, out, self.rows, self.memory)
+        mine = np.ascontiguousarray(share).reshape(shape)
+        second = None if other is None else np.ascontiguousarray(other).reshape(shape)
+        adjoint(self.window, self.weight, sign, mine, second, out, self.rows, self.memory)
+
+
+@dataclass
+class DepthwisePiece(Piece):
+    """All outputs of a depthwise convolution: weights (m, taps), and both sides of the inputs (C, H, W)."""
+
+    window: Window
+    weight: Array
+    above: Array
+    below: Array | None
+    shape: tuple[int, int]
+
+    def sums(self, sign: int, bias: Array | None) -> Array:
+        out = empty((len(self.weight), *self.shape), self.weight.dtype)
+        _kernels.depthwise(self.weight, self.above, *self.window, out, None, False, sign)
+        if self.below is not None:
+            _kernels.depthwise(self.weight, self.below, *self.window, out, None, True, -sign)
+        return _biased(out.reshape(len(out), -1), bias, sign)
+
+    def give(self, shares: Shares, up: Array, down: Array | None) -> None:
+        for t, positive in enumerate(shares.positive):
+            if shares.negative is shares.positive:
+                self._back(0, positive, up[t])
+                if down is not None:
+                    self._back(0, positive, down[t])
+                continue
+            negative = None if shares.negative is None else shares.negative[t]
+            for sign, out in ((1, up[t]), (-1, None if down is None else down[t])):
+                if out is None:
+                    continue
+                self._back(sign, positive, out)
+                if negative is not None:
+                    self._back(-sign, negative, out)
+
+    def _back(self, sign: int, share: Array, out: Array) -> None:
+        shares = np.ascontiguousarray(share).reshape(len(self.weight), *self.shape)
+        _kernels.depthwise_back(self.weight, shares, *self.window, out, sign)
 
 
 def through(rule: Rule, policy: str, piece: Piece, bias: Array | None, z: Array, r: Array, entries: Entries,
@@ -251,7 +298,7 @@ def through(rule: Rule, policy: str, piece: Piece, bias: Array | None, z: Array,
     return None
 
 
-def _biased(sums: Array, bias: Array | None, sign: int) -> Array:
+def _biased(sums: Array, bias: Array | None, sign: Sign) -> Array:
     """z+ or z- (m, N) with the biases (m,) of its sign, in place."""
     if bias is not None:
         sums += (np.maximum(bias, 0) if sign > 0 else np.minimum(bias, 0))[:, None]
@@ -271,25 +318,17 @@ def _bias_part(shares: Shares, bias: Array) -> Array:
 def _bias_total(shares: Shares, kept: Sums | None, bias: Array) -> Sums:
     """The sums of `_bias_part`, (targets,), without its array; `kept` as from `Piece.shares`."""
     if shares.negative is shares.positive:
-        return shares.positive.sum(axis=2) @ bias.astype(np.float64)
+        amount: Sums = shares.positive.sum(axis=2) @ bias.astype(np.float64)
+        return amount
     above = shares.positive.sum(axis=2) if kept is None else kept[0]
-    amount: Sums = above @ np.maximum(bias, 0).astype(np.float64)
+    amount = above @ np.maximum(bias, 0).astype(np.float64)
     if shares.negative is not None:
         below = shares.negative.sum(axis=2) if kept is None else kept[1]
         amount += below @ np.minimum(bias, 0).astype(np.float64)
     return amount
 
 
-def _direct(weight: Array, x: Array, window: Window, rows: tuple[int, int], width: int, out: Array,
-            bias: Array | None, add: bool, sign: int, other: Array | None) -> Array:  # fmt: skip
-    """`convolve` term by term, whatever the window."""
-    _kernels.convolve(weight, x, *window, rows, width, out, bias, add, sign)
-    if other is not None:
-        _kernels.convolve(weight, other, *window, rows, width, out, None, True, -sign)
-    return out
-
-
-def adjoint(window: Window, weight: Array, sign: int, share: Array, other: Array | None, out: Array,
+def adjoint(window: Window, weight: Array, sign: Sign, share: Array, other: Array | None, out: Array,
             rows: tuple[int, int], memory: Memory) -> None:  # fmt: skip
     """The adjoint of a convolution: add transposed weights times shares to the inputs of a band of output rows.
 
@@ -311,7 +350,7 @@ def adjoint(window: Window, weight: Array, sign: int, share: Array, other: Array
         part = memory.take("columns", len(flat), share[0].size)
         _kernels.product(flat, share.reshape(len(share), -1), part, sign=sign)
         if other is not None:
-            _kernels.product(flat, other.reshape(len(share), -1), part, add=True, sign=-sign)
+            _kernels.product(flat, other.reshape(len(share), -1), part, add=True, sign=opposite(sign))
         scatter(part, out, *window, begin, end)
         return
     tall, wide = (window.dilation[a] * (window.kernel[a] - 1) for a in (0, 1))

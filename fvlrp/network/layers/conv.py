@@ -8,14 +8,16 @@ from math import prod
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
+from ... import _kernels
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
 from ...core.rules import Rule, ratio, total
 from ...runtime.memory import Memory, empty, zeros
 from ..rules import Choice
-from ..windows import Window, Windows, bands, convolve, quick, taps, window_count
-from .contributions import BAND, FEW, ConvPiece, through
+from ..windows import Window, Windows, bands, convolve, quick, window_count
+from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, DepthwisePiece, through
 from .layer import BATCH, NetworkLayer, Saved, Shape
 
 BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
@@ -35,7 +37,8 @@ class Conv(NetworkLayer):
 
     @property
     def kernel(self) -> tuple[int, int]:
-        return self.weight.shape[2:]
+        height, width = self.weight.shape[2:]
+        return height, width
 
     @property
     def window(self) -> Window:
@@ -43,9 +46,10 @@ class Conv(NetworkLayer):
 
     @property
     def depthwise(self) -> bool:
-        return self.groups > 1 and self.weight.shape[1] == 1 and len(self.weight) == self.groups
+        """Whether every output channel reads one channel alone."""
+        return self.groups > 1 and self.weight.shape[1] == 1
 
-    def quick(self, pixels: int, dtype) -> bool:
+    def quick(self, pixels: int, dtype: npt.DTypeLike) -> bool:
         """Whether `convolve` takes Winograd's product for `pixels` of its output, and is best given all at once."""
         outputs, channels = len(self.weight) // self.groups, self.weight.shape[1]
         return quick(self.kernel, self.stride, self.dilation, dtype, channels, outputs, pixels)
@@ -63,7 +67,7 @@ class Conv(NetworkLayer):
 
     # ---- forward ----
 
-    def apply(self, x: Array, then=None) -> Array:
+    def apply(self, x: Array, then: NetworkLayer | None = None) -> Array:
         """The convolution of x; `then`, an elementwise layer, is applied to each part while it is in the cache."""
         out = empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
         product = self._depthwise if self.depthwise else self._banded
@@ -71,7 +75,7 @@ class Conv(NetworkLayer):
             product(image, result, then)
         return out
 
-    def _banded(self, x: Array, out: Array, then) -> None:
+    def _banded(self, x: Array, out: Array, then: NetworkLayer | None) -> None:
         """Bands of output rows, as many as stay in the cache until `then` has seen them."""
         weight, bias = self.cast("weight", x.dtype).reshape(*self.weight.shape[:2], -1), self.cast("bias", x.dtype)
         out_width = out.shape[2]
@@ -84,17 +88,16 @@ class Conv(NetworkLayer):
                 if then is not None:
                     then.apply(part, out=part)
 
-    def _depthwise(self, x: Array, out: Array, then) -> None:
-        """One filter per channel, tap by tap: a matrix product would be as narrow as one row."""
-        weight = self.cast("weight", x.dtype)
-        out[:] = 0
-        each = list(taps(x.shape[1:], *self.window, 0, out.shape[1], out.shape[2]))
-        for channel in range(len(x)):
-            for ky, kx, rows, cols, taken, taken_cols in each:
-                out[channel, rows, cols] += x[channel, taken, taken_cols] * weight[channel, 0, ky, kx]
-        out += self.cast("bias", x.dtype)[:, None, None]
+    def _depthwise(self, x: Array, out: Array, then: NetworkLayer | None) -> None:
+        """One filter per output channel: a matrix product would be as narrow as one row."""
+        _kernels.depthwise(self._filters(x.dtype), x, *self.window, out, self.cast("bias", x.dtype))
         if then is not None:
             then.apply(out, out=out)
+
+    def _filters(self, dtype: npt.DTypeLike) -> Array:
+        """The weights of a depthwise convolution, (m, taps)."""
+        weight = self.cast("weight", dtype)
+        return np.ascontiguousarray(weight.reshape(len(weight), -1))
 
     def _grouped(self, x: Array, out: Array) -> Iterator[tuple[Array, Array, slice]]:
         """Each group's inputs and outputs, and which output channels they are."""
@@ -128,23 +131,29 @@ class Conv(NetworkLayer):
             np.ascontiguousarray(r).reshape(*r.shape[:2], -1),
             np.ascontiguousarray(y[0]).reshape(y.shape[1], -1),
         )
+        if self.depthwise:
+            piece = DepthwisePiece(self.window, rule.weights(self._filters(dtype)), above, below, y.shape[2:])
+            part = self.cast("bias", dtype)
+            evenly = through(rule, choice.bias, piece, part if part.any() else None, z, relevance, entries, up, down)
+            if even is not None and evenly is not None:
+                even.reshape(relevance.shape)[:] = evenly
         width, memory, cut = y.shape[3], Memory(dtype), self._bands(r)
-        for ins, outs in self._alive(relevance):
+        for ins, outs in () if self.depthwise else self._alive(relevance):
             weight = rule.weights(self.cast("weight", dtype)[outs]).reshape(-1, ins.stop - ins.start, prod(self.kernel))
             bias, own, share = self.cast("bias", dtype)[outs], z[outs], relevance[:, outs]
-            sides = [None if side is None else side[ins] for side in (signed, size)]
+            both = None if size is None else size[ins]
             inner = up[:, ins], None if down is None else down[:, ins]
             for begin, end in cut:
                 some = slice(begin * width, end * width)
                 if not share[:, :, some].any():
                     continue
-                piece = ConvPiece(self.window, weight, *sides, (begin, end), width, memory)
+                piece = ConvPiece(self.window, weight, signed[ins], both, (begin, end), width, memory)
                 part = bias if bias.any() else None
                 evenly = through(rule, choice.bias, piece, part, own[:, some], share[:, :, some], entries, *inner)
                 if even is not None and evenly is not None:
                     even.reshape(relevance.shape)[:, outs, some] = evenly
         # What multiplies the sides of few channels, which go apart, or else x and |x|.
-        first, second = (above, below) if self.weight.shape[1] <= FEW else (signed, size)
+        first, second = (above, below) if self.weight.shape[1] <= PIXEL_CHANNELS else (signed, size)
         up *= first
         if down is not None and second is not None:
             up += np.multiply(down, second, out=down)

@@ -18,6 +18,7 @@ from .conv import Conv
 from .layer import NetworkLayer, Saved, Shape
 
 ROWS = 1 << 22  # bytes of weights in one block
+SCORE_TERMS = 1 << 18  # weights of so few outputs that their sums are scores (docs/numerics.md, "Scores near 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +105,8 @@ class Dense(NetworkLayer):
                 entries.include({"zero_sum": lost} | ({} if biased is None else {"bias": kept}))
                 continue
             piece = DensePiece(weight, own, above, below)
-            sums = y[block][:, None], r[:, block][:, :, None]
-            evenly = through(rule, choice.bias, piece, biased, *sums, entries, up, down)
+            z = piece.total(bias) if rule.plain and len(rows) * n <= SCORE_TERMS else y[block][:, None]
+            evenly = through(rule, choice.bias, piece, biased, z, r[:, block][:, :, None], entries, up, down)
             if evenly is not None:
                 spread += total(evenly)
         up *= above

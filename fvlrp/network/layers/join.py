@@ -53,7 +53,10 @@ def shared(terms: Sequence[Array], z: Array, r: Array, rule: Rule) -> Passed:
         entries.add("absorbed", shares.absorbed)
         entries.add("zero_sum", shares.zero)
         return Passed([x * shares.positive for x in terms], entries)
-    positive, negative = (sum(side(x, 0) for x in terms) for side in (np.maximum, np.minimum))
+    positive, negative = np.zeros_like(terms[0]), np.zeros_like(terms[0])
+    for x in terms:
+        positive += np.maximum(x, 0)
+        negative += np.minimum(x, 0)
     shares, rest = conserving(rule, r, positive + negative, positive, negative)
     entries.add("absorbed", shares.absorbed)
     even = rest / r.dtype.type(len(terms))

@@ -55,8 +55,8 @@ class MaxPool(NetworkLayer):
     def _winner(self, r: Array, saved: Saved) -> Passed:
         (x,), y = saved
         out = zeros((len(r), *x.shape[1:]), r.dtype)
-        planes = (np.ascontiguousarray(a) for a in (x[0], y[0], r))
-        _kernels.max_pool_back(*planes, self.kernel, self.stride, self.pads, self.dilation, out)
+        image, maxima, relevance = (np.ascontiguousarray(a) for a in (x[0], y[0], r))
+        _kernels.max_pool_back(image, maxima, relevance, self.kernel, self.stride, self.pads, self.dilation, out)
         return Passed([out], Entries())
 
 
@@ -144,17 +144,19 @@ class GlobalAveragePool(_Average):
         return np.full((1, 1), float(height * width))
 
     def apply(self, x: Array) -> Array:
-        return x.mean(axis=(2, 3), keepdims=True)
+        mean: Array = x.mean(axis=(2, 3), keepdims=True)
+        return mean
 
 
 def _pooled(pool: MaxPool | AveragePool, shape: Shape, dilation: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a pool's output."""
-    return tuple(
+    height, width = (
         window_count(
             shape[1 + i], pool.kernel[i], pool.stride[i], pool.pads[i], pool.pads[2 + i], dilation[i], pool.ceil_mode
         )
         for i in range(2)
     )
+    return height, width
 
 
 def _window_sums(pool: AveragePool, x: Array) -> Array:
@@ -177,7 +179,8 @@ def _slide(x: Array, out: Array, axis: int, kernel: int, stride: int, before: in
     # Two taps that every window has need no zeros to begin with.
     full = [k for k, (outs, _) in enumerate(reached) if outs == slice(0, count)][:2]
     if len(full) == 2:
-        np.add(*(x[(*lead, reached[k][1])] for k in full), out=out)
+        first, second = (x[(*lead, reached[k][1])] for k in full)
+        np.add(first, second, out=out)
     else:
         full = []
         out[...] = 0
