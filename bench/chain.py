@@ -14,12 +14,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fvlrp.cli.bench import alternate, relative
+from fvlrp.fisher import relevance as eqs
+from fvlrp.fisher.encoder import layout_of
 from fvlrp.fisher.geometry import BINS, Geometry
-from fvlrp.fisher.pooling import layout_of
 from fvlrp.fisher.rules import FisherRules
-from fvlrp.fisher.supports import edge_weights, kernel
+from fvlrp.fisher.supports import bin_taps, edge_weights
+from fvlrp.fisher.walk import walk
 from fvlrp.runtime import threads
-from fvlrp.runtime.memory import Memory
 
 RULES = FisherRules()
 
@@ -225,7 +226,7 @@ class Chain:
         return scores, self.splat()
 
     def _prepare(self, scale):
-        taps, lead = kernel("box", scale.bin_size)
+        taps, lead = bin_taps("box", scale.bin_size)
         along = []
         for axis, length in ((0, self.geometry.height), (1, self.geometry.width)):
             centres = (scale.corners(axis)[:, None] + scale.bin_size * np.arange(BINS)).ravel()
@@ -261,15 +262,12 @@ def against_numpy(clf, image, pairs: int = 7) -> dict[str, float]:
     """From descriptors to a heatmap on one thread: fvlrp and `Chain` in turn, and how far the maps differ."""
     clf = copy.copy(clf).set_params(n_jobs=1)
     trace = clf.trace(image)
-    stack, x = trace.stack, trace.descriptors.values.astype(np.float32)
+    encode, x = trace.stack.encode, trace.descriptors.values.astype(np.float32)
     target = trace.classes.index(trace.top)
     chain = Chain(clf, trace.descriptors.geometry)
 
     def ours():
-        sums, saved = stack.fisher.forward(trace.descriptors)
-        vector = stack.normalise.forward(sums)[0]
-        stack.linear.forward(vector)
-        return explain_from(trace, saved, target)
+        return explain_from(trace, encode.pooled(trace.descriptors, np.float32), target)
 
     with threadpool_limits(1, "blas"):
         theirs, mine = alternate(partial(chain.explain, x, target), ours, pairs)
@@ -278,8 +276,21 @@ def against_numpy(clf, image, pairs: int = 7) -> dict[str, float]:
     return {"NumPy": theirs, "fvlrp": mine, "ratio": theirs / mine, "difference": difference}
 
 
+def _upward(trace, saved):
+    """The forward pass of a trace with `saved` in the place of what its own pooling saved."""
+    return trace.stack.upward(trace._pass(trace.dtype).encode._replace(fisher=saved))
+
+
 def explain_from(trace, saved, target: int) -> np.ndarray:
-    """Pixels at depth "bin" from what a forward pass saved."""
-    r, _ = trace._start(trace.menu.target(trace.classes[target]), saved, RULES)
-    shares, _ = trace._shares(r, saved, RULES)
-    return trace.descend([shares], saved, ["bin"], RULES, Memory(np.float32))[0, "bin"][0]
+    """Pixels at depth "bin" from what pooling saved."""
+    targets = [trace.menu.target(trace.classes[target])]
+    return walk(trace.stack, _upward(trace, saved), targets, ["bin"], RULES)[0].inputs[0][0]
+
+
+def shares_of(trace, saved, target: int) -> np.ndarray:
+    """R / (S + epsilon sgn S) of a class from what pooling saved: float64 (1, cells, 2, K, D)."""
+    stack, passed = trace.stack, _upward(trace, saved)
+    r = stack.start([trace.menu.target(trace.classes[target])], passed.linear)
+    for layer, kept in ((stack.linear, passed.linear), (stack.normalise, passed.normalise)):
+        (r,), _ = layer.relevance(r, kept, RULES)
+    return eqs.shares(r, saved, RULES)[0]

@@ -12,13 +12,17 @@ from skimage.feature import fisher_vector
 from threadpoolctl import ThreadpoolController
 
 from bench import peers
-from bench.chain import RULES, Chain
+from bench.chain import RULES, Chain, shares_of
 from bench.photographs import photograph
 from fvlrp import DenseSIFT, FisherEncoder, _kernels
 from fvlrp.cli.bench import relative
-from fvlrp.fisher.pooling import Fisher
-from fvlrp.fisher.stack import DEPTHS, Normalise
-from fvlrp.fisher.supports import Supports
+from fvlrp.fisher import relevance as eqs
+from fvlrp.fisher.geometry import BINS
+from fvlrp.fisher.layers import Encode, Fisher, Normalise
+from fvlrp.fisher.sift import read_grey
+from fvlrp.fisher.supports import spread
+from fvlrp.fisher.walk import DEPTHS
+from fvlrp.runtime.memory import Memory
 
 TARGET = "person"
 BLAS_LIMITS = ThreadpoolController()
@@ -102,13 +106,12 @@ class Case:
 
     @cached_property
     def saved(self):
-        return self.stack.fisher.forward(self.descriptors, n_jobs=self.threads)[1]
+        return self.stack.encode.pooled(self.descriptors, np.float32, self.threads)
 
     @cached_property
     def shares(self) -> np.ndarray:
         """R / (S + epsilon sgn S) of the target, float64 (1, cells, 2, K, D)."""
-        r, _ = self.trace._start(self.trace.menu.target(self.trace.classes[self.position]), self.saved, RULES)
-        return self.trace._shares(r, self.saved, RULES)[0][None]
+        return shares_of(self.trace, self.saved, self.position)
 
     @cached_property
     def exact(self):
@@ -117,12 +120,10 @@ class Case:
     def chain(self, **options) -> Chain:
         return Chain(self.clf, self.descriptors.geometry, **options)
 
-    def one_region(self) -> Fisher:
-        """The layer of the whole image as one cell."""
-        fisher = self.stack.fisher
-        return Fisher(
-            fisher.components, fisher.mean, fisher.weights, fisher.means, fisher.covariances, fisher.gate, ((1, 1),)
-        )
+    def one_region(self) -> Encode:
+        """The layers of the whole image as one cell."""
+        bins, project, fisher = self.stack.encode.parts
+        return Encode(bins, project, Fisher(fisher.weights, fisher.means, fisher.covariances, fisher.gate, ((1, 1),)))
 
     def heatmaps(self) -> list[Check]:
         """The float32 heatmaps against exact mode, at every depth, for two stabilisers."""
@@ -169,7 +170,7 @@ def _assignment(case: Case):
     """fvlrp's posteriors of the projected rows that are not zero, and of one that is."""
     zeroed = case.descriptors.zeroed
     y = np.concatenate([case.y[~zeroed], case.y[zeroed][:1]])
-    model = case.stack.fisher.packed(np.float32)[0]
+    model = case.stack.encode.models.of(np.float32)
     padded = model.pad(y)
 
     def gate() -> list[Check]:
@@ -218,10 +219,10 @@ def _improved(sums: np.ndarray) -> np.ndarray:
 
 def _one_region(case: Case) -> tuple[Callable, Callable]:
     """Descriptors to the improved Fisher vector of one region, and its gate."""
-    fisher, normalise = case.one_region(), Normalise()
+    encode, normalise = case.one_region(), Normalise()
 
     def ours() -> np.ndarray:
-        return normalise.forward(fisher.forward(case.descriptors, n_jobs=case.threads)[0])[0]
+        return normalise.forward(encode.pooled(case.descriptors, np.float32, case.threads).sums)[0]
 
     return ours, lambda: [
         ("Fisher vector, to scikit-image's in float64", relative(ours(), _improved(_true_sums(case))), 2e-4)
@@ -263,15 +264,16 @@ def encoder(case: Case) -> Trial:
 
 def _relevance(case: Case) -> tuple[Callable, Callable[[], np.ndarray]]:
     """fvlrp's Eqs. 5-6 for all rows, and their value in exact mode from the same shares, float64 (n, D)."""
-    want = frozenset({"pca"})
-    fisher = case.stack.fisher
 
-    def ours():
-        return fisher.relevance(fisher.tables(case.shares, case.saved), case.saved, RULES, want, case.threads)
+    def of(saved) -> np.ndarray:
+        memory = Memory(saved.dtype)
+        return eqs.back(eqs.tables(case.shares, saved, memory), saved, ("pca",), memory).pca[0]
 
     def truth() -> np.ndarray:
-        saved = fisher.forward(case.descriptors, np.float64)[1]
-        return fisher.relevance(fisher.tables(case.shares, saved), saved, RULES, want).pca[0]
+        return of(case.stack.encode.pooled(case.descriptors, np.float64))
+
+    def ours() -> np.ndarray:
+        return of(case.saved)
 
     return ours, truth
 
@@ -285,7 +287,7 @@ def relevance(case: Case) -> Trial:
         true = truth()
         chain.relevance(case.shares[0])
         return [
-            ("relevance, to exact mode", relative(ours().pca[0], true), 2e-4),
+            ("relevance, to exact mode", relative(ours(), true), 2e-4),
             ("the peer's relevance", relative(chain.r2, true[chain.order]), 2e-4),
         ]
 
@@ -302,7 +304,7 @@ def relevance_loop(case: Case) -> Trial:
     def gate() -> list[Check]:
         true = truth()
         return [
-            ("relevance, to exact mode", relative(ours().pca[0], true), 2e-4),
+            ("relevance, to exact mode", relative(ours(), true), 2e-4),
             ("the peer's relevance", relative(peer(), true), 2e-4),
         ]
 
@@ -315,24 +317,25 @@ def back(case: Case) -> Trial:
     fvlrp has no such call on its own: a mixture of which one component holds all of a row makes Eqs. 5-6 a single
     multiply-add each, which counts as fvlrp's time.
     """
-    layer, scales, zeroed = case.stack.fisher, case.descriptors.geometry.scales, case.descriptors.zeroed
-    model = layer.packed(np.float32)[0]
+    encode, part, zeroed = case.stack.encode, case.descriptors.geometry.whole, case.descriptors.zeroed
+    model, basis = encode.models.of(np.float32), encode.project.components
     values, n = case.descriptors.values, len(case.x)
     rows, zero_rows = np.flatnonzero(~zeroed), np.flatnonzero(zeroed)
     y = model.project(values, rows)
     one = _kernels.Encoded(y, np.arange(len(rows) + 1), np.zeros(len(rows), np.uint16), np.ones(len(rows), np.float32))
     tables = np.zeros((1, model.components, 3, model.stride), np.float32)
     tables[0, 0, :, : model.dims] = np.random.default_rng(0).standard_normal((3, model.dims)) * [[1], [1e-2], [1e-4]]
-    supports = Supports(case.descriptors.geometry, layer.pyramid)
+
+    def splat(bins: np.ndarray) -> np.ndarray:
+        pixels = np.zeros((1, *case.trace.grey.shape))
+        spread(bins, BINS, part, RULES, pixels)
+        return pixels[0]
 
     def ours() -> np.ndarray:
         total, bins = np.empty((1, n)), np.empty((1, n, 16), np.float32)
         model.relevance(values, rows, one, tables, RULES.epsilon_pca, total=total, bins=bins, absorbed=np.zeros(1))
         bins[0, zero_rows] = 0
-        pixels = np.zeros(case.trace.grey.shape)
-        for scale in scales:
-            supports.spread(scale, bins[0, scale.slice], 4, RULES, pixels)
-        return pixels
+        return splat(bins)
 
     chain = case.chain(n_jobs=case.threads)
     chain.project(case.x)
@@ -341,12 +344,9 @@ def back(case: Case) -> Trial:
     peer = partial(chain.back, case.x, RULES.epsilon_pca)
 
     def gate() -> list[Check]:
-        z = case.x.astype(np.float64) @ layer.components.T
+        z = case.x.astype(np.float64) @ basis.T
         q = (c0 + z * (c1 + z * c2)) / (z + RULES.epsilon_pca * np.where(z >= 0, 1, -1))
-        bins = (case.x * (q @ layer.components)).reshape(n, 4, 4, 8).sum(axis=3)
-        true = np.zeros(case.trace.grey.shape)
-        for scale in scales:
-            supports.spread(scale, bins[scale.slice], 4, RULES, true)
+        true = splat((case.x * (q @ basis)).reshape(1, n, 16, 8).sum(axis=3))
         return [
             ("pixels, in float64", relative(ours(), true), 1e-5),
             ("the peer's pixels", relative(peer(), true), 1e-5),
@@ -365,7 +365,8 @@ def image(case: Case, once: bool = False) -> Trial:
 
     def peer() -> tuple[np.ndarray, np.ndarray]:
         with BLAS_LIMITS.limit(limits=1, user_api="blas"):  # the chain's own threads are the better use of processors
-            return chain.explain(peers.vlfeat_sift(case.stack.grey(case.image), geometry), case.position)
+            grey = read_grey(case.image, case.trace.model.sift, clf.max_height)
+            return chain.explain(peers.vlfeat_sift(grey, geometry), case.position)
 
     def gate() -> list[Check]:
         # The peer keeps VLFeat's floats; on fvlrp's integers it must arrive at the same map.

@@ -2,9 +2,9 @@
 
 import sys
 import threading
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from time import perf_counter
-from typing import ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -15,49 +15,42 @@ from bench import peers
 from fvlrp import FisherVectorClassifier
 from fvlrp.cli.bench import relative
 from fvlrp.data import datasets, images
+from fvlrp.fisher import training as stages
+from fvlrp.fisher.encoder import layout_of
 from fvlrp.fisher.geometry import Geometry
 from fvlrp.fisher.gmm import SEEDS, DiagonalGMM, nearest_seeds
-from fvlrp.fisher.pooling import layout_of
 from fvlrp.runtime import threads
 
 PHOTOGRAPHS = 528  # of the built-in model's training set
 PHASES = ("descriptors", "PCA", "mixture", "codes", "SVMs")
+STAGES = {
+    "sample_descriptors": "descriptors",
+    "principal_components": "PCA",
+    "project": "PCA",
+    "encode_images": "codes",
+    "fit_svms": "SVMs",
+}
 GATES = {"Fisher vectors under one mixture": 5e-3, "log-likelihood": 1e-3}  # relative
 
 
-class Timed(FisherVectorClassifier):
-    """The classifier, with the seconds of each phase of `fit` in the dictionary `SECONDS`."""
+@contextmanager
+def timed():
+    """Seconds of each phase but the mixture's, of fits in the body: a dict that fills as they run."""
+    seconds: dict[str, float] = {}
 
-    SECONDS: ClassVar[dict[str, float]] = {}
+    def counted(stage, phase: str):
+        def call(*args):
+            start = perf_counter()
+            result = stage(*args)
+            seconds[phase] = seconds.get(phase, 0.0) + perf_counter() - start
+            return result
 
-    def fit(self, images, labels, class_names=None):
-        self.SECONDS.clear()
-        start = perf_counter()
-        super().fit(images, labels, class_names)
-        self.SECONDS["mixture"] = perf_counter() - start - sum(self.SECONDS.values())
-        return self
+        return call
 
-
-def timed(name: str, phase: str):
-    """A method that does what the classifier's does and adds its seconds to `phase`."""
-
-    def method(self, *args):
-        start = perf_counter()
-        result = getattr(super(Timed, self), name)(*args)
-        self.SECONDS[phase] = self.SECONDS.get(phase, 0.0) + perf_counter() - start
-        return result
-
-    return method
-
-
-for _name, _phase in (
-    ("_sample", "descriptors"),
-    ("_fit_pca", "PCA"),
-    ("_project", "PCA"),
-    ("_encode", "codes"),
-    ("_fit_svm", "SVMs"),
-):
-    setattr(Timed, _name, timed(_name, _phase))
+    with ExitStack() as stack:
+        for name, phase in STAGES.items():
+            stack.enter_context(patch.object(stages, name, counted(getattr(stages, name), phase)))
+        yield seconds
 
 
 def compare(folder: str, count: int, jobs: int = 1, say=sys.stdout) -> int:
@@ -68,14 +61,16 @@ def compare(folder: str, count: int, jobs: int = 1, say=sys.stdout) -> int:
     both = ((labels == 1).any(axis=0)) & ((labels == -1).any(axis=0))
     labels, names = labels[:, both], np.array(data.class_names)[both]
     samples = 1_000_000 * count // PHOTOGRAPHS
-    clf = Timed(n_samples=samples, random_state=0, n_jobs=jobs)
+    clf = FisherVectorClassifier(n_samples=samples, random_state=0, n_jobs=jobs)
     rows, expect = [], DiagonalGMM._expect
     with (
         threadpool_limits(jobs),
+        timed() as ours,
         patch.object(DiagonalGMM, "_expect", lambda gmm, X: rows.append(len(X)) or expect(gmm, X)),
     ):
+        start = perf_counter()
         clf.fit(paths, labels, names)
-    ours = clf.SECONDS
+    ours["mixture"] = perf_counter() - start - sum(ours.values())
     peer = Peer(clf, rows, jobs)
     peer.fit(paths, labels, samples)
     theirs = peer.seconds
@@ -101,7 +96,7 @@ def disagreement(clf, paths) -> float:
     gmm = clf.gmm_
     mixture = (gmm.weights_, gmm.means_, gmm.covariances_)
     encoder = Encoder(clf.pca_.components_, mixture, clf.pyramid, clf.max_height)
-    return max(relative(encoder.code(path), clf._stack.encode(path)) for path in paths)
+    return max(relative(encoder.code(path), clf._model.vector(path)) for path in paths)
 
 
 def descriptors(path, max_height) -> tuple[np.ndarray, Geometry]:

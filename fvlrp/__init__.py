@@ -13,7 +13,7 @@ _HOMES = {
     "ConvNet": "network.network",
     "Preprocess": "network.preprocess",
     "DiagonalGMM": "fisher.gmm",
-    "FisherEncoder": "fisher.gmm",
+    "FisherEncoder": "fisher.encoder",
     "load": "models",
     "sheet": "core.figures",
     "Explanation": "core.explanation",

@@ -614,7 +614,7 @@ def explain(
     relevance["bin"] = spatial_bins(relevance["sift"])
     ledger |= {
         "absorbed_pca": float(back.absorbed.sum()),
-        "pca_mean": float(back.mean.sum()),
+        "mean": float(back.mean.sum()),
         "undone": float(back.undone.sum()),
         "zero_desc": float(dropped.sum()),
     }

@@ -28,7 +28,7 @@ def test_numpy_chain_refuses_a_projection_with_a_mean(centred, photo):
 
 def test_explanation_from_a_saved_pass_is_the_explanation(plain, photo):
     trace = plain.trace(photo)
-    pooled = trace.stack.fisher.forward(trace.descriptors)[1]
+    pooled = trace.stack.encode.pooled(trace.descriptors, "float32")
     np.testing.assert_array_equal(chain.explain_from(trace, pooled, 1), trace.explain(trace.classes[1], "bin").heatmap)
 
 

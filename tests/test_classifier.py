@@ -1,8 +1,11 @@
 """The classifier as an estimator: what it learns from, what it refuses, and that it learns the same again."""
 
 import copy
+import os
 import pickle
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,8 @@ from sklearn.utils import get_tags
 from fvlrp import Contrast, FisherVectorClassifier, load
 from fvlrp.data.labels import parse_labels
 from fvlrp.evaluate import average_precision
-from fvlrp.fisher.classifier import choose_c
+from fvlrp.fisher import training
+from fvlrp.fisher.training import choose_c
 
 
 def tiny(**parameters):
@@ -88,7 +92,7 @@ def test_images_of_value_0_count_neither_for_nor_against(pieces):
     signs = np.where(np.array(labels)[:, None] == ["brick", "grass"], 1, -1)
     signs[4, 1] = signs[7, 1] = 0
     clf = tiny().fit(images, signs, class_names=["brick", "grass"])
-    codes = np.array([clf._stack.encode(image) for image in images])
+    codes = np.array([clf._model.vector(image) for image in images])
     for position, column in enumerate(signs.T):
         svm = SVC(C=5.0, kernel="linear", tol=1e-6).fit(codes[column != 0], column[column != 0])
         scores = clf.decision_function(images)[:, position]
@@ -297,7 +301,7 @@ def test_a_fit_that_is_refused_leaves_the_model_alone(pieces):
     assert clf.decision_function(images).tobytes() == scores
 
 
-@pytest.mark.parametrize("stage", ["_sample", "_fit_pca", "_encode", "_fit_svm"])
+@pytest.mark.parametrize("stage", ["sample_descriptors", "principal_components", "encode_images", "fit_svms"])
 def test_an_interrupted_fit_leaves_the_model_alone(pieces, monkeypatch, stage):
     images, labels = pieces
     clf = tiny().fit(images, labels)
@@ -307,10 +311,48 @@ def test_an_interrupted_fit_leaves_the_model_alone(pieces, monkeypatch, stage):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(FisherVectorClassifier, stage, interrupt)
+        patch.setattr(training, stage, interrupt)
         with pytest.raises(KeyboardInterrupt):
             clf.fit(images[::-1], labels)
     assert state(clf) == before and clf.decision_function(images).tobytes() == scores
+
+
+# ---- codes in a file ----
+
+
+def test_codes_that_lie_in_a_file_teach_the_same(pieces, monkeypatch, tmp_path):
+    images, labels = pieces
+    wanted = state(tiny().fit(images, labels))
+    monkeypatch.setattr(training, "CODES_IN_MEMORY", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen, encode = [], training.encode_images
+
+    def encode_and_look(images, codes, *rest):
+        seen.append((type(codes), [path.stat().st_size for path in tmp_path.rglob("codes")]))
+        encode(images, codes, *rest)
+
+    monkeypatch.setattr(training, "encode_images", encode_and_look)
+    assert state(tiny().fit(images, labels)) == wanted
+    assert seen == [(np.memmap, [9 * 8 * 2 * 4 * 8 * 4])]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("full", ["from the start", "as the file grows"])
+def test_a_full_temporary_folder_is_told_before_any_work(pieces, monkeypatch, tmp_path, full):
+    """A mapped file on a full disk would end the process at its first write."""
+    images, labels = pieces
+    clf = tiny().fit(images, labels)
+    before = state(clf)
+    monkeypatch.setattr(training, "CODES_IN_MEMORY", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if full == "from the start":
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 99, 1))
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(training, "sample_descriptors", lambda *_: pytest.fail("too late"))
+    with pytest.raises(OSError, match=rf"needs 18432 bytes .*folder {tmp_path} has \d+ free: set TMPDIR to a folder"):
+        clf.fit(images, labels)
+    assert state(clf) == before and not list(tmp_path.iterdir())
 
 
 # ---- parameters ----
@@ -418,7 +460,7 @@ def test_the_same_seed_learns_the_same_bytes(pieces, parameters):
 def test_mirroring_learns_from_the_mirror_images(pieces):
     images, labels = pieces
     mirrored = tiny(mirror=True).fit(images, labels)
-    codes = np.array([mirrored._stack.encode(image) for image in (*images, *(image[:, ::-1] for image in images))])
+    codes = np.array([mirrored._model.vector(image) for image in (*images, *(image[:, ::-1] for image in images))])
     for position, name in enumerate(mirrored.classes_):
         svm = SVC(C=5.0, kernel="linear", tol=1e-6).fit(codes, np.tile(np.array(labels) == name, 2))
         scores = mirrored.decision_function(images)[:, position]

@@ -140,7 +140,7 @@ def test_photographs_of_one_name_do_not_overwrite_each_other(capsys, photographs
     [
         (["--target", "unicorn"], "unicorn.*classes are"),
         (["--depth", "pixel"], "pixel.*depths are.*gradient"),
-        (["--rule", "epsilon=3"], "epsilon.*valid ones are.*epsilon_pool"),
+        (["--rule", "epsilon=3"], "epsilon.*valid options are.*epsilon_pool"),
         (["--rule", "epsilon_pool"], "NAME=VALUE"),
         (["--rule", "bias=drop"], "bias must be one of 'distribute'"),
         (["--format", "gif"], "gif"),

@@ -1,6 +1,9 @@
 """The Fisher vector's walk: against the paper in NumPy, and by what must hold for any image and any choice."""
 
 import copy
+import gc
+import pickle
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -9,14 +12,15 @@ import reference
 from PIL import Image
 
 from fvlrp import load
-from fvlrp.core.ledger import Ledger
+from fvlrp.core.ledger import Entries, Ledger
 from fvlrp.data import images
-from fvlrp.fisher import stack as fisher
-from fvlrp.fisher.pooling import Fisher
+from fvlrp.fisher import layers, relevance
+from fvlrp.fisher.layers import Encode, Linear, Normalise, SpatialBins
 from fvlrp.fisher.sift import DenseSIFT
-from fvlrp.fisher.stack import DEPTHS, FisherStack, FisherTrace, Linear, Normalise
-from fvlrp.fisher.supports import Supports
+from fvlrp.fisher.trace import FisherMenu, FisherModel
+from fvlrp.fisher.walk import DEPTHS, FisherStack
 from fvlrp.rules import FisherRules
+from fvlrp.runtime import memory
 
 EXACT = 1e-9  # relative L2: only the order of float64 sums differs
 
@@ -131,8 +135,8 @@ def test_gradient_equals_eq_1_pixel_by_pixel(plain, photo, rules):
     pixels, zero_bin = np.zeros(trace.grey.shape), 0.0
     for scale in trace.descriptors.geometry.scales:
         planes = reference.orientation_planes(trace.grey, scale.bin_size / plain.magnif)
-        relevance = wanted.relevance["sift"][scale.slice].reshape(scale.rows, scale.cols, 4, 4, 8)
-        part, lost = reference.sift_pixels(planes, scale, relevance)
+        of_scale = wanted.relevance["sift"][scale.slice].reshape(scale.rows, scale.cols, 4, 4, 8)
+        part, lost = reference.sift_pixels(planes, scale, of_scale)
         pixels, zero_bin = pixels + part, zero_bin + lost
     ex = trace.explain("grass", "gradient", rules)
     assert distance(ex.heatmap, pixels) < 1e-5  # planes are float32
@@ -233,14 +237,19 @@ def swell(result, pixels):
 @pytest.mark.parametrize(
     ("place", "name", "depth", "bend"),
     [
-        (Fisher, "relevance", "descriptor", lambda r, _: replace(r, total=r.total * 1.01)),
-        (Fisher, "relevance", "bin", lambda r, _: replace(r, bins=r.bins * 1.01)),
-        (Fisher, "relevance", "bin", lambda r, _: replace(r, absorbed=r.absorbed * 1.01)),
-        (Fisher, "relevance", "gradient", lambda r, _: replace(r, sift=r.sift * 1.01)),
-        (FisherTrace, "_shares", "descriptor", lambda r, _: (r[0] * 1.01, r[1])),
-        (Linear, "relevance", "vector", lambda r, _: (r[0] * 1.01, r[1])),
-        (Supports, "vector", "vector", lambda r, _: (r[0] * 1.01, r[1])),
-        (Supports, "spread", "bin", swell),
+        (relevance, "back", "descriptor", lambda r, _: replace(r, total=r.total * 1.01)),
+        (relevance, "back", "bin", lambda r, _: replace(r, bins=r.bins * 1.01)),
+        (
+            relevance,
+            "back",
+            "bin",
+            lambda r, _: replace(r, entries=Entries(absorbed_pca=1.01 * r.entries["absorbed_pca"])),
+        ),
+        (relevance, "back", "gradient", lambda r, _: replace(r, sift=r.sift * 1.01)),
+        (relevance, "shares", "descriptor", lambda r, _: (r[0] * 1.01, r[1])),
+        (Linear, "relevance", "vector", lambda r, _: r._replace(inputs=[r.inputs[0] * 1.01])),
+        (layers, "spread_cells", "vector", lambda r, _: (r[0] * 1.01, r[1])),
+        (layers, "spread", "bin", swell),
         (DenseSIFT, "spread", "gradient", swell),
         (images, "resample_conserving", "bin", lambda r, _: r * 1.01),
     ],
@@ -285,28 +294,29 @@ def test_depths_agree_with_one_another(traces, name, rules):
 
 def test_relevance_is_made_when_asked_and_kept(traces):
     clf, _, trace, target = traces["plain"]
-    relevance = trace.explain(target).relevance
+    found = trace.explain(target).relevance
     n, d = len(trace.descriptors), clf.coef_.shape[1]
     shapes = {"vector": (d,), "descriptor": (n,), "pca": (n, 24), "sift": (n, 128), "bin": (n, 4, 4)}
-    assert {name: relevance[name].shape for name in relevance} == shapes
-    assert relevance["bin"] is relevance["bin"]
+    assert {name: found[name].shape for name in found} == shapes
+    assert found["bin"] is found["bin"]
     with pytest.raises(KeyError, match=r"'pixel'.*'vector', 'descriptor', 'pca', 'sift', 'bin'"):
-        relevance["pixel"]
+        found["pixel"]
 
 
-def stack_of(clf, coef, intercept, classes, sift=None, max_height=None):
-    """The classifier's stack under other weights."""
-    linear = Linear(np.asarray(coef), np.asarray(intercept))
-    return FisherStack(sift or DenseSIFT(), clf._stack.fisher, linear, classes, max_height)
+def model_of(clf, coef, intercept, classes, sift=None, max_height=None):
+    """The classifier's model under other weights."""
+    _, project, fisher = clf._model.stack.encode.parts
+    encode = Encode(SpatialBins(sift or DenseSIFT()), project, fisher)
+    stack = FisherStack(encode, Linear(np.asarray(coef), np.asarray(intercept)), len(classes))
+    return FisherModel(stack, FisherMenu(classes), max_height)
 
 
 def test_relevance_is_linear_in_the_weights(plain, photo):
     coef, intercept = plain.coef_[:2].astype(np.float64), plain.intercept_[:2]
-    three = stack_of(plain, [*coef, coef.sum(axis=0)], [*intercept, intercept.sum()], ["one", "other", "both"])
-    one, other, both = (
-        np.array([ex.heatmap for ex in pair])
-        for pair in np.array(FisherTrace(three, photo, "float64").explain(three.classes, DEPTHS), object).reshape(3, 4)
-    )
+    names = ["one", "other", "both"]
+    three = model_of(plain, [*coef, coef.sum(axis=0)], [*intercept, intercept.sum()], names)
+    found = np.array(three.trace(photo, "float64").explain(names, DEPTHS), object).reshape(3, 4)
+    one, other, both = (np.array([ex.heatmap for ex in four]) for four in found)
     for sum_of_two, of_sum in zip(one + other, both, strict=True):
         assert distance(sum_of_two, of_sum) < EXACT
 
@@ -314,9 +324,9 @@ def test_relevance_is_linear_in_the_weights(plain, photo):
 def test_relevance_of_twins_is_halved(plain, photo):
     """Every descriptor twice: the representation, and so the score, stays; without a stabiliser, twins share."""
     once, twice = (
-        FisherTrace(
-            stack_of(plain, plain.coef_, plain.intercept_, plain.classes_, DenseSIFT(bin_sizes=sizes)), photo, "float64"
-        ).explain("gravel", DEPTHS, {"epsilon_pool": 0.0, "epsilon_pca": 0.0})
+        model_of(plain, plain.coef_, plain.intercept_, plain.classes_, DenseSIFT(bin_sizes=sizes))
+        .trace(photo, "float64")
+        .explain("gravel", DEPTHS, "epsilon:0")
         for sizes in ((6,), (6, 6))
     )
     assert twice[0].score == pytest.approx(once[0].score, rel=1e-12)
@@ -344,9 +354,9 @@ def test_the_layout_of_the_weights_is_by_cell(plain, photo):
     for cell, inside in enumerate(held):
         only = np.zeros((8, plain.coef_.shape[1] // 8))
         only[cell] = plain.coef_[0].reshape(8, -1)[cell]
-        stack = stack_of(plain, [only.ravel()], [0.0], ["it"])
-        relevance = FisherTrace(stack, photo, "float64").explain("it").relevance["descriptor"]
-        assert relevance[inside].all() and not relevance[~inside].any()
+        model = model_of(plain, [only.ravel()], [0.0], ["it"])
+        found = model.trace(photo, "float64").explain("it").relevance["descriptor"]
+        assert found[inside].all() and not found[~inside].any()
 
 
 def test_normalisation_is_by_cell_then_root_then_whole(rng):
@@ -384,8 +394,8 @@ def textured_corner(texture, height, width):
 @pytest.mark.parametrize("shape", [(64, 64), (192, 192)], ids=["as it is", "reduced"])
 def test_relevance_is_where_the_texture_is(plain, textures, shape, depth):
     image, corner = textured_corner(textures(1, seed=9, shape=(200, 200))[0][0], *shape)
-    stack = stack_of(plain, plain.coef_, plain.intercept_, plain.classes_, max_height=64)
-    heatmap = np.abs(FisherTrace(stack, image).explain("brick", depth).heatmap)
+    model = model_of(plain, plain.coef_, plain.intercept_, plain.classes_, max_height=64)
+    heatmap = np.abs(model.trace(image).explain("brick", depth).heatmap)
     seen, reach = np.zeros(shape, bool), 21 * shape[0] // 64  # what a bin of 10 pixels reaches beyond the texture
     seen[np.flatnonzero(corner.any(axis=1))[0] - reach :, : np.flatnonzero(corner.any(axis=0))[-1] + reach] = True
     assert heatmap[corner].sum() > 0.5 * heatmap.sum() > 0
@@ -466,6 +476,46 @@ def test_a_trace_keeps_what_it_saw(plain, photo):
         assert np.array_equal(ex.image, wanted.image)
 
 
+# ---- what is kept, and what is read twice ----
+
+
+def test_explanations_hold_no_forward_pass():
+    """Of 240 x 320: heatmap (614 kB) and photograph (230 kB), and little else; a trace would be 19 MB."""
+    samples = pytest.importorskip("skimage.data")
+    image, clf = samples.chelsea()[:240, :320], load("voc20")
+    ex = clf.explain(image, "cat")
+    payload = ex.heatmap.nbytes + ex.image.nbytes
+    assert payload == 240 * 320 * (8 + 3)
+    assert len(pickle.dumps(ex)) < payload + 4096
+    gc.collect()
+    tracemalloc.start()
+    kept = [clf.explain(image, "cat") for _ in range(4)]
+    gc.collect()
+    memory._waiting.clear()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < len(kept) * (payload + image.nbytes) + 300_000  # each keeps its own copy of the pixels
+
+
+@pytest.mark.parametrize("call", ["explain", "trace", "scores", "decision_function", "predict"])
+def test_a_photograph_is_decoded_once_per_call(plain, photo, tmp_path, monkeypatch, call):
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    path = tmp_path / "photo.png"
+    decoded, right = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file, *args: decoded.append(file) or right(file, *args))
+    getattr(plain, call)([path] if call in ("decision_function", "predict") else path)
+    assert len(decoded) == 1
+
+
+def test_a_photograph_that_is_refused_was_decoded_once(plain, tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((2000, 60), np.uint8)).save(tmp_path / "sliver.png")
+    decoded, right = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file, *args: decoded.append(file) or right(file, *args))
+    with pytest.raises(ValueError, match=r"2000 x 60 .* too small once max_height=480"):
+        plain.scores(tmp_path / "sliver.png")
+    assert len(decoded) == 1
+
+
 # ---- two classes, many labels ----
 
 
@@ -533,7 +583,7 @@ def test_passes_and_parts_of_any_size_make_the_same_heatmaps(plain, photo, monke
     trace = plain.trace(photo)
     whole = trace.explain(plain.classes_, depth)
     for name in ("PASS", "PART"):
-        monkeypatch.setattr(fisher, name, 1)  # byte: one target a pass, one scale a part
+        monkeypatch.setattr(layers, name, 1)  # byte: one target a pass, one scale a part
         for ex, expected in zip(trace.explain(plain.classes_, depth), whole, strict=True):
             assert distance(ex.heatmap, expected.heatmap) < 1e-6  # several targets share products of other shapes
             assert ex.ledger.closes() and dict(ex.ledger) == pytest.approx(dict(expected.ledger), abs=1e-6)

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import reference
 import twins
 
 from fvlrp.core.layer import Layer
+from fvlrp.core.ledger import Entries
+from fvlrp.fisher import layers
+from fvlrp.fisher.layers import Encode, Fisher, Linear, Normalise, Project, SpatialBins
+from fvlrp.fisher.sift import DenseSIFT
 from fvlrp.network.layers import (
     LAYERS,
     LRN,
@@ -55,7 +60,7 @@ from fvlrp.network.layers import (
     Transpose,
 )
 from fvlrp.network.rules import Choice
-from fvlrp.rules import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZPlus
+from fvlrp.rules import AlphaBeta, Epsilon, FisherRules, Flat, Gamma, WSquare, ZPlus
 
 # ---- networks --------------------------------------------------------------------------------------------------------
 
@@ -369,3 +374,287 @@ def test_relevance_is_the_twins(case, rule):
     for t in range(len(r)):
         for part, want in zip(got, case.twin(case.layer, inputs, r[t : t + 1], rule), strict=True):
             np.testing.assert_allclose(part[t], want[0], rtol=0, atol=1e-10 * max(1, np.abs(want).max()))
+
+
+# ---- Fisher vectors --------------------------------------------------------------------------------------------------
+
+PYRAMID = ((2, 1), (1, 1))
+COMPONENTS, DIMS = 3, 5
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A small Fisher-vector stack and one image's exact forward pass through it, layer by layer."""
+
+    layers: tuple
+    inputs: tuple  # of each layer
+    saved: tuple
+
+    @property
+    def shape(self):
+        return self.inputs[0].shape
+
+    @property
+    def output(self):
+        return self.layers[-1].forward(self.inputs[-1])[0]
+
+    def part(self, kind):
+        return next(i for i, layer in enumerate(self.layers) if isinstance(layer, kind))
+
+
+def _image():
+    """Texture beside a smooth patch, whose descriptors are zeroed: two descriptor scales, some bins outside."""
+    grey = np.random.default_rng(5).random((29, 26), np.float32)
+    grey[:, :17] = 0.5
+    return grey
+
+
+def _upward(layers, x, **options):
+    inputs, saved = [], []
+    for layer in layers:
+        inputs.append(x)
+        x, kept = layer.forward(x, **(options if isinstance(layer, Project | Encode) else {}))
+        saved.append(kept)
+    return tuple(inputs), tuple(saved)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["no mean", "a mean"])
+def stack(request):
+    draw = np.random.default_rng(7)
+    basis = np.linalg.qr(draw.standard_normal((128, DIMS)))[0].T
+    mean = draw.uniform(0, 40, 128) if request.param else np.zeros(128)
+    bins = SpatialBins(DenseSIFT(bin_sizes=(3, 5), step=6))
+    descriptors, _ = bins.forward(_image())
+    assert descriptors.zeroed.any() and not descriptors.zeroed.all()
+    y = (descriptors.values - mean) @ basis.T
+    means = y[draw.integers(0, len(y), COMPONENTS)] + draw.standard_normal((COMPONENTS, DIMS))
+    variances = y.var(axis=0) * draw.uniform(0.5, 2, (COMPONENTS, DIMS))
+    fisher = Fisher(draw.dirichlet(np.full(COMPONENTS, 20)), means, variances, 1e-6, PYRAMID)
+    dimensions = fisher.n_cells * 2 * COMPONENTS * DIMS
+    linear = Linear(draw.standard_normal((2, dimensions)), draw.standard_normal(2))
+    layers = bins, Project(basis, mean), fisher, Normalise(), linear
+    return Stack(layers, *_upward(layers, _image(), dtype=np.float64))
+
+
+def _targets(shape, targets=2):
+    return np.random.default_rng(3).standard_normal((targets, *shape))
+
+
+def _bins_twin(stack, i, r, rule):
+    pixels = np.zeros((len(r), *stack.shape))
+    for scale in stack.saved[i].part.scales:
+        planes = reference.orientation_planes(stack.inputs[i], scale.bin_size / 6)
+        for t, of_target in enumerate(r):
+            values = of_target[scale.slice].reshape(scale.rows, scale.cols, 4, 4, 8)
+            pixels[t] += reference.sift_pixels(planes, scale, values)[0]
+    return pixels
+
+
+def _project_twin(stack, i, r, rule):
+    layer, x = stack.layers[i], stack.inputs[i].values.astype(np.float64)
+    treatment = rule.treatment(layer.mean)
+    out = np.zeros((len(r), *x.shape))
+    for t, row in np.ndindex(r.shape[:2]):
+        values = x[row] - layer.mean if treatment == "centered" else x[row]
+        for j, p in enumerate(layer.components):
+            z = sum(p[k] * values[k] for k in range(128))
+            z -= sum(p[k] * layer.mean[k] for k in range(128)) if treatment == "bias" else 0.0
+            for k in range(128):
+                if values[k] != 0:
+                    out[t, row, k] += (
+                        p[k] * values[k] / (z + (rule.epsilon_pca if z >= 0 else -rule.epsilon_pca)) * r[t, row, j]
+                    )
+        if rule.zero_desc == "uniform" and not values.any():
+            out[t, row] = r[t, row].sum() / 128
+    return out
+
+
+def _fisher_twin(stack, i, r, rule):
+    layer, described = stack.layers[i], stack.inputs[i]
+    mixture = layer.weights, layer.means, layer.covariances
+    gamma, _ = reference.posteriors(described.values, *mixture, layer.gate)
+    psi = reference.psi(described.values, gamma, *mixture).reshape(-1, 2, COMPONENTS, DIMS)
+    cells = described.geometry.cells(PYRAMID)
+    out = np.zeros((len(r), len(described), DIMS))
+    for cell in range(layer.n_cells):
+        inside = (cells == cell).any(axis=1)
+        total = psi[inside].sum(axis=0)
+        epsilon = rule.epsilon_pool * (inside.sum() if rule.pool_scale == "mean" else 1)
+        for t in range(len(r)):
+            share = r[t, cell] / (total + np.where(total >= 0, epsilon, -epsilon))
+            out[t, inside] += (psi[inside] * share).sum(axis=(1, 2))
+    return out
+
+
+def _passed_on(stack, i, r, rule):
+    return r.reshape(len(r), *np.shape(stack.inputs[i]))
+
+
+def _linear_twin(stack, i, r, rule):
+    layer, x = stack.layers[i], stack.inputs[i]
+    scores = layer.coef @ x + layer.intercept
+    out = np.zeros((len(r), len(x)))
+    for t, s, d in np.ndindex(*r.shape, len(x)):
+        bias = {"distribute": layer.intercept[s] / len(x), "ignore": 0.0}[rule.bias]
+        out[t, d] += r[t, s] / scores[s] * (layer.coef[s, d] * x[d] + bias)
+    return out
+
+
+FISHER_CASES = {
+    SpatialBins: _bins_twin,
+    Project: _project_twin,
+    Fisher: _fisher_twin,
+    Normalise: _passed_on,
+    Linear: _linear_twin,
+}
+FISHER_RULES = (
+    FisherRules(),
+    FisherRules(epsilon_pca=1, zero_desc="uniform", clip="drop", bias="ignore"),
+    FisherRules(mean="bias", pool_scale="mean", splat="tri", clip="drop"),
+    FisherRules(mean="none", splat="box_sym"),
+)
+
+
+def _named(rule):
+    return "-".join(f"{k}={v}" for k, v in rule.to_dict().items() if v != getattr(FisherRules(), k)) or "defaults"
+
+
+def test_every_layer_of_a_fisher_vector_has_a_case(stack):
+    classes = {value for value in vars(layers).values() if isinstance(value, type) and hasattr(value, "relevance")}
+    assert classes == {*FISHER_CASES, Encode}
+    assert [type(layer) for layer in stack.layers] == list(FISHER_CASES)
+    assert all(isinstance(layer, Layer) for layer in stack.layers)
+
+
+def _balance(r, passed):
+    """What is missing of r, relative to all that there is, per target."""
+    inputs, entries = passed
+    there = sum(part.reshape(len(r), -1).sum(axis=1) for part in inputs)
+    kept = sum((np.asarray(amount) for amount in entries.values()), np.zeros(len(r)))
+    size = sum(np.abs(part).sum() for part in inputs) + np.abs(kept).sum()
+    return np.abs(there + kept - r.reshape(len(r), -1).sum(axis=1)).max() / size
+
+
+def _output_shape(stack, i):
+    following = stack.inputs[i + 1] if i + 1 < len(stack.inputs) else stack.output
+    return following.values.shape if hasattr(following, "values") else following.shape
+
+
+@pytest.mark.parametrize("rule", FISHER_RULES, ids=_named)
+@pytest.mark.parametrize("kind", FISHER_CASES)
+def test_fisher_relevance_is_conserved_and_equals_the_twin(stack, kind, rule):
+    i = stack.part(kind)
+    r = _targets(_output_shape(stack, i))
+    if kind is SpatialBins:
+        r *= stack.inputs[1].values != 0  # relevance sits on values that are not 0
+    passed = stack.layers[i].relevance(r, stack.saved[i], rule)
+    assert _balance(r, passed) < 1e-9
+    wanted = FISHER_CASES[kind](stack, i, r, rule)
+    tolerance = 1e-5 if kind is SpatialBins else 1e-10  # SIFT's planes are float32
+    np.testing.assert_allclose(passed.inputs[0], wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+
+
+def test_the_stabilisers_take_the_sign_of_the_sum_they_stabilise(stack):
+    """Of relevance 1 at z < 0 or S < 0, abs(z) / (abs(z) + epsilon) goes on: epsilon without the sign would amplify."""
+    rule = FisherRules(epsilon_pool=0.5, epsilon_pca=0.5)
+    _, project, fisher = stack.layers[:3]
+    x = stack.inputs[1].values - (project.mean if project.mean.any() else 0)
+    z = x @ project.components.T
+    for row, j in np.argwhere((z < -0.1) & (z > -0.4))[:5]:
+        r = np.zeros((1, *z.shape))
+        r[0, row, j] = 1
+        (values,), _ = project.relevance(r, stack.saved[1], rule)
+        assert values.sum() == pytest.approx(-z[row, j] / (0.5 - z[row, j]), rel=1e-9)
+    sums = stack.inputs[3]
+    for place in np.argwhere((sums < -0.1) & (sums > -5))[:5]:
+        r = np.zeros((1, *sums.shape))
+        r[0, *place] = 1
+        (pca,), _ = fisher.relevance(r, stack.saved[2], rule)
+        assert pca.sum() == pytest.approx(-sums[*place] / (0.5 - sums[*place]), rel=1e-9)
+
+
+@pytest.mark.parametrize("rule", FISHER_RULES, ids=_named)
+@pytest.mark.parametrize("kind", FISHER_CASES)
+def test_fisher_flat_relevance_is_conserved_and_never_negative(stack, kind, rule):
+    """It is spread by weights alone: relevance of one sign stays of that sign, and targets add up."""
+    i = stack.part(kind)
+    r = np.abs(_targets(_output_shape(stack, i)))
+    r[1] = 2 * r[0]
+    passed = stack.layers[i].flat(r, stack.saved[i], rule)
+    assert _balance(r, passed) < 1e-9
+    (spread,) = passed.inputs
+    assert spread.min() >= -1e-12 * spread.max()
+    np.testing.assert_allclose(spread[1], 2 * spread[0], rtol=1e-12, atol=1e-12 * spread.max())
+
+
+@pytest.mark.parametrize(
+    ("kind", "splat"), [(SpatialBins, "box"), (SpatialBins, "box_sym"), (SpatialBins, "tri"), (Project, "box")]
+)
+def test_fisher_flat_relevance_lies_on_the_pixels_of_the_equations(stack, kind, splat):
+    i, geometry = stack.part(kind), stack.inputs[1].geometry
+    r = _targets(_output_shape(stack, i), 1)
+    got = stack.layers[i].flat(r, stack.saved[i], FisherRules(splat=splat)).inputs[0][0]
+    size = geometry.height, geometry.width
+    if kind is Project:
+        wanted, _ = reference.splat_descriptor(r[0].sum(axis=1), geometry.frames, *size)
+    else:
+        wanted, _ = reference.splat_bins(reference.spatial_bins(r[0]), geometry.frames, *size, splat)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("rule", FISHER_RULES, ids=_named)
+def test_all_fisher_depths_explain_the_same_score(stack, rule):
+    """Layer by layer down to each depth; what arrives and what was kept on the way add up to the score."""
+    scores = stack.output[None]
+    for flats in range(len(stack.layers) + 1):
+        r, kept = scores, 0.0
+        for i in reversed(range(flats, len(stack.layers))):
+            (r,), entries = stack.layers[i].relevance(r, stack.saved[i], rule)
+            kept += sum(float(np.sum(amount)) for amount in entries.values())
+        if flats:
+            (r,), entries = stack.layers[flats - 1].flat(r, stack.saved[flats - 1], rule)
+            kept += sum(float(np.sum(amount)) for amount in entries.values())
+        assert r.sum() + kept == pytest.approx(scores.sum(), rel=1e-9)
+        assert flats > 3 or r.shape == (1, *stack.shape)
+
+
+@pytest.mark.parametrize("rule", FISHER_RULES, ids=_named)
+def test_the_fused_layer_equals_its_parts(stack, rule):
+    """Sums, relevance at every depth, and every entry: one kernel for three layers."""
+    encode = Encode(*stack.layers[:3])
+    (grey,), (saved,) = _upward([encode], stack.inputs[0], dtype=np.float64)
+    sums, _ = encode.forward(grey, dtype=np.float64)
+    np.testing.assert_allclose(sums, stack.inputs[3], rtol=0, atol=1e-12 * np.abs(sums).max())
+    r = _targets(sums.shape)
+    together = encode.descend(r.copy(), saved, rule, [0, 1, 2, 3])
+    for flats, got in enumerate(together):
+        down, kept = r, Entries()
+        for i in reversed(range(flats, 3)):
+            (down,), entries = stack.layers[i].relevance(down, stack.saved[i], rule)
+            kept.include(entries)
+        if flats:
+            (down,), entries = stack.layers[flats - 1].flat(down, stack.saved[flats - 1], rule)
+            kept.include(entries)
+        np.testing.assert_allclose(got.inputs[0], down, rtol=0, atol=1e-11 * np.abs(down).max())
+        assert got.entries.keys() == kept.keys()
+        for name, amount in kept.items():
+            np.testing.assert_allclose(got.entries[name], amount, rtol=0, atol=1e-11 * np.abs(r).sum(), err_msg=name)
+    np.testing.assert_array_equal(encode.relevance(r, saved, rule).inputs[0], together[0].inputs[0])
+    np.testing.assert_array_equal(encode.flat(r, saved, rule).inputs[0], together[3].inputs[0])
+    assert isinstance(encode, Layer) and encode.parts == stack.layers[:3]
+
+
+def test_relevance_between_the_parts_is_that_of_the_parts(stack):
+    encode, rule = Encode(*stack.layers[:3]), FisherRules()
+    _, (saved,) = _upward([encode], stack.inputs[0], dtype=np.float64)
+    r = _targets(stack.inputs[3].shape)
+    (pca,), _ = stack.layers[2].relevance(r, stack.saved[2], rule)
+    (sift,), _ = stack.layers[1].relevance(pca, stack.saved[1], rule)
+    wanted = {
+        "pca": pca,
+        "descriptor": pca.sum(axis=2),
+        "sift": sift,
+        "bin": np.array([*map(reference.spatial_bins, sift)]),
+    }
+    for name, values in wanted.items():
+        np.testing.assert_allclose(encode.at(name, r, saved, rule), values, rtol=0, atol=1e-11 * np.abs(values).max())

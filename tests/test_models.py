@@ -13,7 +13,7 @@ import pytest
 import fvlrp
 from fvlrp import models
 from fvlrp.data import files
-from fvlrp.fisher.stack import DEPTHS
+from fvlrp.fisher.walk import DEPTHS
 from fvlrp.fisher.weights import WEIGHTS
 
 
@@ -193,6 +193,19 @@ def without(mapping, name):
         lambda header, arrays: (header, {**arrays, "classes": arrays["classes"][:, None]}),
         lambda header, arrays: (header, {**arrays, "pca_mean": arrays["pca_mean"][:100]}),
         lambda header, arrays: (header, {**arrays, "gmm_weights": np.array(["x"] * 16)}),
+        lambda header, arrays: ({**header, "C": -1.0}, arrays),
+        lambda header, arrays: ({**header, "C": None}, arrays),
+        lambda header, arrays: ({**header, "multilabel": "no"}, arrays),
+        lambda header, arrays: ({**header, "parameters": {**header["parameters"], "n_components": 0}}, arrays),
+        lambda header, arrays: ({**header, "parameters": {**header["parameters"], "bin_sizes": []}}, arrays),
+        lambda header, arrays: ({**header, "parameters": {**header["parameters"], "bin_sizes": 4}}, arrays),
+        lambda header, arrays: ({**header, "parameters": {**header["parameters"], "pyramid": [[1, 10**9]]}}, arrays),
+        lambda header, arrays: ({**header, "parameters": {**header["parameters"], "window": "hann"}}, arrays),
+        lambda header, arrays: (header, {**arrays, "classes": np.array(["a", "b", "a"])}),
+        lambda header, arrays: (header, {**arrays, "classes": np.array([0.5, np.nan, 1.5])}),
+        lambda header, arrays: (header, {**arrays, "classes": arrays["classes"][:0]}),
+        lambda header, arrays: (header, {**arrays, "intercept": arrays["intercept"][:2]}),
+        lambda header, arrays: (header, {**arrays, "intercept": arrays["intercept"][:, None]}),
     ],
 )
 def test_files_whose_parts_do_not_fit(stored, tmp_path, change):
@@ -217,6 +230,32 @@ def test_whatever_a_damaged_file_makes_of_the_reader_is_a_value_error(stored, mo
 def test_what_belongs_to_an_onnx_file_is_refused_elsewhere(stored):
     with pytest.raises(ValueError, match="classes belongs to an ONNX file"):
         fvlrp.load(stored, classes=["a", "b"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "name", ["pca_components", "pca_mean", "gmm_weights", "gmm_means", "gmm_covariances", "intercept", "coef"]
+)
+def test_files_that_hold_nan_or_infinity(stored, tmp_path, name, value):
+    header, arrays = files.load_arrays(stored)
+    arrays[name] = arrays[name].copy()
+    arrays[name].flat[-1] = value
+    files.save_arrays(tmp_path / "it.fvlrp", header, arrays)
+    with pytest.raises(
+        ValueError, match=rf"it\.fvlrp is not a model this fvlrp can use: {name} holds 1 values that are"
+    ):
+        fvlrp.load(tmp_path / "it.fvlrp")
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-3])
+@pytest.mark.parametrize("name", ["gmm_weights", "gmm_covariances"])
+def test_files_of_mixtures_that_are_none(stored, tmp_path, name, value):
+    header, arrays = files.load_arrays(stored)
+    arrays[name] = arrays[name].copy()
+    arrays[name].flat[3] = value
+    files.save_arrays(tmp_path / "it.fvlrp", header, arrays)
+    with pytest.raises(ValueError, match=rf"it\.fvlrp is not a model .*: {name} must be positive, got"):
+        fvlrp.load(tmp_path / "it.fvlrp")
 
 
 def test_names_that_are_no_model(tmp_path):

@@ -237,7 +237,7 @@ def test_ledger_of_the_projection_closes(centred, treatment, zero_desc, epsilon)
     x, model, _ = centred
     explained = ref.explain(x, GEOMETRY, model, mean=treatment, zero_desc=zero_desc, epsilon_pca=epsilon)
     assert (explained.ledger["absorbed_pca"] != 0) == (epsilon > 0)
-    assert (explained.ledger["pca_mean"] != 0) == (treatment == "bias")
+    assert (explained.ledger["mean"] != 0) == (treatment == "bias")
     assert (explained.ledger["zero_desc"] != 0) == (zero_desc == "drop" and treatment != "centered")
     assert_closes(explained)
 

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, fields
 import numpy as np
 import pytest
 
-from fvlrp.rules import FisherRules
+from fvlrp.rules import Epsilon, FisherRules, Flat
 
 WORDS = {
     "bias": ("distribute", "active", "ignore"),
@@ -62,8 +62,15 @@ def test_rules_are_made_of_what_is_given():
     assert FisherRules.of(given := FisherRules(bias="ignore")) is given
     assert FisherRules.of({"bias": "ignore"}) == given
     with pytest.raises(
-        ValueError, match="rules has no option 'epsilon'; valid ones are epsilon_pool, epsilon_pca, bias"
+        ValueError, match="rules has no option 'epsilon'; valid options are epsilon_pool, epsilon_pca, bias"
     ):
         FisherRules.of({"epsilon": 1})
-    with pytest.raises(ValueError, match="must be a FisherRules value, a mapping of its options or None, got 'paper'"):
+
+
+def test_one_epsilon_sets_both_stabilisers():
+    assert FisherRules.of("epsilon:1") == FisherRules.of(Epsilon(1)) == FisherRules(epsilon_pool=1, epsilon_pca=1)
+    for other in ("gamma:0.25", Flat(), 3):
+        with pytest.raises(ValueError, match=r"rules must be a FisherRules value, .*'epsilon:1' or None, got"):
+            FisherRules.of(other)
+    with pytest.raises(ValueError, match=r"rules must be one of 'epsilon'.*got 'paper'"):
         FisherRules.of("paper")

@@ -121,11 +121,11 @@ def stages(clf: Any, image: ImageLike, n_jobs: int, repeats: int = 7) -> dict[st
     clf = copy.copy(clf).set_params(n_jobs=n_jobs)  # the caller's keeps its own
     trace = clf.trace(image)
     stack, target = trace.stack, trace.top
-    sums = stack.fisher.forward(trace.descriptors, n_jobs=n_jobs)[0]
+    sums = stack.encode.pooled(trace.descriptors, "float32", n_jobs).sums
     calls = {
-        "grey": lambda: stack.grey(image),
-        "dense SIFT": lambda: stack.sift.extract_grey(trace.grey, n_jobs),
-        "projection, posteriors, sums": lambda: stack.fisher.forward(trace.descriptors, n_jobs=n_jobs),
+        "grey": lambda: images.grey(image, clf.max_height),
+        "dense SIFT": lambda: trace.model.sift.extract_grey(trace.grey, n_jobs),
+        "projection, posteriors, sums": lambda: stack.encode.pooled(trace.descriptors, "float32", n_jobs),
         "normalisation, scores": lambda: stack.linear.forward(stack.normalise.forward(sums)[0]),
         "explanation, depth descriptor": lambda: trace.explain(target, "descriptor"),
         "explanation, depth bin": lambda: trace.explain(target, "bin"),

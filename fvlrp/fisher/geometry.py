@@ -1,19 +1,23 @@
 """Where everything lies: frames, bin centres, clipped supports and pyramid cells of one image size and grid.
 
-Every half-pixel bug is made of these numbers, so they exist once, here; SIFT, pooling, splats and pictures all ask.
-Rows (y) come before columns (x) everywhere. All coordinates are 0-based pixel centres.
+Every half-pixel bug is made of these numbers, so they exist once, here; SIFT, pooling and supports ask. Rows (y) come
+before columns (x) everywhere; coordinates are 0-based pixel centres. Imports nothing of the package; for the modules
+of this wing, and public as `fvlrp.geometry`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 BINS = 4  # spatial bins per axis of a SIFT descriptor
 ORIENTATIONS = 8
+
+Pyramid: TypeAlias = tuple[tuple[int, int], ...]  # (rows, columns) of the cells of each level
 
 
 @dataclass(frozen=True)
@@ -33,19 +37,21 @@ class Scale:
 
     @property
     def count(self) -> int:
+        """Number of descriptors."""
         return self.rows * self.cols
 
     @property
     def slice(self) -> slice:
+        """This scale's rows of a per-descriptor array."""
         return slice(self.start, self.start + self.count)
 
-    def corners(self, axis: int) -> np.ndarray:
+    def corners(self, axis: int) -> npt.NDArray[np.int64]:
         """Top-left bin centre of every frame along `axis` (0 = y, 1 = x): int64 (rows,) or (cols,)."""
         return self.first + self.step * np.arange((self.rows, self.cols)[axis])
 
-    def centres(self, axis: int) -> np.ndarray:
+    def centres(self, axis: int) -> npt.NDArray[np.float64]:
         """Frame centres along `axis`: float64 (rows,) or (cols,)."""
-        return self.corners(axis) + 1.5 * self.bin_size
+        return self.corners(axis) + np.float64(1.5 * self.bin_size)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Geometry:
 
     @cached_property
     def scales(self) -> tuple[Scale, ...]:
+        """One grid per bin size."""
         scales, start = [], 0
         for size in self.bin_sizes:
             # All scales share frame centres; floor(1.5 (s_max - s)) is VLFeat's offset with 0-based pixels.
@@ -95,13 +102,18 @@ class Geometry:
         """Number of descriptors."""
         return sum(scale.count for scale in self.scales)
 
+    @property
+    def whole(self) -> Part:
+        """All scales that have descriptors."""
+        return Part(self, tuple(scale for scale in self.scales if scale.count))
+
     @staticmethod
     def smallest_side(bin_sizes: tuple[int, ...]) -> int:
         """Length in pixels below which no scale fits."""
         return min((3 * (max(bin_sizes) - size)) // 2 + 3 * size + 1 for size in bin_sizes)
 
     @cached_property
-    def frames(self) -> np.ndarray:
+    def frames(self) -> npt.NDArray[np.float32]:
         """float32 (n, 3): centre y, centre x, bin size."""
         parts = [
             np.stack(
@@ -111,7 +123,7 @@ class Geometry:
         ]
         return np.concatenate(parts).astype(np.float32) if parts else np.empty((0, 3), np.float32)
 
-    def cell_of(self, rows: int, cols: int) -> np.ndarray:
+    def cell_of(self, rows: int, cols: int) -> npt.NDArray[np.int64]:
         """Cell of every descriptor in a rows x cols grid of cells, x-major (x0y0, x0y1, x1y0, ...): int64 (n,).
 
         Membership is by frame centre c: min(n - 1, ceil((c + 1) n / length) - 1), as the enceval toolkit counts
@@ -124,7 +136,7 @@ class Geometry:
             parts.append((x[None, :] * rows + y[:, None]).ravel())
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def cells(self, pyramid: tuple[tuple[int, int], ...]) -> np.ndarray:
+    def cells(self, pyramid: Pyramid) -> npt.NDArray[np.int64]:
         """Index of the pyramid cell each descriptor belongs to, per pyramid level: int64 (n, levels).
 
         Indices run over all levels: level 0's cells first. `pyramid` lists (rows, columns) of each level.
@@ -136,7 +148,36 @@ class Geometry:
         return np.stack(columns, axis=1)
 
 
-def axis_cell(centre: np.ndarray, n: int, length: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Part:
+    """Consecutive scales of an image, to whose descriptors the rows of an array belong.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    scales : tuple of Scale
+        At least one; the array's row 0 is the first scale's first descriptor.
+    """
+
+    geometry: Geometry
+    scales: tuple[Scale, ...]
+
+    @property
+    def begin(self) -> int:
+        """Index of the first descriptor among all of the image's."""
+        return self.scales[0].start
+
+    @property
+    def end(self) -> int:
+        """Index after the last descriptor."""
+        return self.scales[-1].start + self.scales[-1].count
+
+    def rows(self, scale: Scale) -> slice:
+        """The array's rows of one of the scales."""
+        return slice(scale.start - self.begin, scale.slice.stop - self.begin)
+
+
+def axis_cell(centre: npt.ArrayLike, n: int, length: int) -> npt.NDArray[np.int64]:
     """Which of `n` cells along an axis of `length` pixels a frame centre lies in: int64, the shape of `centre`."""
     return np.minimum(n - 1, np.ceil((np.asarray(centre) + 1) * n / length).astype(np.int64) - 1)
 
@@ -147,7 +188,12 @@ def box(bin_size: int) -> tuple[int, int]:
 
 
 def show(
-    geometry: Geometry, descriptor: int, image: np.ndarray | None = None, *, bin: tuple[int, int] = (0, 0), ax=None
+    geometry: Geometry,
+    descriptor: int,
+    image: npt.NDArray[Any] | None = None,
+    *,
+    bin: tuple[int, int] = (0, 0),
+    ax: Any = None,  # matplotlib has no types
 ) -> Any:
     """Draw what one descriptor covers: its 16 boxes, their centres, its frame, and the support of one bin.
 

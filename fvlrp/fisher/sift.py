@@ -1,18 +1,24 @@
-"""Dense SIFT in VLFeat's geometry: descriptors of an image, and the way back from descriptors to pixels."""
+"""Dense SIFT in VLFeat's geometry: descriptors of an image, and the way back from descriptor values to pixels.
+
+Hides the scales, the bands of rows that threads compute, and how an image becomes the grey values that are analysed.
+For the layers and the classifier of this wing; `DenseSIFT` is public.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import FrozenInstanceError, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from .. import _kernels
-from ..data.images import batch, naming
-from ..data.images import grey as grey_values
+from ..data import images as pictures
+from ..data.images import ImageLike, batch, naming
 from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real, is_whole
 from .geometry import Geometry, Scale
@@ -20,26 +26,26 @@ from .geometry import Geometry, Scale
 
 @dataclass(frozen=True)
 class Descriptors:
-    """Dense SIFT descriptors of one image.
+    """Dense SIFT descriptors of one image, or what a projection made of them.
 
     Rows follow the bin sizes, then y, then x; descriptors that the contrast threshold zeroed stay in place.
 
     Attributes
     ----------
     values : uint8 or float32 (n, 128)
-        On 0..255. Value 32 iy + 8 ix + o belongs to spatial bin (iy, ix) and orientation o.
+        On 0..255. Value 32 iy + 8 ix + o belongs to spatial bin (iy, ix) and orientation o. Projected: real (n, D).
     zeroed : bool (n,)
         Which descriptors are all 0: their contrast is below the threshold, or they hold no gradient.
     geometry : Geometry
         Frames, supports and pyramid cells.
     """
 
-    values: np.ndarray
-    zeroed: np.ndarray
+    values: npt.NDArray[Any]
+    zeroed: npt.NDArray[np.bool_]
     geometry: Geometry
 
     @property
-    def frames(self) -> np.ndarray:
+    def frames(self) -> npt.NDArray[np.float32]:
         """float32 (n, 3): centre y, centre x, bin size."""
         return self.geometry.frames
 
@@ -47,21 +53,19 @@ class Descriptors:
         return len(self.values)
 
 
-@dataclass(unsafe_hash=True)  # `__setattr__` makes it safe
-class DenseSIFT(TransformerMixin, BaseEstimator):
+class DenseSIFT(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Dense SIFT at several scales, as VLFeat's ``vl_phow`` computes it on grey images.
 
     Each scale smooths the image with a Gaussian of ``bin_size / magnif`` pixels, spreads gradient magnitudes over 8
     orientations and pools them into 4 x 4 bins by triangles of twice the bin size. Descriptors are L2-normalised,
     clipped at 0.2, normalised again, multiplied by 512 and clipped at 255.
 
-    A scikit-learn transformer from images to lists of descriptors that learns nothing, and a value: it never changes,
-    and equal parameters make equal extractors. `set_params` therefore refuses; in a pipeline, the step is replaced
-    (``set_params(densesift=DenseSIFT(step=4))``, and so are candidates of a grid search).
+    A scikit-learn transformer from images to lists of descriptors; it learns nothing. Parameters are checked when they
+    are used.
 
     Parameters
     ----------
-    bin_sizes : sequence of int
+    bin_sizes : sequence of int, or int
         Sizes of a spatial bin in pixels, one scale each. All scales share their frame centres.
     step : int
         Distance of neighbouring descriptors in pixels.
@@ -79,12 +83,7 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
     angles : {"vlfeat", "exact"}
         Gradient directions by VLFeat's cubic approximation of the arc tangent (up to 0.6 degrees off), or exact.
     n_jobs : int or None
-        Threads, as in scikit-learn: None is one, -1 one per processor. The results are the same bits.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of range.
+        Threads, as in scikit-learn. Results do not depend on it.
 
     References
     ----------
@@ -107,60 +106,57 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
     (2, 512)
     """
 
-    bin_sizes: tuple[int, ...] = (4, 6, 8, 10)
-    step: int = 3
-    magnif: float = 6.0
-    window: str = "flat"
-    window_size: float = 1.5
-    contrast_threshold: float = 0.005
-    quantize: bool = True
-    angles: str = "vlfeat"
-    n_jobs: int | None = None
+    def __init__(
+        self,
+        bin_sizes: Sequence[int] | int = (4, 6, 8, 10),
+        step: int = 3,
+        magnif: float = 6.0,
+        window: str = "flat",
+        window_size: float = 1.5,
+        contrast_threshold: float = 0.005,
+        quantize: bool = True,
+        angles: str = "vlfeat",
+        n_jobs: int | None = None,
+    ) -> None:
+        self.bin_sizes = bin_sizes
+        self.step = step
+        self.magnif = magnif
+        self.window = window
+        self.window_size = window_size
+        self.contrast_threshold = contrast_threshold
+        self.quantize = quantize
+        self.angles = angles
+        self.n_jobs = n_jobs
 
-    def __post_init__(self):
-        sizes = self.bin_sizes if np.iterable(self.bin_sizes) else (self.bin_sizes,)
-        sizes = tuple(_pixels("bin_sizes", size) for size in sizes)
-        if not (isinstance(self.bin_sizes, tuple) and all(type(size) is int for size in self.bin_sizes)):
-            object.__setattr__(self, "bin_sizes", sizes)  # else the very same tuple, as scikit-learn's clone demands
-        object.__setattr__(self, "step", _pixels("step", self.step))
-        if not self.bin_sizes:
-            raise ValueError("bin_sizes must name at least one bin size in pixels, got none")
+    def check(self) -> None:
+        """Raise ValueError or TypeError, naming the parameter, unless all are in range. Every method calls it."""
+        _ = self.sizes
+        _pixels("step", self.step)
         for name in ("magnif", "window_size"):
             value = getattr(self, name)
             if not (is_real(value) and 0 < value < np.inf):
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
         if not (is_real(self.contrast_threshold) and 0 <= self.contrast_threshold < np.inf):
-            raise ValueError(
-                f"contrast_threshold must be a number and not be negative, got {self.contrast_threshold!r}"
-            )
+            raise ValueError(f"contrast_threshold must be a finite number >= 0, got {self.contrast_threshold!r}")
+        check_choice("quantize", self.quantize, (True, False))
         for name, choices in (("window", _kernels.WINDOWS), ("angles", _kernels.ANGLES)):
             check_choice(name, getattr(self, name), tuple(choices))
 
-    def __setattr__(self, name: str, value) -> None:
-        """Parameters are set once; pipelines of scikit-learn hang notes of their own on their steps."""
-        if name in self.__dataclass_fields__ and name in vars(self):
-            self.set_params(**{name: value})
-        super().__setattr__(name, value)
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The bin sizes as whole numbers, one number as a sequence of one."""
+        given: Iterable[Any] = self.bin_sizes if isinstance(self.bin_sizes, Iterable) else (self.bin_sizes,)
+        sizes = tuple(_pixels("bin_sizes", size) for size in given)
+        if not sizes:
+            raise ValueError("bin_sizes must name at least one bin size in pixels, got none")
+        return sizes
 
-    def __delattr__(self, name: str) -> None:
-        if name in self.__dataclass_fields__:
-            raise FrozenInstanceError(f"a DenseSIFT does not change: {name} stays")
-        super().__delattr__(name)
-
-    def set_params(self, **params) -> DenseSIFT:
-        """Nothing: a value does not change. Raises AttributeError for any parameter."""
-        if params:
-            given = ", ".join(f"{name}={value!r}" for name, value in params.items())
-            raise FrozenInstanceError(
-                f"a DenseSIFT does not change: make another, DenseSIFT({given}), and replace this one"
-            )
+    def fit(self, images: object = None, y: object = None) -> DenseSIFT:
+        """Check the parameters; there is nothing to learn."""
+        self.check()
         return self
 
-    def fit(self, images=None, y=None) -> DenseSIFT:
-        """Nothing to learn. Returns self."""
-        return self
-
-    def transform(self, images) -> list[np.ndarray]:
+    def transform(self, images: Sequence[ImageLike]) -> list[npt.NDArray[Any]]:
         """Values of the descriptors of each image, (n, 128), as `extract` gives them; `n_jobs` images at a time."""
         images = batch(images)
         one = partial(naming, images, function=lambda image: self.extract(image).values)
@@ -171,9 +167,9 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Frames of an image of `height` x `width` pixels."""
-        return Geometry(int(height), int(width), self.bin_sizes, self.step)
+        return Geometry(int(height), int(width), self.sizes, _pixels("step", self.step))
 
-    def extract(self, image) -> Descriptors:
+    def extract(self, image: ImageLike) -> Descriptors:
         """Descriptors of an image, which is never resized.
 
         Parameters
@@ -191,18 +187,19 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
             If the image is too small for every scale, or its values are not in 0..1 (floats) or 0..255 (uint8).
         """
         if not (isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.float32):
-            image = grey_values(image)
+            image = pictures.grey(image)
         return self.extract_grey(image)
 
-    def extract_grey(self, grey: np.ndarray, n_jobs: int | None = None) -> Descriptors:
+    def extract_grey(self, grey: npt.NDArray[Any], n_jobs: int | None = None) -> Descriptors:
         """Descriptors of grey values in 0..1, float32 (height, width). `n_jobs` overrides the parameter."""
+        self.check()
         grey = _grey(grey)
         geometry = self.geometry(*grey.shape)
         if geometry.n == 0:
-            side = Geometry.smallest_side(self.bin_sizes)
+            side = Geometry.smallest_side(geometry.bin_sizes)
             raise ValueError(
-                f"image of {grey.shape[0]} x {grey.shape[1]} pixels is too small: bin_sizes={self.bin_sizes} need at "
-                f"least {side} x {side}; choose smaller bin_sizes or enlarge the image"
+                f"image of {grey.shape[0]} x {grey.shape[1]} pixels is too small: bin_sizes={geometry.bin_sizes} need "
+                f"at least {side} x {side}; choose smaller bin_sizes or enlarge the image"
             )
         values = np.empty((geometry.n, 128), np.uint8 if self.quantize else np.float32)
         zeroed = np.empty(geometry.n, np.uint8)
@@ -210,79 +207,42 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
         threads.run(self._tasks(grey, geometry, values, zeroed, threads.count(n_jobs)), n_jobs)
         return Descriptors(values, zeroed.view(np.bool_), geometry)
 
-    def planes(self, grey: np.ndarray, bin_size: int) -> np.ndarray:
-        """Orientation planes of the scale of `bin_size`: gradient magnitudes, float32 (height, width, 8)."""
-        size = _pixels("bin_size", bin_size)
-        return _kernels.sift_planes(_grey(grey), Scale(size, self.step, 0, 0, 0, 0), **self._options(size))
+    def spread(
+        self,
+        grey: npt.NDArray[np.float32],
+        scale: Scale,
+        relevance: npt.NDArray[np.floating[Any]],
+        pixels: npt.NDArray[np.float64],
+    ) -> float:
+        """ADD to pixels (H, W) what one scale's relevance, real (n, 128), comes to by Eq. 1.
 
-    def pixels(self, grey: np.ndarray, relevance: np.ndarray, n_jobs: int | None = None) -> tuple[np.ndarray, float]:
-        """Relevance of the descriptors' values, decomposed down to pixels: depth "gradient".
-
-        Before it is normalised, value (iy, ix, o) of a descriptor is a sum over pixels of non-negative terms, triangle
-        times orientation plane. Eq. 1 shares its relevance over them, exactly and without a stabiliser; normalising is
-        elementwise and positive, so relevance passes it unchanged.
-
-        Parameters
-        ----------
-        grey : float32 (height, width)
-            What the descriptors were extracted from.
-        relevance : float32 or float64 (n, 128)
-        n_jobs : int or None
-            Overrides the parameter.
-
-        Returns
-        -------
-        heatmap : float64 (height, width)
-        zero_bin : float
-            Relevance of values whose bin holds no gradient at all, which belongs to no pixel:
-            ``heatmap.sum() + zero_bin`` is ``relevance.sum()``.
+        Returns the relevance of values whose bin holds no gradient at all: it belongs to no pixel.
         """
-        grey = _grey(grey)
-        geometry = self.geometry(*grey.shape)
-        relevance = np.asarray(relevance)
-        if relevance.shape != (geometry.n, 128):
-            raise ValueError(
-                f"relevance must have shape ({geometry.n}, 128), the descriptors of a {grey.shape[0]} x "
-                f"{grey.shape[1]} image, got {relevance.shape}"
-            )
-        real = np.float32 if relevance.dtype == np.float32 else np.float64
-        relevance = np.ascontiguousarray(relevance, real)
-        n_jobs = self.n_jobs if n_jobs is None else n_jobs
-        scales = _dearest_first(geometry)
-        # A kernel adds to a pixel once, so that one map for all scales and a map for each give the same bits.
-        heatmap = np.zeros(grey.shape)
-        maps = [heatmap if threads.count(n_jobs) == 1 else np.zeros(grey.shape) for _ in scales]
-        tasks = [
-            partial(self.spread, grey, scale, relevance[scale.slice], pixels)
-            for scale, pixels in zip(scales, maps, strict=True)
-        ]
-        zero_bin = 0.0
-        for lost in threads.run(tasks, n_jobs):
-            zero_bin += lost
-        for pixels in maps:
-            if pixels is not heatmap:
-                heatmap += pixels
-        return heatmap, zero_bin
-
-    def spread(self, grey: np.ndarray, scale: Scale, relevance: np.ndarray, pixels: np.ndarray) -> float:
-        """ADD the pixels of one scale's relevance, real (n, 128), as `pixels` does, and return its `zero_bin`."""
         values = relevance.reshape(scale.rows, scale.cols, -1)
-        return _kernels.sift_pixels(grey, scale, values, pixels, **self._options(scale.bin_size))
+        return float(_kernels.sift_pixels(grey, scale, values, pixels, **self._options(scale.bin_size)))
 
-    def _options(self, bin_size: int) -> dict:
+    def _options(self, bin_size: int) -> dict[str, Any]:
+        """What the kernels need to know of a scale, in Python's types: a float32 would set the precision."""
         return {
-            "sigma": bin_size / self.magnif,
+            "sigma": bin_size / float(self.magnif),
             "window": self.window,
-            "window_size": self.window_size,
-            "contrast_threshold": self.contrast_threshold,
+            "window_size": float(self.window_size),
+            "contrast_threshold": float(self.contrast_threshold),
             "angles": self.angles,
         }
 
-    def _tasks(self, grey, geometry: Geometry, values, zeroed, workers: int) -> list[Callable]:
-        """Bands of frame rows. A band computes anew the rows it shares with the next: as few as keep workers busy."""
+    def _tasks(
+        self,
+        grey: npt.NDArray[np.float32],
+        geometry: Geometry,
+        values: npt.NDArray[Any],
+        zeroed: npt.NDArray[np.uint8],
+        workers: int,
+    ) -> list[Callable[[], Any]]:
+        """Bands of frame rows. A band computes the rows it shares with the next again: as few as keep workers busy."""
         scales = _dearest_first(geometry)
         bands = 1 if workers == 1 else -(-2 * workers // len(scales))
-        tasks = []
+        tasks: list[Callable[[], Any]] = []
         for scale in scales:
             edges = np.linspace(0, scale.rows, min(bands, scale.rows) + 1).astype(int).tolist()
             call = partial(_kernels.sift, grey, scale, _of(scale, values), _of(scale, zeroed))
@@ -290,17 +250,39 @@ class DenseSIFT(TransformerMixin, BaseEstimator):
         return tasks
 
 
+def read_grey(image: ImageLike, sift: DenseSIFT, max_height: int | None) -> npt.NDArray[np.float32]:
+    """Grey values float32 (h, w) that are analysed: the image's, reduced to `max_height` rows where it has more.
+
+    Raises
+    ------
+    ValueError
+        The image is large enough for a descriptor, but not once it is reduced. (One that is too small by itself is left
+        for `DenseSIFT.extract_grey` to refuse.) Also as `fvlrp.images.load` does.
+    """
+    pixels = pictures.load(image)
+    grey = pictures.grey(pixels, max_height)
+    if grey.shape != pixels.shape[:2] and not sift.geometry(*grey.shape).n:
+        sizes = sift.geometry(*grey.shape).bin_sizes
+        side = Geometry.smallest_side(sizes)
+        raise ValueError(
+            f"image of {pixels.shape[0]} x {pixels.shape[1]} pixels is too small once max_height={max_height} makes it "
+            f"{grey.shape[0]} x {grey.shape[1]}: bin_sizes={sizes} need at least {side} x {side}; "
+            "raise max_height or choose smaller bin_sizes"
+        )
+    return grey
+
+
 def _dearest_first(geometry: Geometry) -> list[Scale]:
     """Scales with frames, large bins first: threads then finish together."""
     return sorted((scale for scale in geometry.scales if scale.count), key=lambda scale: -scale.bin_size)
 
 
-def _of(scale: Scale, array: np.ndarray) -> np.ndarray:
+def _of(scale: Scale, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Rows of a per-descriptor array that belong to `scale`, as (rows, cols, ...)."""
     return array[scale.slice].reshape(scale.rows, scale.cols, *array.shape[1:])
 
 
-def _pixels(name: str, value) -> int:
+def _pixels(name: str, value: Any) -> int:
     if not is_whole(value):
         raise TypeError(f"{name} must be whole pixels, got {value!r}")
     if not 1 <= value < 1 << 31:
@@ -308,7 +290,7 @@ def _pixels(name: str, value) -> int:
     return int(value)
 
 
-def _grey(grey) -> np.ndarray:
+def _grey(grey: npt.ArrayLike) -> npt.NDArray[np.float32]:
     grey = np.ascontiguousarray(grey, np.float32)
     if grey.ndim != 2 or grey.size == 0:
         raise ValueError(f"grey must be a non-empty 2-D array of grey values, got shape {grey.shape}")

@@ -1,28 +1,32 @@
-"""The flat end of the Fisher side: relevance of a representation, spread over the pixels that it was computed from."""
+"""Flat relevance: which pixels a bin, a descriptor and a pyramid cell have, and how relevance is spread over them.
+
+This is where a bin's pixels are decided (`bin_taps`), and what happens to those outside the image (`edge_weights`).
+Hides the separable kernels that make a splat cost one addition per bin. For the layers of this wing.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _kernels
-from .geometry import BINS, Geometry, axis_cell, box
+from ..runtime import threads
+from .geometry import BINS, Geometry, Part, Pyramid, Scale, axis_cell, box
 from .rules import FisherRules
 
-
-def edge_weights(length: int, taps: np.ndarray, lead: int, centres: np.ndarray, clip: str) -> np.ndarray:
-    """What multiplies a value at each centre: 1 / the weight of its kernel inside the image, or of all of it."""
-    if clip == "drop":
-        return np.full(len(centres), 1 / taps.sum())
-    before = np.concatenate([[0.0], np.cumsum(taps)])
-    low = np.clip(-(centres + lead), 0, len(taps))
-    high = np.clip(length - (centres + lead), 0, len(taps))
-    return 1 / (before[high] - before[low])
+Doubles: TypeAlias = npt.NDArray[np.float64]
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
-def kernel(splat: str, bin_size: int) -> tuple[np.ndarray, int]:
-    """Taps of a bin's pixels along one axis, float64, and the offset of the first from the bin's centre."""
+def bin_taps(splat: str, bin_size: int) -> tuple[Doubles, int]:
+    """Weights of a bin's pixels along one axis, and the offset of the first from the bin's centre.
+
+    `splat` is `FisherRules.splat`: "box", "box_sym" or "tri".
+    """
     if splat == "tri":
         t = np.arange(-(bin_size - 1), bin_size)
         return 1 - np.abs(t) / bin_size, int(t[0])
@@ -34,51 +38,49 @@ def kernel(splat: str, bin_size: int) -> tuple[np.ndarray, int]:
     return np.ones(high - low), low
 
 
-class Supports:
-    """Flat below the depth: relevance of a representation, spread over the pixels that it was computed from."""
+def edge_weights(length: int, taps: Doubles, lead: int, centres: npt.NDArray[np.int64], clip: str) -> Doubles:
+    """What multiplies a value at each centre: 1 / the sum of its taps inside the image, or of all taps ("drop")."""
+    if clip == "drop":
+        return np.full(len(centres), 1 / taps.sum())
+    before = np.concatenate([[0.0], np.cumsum(taps)])
+    low = np.clip(-(centres + lead), 0, len(taps))
+    high = np.clip(length - (centres + lead), 0, len(taps))
+    weights: Doubles = 1 / (before[high] - before[low])
+    return weights
 
-    def __init__(self, geometry: Geometry, pyramid):
-        self.geometry, self.pyramid = geometry, pyramid
 
-    def vector(self, cells: np.ndarray) -> tuple[np.ndarray, float]:
-        """Relevance of pyramid cells (cells,), flat over each cell's pixels. A cell without pixels keeps its own."""
-        height, width = self.geometry.height, self.geometry.width
-        pixels, lost, at = np.zeros((height, width)), 0.0, 0
-        for rows, cols in self.pyramid:
-            y, x = axis_cell(np.arange(height), rows, height), axis_cell(np.arange(width), cols, width)
-            level = cells[at : at + rows * cols].reshape(cols, rows).T
-            area = np.outer(np.bincount(y, minlength=rows), np.bincount(x, minlength=cols))
-            lost += level[area == 0].sum()
-            pixels += (level / np.maximum(area, 1))[np.ix_(y, x)]
-            at += rows * cols
-        return pixels, lost
+class Support(NamedTuple):
+    """How the values of one scale are spread over pixels.
 
-    def spread(self, scale, values: np.ndarray, bins: int, rules: FisherRules, pixels: np.ndarray, band=None) -> None:
-        """ADD one scale's values (n, bins, bins) to pixels (h, w) or a band of their rows; bins = 1: whole areas."""
-        if scale.count:
-            taps, lead, spacing, weights, _ = clipped_supports(*pixels.shape, scale, bins, rules.splat, rules.clip)
-            values = values.reshape(scale.rows, scale.cols, bins, bins)
-            _kernels.splat(values, spacing, scale.first, scale.step, *weights, taps, lead, pixels, band)
+    Attributes
+    ----------
+    taps : float64 (length,)
+        Weights along either axis.
+    lead : int
+        Offset of the first tap from a value's point.
+    spacing : int
+        Distance of a descriptor's points, in pixels.
+    weights : float64 (rows, bins), (cols, bins)
+        What multiplies each value, per axis.
+    inside : float64 (rows, bins), (cols, bins)
+        The share of each value that stays inside the image, per axis.
+    """
 
-    def clipped(self, scale, values: np.ndarray, bins: int, rules: FisherRules) -> float:
-        """What of one scale's values (n, bins, bins) falls outside the image and is dropped."""
-        if rules.clip != "drop" or not scale.count:
-            return 0.0
-        shape = self.geometry.height, self.geometry.width
-        *_, inside = clipped_supports(*shape, scale, bins, rules.splat, rules.clip)
-        values = values.reshape(scale.rows, scale.cols, bins, bins)
-        outside = 1 - inside[0][:, None, :, None] * inside[1][None, :, None, :]
-        return float((values * outside).sum(dtype=np.float64))
+    taps: Doubles
+    lead: int
+    spacing: int
+    weights: tuple[Doubles, Doubles]
+    inside: tuple[Doubles, Doubles]
 
 
 @lru_cache(maxsize=64)
-def clipped_supports(height: int, width: int, scale, bins: int, splat: str, clip: str) -> tuple:
-    """Taps, offset and spacing of a scale's kernel; per axis, what multiplies each value, and its share inside."""
+def support_of(height: int, width: int, scale: Scale, bins: int, splat: str, clip: str) -> Support:
+    """The supports of one scale: of its spatial bins (bins = 4), or of whole descriptors (bins = 1)."""
     size = scale.bin_size
     if bins == 1:
         taps, lead, spacing = np.ones(BINS * size), box(size)[0], 0
     else:
-        (taps, lead), spacing = kernel(splat, size), size
+        (taps, lead), spacing = bin_taps(splat, size), size
     weights, inside = [], []
     for axis, length in ((0, height), (1, width)):
         centres = (scale.corners(axis)[:, None] + spacing * np.arange(bins)).ravel()
@@ -86,4 +88,82 @@ def clipped_supports(height: int, width: int, scale, bins: int, splat: str, clip
         kept = edge_weights(length, taps, lead, centres, "renormalise")
         weights.append(weight.reshape(-1, bins))
         inside.append((weight / kept).reshape(-1, bins))
-    return taps, lead, spacing, weights, inside
+    return Support(taps, lead, spacing, (weights[0], weights[1]), (inside[0], inside[1]))
+
+
+def spread(
+    values: Floats, bins: int, part: Part, rules: FisherRules, pixels: Doubles, n_jobs: int | None = None
+) -> Doubles:
+    """ADD values of descriptors to pixels, each evenly over its own; what falls outside the image and is dropped.
+
+    Parameters
+    ----------
+    values : real (targets, n, bins * bins)
+        Of the 4 x 4 spatial bins, or of whole descriptors (bins = 1).
+    part : Part
+        The scales that the n descriptors are of.
+    pixels : float64 (targets, H, W)
+
+    Returns
+    -------
+    float64 (targets,)
+    """
+    height = pixels.shape[1]
+    # Where there are fewer maps than workers, each is cut into bands of rows, which are the same bits.
+    bands = min(-(-threads.count(n_jobs) // len(pixels)), height)
+    edges = np.linspace(0, height, bands + 1).astype(int).tolist()
+
+    def one(target: int, band: tuple[int, int]) -> float:
+        lost = 0.0
+        for scale in part.scales:
+            of_scale = values[target, part.rows(scale)].reshape(scale.rows, scale.cols, bins, bins)
+            _splat(of_scale, scale, rules, pixels[target], band)
+            lost += _outside(of_scale, scale, rules, pixels.shape[1:]) if band[0] == 0 else 0.0
+        return lost
+
+    tasks = [partial(one, target, band) for target in range(len(pixels)) for band in pairwise(edges)]
+    lost: Doubles = np.array(threads.run(tasks, n_jobs)).reshape(len(pixels), -1).sum(axis=1)
+    return lost
+
+
+def _splat(values: Floats, scale: Scale, rules: FisherRules, pixels: Doubles, band: tuple[int, int]) -> None:
+    """ADD one scale's values (rows, cols, bins, bins) to a band of rows of pixels (H, W)."""
+    height, width = pixels.shape
+    support = support_of(height, width, scale, values.shape[2], rules.splat, rules.clip)
+    _kernels.splat(
+        values, support.spacing, scale.first, scale.step, *support.weights, support.taps, support.lead, pixels, band
+    )
+
+
+def _outside(values: Floats, scale: Scale, rules: FisherRules, shape: tuple[int, ...]) -> float:
+    """What of one scale's values (rows, cols, bins, bins) falls outside an image of `shape` and is dropped."""
+    if rules.clip != "drop":
+        return 0.0
+    rows, cols = support_of(shape[0], shape[1], scale, values.shape[2], rules.splat, rules.clip).inside
+    outside = 1 - rows[:, None, :, None] * cols[None, :, None, :]
+    return float((values * outside).sum(dtype=np.float64))
+
+
+def spread_cells(cells: Doubles, pyramid: Pyramid, geometry: Geometry) -> tuple[Doubles, Doubles]:
+    """Relevance of pyramid cells, evenly over each cell's pixels.
+
+    Parameters
+    ----------
+    cells : float64 (targets, cells)
+
+    Returns
+    -------
+    pixels : float64 (targets, H, W)
+    lost : float64 (targets,)
+        Relevance of cells without pixels, which only images smaller than the grid of cells have.
+    """
+    height, width = geometry.height, geometry.width
+    pixels, lost, at = np.zeros((len(cells), height, width)), np.zeros(len(cells)), 0
+    for rows, cols in pyramid:
+        y, x = axis_cell(np.arange(height), rows, height), axis_cell(np.arange(width), cols, width)
+        level = cells[:, at : at + rows * cols].reshape(-1, cols, rows).transpose(0, 2, 1)
+        area = np.outer(np.bincount(y, minlength=rows), np.bincount(x, minlength=cols))
+        lost += level[:, area == 0].sum(axis=1)
+        pixels += (level / np.maximum(area, 1))[:, y[:, None], x]
+        at += rows * cols
+    return pixels, lost

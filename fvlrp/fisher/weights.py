@@ -1,13 +1,24 @@
-"""How a model file holds coef_: as float32, or as small integers with one scale for each run of values."""
+"""What a model file holds of a Fisher-vector classifier: coef_ as float32 or as small integers; checks of all arrays.
+
+Hides the packing of integers. For the classifier.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
+
+from ..runtime.arguments import check_choice
+
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 WEIGHTS = {"float32": None, "int8": 127, "int4": 7}  # largest integer of each way to store coef_
 
 
-def stored(coef: np.ndarray, weights: str, run: int) -> dict[str, np.ndarray]:
+def stored(coef: npt.NDArray[np.float32], weights: str, run: int) -> dict[str, npt.NDArray[Any]]:
     """Arrays that hold coef_ float32 (any, cells * 2 K D): itself, or its integers and the scale of each run of values.
 
     Two values of "int4" share a byte, the first in its lower half.
@@ -21,18 +32,56 @@ def stored(coef: np.ndarray, weights: str, run: int) -> dict[str, np.ndarray]:
     if weights == "int4":
         if len(whole) % 2:
             whole = np.append(whole, np.int8(0))
-        whole = ((whole[0::2] + 8) | ((whole[1::2] + 8) << 4)).astype(np.uint8)
+        packed = ((whole[0::2] + 8) | ((whole[1::2] + 8) << 4)).astype(np.uint8)
+        return {"coef": packed, "coef_scale": scale}
     return {"coef": whole, "coef_scale": scale}
 
 
-def restored(arrays: dict, weights: str, shape: tuple[int, int], run: int) -> np.ndarray:
-    """The inverse of `stored`, float32 of the shape that coef_ had; ValueError where it has not as many values."""
+def restored(arrays: Arrays, weights: Any, shape: tuple[int, int], run: int) -> npt.NDArray[np.float32]:
+    """The inverse of `stored`: coef_ float32 of `shape`.
+
+    Raises
+    ------
+    ValueError
+        Arrays of another type or number of values, or values that are not finite.
+    """
+    check_choice("weights", weights, tuple(WEIGHTS))
+    count = shape[0] * shape[1]
     if weights == "float32":
-        coef = arrays["coef"]
+        return checked("coef", arrays, shape, dtype=np.float32)
+    scale = checked("coef_scale", arrays, (count // run,), dtype=np.float32)
+    packed, (length, dtype) = arrays["coef"], {"int8": (count, np.int8), "int4": (-(-count // 2), np.uint8)}[weights]
+    if packed.shape != (length,) or packed.dtype != dtype:
+        raise ValueError(f"coef must be {np.dtype(dtype)} of shape ({length},), got {packed.dtype} {packed.shape}")
+    if weights == "int4":
+        whole = np.stack([(packed & 15).astype(np.int8) - 8, (packed >> 4).astype(np.int8) - 8], axis=1).ravel()[:count]
     else:
-        whole, scale = arrays["coef"], arrays["coef_scale"]
-        if weights == "int4":
-            whole = np.stack([(whole & 15).astype(np.int8) - 8, (whole >> 4).astype(np.int8) - 8], axis=1).ravel()
-            whole = whole[: shape[0] * shape[1]]
-        coef = (whole.reshape(-1, run) * scale[:, None]).astype(np.float32)
-    return np.ascontiguousarray(coef.reshape(shape))
+        whole = packed
+    return np.ascontiguousarray((whole.reshape(-1, run) * scale[:, None]).astype(np.float32).reshape(shape))
+
+
+def checked(
+    name: str, arrays: Arrays, shape: tuple[int, ...], *, positive: bool = False, dtype: npt.DTypeLike = np.float64
+) -> npt.NDArray[Any]:
+    """The array `name` as `dtype`; ValueError unless it holds finite real numbers of `shape`, and > 0 if `positive`."""
+    array = arrays[name]
+    if array.dtype.kind != "f" or array.shape != shape:
+        raise ValueError(f"{name} must be real numbers of shape {shape}, got {array.dtype} of shape {array.shape}")
+    values = np.ascontiguousarray(array, dtype)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} holds {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
+    if positive and not (values > 0).all():
+        raise ValueError(f"{name} must be positive, got {values.min():g}")
+    return values
+
+
+def checked_classes(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The names of the classes (n,); ValueError unless there is at least one and all differ."""
+    if classes.ndim != 1 or not len(classes):
+        raise ValueError(f"classes must be a list of names, got an array of shape {classes.shape}")
+    if classes.dtype.kind == "f" and not np.isfinite(classes).all():
+        raise ValueError("classes holds values that are NaN or infinite")
+    names, counts = np.unique(classes, return_counts=True)
+    if len(names) != len(classes):
+        raise ValueError(f"classes must be different names, got {names[counts > 1].tolist()[0]!r} more than once")
+    return classes

@@ -1,11 +1,16 @@
-"""Large arrays in memory that is used again: fresh pages would cost as much as the arithmetic."""
+"""Large arrays in memory that is used again: fresh pages would cost as much as the arithmetic.
+
+Hides which blocks wait for their next use. Any module may import it.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from math import prod
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _kernels
 
@@ -16,10 +21,10 @@ KEPT = 128 << 20  # bytes that wait for their next use at most
 class _Block:
     """Memory that waits for its next use once the last array in it is gone."""
 
-    def __init__(self, memory: np.ndarray):
+    def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         self.memory, self.__array_interface__ = memory, memory.__array_interface__
 
-    def __del__(self):
+    def __del__(self) -> None:
         if _keep is not None:  # as it is when the interpreter ends
             _keep(self.memory)
 
@@ -27,7 +32,7 @@ class _Block:
 class _Waiting:
     """Compared by identity, which arrays are not."""
 
-    def __init__(self, memory: np.ndarray):
+    def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         self.memory, self.size = memory, memory.size
 
 
@@ -43,7 +48,7 @@ def _now() -> tuple[_Waiting, ...]:
             continue
 
 
-def _keep(memory: np.ndarray) -> None:
+def _keep(memory: npt.NDArray[np.uint8]) -> None:
     """Let memory wait; what has waited longest goes where that is too much."""
     if memory.size > KEPT:
         return
@@ -55,7 +60,7 @@ def _keep(memory: np.ndarray) -> None:
             break
 
 
-def _take(size: int) -> np.ndarray:
+def _take(size: int) -> npt.NDArray[np.uint8]:
     """Bytes, `size` or up to a quarter more: some that wait, or new ones."""
     for entry in _now():
         if size <= entry.size <= size + size // 4:
@@ -67,7 +72,7 @@ def _take(size: int) -> np.ndarray:
     return _kernels.aligned((size,), np.uint8)
 
 
-def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """An uninitialised array that begins with a cache line. Its memory is used again when it and its views are gone."""
     dtype = np.dtype(dtype)
     size = prod(shape) * dtype.itemsize
@@ -76,7 +81,7 @@ def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
     return np.asarray(_Block(_take(size)))[:size].view(dtype).reshape(shape)
 
 
-def zeros(shape: tuple[int, ...], dtype=np.float64) -> np.ndarray:
+def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
     """The same, of zeros."""
     array = empty(shape, dtype)
     array.fill(0)
@@ -86,10 +91,11 @@ def zeros(shape: tuple[int, ...], dtype=np.float64) -> np.ndarray:
 class Memory:
     """Named arrays of one type, kept for the next piece of work."""
 
-    def __init__(self, dtype):
-        self.dtype, self._flat = np.dtype(dtype), {}
+    def __init__(self, dtype: npt.DTypeLike) -> None:
+        self.dtype = np.dtype(dtype)
+        self._flat: dict[str, npt.NDArray[Any]] = {}
 
-    def take(self, name: str, *shape: int) -> np.ndarray:
+    def take(self, name: str, *shape: int) -> npt.NDArray[Any]:
         """Uninitialised memory of a shape, the same at each call with this name. It begins with a cache line."""
         size = prod(shape)
         if name not in self._flat or self._flat[name].size < size:

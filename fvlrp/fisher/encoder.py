@@ -1,0 +1,354 @@
+"""Fisher encoding, Eqs. 3-4: descriptors to sums over a spatial pyramid, and the public `FisherEncoder`.
+
+Hides how the sums are computed. Every descriptor is encoded once, into the finest pyramid cell it lies in; sums of
+finest cells give those of all levels. Descriptors zeroed by the contrast threshold are all alike: one stands for all of
+a cell. Rows are encoded in pieces whose number depends on the image alone, so that results are the same bits for any
+number of threads. For the modules of this wing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from .. import _kernels
+from ..runtime import threads
+from ..runtime.arguments import is_real
+from .geometry import Geometry, Pyramid, axis_cell
+from .gmm import BLOCK, GATE
+from .sift import Descriptors
+
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+Doubles: TypeAlias = npt.NDArray[np.float64]
+Indices: TypeAlias = npt.NDArray[np.int64]
+Moments: TypeAlias = tuple[Doubles, Doubles, Doubles]  # sums of gamma (K,), gamma z (K, D), gamma z^2 (K, D)
+
+PYRAMID: Pyramid = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level: 8 cells, in the preset's order
+PIECE = 4096  # descriptors in one task: docs/numerics.md §7
+PIECES = 16  # tasks of one finest cell at most: each has sums of its own, 0.3 MB with the preset
+TINY = 1e-12  # a float64 sum this small beside the terms it is made of is rounding error: docs/numerics.md §3
+KEEP = 1 << 18  # descriptors up to which projections are kept (84 MB); of more, they are computed again, the same bits
+
+
+# ---- the pyramid -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Finest pyramid cells of one image size: the combinations of cells that descriptors belong to.
+
+    Attributes
+    ----------
+    member : uint8 (finest cells, cells)
+        1 for the pyramid cells that each finest cell lies in.
+    rows : tuple of int64 arrays
+        Descriptors of each finest cell, ascending.
+    """
+
+    member: npt.NDArray[np.uint8]
+    rows: tuple[Indices, ...]
+
+    @cached_property
+    def counts(self) -> Indices:
+        """Descriptors in each pyramid cell: int64 (cells,)."""
+        return self.member.T.astype(np.int64) @ np.array([len(rows) for rows in self.rows], np.int64)
+
+
+@lru_cache(maxsize=4)
+def layout_of(geometry: Geometry, pyramid: Pyramid) -> Layout:
+    """The layout of a geometry; kept, since photographs come in few sizes."""
+    # Each axis decides by itself which cell of every level a frame lies in: finest cells are the products of the
+    # combinations on either axis, and no array of all descriptors is sorted.
+    combinations, strips = zip(*(_strips(geometry, pyramid, axis) for axis in (0, 1)), strict=True)
+    cells = sum(rows * cols for rows, cols in pyramid)
+    member = np.zeros((len(combinations[0]), len(combinations[1]), cells), np.uint8)
+    offset = 0
+    for level, (rows, cols) in enumerate(pyramid):
+        of_level = offset + combinations[0][:, None, level] + rows * combinations[1][None, :, level]
+        np.put_along_axis(member, of_level[..., None], 1, axis=2)
+        offset += rows * cols
+    finest = []
+    for cell in np.ndindex(member.shape[:2]):
+        parts = [
+            (scale.start + np.flatnonzero(y == cell[0])[:, None] * scale.cols + np.flatnonzero(x == cell[1])).ravel()
+            for scale, y, x in zip(geometry.scales, *strips, strict=True)
+        ]
+        finest.append(np.concatenate(parts))
+    return Layout(member.reshape(len(finest), -1), tuple(finest))
+
+
+def _strips(geometry: Geometry, pyramid: Pyramid, axis: int) -> tuple[Indices, list[Indices]]:
+    """Combinations of the levels' cells along an axis, int64 (strips, levels); per scale, the strip of every frame."""
+    length = (geometry.height, geometry.width)[axis]
+    frames = [scale.centres(axis) for scale in geometry.scales]
+    cells = np.stack([axis_cell(np.concatenate(frames), level[axis], length) for level in pyramid], axis=1)
+    combinations, strip = np.unique(cells, axis=0, return_inverse=True)
+    return combinations, np.split(strip.reshape(-1), np.cumsum([len(f) for f in frames[:-1]]))
+
+
+# ---- sums over the pyramid -------------------------------------------------------------------------------------------
+
+
+class PackedModels:
+    """Kernel models of one projection and mixture, packed when first needed for a type and an instruction set.
+
+    Parameters are those of `_kernels.Model`, without the type. Pickled, the packed forms are left behind.
+    """
+
+    def __init__(
+        self,
+        basis: Doubles | None,
+        mean: Doubles | None,
+        priors: Doubles | None = None,
+        means: Doubles | None = None,
+        variances: Doubles | None = None,
+        gate: float = 0.0,
+    ) -> None:
+        self._parameters = basis, mean, priors, means, variances, gate
+        self._packed: dict[tuple[np.dtype[Any], str], _kernels.Model] = {}
+
+    def of(self, dtype: npt.DTypeLike) -> _kernels.Model:
+        """The model for float32 or float64 arithmetic."""
+        key = np.dtype(dtype), _kernels.isa()
+        if key not in self._packed:
+            self._packed[key] = _kernels.Model(*self._parameters, dtype)
+        return self._packed[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": {}}
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What pooling saves: enough to recompute every Psi, and nothing of their size.
+
+    Attributes
+    ----------
+    model : Model
+        The packed model that `values` were encoded with.
+    values : (n, inputs)
+        What was encoded: descriptors for a model with a projection; for a mixture alone, nothing (inputs = 0).
+    geometry : Geometry
+    layout : Layout
+    pieces : tuple of (finest cell, int64 rows, Encoded)
+        Non-zero descriptors by finest cell.
+    zeros : tuple of int64 arrays
+        Rows of zeroed descriptors of each finest cell.
+    zero : (Encoded, moments), or None
+        The one encoding of a zeroed descriptor; None where there is none.
+    sums : float64 (cells, 2, K, D)
+        S: un-normalised sums of Psi over each pyramid cell, first order, then second.
+    occupancy : float64 (cells, K)
+        Sums of posteriors over each pyramid cell.
+    priors : float64 (K,)
+    n_jobs : int or None
+    """
+
+    model: _kernels.Model
+    values: npt.NDArray[Any]
+    geometry: Geometry
+    layout: Layout
+    pieces: tuple[tuple[int, Indices, _kernels.Encoded], ...]
+    zeros: tuple[Indices, ...]
+    zero: tuple[_kernels.Encoded, Moments] | None
+    sums: Doubles
+    occupancy: Doubles
+    priors: Doubles
+    n_jobs: int | None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64: the type of the arithmetic."""
+        return np.dtype(self.model.dtype)
+
+    @property
+    def counts(self) -> Indices:
+        """Descriptors in each pyramid cell: int64 (cells,)."""
+        return self.layout.counts
+
+    def magnitudes(self) -> Doubles:
+        """Upper bounds of sum |Psi|, in the shape of the sums (docs/numerics.md §2)."""
+        s0, by = self.occupancy[..., None], 1 / np.sqrt(self.priors)[:, None]
+        s2 = self.sums[:, 1] * (np.sqrt(2) / by) + s0  # sum gamma z^2
+        s2[s2 <= TINY * s0] = 0  # what rounding leaves of z = 0
+        return np.stack([np.sqrt(s0 * s2) * by, (s2 + s0) * (by / np.sqrt(2))], axis=1)
+
+
+def pool(
+    model: _kernels.Model,
+    descriptors: Descriptors,
+    values: npt.NDArray[Any],
+    pyramid: Pyramid,
+    priors: Doubles,
+    encode: Callable[[list[Indices]], list[tuple[_kernels.Encoded, Moments]]],
+    n_jobs: int | None,
+    keep: bool = True,
+) -> Pooled:
+    """Sums of Psi over the pyramid; `encode` maps lists of rows to their posteriors and moments.
+
+    With ``keep=False`` the posteriors of one piece may share memory with those of the next: `Pooled.pieces` is empty.
+    """
+    layout = layout_of(descriptors.geometry, pyramid)
+    pieces, zeros = [], []
+    for cell, rows in enumerate(layout.rows):
+        zeroed = descriptors.zeroed[rows]
+        zeros.append(rows[zeroed])
+        pieces += [(cell, piece) for piece in _pieces(rows[~zeroed])]
+    done = encode([rows for _, rows in pieces])
+    first = next((rows[:1] for rows in zeros if len(rows)), None)
+    zero = None if first is None else encode([first])[0]
+    parts = [(cell, 1, moments) for (cell, _), (_, moments) in zip(pieces, done, strict=True)]
+    if zero is not None:
+        parts += [(cell, len(rows), zero[1]) for cell, rows in enumerate(zeros) if len(rows)]
+    sums, occupancy = _kernels.merge(parts, layout.member, priors, model.dims)
+    kept = tuple((cell, rows, one) for (cell, rows), (one, _) in zip(pieces, done, strict=True)) if keep else ()
+    return Pooled(
+        model, values, descriptors.geometry, layout, kept, tuple(zeros), zero, sums, occupancy, priors, n_jobs
+    )
+
+
+def _pieces(rows: Indices) -> list[Indices]:
+    """Rows of one cell for one task each: cut by their number alone, so that no number of threads changes a bit."""
+    count = min(-(-len(rows) // PIECE), PIECES)
+    return np.array_split(rows, count) if count else []
+
+
+def encode_fused(
+    model: _kernels.Model, values: npt.NDArray[Any], keep: bool, n_jobs: int | None, pieces: list[Indices]
+) -> list[tuple[_kernels.Encoded, Moments]]:
+    """Posteriors and moments of lists of rows, each by one kernel that projects, assigns and pools tile by tile."""
+    lengths = [len(rows) for rows in pieces]
+    room: list[Any] | None
+    if not keep and threads.count(n_jobs) == 1:  # one piece after another in the same memory, which stays in cache
+        (widest,) = model.room([max(lengths, default=0)])
+        room = [(widest[0][:n], *widest[1:]) for n in lengths]
+    else:
+        room = model.room(lengths) if len(values) <= KEEP else None
+    if room:
+        places = zip(pieces, room, strict=True)
+        return threads.run([partial(model.encode, values, rows, place) for rows, place in places], n_jobs)
+    return threads.run([partial(_encode_sparingly, model, values, rows) for rows in pieces], n_jobs)
+
+
+def _encode_sparingly(
+    model: _kernels.Model, values: npt.NDArray[Any], rows: Indices
+) -> tuple[_kernels.Encoded, Moments]:
+    """What `model.encode` returns, without the projections and in arrays no longer than their entries."""
+    encoded, moments = model.encode(values, rows)
+    return _kernels.Encoded(None, encoded.indptr, encoded.index.copy(), encoded.gamma.copy()), moments
+
+
+def encode_projected(
+    model: _kernels.Model, y: Floats, n_jobs: int | None, pieces: list[Indices]
+) -> list[tuple[_kernels.Encoded, Moments]]:
+    """The same of rows that are already projected, by a model without a projection: real (n, D)."""
+
+    def one(rows: Indices) -> tuple[_kernels.Encoded, Moments]:
+        encoded, _ = model.posteriors(model.pad(y[rows]))
+        return encoded, model.pool(encoded)
+
+    return threads.run([partial(one, rows) for rows in pieces], n_jobs)
+
+
+# ---- lists of descriptors --------------------------------------------------------------------------------------------
+
+
+class FisherEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Fisher vectors of lists of descriptors: un-normalised sums of Eqs. 3-4 over each list.
+
+    Parameters
+    ----------
+    gmm : DiagonalGMM, or anything with weights_, means_ and diagonal covariances_
+        A fitted mixture is used as it is: `transform` then needs no `fit`. An unfitted one is cloned, and `fit` learns
+        it from the rows of all lists.
+    gate : float, default 1e-6
+        Posteriors below it count as 0.
+    n_jobs : int or None
+        Threads, as in scikit-learn. Results do not depend on it.
+
+    Attributes
+    ----------
+    gmm_ : the mixture in use, once `fit` was called
+    """
+
+    def __init__(self, gmm: Any, *, gate: float = GATE, n_jobs: int | None = None) -> None:
+        self.gmm = gmm
+        self.gate = gate
+        self.n_jobs = n_jobs
+
+    def fit(self, X: Iterable[npt.ArrayLike] | None = None, y: object = None) -> FisherEncoder:
+        """Learn the mixture from the lists of descriptors X, unless it is given fitted; `y` is ignored."""
+        if hasattr(self.gmm, "weights_"):
+            self.gmm_ = self.gmm
+            return self
+        if X is None:
+            check_is_fitted(self.gmm, "weights_")
+        self.gmm_ = clone(self.gmm).fit(np.concatenate([_rows(i, x) for i, x in enumerate(_lists(X))]))
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "gmm_") or hasattr(self.gmm, "weights_")
+
+    def transform(self, X: Iterable[npt.ArrayLike]) -> Doubles:
+        """Sums float64 (m, 2 K D) of m arrays of descriptors (n_i, D), laid out [u_1..u_K, v_1..v_K], each of length D.
+
+        A list without descriptors has a vector of zeros. float32 and uint8 arrays are encoded in float32, with sums in
+        float64.
+
+        Raises
+        ------
+        ValueError
+            A list that is not (n, D) or not finite, a mixture that is not diagonal, or a `gate` outside [0, 1).
+        """
+        gmm = self.gmm if hasattr(self.gmm, "weights_") else getattr(self, "gmm_", self.gmm)
+        check_is_fitted(gmm, "weights_")
+        weights, means, covariances = (np.asarray(a, np.float64) for a in (gmm.weights_, gmm.means_, gmm.covariances_))
+        if covariances.shape != means.shape:
+            raise ValueError(
+                f"gmm.covariances_ must be diagonal, of shape {means.shape}, got {covariances.shape}: "
+                "fit the mixture with covariance_type='diag'"
+            )
+        if not (is_real(self.gate) and 0 <= self.gate < 1):
+            raise ValueError(f"gate must be a number in [0, 1), got {self.gate!r}")
+        lists = [_rows(i, x, means.shape[1]) for i, x in enumerate(_lists(X))]
+        models = PackedModels(None, None, weights, means, covariances, self.gate)
+        packed = {dtype: models.of(dtype) for dtype in {x.dtype for x in lists}}
+        tasks = [partial(_fisher_vector, packed[x.dtype], x, weights) for x in lists]
+        return np.array(threads.run(tasks, self.n_jobs)).reshape(len(lists), 2 * means.size)
+
+
+def _fisher_vector(model: _kernels.Model, x: Floats, priors: Doubles) -> Doubles:
+    """Eqs. 3-4 summed over rows x real (n, D): float64 (2 K D,)."""
+    s0, s1, s2 = np.zeros(model.components), *np.zeros((2, model.components, model.dims))
+    for at in range(0, len(x), BLOCK):
+        encoded, _ = model.posteriors(model.pad(x[at : at + BLOCK]))
+        for total, part in zip((s0, s1, s2), model.pool(encoded), strict=True):
+            total += part
+    first, second = 1 / np.sqrt(priors)[:, None], 1 / np.sqrt(2 * priors)[:, None]
+    return np.concatenate([(s1 * first).ravel(), ((s2 - s0[:, None]) * second).ravel()])
+
+
+def _lists(X: Any) -> Sequence[npt.ArrayLike]:
+    if isinstance(X, np.ndarray) and X.ndim == 2:
+        raise ValueError(f"X must be a list of (n, D) arrays, one per image, got one array of shape {X.shape}: [X]?")
+    return X  # type: ignore[no-any-return]  # any iterable; its items are checked one by one
+
+
+def _rows(i: int, x: npt.ArrayLike, dims: int | None = None) -> Floats:
+    """Descriptors as real (n, D), in the precision that they are encoded in."""
+    given = np.asarray(x)
+    real = np.float32 if given.dtype in (np.float32, np.uint8) else np.float64
+    rows: Floats = np.ascontiguousarray(given, real)
+    if rows.ndim != 2 or dims not in (None, rows.shape[1]):
+        wanted = "(n, D)" if dims is None else f"(n, {dims}), as the mixture has"
+        raise ValueError(f"X[{i}] must have shape {wanted}, got {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"X[{i}] holds NaN or infinity")
+    return rows

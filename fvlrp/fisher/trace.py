@@ -1,0 +1,155 @@
+"""One image's forward pass through a Fisher-vector classifier, and the explanations that can be asked of it.
+
+Hides which pass relevance walks back through (float32, float32 with settled sums, or float64) and how targets are
+batched. Imported by the classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.menu import Menu
+from ..core.target import Target
+from ..core.trace import EXACT, Descent, Trace
+from ..data import images
+from ..data.images import ImageLike
+from .rules import FisherRules
+from .settle import settled
+from .sift import DenseSIFT, Descriptors, read_grey
+from .walk import DEPTHS, FLATS, REPRESENTATIONS, FisherStack, Pass, relevance_at, walk
+
+Doubles: TypeAlias = npt.NDArray[np.float64]
+
+
+class FisherMenu(Menu):
+    """What a Fisher-vector classifier's explanations can be asked for."""
+
+    def __init__(self, classes: Sequence[Any]) -> None:
+        super().__init__(
+            classes,
+            DEPTHS,
+            "bin",
+            representations=REPRESENTATIONS,
+            figure_depths=("bin", "descriptor"),
+            report_depths=DEPTHS,
+        )
+
+    def rules(self, rules: Any) -> FisherRules:
+        """The FisherRules value that `rules` spells; see `FisherRules.of`."""
+        return FisherRules.of(rules)
+
+
+@dataclass(frozen=True)
+class FisherModel:
+    """A fitted classifier, ready to be applied: how images are read, the stack, and what can be asked for.
+
+    Attributes
+    ----------
+    stack : FisherStack
+    menu : FisherMenu
+    max_height : int or None
+        Taller images are reduced to this height first.
+    """
+
+    stack: FisherStack
+    menu: FisherMenu
+    max_height: int | None
+
+    @property
+    def sift(self) -> DenseSIFT:
+        """The extractor of descriptors."""
+        return self.stack.encode.bins.sift
+
+    def vector(self, image: ImageLike, *, mirror: bool = False, n_jobs: int | None = None) -> Doubles:
+        """The improved Fisher vector of an image or of its mirror image, float64 (cells * 2 K D,)."""
+        grey = read_grey(image, self.sift, self.max_height)
+        return self.stack.vector(np.ascontiguousarray(grey[:, ::-1]) if mirror else grey, np.float32, n_jobs)
+
+    def scores(self, image: ImageLike, n_jobs: int | None = None) -> Doubles:
+        """Scores of every class, float64 (n_classes,)."""
+        return self.stack.scores(read_grey(image, self.sift, self.max_height), np.float32, n_jobs)
+
+    def trace(self, image: ImageLike, dtype: Any = "float32", n_jobs: int | None = None) -> FisherTrace:
+        """One forward pass of one image."""
+        return FisherTrace(self, image, dtype, n_jobs)
+
+
+class FisherTrace(Trace):
+    """The forward pass of one image through a Fisher-vector classifier.
+
+    Attributes
+    ----------
+    image : uint8 (H, W, 3)
+    grey : float32 (h, w)
+        What was analysed: `image` in grey, reduced where it is higher than `max_height`.
+    descriptors : Descriptors
+    vector : float64 (cells * 2 K D,)
+        The improved Fisher vector.
+    scores, classes : as in Trace
+    """
+
+    kind = "Fisher vector"
+
+    def __init__(self, model: FisherModel, image: ImageLike, dtype: Any = "float32", n_jobs: int | None = None) -> None:
+        super().__init__(model, image, dtype, model.menu)
+        self.stack = model.stack
+        self.grey = read_grey(self.source, model.sift, model.max_height)
+        passed = self.stack.forward(self.grey, self.dtype, n_jobs)
+        self.descriptors: Descriptors = passed.encode.project.descriptors
+        self.vector, self.scores = passed.linear.x, passed.scores
+        self._passes = {self.dtype: passed}
+        self._settled: tuple[tuple[float, ...], Pass] | None = None  # stabilisers, and the pass settled for them
+
+    def relevance(self, target: Target, depth: str, rules: FisherRules, name: str) -> Doubles:
+        """Relevance of a target at a representation, which is the same on the way to every depth."""
+        return relevance_at(name, self.stack, self._pass_for(rules), target, rules)
+
+    def _descend(self, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules) -> list[Descent]:
+        passed = self._pass_for(rules)
+        flats = [FLATS[depth] for depth in depths]
+        together = self.stack.encode.targets_together(passed.encode, flats)
+        return [
+            descent
+            for at in range(0, len(targets), together)
+            for descent in self._descend_together(targets[at : at + together], depths, rules, passed)
+        ]
+
+    def _descend_together(
+        self, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules, passed: Pass
+    ) -> list[Descent]:
+        """Descents of targets that one pass takes, target by target."""
+        found = walk(self.stack, passed, targets, depths, rules)
+        shape = self.image.shape[0], self.image.shape[1]
+        return [
+            Descent(images.resample_conserving(pixels[t], shape), target.score(passed.scores), entries.of(t))
+            for t, target in enumerate(targets)
+            for (pixels,), entries in found
+        ]
+
+    def _pass(self, dtype: np.dtype[Any]) -> Pass:
+        if dtype not in self._passes:
+            parts = self.stack.encode.again(self._passes[self.dtype].encode, dtype)
+            self._passes[dtype] = self.stack.upward(parts)
+        return self._passes[dtype]
+
+    def _pass_for(self, rules: FisherRules) -> Pass:
+        """The pass that relevance walks back through: float64 where the rules ask for it, else with settled sums.
+
+        Settled sums differ from the pass's own next to 0 alone: vector and scores stay those that the trace shows.
+        """
+        passed = self._pass(self.dtype if rules.fast_enough else EXACT)
+        pooled = passed.encode.fisher
+        if pooled.dtype == EXACT or not rules.reaches_small_sums:
+            return passed
+        epsilon = rules.stabilisers(pooled.sums, pooled.counts)
+        key, last = tuple(epsilon.tolist()), self._settled  # replaced as a whole: threads may walk together
+        if last is None or last[0] != key:
+            models = self.stack.encode.models
+            found = settled(pooled, models, epsilon, lambda: self._pass(EXACT).encode.fisher.sums)
+            self._settled = last = key, passed._replace(encode=passed.encode._replace(fisher=found))
+        return last[1]

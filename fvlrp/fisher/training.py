@@ -1,0 +1,209 @@
+"""The stages of training: descriptors, projection, codes and SVMs. (The mixture's EM is in `gmm`.)
+
+Hides where the time and the memory of training go: descriptors are sampled evenly, codes may lie in a file, and SVMs
+are solved on a Gram matrix made block by block. For the classifier.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.images import ImageLike, naming
+from ..evaluate import average_precision
+from ..runtime import threads
+from ..runtime.progress import Progress
+from .encoder import PackedModels
+from .sift import DenseSIFT, read_grey
+
+Doubles: TypeAlias = npt.NDArray[np.float64]
+Singles: TypeAlias = npt.NDArray[np.float32]
+
+CODES_IN_MEMORY = 4 << 30  # bytes of training codes beyond which they go to a temporary file
+CANDIDATES = np.arange(1.6, 7.9, 0.2)  # of C: the enceval toolkit's
+
+
+def sample_descriptors(
+    images: Sequence[ImageLike],
+    sift: DenseSIFT,
+    max_height: int | None,
+    count: int,
+    random: np.random.RandomState,
+    n_jobs: int | None,
+    verbose: bool,
+) -> npt.NDArray[Any]:
+    """An equal share of each image's descriptors, at most `count` in all: uint8 or float32 (n, 128)."""
+    share = max(1, count // len(images))
+    seeds = random.randint(np.iinfo(np.int32).max, size=len(images))
+    progress = Progress("descriptors of image", len(images), verbose)
+
+    def values_of(image: ImageLike) -> npt.NDArray[Any]:
+        return sift.extract_grey(read_grey(image, sift, max_height)).values
+
+    def one(i: int, seed: int) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = naming(images, i, values_of)
+        if len(values) > share:
+            chosen = np.random.default_rng(seed).choice(len(values), share, replace=False, shuffle=False)
+            values = values[np.sort(chosen)]
+        progress.step()
+        return values
+
+    return np.concatenate(threads.run([partial(one, *pair) for pair in enumerate(seeds)], n_jobs))
+
+
+def principal_components(sample: npt.NDArray[Any], count: int) -> tuple[Doubles, Doubles]:
+    """Leading principal directions (count, 128) of rows (n, 128), and their mean (128,), in float32's precision.
+
+    The largest element of every direction is positive.
+    """
+    mean = sample.mean(axis=0, dtype=np.float64)
+    covariance = np.zeros((sample.shape[1],) * 2)
+    single = mean.astype(np.float32)
+    for at in range(0, len(sample), 2048):  # rows whose float32 products stay in cache, and exact to 1e-6
+        block = sample[at : at + 2048] - single
+        covariance += block.T @ block
+    _, vectors = np.linalg.eigh(covariance)
+    components = vectors.T[::-1][:count]
+    largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
+    return _single(components * np.sign(largest)), _single(mean)
+
+
+def _single(values: Doubles) -> Doubles:
+    """float64 values that float32 holds exactly, so that a saved model is the very same model."""
+    return values.astype(np.float32).astype(np.float64)
+
+
+def project(sample: npt.NDArray[Any], components: Doubles, mean: Doubles, n_jobs: int | None) -> Singles:
+    """Rows (n, 128) projected: float32 (n, D)."""
+    model = PackedModels(components, mean).of(np.float32)
+    out = np.empty((len(sample), len(components)), np.float32)
+
+    def block(at: int) -> None:
+        out[at : at + 4096] = model.project(sample[at : at + 4096])[:, : len(components)]
+
+    threads.run([partial(block, at) for at in range(0, len(sample), 4096)], n_jobs)
+    return out
+
+
+@contextmanager
+def room_for_codes(n: int, d: int) -> Iterator[Singles]:
+    """An array float32 (n, d): in memory, or in a temporary file beyond CODES_IN_MEMORY bytes.
+
+    Raises
+    ------
+    OSError
+        The temporary folder has too little space. It is reserved at once: a mapped file that found the disk full later
+        would end the process.
+    """
+    if 4 * n * d <= CODES_IN_MEMORY:
+        yield np.empty((n, d), np.float32)
+        return
+    with tempfile.TemporaryDirectory(prefix="fvlrp-") as folder:
+        path = os.path.join(folder, "codes")
+        _reserve(path, 4 * n * d)
+        codes = np.memmap(path, np.float32, "r+", shape=(n, d))
+        try:
+            yield codes
+        finally:
+            del codes
+
+
+def _reserve(path: str, size: int) -> None:
+    """Make a file of `size` bytes that the disk has set aside."""
+    folder = os.path.dirname(os.path.dirname(path))
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise _no_space(size, free, folder)
+    with open(path, "wb") as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                raise _no_space(size, shutil.disk_usage(folder).free, folder) from error
+
+
+def _no_space(size: int, free: int, folder: str) -> OSError:
+    return OSError(
+        f"training needs {size} bytes for the images' codes, and the temporary folder {folder} has {free} free: "
+        "set TMPDIR to a folder with more space, or train on fewer images"
+    )
+
+
+def encode_images(
+    images: Sequence[ImageLike],
+    codes: Singles,
+    encode: Callable[[ImageLike, bool], Doubles],
+    n_jobs: int | None,
+    verbose: bool,
+) -> None:
+    """Codes (n, d) of all images by `encode(image, mirrored)`; of as many again, of their mirror images."""
+    progress = Progress("encoded image", len(codes), verbose)
+
+    def one(i: int) -> None:
+        codes[i] = encode(images[i % len(images)], i >= len(images))
+        progress.step()
+
+    threads.run([partial(one, i) for i in range(len(codes))], n_jobs)
+
+
+def fit_svms(
+    codes: Singles, signs: npt.NDArray[np.int8], C: float | str, random: np.random.RandomState, copies: int
+) -> tuple[Singles, Doubles, float]:
+    """One-vs-rest SVMs for columns of signs (n, n_scores): their weights float32, intercepts and C.
+
+    Solved on a Gram matrix made block by block; then w = sum_i a_i y_i x_i. Images of sign 0 are left out. `copies` is
+    how many runs of the same images the codes hold.
+    """
+    from sklearn.svm import SVC
+
+    gram = np.zeros((len(codes),) * 2)
+    for at in range(0, codes.shape[1], 1 << 12):
+        block = codes[:, at : at + (1 << 12)]
+        gram += block @ block.T
+    chosen = choose_c(gram, signs, random, copies) if isinstance(C, str) else float(C)
+    duals, intercepts = np.zeros((signs.shape[1], len(codes))), np.zeros(signs.shape[1])
+    for row, column in enumerate(signs.T):
+        used = np.flatnonzero(column)
+        svm = SVC(C=chosen, kernel="precomputed").fit(gram[np.ix_(used, used)], column[used])
+        duals[row, used[svm.support_]] = svm.dual_coef_[0]
+        intercepts[row] = svm.intercept_[0]
+    coef = np.empty((len(duals), codes.shape[1]), np.float32)
+    for at in range(0, codes.shape[1], 1 << 10):  # codes become float64: as many as stay in cache
+        coef[:, at : at + (1 << 10)] = duals @ codes[:, at : at + (1 << 10)]
+    return coef, intercepts, chosen
+
+
+def choose_c(
+    gram: Doubles, signs: npt.NDArray[np.int8], random: np.random.RandomState, copies: int = 1, folds: int = 5
+) -> float:
+    """The C of 1.6, 1.8, ..., 7.8 with the best mean average precision in cross-validation on the Gram matrix.
+
+    Rows are `copies` runs of the same images; all copies of an image lie in one fold.
+    """
+    from sklearn.svm import SVC
+
+    fold = np.tile(random.permutation(len(gram) // copies) % folds, copies)
+    precision = np.zeros(len(CANDIDATES))
+    for i, c in enumerate(CANDIDATES):
+        scores = np.zeros(signs.shape)
+        for f in range(folds):
+            out = np.flatnonzero(fold == f)
+            if not len(out):  # fewer images than folds
+                continue
+            for column in range(signs.shape[1]):
+                used = np.flatnonzero((fold != f) & (signs[:, column] != 0))
+                if len(np.unique(signs[used, column])) < 2:
+                    continue
+                svm = SVC(C=c, kernel="precomputed").fit(gram[np.ix_(used, used)], signs[used, column])
+                scores[out, column] = svm.decision_function(gram[np.ix_(out, used)])
+        precision[i] = np.nanmean(average_precision(signs, scores))
+    return float(round(CANDIDATES[precision.argmax()], 1))

@@ -1,0 +1,121 @@
+"""The stack of a Fisher-vector classifier, the forward pass up it, and the walk of relevance down to the pixels.
+
+A depth says how many of the five layers are flat: all above decompose exactly by `relevance`, the topmost flat one goes
+straight to the pixels by `flat`, and those below it are skipped. Imported by the trace and the classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.layer import Passed
+from ..core.ledger import Entries
+from ..core.target import Target
+from .layers import Encode, Linear, Normalise, Parts, Scored
+from .rules import FisherRules
+
+Doubles: TypeAlias = npt.NDArray[np.float64]
+
+FLATS = {"vector": 3, "descriptor": 2, "bin": 1, "gradient": 0}  # flat layers of each depth, counted from the pixels
+DEPTHS = tuple(FLATS)  # coarse to fine
+REPRESENTATIONS = ("vector", "descriptor", "pca", "sift", "bin")  # of an image, at which relevance can be asked
+
+
+class Pass(NamedTuple):
+    """What one forward pass leaves.
+
+    Attributes
+    ----------
+    encode, normalise, linear
+        What each layer saved.
+    scores : float64 (n_classes,)
+    """
+
+    encode: Parts
+    normalise: tuple[int, ...]
+    linear: Scored
+    scores: Doubles
+
+
+class FisherStack:
+    """Encode -> Normalise -> Linear, as one value with a way up.
+
+    Parameters
+    ----------
+    encode : Encode
+        SpatialBins, Project and Fisher in one layer.
+    linear : Linear
+    n_classes : int
+        Two classes may share one hyperplane: its score f is that of the second class, and -f that of the first.
+    """
+
+    def __init__(self, encode: Encode, linear: Linear, n_classes: int) -> None:
+        self.encode, self.normalise, self.linear, self.n_classes = encode, Normalise(), linear, n_classes
+
+    def forward(self, grey: npt.NDArray[np.float32], dtype: npt.DTypeLike, n_jobs: int | None = None) -> Pass:
+        """Grey values float32 (H, W) in 0..1 up to the scores, computed in `dtype` after SIFT."""
+        _, parts = self.encode.forward(grey, dtype=dtype, n_jobs=n_jobs)
+        return self.upward(parts)
+
+    def upward(self, parts: Parts) -> Pass:
+        """The forward pass from the Fisher sums on."""
+        x, shape = self.normalise.forward(parts.fisher.sums)
+        exact = parts.fisher.dtype == np.float64
+        scores, scored = self.linear.forward(x, exact=exact, n_jobs=parts.bins.n_jobs)
+        return Pass(parts, shape, scored, self.per_class(scores))
+
+    def vector(self, grey: npt.NDArray[np.float32], dtype: npt.DTypeLike, n_jobs: int | None = None) -> Doubles:
+        """The improved Fisher vector, float64 (d,); nothing is kept for a way back."""
+        sums, _ = self.encode.forward(grey, dtype=dtype, n_jobs=n_jobs, keep=False)
+        return self.normalise.forward(sums)[0]
+
+    def scores(self, grey: npt.NDArray[np.float32], dtype: npt.DTypeLike, n_jobs: int | None = None) -> Doubles:
+        """Scores of every class, float64 (n_classes,); nothing is kept for a way back."""
+        x = self.vector(grey, dtype, n_jobs)
+        return self.per_class(self.linear.forward(x, exact=np.dtype(dtype) == np.float64, n_jobs=n_jobs)[0])
+
+    def start(self, targets: Sequence[Target], linear: Scored) -> Doubles:
+        """Relevance of the hyperplanes' scores: what each contributes to the score of a target. (targets, n_scores)."""
+        return self.terms(targets) * linear.scores
+
+    def terms(self, targets: Sequence[Target]) -> Doubles:
+        """Coefficients of targets over the hyperplanes, (targets, n_scores)."""
+        terms = np.array([target.coefficients(self.n_classes) for target in targets]).reshape(-1, self.n_classes)
+        return terms[:, 1:] - terms[:, :1] if self._mirrored else terms
+
+    def per_class(self, scores: Doubles) -> Doubles:
+        """One score per class: of two classes with one hyperplane, positive speaks for the second."""
+        return np.array([-scores[0], scores[0]]) if self._mirrored else scores
+
+    @property
+    def _mirrored(self) -> bool:
+        return len(self.linear.coef) == 1 and self.n_classes == 2
+
+
+def walk(
+    stack: FisherStack, passed: Pass, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules
+) -> list[Passed]:
+    """Relevance of targets down to the pixels: for each depth, maps (targets, H, W) and what was kept on the way."""
+    flats = [FLATS[depth] for depth in depths]
+    (r,), above = stack.linear.relevance(stack.start(targets, passed.linear), passed.linear, rules)
+    (r,), none = stack.normalise.relevance(r, passed.normalise, rules)
+    above.include(none)
+    found = []
+    for pixels, below in stack.encode.descend(r, passed.encode, rules, flats):
+        entries = Entries(above)
+        entries.include(below)
+        found.append(Passed(pixels, entries))
+    return found
+
+
+def relevance_at(name: str, stack: FisherStack, passed: Pass, target: Target, rules: FisherRules) -> Doubles:
+    """Relevance of one target at a representation of the image, one of REPRESENTATIONS, float64."""
+    (r,), _ = stack.linear.relevance(stack.start([target], passed.linear), passed.linear, rules)
+    if name != "vector":
+        (r,), _ = stack.normalise.relevance(r, passed.normalise, rules)
+        r = stack.encode.at(name, r, passed.encode, rules)
+    return np.asarray(r[0], np.float64)
