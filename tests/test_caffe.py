@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 
+from fvlrp import Network, Preprocess
 from fvlrp.network import caffe, protobuf
 
 PROTOTXT = """
@@ -225,3 +226,21 @@ def test_bytes_of_all_wire_types():
         (2, 5, struct.pack("<f", 1)),
         (3, 2, b"xy"),
     ]
+
+
+def test_a_caffe_network_is_a_network_like_others(files, tmp_path):
+    with pytest.warns(UserWarning, match="does not state the mean"):
+        net = Network.from_caffe(*files, classes=["a", "b", "c", "d", "e"])
+    image = np.random.default_rng(3).integers(0, 256, (46, 40, 3), dtype=np.uint8)
+    for depth in ("input", "conv1", "fc"):
+        ex = net.explain(image, target="b", depth=depth)
+        assert ex.heatmap.shape == (46, 40) and ex.ledger.closes()
+    net.save(tmp_path / "net.fvlrp")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_stated_preprocessing_warns_of_nothing(files):
+    stated = Preprocess((23, 20), order="BGR", high=255, mean=(104, 117, 123))
+    assert Network.from_caffe(*files, preprocess=stated).preprocess == stated
+    edited(files, "input_param {", "transform_param { mean_value: 104 mean_value: 117 mean_value: 123 } input_param {")
+    assert Network.from_caffe(*files).preprocess == stated

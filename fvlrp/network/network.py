@@ -25,6 +25,7 @@ from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real
 from ..runtime.progress import Progress
 from ..runtime.threads import blas_threads
+from . import caffe
 from .description import description_beside, of_metadata, read_classes, read_description
 from .graph import INPUT, KINDS, Node, ancestors
 from .layers import Conv, Dense, Flatten, GlobalAveragePool, NetworkLayer, Saved
@@ -38,8 +39,8 @@ PathLike = str | os.PathLike[str]
 class Network(Classifier):
     """An image classifier made of layers whose decisions can be explained down to any layer, or to the pixels.
 
-    Made by `from_onnx`, `fvlrp.load` or `retrain`. Images are paths, PIL images or arrays (uint8, uint16, or floats in
-    0..1), of any sizes.
+    Made by `from_onnx`, `from_caffe`, `fvlrp.load` or `retrain`. Images are paths, PIL images or arrays (uint8, uint16,
+    or floats in 0..1), of any sizes.
 
     Parameters
     ----------
@@ -190,6 +191,52 @@ class Network(Classifier):
         net = cls(read.nodes, read.input_shape, names, described or _assumed(os.fspath(path), read), **options)
         net.account = read.account
         return net
+
+    @classmethod
+    def from_caffe(
+        cls,
+        prototxt: PathLike,
+        caffemodel: PathLike,
+        preprocess: Preprocess | PathLike | None = None,
+        classes: Sequence[Any] | PathLike | None = None,
+        **options: Any,
+    ) -> Network:
+        """A network from Caffe's files, without Caffe.
+
+        Parameters
+        ----------
+        prototxt : path
+            The layers, as the network is deployed or tested.
+        caffemodel : path
+            The weights.
+        preprocess : Preprocess or path, optional
+            As for `from_onnx`. None: BGR in 0..255 resized to the network's input, less the mean that the prototxt
+            states; where it states none, a warning says so.
+        classes : sequence, optional
+            Names of the classes; None: those of the JSON file, or 0, 1, ...
+        **options
+            multilabel (by default whether the scores end in a sigmoid), n_jobs, verbose.
+
+        Raises
+        ------
+        OSError
+            One of the files cannot be read.
+        ValueError
+            One of them is damaged, they do not belong together, or hold a layer that fvlrp does not know.
+        """
+        names = read_classes(classes) if isinstance(classes, str | os.PathLike) else classes
+        described, named = (None, None) if preprocess is None else _given(preprocess)
+        read = caffe.read_network(prototxt, caffemodel)
+        if described is None and not read.states_mean:
+            warnings.warn(
+                f"{os.fspath(prototxt)} does not state the mean that is subtracted from photographs: none is; "
+                "pass preprocess=fvlrp.Preprocess(..., order='BGR', high=255, mean=(...)) if the network had one",
+                stacklevel=2,
+            )
+        if options.get("multilabel") is None:
+            options["multilabel"] = read.multilabel
+        names = named if names is None else names
+        return cls(read.nodes, read.input_shape, names, described or read.preprocess, **options)
 
     @property
     def layers(self) -> list[str]:
