@@ -14,6 +14,9 @@
 #define FVLRP_ARENA_H
 
 #include <stdlib.h>
+#ifdef _WIN32
+#include <malloc.h>
+#endif
 
 #include "fvlrp.h"
 #include "sizes.h"
@@ -35,21 +38,39 @@ static inline void *carve(arena *memory, ptrdiff_t count, ptrdiff_t size) {
     return array;
 }
 
+/* Memory that begins with a cache line, for release(); `bytes` is a positive multiple of 64. Windows has no
+ * aligned_alloc(), and free() does not take what its own function returns. */
+static inline void *cache_lines(size_t bytes) {
+#ifdef _WIN32
+    return _aligned_malloc(bytes, 64);
+#else
+    return aligned_alloc(64, bytes);
+#endif
+}
+
+static inline void release(void *memory) {
+#ifdef _WIN32
+    _aligned_free(memory);
+#else
+    free(memory);
+#endif
+}
+
 /* Allocate the block that the layout counted, and start over. */
 static inline int arena_open(arena *memory) {
-    if (memory->used >= 0) memory->base = aligned_alloc(64, memory->used ? (size_t)memory->used : 64);
+    if (memory->used >= 0) memory->base = cache_lines(memory->used ? (size_t)memory->used : 64);
     memory->used = 0;
     return memory->base ? FVLRP_OK : FVLRP_E_MEMORY;
 }
 
-/* The same for a kernel that needs a single array; free() it. */
+/* The same for a kernel that needs a single array; release() it. */
 static inline void *scratch(ptrdiff_t count, ptrdiff_t size) {
     arena memory = {0};
     carve(&memory, count, size);
     return arena_open(&memory) ? NULL : memory.base;
 }
 
-static inline void arena_close(arena *memory) { free(memory->base); }
+static inline void arena_close(arena *memory) { release(memory->base); }
 
 /* Elements from one row of a buffer to the next: room for a whole vector past the end, and an odd number of cache
  * lines, so that a column of many rows does not fall into one set of the cache. */

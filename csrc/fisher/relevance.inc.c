@@ -34,7 +34,7 @@ static int tables(const fvlrp_tables_args *args) {
             c2[d] = (REAL)(second * a * a);
         }
     }
-    free(u);
+    release(u);
     return FVLRP_OK;
 }
 

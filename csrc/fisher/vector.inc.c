@@ -37,7 +37,7 @@ static int merge(const fvlrp_merge_args *args) {
             args->occupancy[c * K + k] = whole[0];
         }
     }
-    free(by_finest);
+    release(by_finest);
     return FVLRP_OK;
 }
 
@@ -77,7 +77,7 @@ static int normalise(const fvlrp_normalise_args *args) {
         double *to = args->x + c * length;
         for (ptrdiff_t i = 0; i < length; i++) to[i] = copysign(sqrt(fabs(s[i]) * by) * whole, s[i]);
     }
-    free(scale);
+    release(scale);
     return FVLRP_OK;
 }
 

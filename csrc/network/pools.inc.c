@@ -42,7 +42,7 @@ static int max_pool(const fvlrp_max_pool_args *args) {
     for (ptrdiff_t c = 0; c < w->channels; c++)
         for (ptrdiff_t o = 0; o < w->rows; o++, out += w->cols)
             pool_row(w, (const REAL *)args->image + c * w->height * w->width, o, line, out);
-    free(line);
+    release(line);
     return FVLRP_OK;
 }
 
