@@ -27,11 +27,15 @@ FLAGS = [
     "-fno-trapping-math",
     "-Wno-psabi",
 ]
+LIBRARIES = ["m"]
+if sys.platform == "win32":  # clang-cl hands on what follows /clang: to Clang
+    FLAGS = [f"/clang:{flag}" for flag in FLAGS if flag != "-fvisibility=hidden"]
+    LIBRARIES = []
 OWN_FLAGS = shlex.split(os.environ.get("FVLRP_CFLAGS", ""))
 
 # The platform of the build and not of the machine: a universal macOS build compiles for two processors at once, to
 # which no x86-64 level can be given.
-if sysconfig.get_platform().endswith("-x86_64") and sys.maxsize > 2**32:
+if sysconfig.get_platform().endswith(("-x86_64", "-amd64")) and sys.maxsize > 2**32:
     ISAS = {
         "v2": ["-march=x86-64-v2"],
         "v3": ["-march=x86-64-v3"],
@@ -40,6 +44,8 @@ if sysconfig.get_platform().endswith("-x86_64") and sys.maxsize > 2**32:
     ISAS["vnni"] = [*ISAS["v4"], "-mavx512vnni"]
 else:
     ISAS = {"generic": []}
+if sys.platform == "win32":
+    ISAS = {isa: [f"/clang:{flag}" for flag in flags] for isa, flags in ISAS.items()}
 REAL_BITS = (32, 64)  # float and double
 
 # One binary for every CPython from 3.11 on: the limited API costs 0.1 us more per checked array. Interpreters without
@@ -54,17 +60,23 @@ else:
 class BuildPerISA(build_ext):
     """Compile csrc/isa.c once per instruction set and real type, and hand the objects to the linker."""
 
-    def run(self):
-        if sys.platform == "win32":
-            raise PlatformError(
-                "fvlrp does not build on Windows: its kernels use the vector extensions of GCC and Clang; "
-                "install it under WSL instead"
-            )
-        super().run()
-
     def build_extensions(self):
-        self.require_compiler()
+        if sys.platform == "win32":
+            self.use_clang_cl()
+        else:
+            self.require_compiler()
         super().build_extensions()
+
+    def use_clang_cl(self):
+        """The kernels use the vector extensions of GCC and Clang, which Microsoft's own compiler lacks."""
+        found = shutil.which("clang-cl")
+        if not found:
+            raise PlatformError(
+                "fvlrp compiles its kernels with clang-cl, which is not on the PATH; install LLVM (winget install "
+                "LLVM.LLVM) beside Microsoft's build tools, or take the wheel: pip install --only-binary fvlrp fvlrp"
+            )
+        self.compiler.initialize()
+        self.compiler.cc = found
 
     def require_compiler(self):
         """One sentence with the package to install, instead of the compiler's own pages."""
@@ -118,7 +130,7 @@ setup(
             sources=["fvlrp/_kernels.pyx", "csrc/dispatch.c", "csrc/fisher/checks.c", "csrc/network/checks.c"],
             include_dirs=["csrc"],
             extra_compile_args=FLAGS + OWN_FLAGS,
-            libraries=["m"],
+            libraries=LIBRARIES,
             py_limited_api=bool(LIMITED_API),
             depends=["setup.py", *sorted(str(path) for path in Path("csrc").rglob("*.[ch]"))],
         )

@@ -5,7 +5,8 @@ from pathlib import Path
 from skimage import data
 
 import fvlrp
-from fvlrp.core import figures, render
+from fvlrp.core import figures
+from fvlrp.show import render
 
 FOLDER = Path(__file__).parent / "images"
 
@@ -18,12 +19,12 @@ def main() -> None:
         trace = clf.trace(photograph)
         rows += trace.explain(target, trace.depths)
     render.write_png(FOLDER / "demo.png", figures.depth_sheet(rows, height=130))
-    face = clf.trace(data.astronaut()[:330, 60:400])
+    whole = clf.trace(data.astronaut())
     panels = [
-        render.Panel(render.colour(ex.heatmap, cmap="safe"), ex.depth)
-        for ex in face.explain("person", ("descriptor", "bin", "gradient"))
+        render.Panel(render.colour(ex.heatmap, cmap="safe"), f'"{ex.depth}"')
+        for ex in whole.explain("person", ("descriptor", "bin", "gradient"))
     ]
-    sheet = render.sheet([[render.Panel(face.image, "photograph"), *panels]], height=260, aspect=1.1, bar="safe")
+    sheet = render.sheet([[render.Panel(whole.image, "photograph"), *panels]], height=250, aspect=1, bar="safe")
     render.write_png(FOLDER / "depths.png", sheet)
 
 

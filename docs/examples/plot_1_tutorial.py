@@ -17,16 +17,16 @@ from skimage import data
 import fvlrp
 
 clf = fvlrp.load("voc20")
-cat = data.chelsea()
-trace = clf.trace(cat)  # one forward pass, kept
+photo = data.astronaut()
+trace = clf.trace(photo)  # one forward pass, kept
 print("best class:", trace.top)
-print(f"score of cat: {trace.scores[list(clf.classes_).index('cat')]:+.3f}")
+print(f"its score: {trace.scores.max():+.3f}")
 
 # %%
 # A score is the distance from a decision boundary: positive means yes. An explanation decomposes *that number* into
-# contributions of pixels, whatever its sign. What speaks for the cat is yellow and red, what speaks against it blue.
+# contributions of pixels, whatever its sign. What speaks for the person is yellow and red, what speaks against it blue.
 
-ex = trace.explain("cat")
+ex = trace.explain("person")
 ex
 
 # %%
@@ -36,9 +36,9 @@ ex
 # below it. Coarse depths show where the evidence is, fine ones which edges it is made of. The sum is the same. One
 # backward pass serves all of them.
 
-depths = trace.explain("cat", depth=("vector", "descriptor", "bin", "gradient"))
+depths = trace.explain("person", depth=("vector", "descriptor", "bin", "gradient"))
 figure, axes = plt.subplots(1, 5, figsize=(13, 2.4), layout="constrained")
-axes[0].imshow(cat)
+axes[0].imshow(photo)
 axes[0].set_title("photograph")
 for axis, each in zip(axes[1:], depths, strict=True):
     axis.imshow(each.to_image(cmap="safe", scale="99.5%"))
@@ -61,7 +61,7 @@ print("closes:", ex.ledger.closes())
 # ones keep more relevance and let small denominators speak louder.
 
 rules = fvlrp.rules.FisherRules(epsilon_pool=1, epsilon_pca=1)
-print(trace.explain("cat", rules=rules).ledger)
+print(trace.explain("person", rules=rules).ledger)
 
 # %%
 # Train your own
@@ -102,7 +102,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 with TemporaryDirectory() as folder:
-    ex.save(Path(folder, "cat.png"))  # the map; ex.overlay() and ex.alpha() put it on the photograph
-    ex.save(Path(folder, "cat.npz"))  # the numbers, for other programs
+    ex.save(Path(folder, "person.png"))  # the map; ex.overlay() and ex.alpha() put it on the photograph
+    ex.save(Path(folder, "person.npz"))  # the numbers, for other programs
     mine.save(Path(folder, "mine.fvlrp"))
     print(sorted(path.name for path in Path(folder).iterdir()))
