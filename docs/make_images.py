@@ -17,7 +17,7 @@ def main() -> None:
     rows = []
     for photograph, target in photographs:
         trace = clf.trace(photograph)
-        rows += trace.explain(target, trace.depths)
+        rows += trace.explain(target, ("vector", "descriptor", "bin", "gradient"))
     render.write_png(FOLDER / "demo.png", figures.depth_sheet(rows, height=130))
     whole = clf.trace(data.astronaut())
     panels = [
