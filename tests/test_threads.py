@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from functools import partial
 
 import joblib
@@ -70,6 +71,34 @@ def test_n_jobs_counts_as_in_scikit_learn():
         threads.count(0)
     with pytest.raises(ValueError, match="n_jobs must not be 0"):
         threads.run([int, int], 0)
+
+
+def in_a_daemon(connection):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        connection.send((threads.count(-1), [str(warning.message) for warning in caught]))
+
+
+def test_children_of_multiprocessing_have_all_threads():
+    """joblib would warn about loky there and count one: the threads are our own."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    child = context.Process(target=in_a_daemon, args=(there,), daemon=True)
+    child.start()
+    assert here.poll(60) and here.recv() == (threads.count(-1), [])
+    child.join()
+
+
+@pytest.mark.parametrize("n_jobs", [-2, -3, -100])
+def test_negative_numbers_count_back_from_all_processors(n_jobs, monkeypatch):
+    monkeypatch.setattr(threads, "processor_count", lambda: 8)
+    assert threads.count(n_jobs) == max(1, 9 + n_jobs)
+
+
+@pytest.mark.parametrize("n_jobs", [2.0, "2", [2]])
+def test_n_jobs_is_a_whole_number(n_jobs):
+    with pytest.raises(TypeError, match="n_jobs must be a whole number or None"):
+        threads.count(n_jobs)
 
 
 def test_none_takes_its_number_from_joblibs_context():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
-from .output import FAILED, INTERRUPTED, USAGE, UsageError, one_line
+from .output import FAILED, INTERRUPTED, TERMINATED, USAGE, UsageError, one_line
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
@@ -45,13 +46,36 @@ class Command(Protocol):
         """Do the work; the exit code."""
 
 
+class Terminated(BaseException):
+    """Raised in the main thread where the process is asked to end."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0 done, 1 something failed, 2 wrong usage, 130 interrupted."""
-    if argv is None:
-        argv = sys.argv[1:]
-        # Closed streams are None: progress would go to stdout instead of stderr, and stdout could not be flushed.
-        sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
-        cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")  # file names need not fit its encoding
+    """Run one command; the exit code: 0 done, 1 something failed, 2 wrong usage, 130 interrupted, 143 terminated.
+
+    Without `argv` the process is the command's own: signals end it at once, whatever its threads are doing.
+    """
+    if argv is not None:
+        return _run(argv)
+    # Closed streams are None: progress would go to stdout instead of stderr, and stdout could not be flushed.
+    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")  # file names need not fit its encoding
+    signal.signal(signal.SIGTERM, _terminate)
+    code = _run(sys.argv[1:])
+    if code in (INTERRUPTED, TERMINATED):
+        # The interpreter would wait for threads that finish photographs nobody waits for.
+        if files := sys.modules.get("fvlrp.data.files"):
+            files.discard_unfinished()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def _run(argv: Sequence[str]) -> int:
     trace = "--traceback" in argv
     try:
         parser = build_parser(argv)
@@ -67,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nfvlrp: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Terminated:
+        print("\nfvlrp: terminated", file=sys.stderr)
+        return TERMINATED
     except BrokenPipeError:
         # Whoever read the output has gone: what is left goes nowhere, or Python would complain on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

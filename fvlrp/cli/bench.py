@@ -152,7 +152,7 @@ def short(clf: Any, image: ImageLike, jobs: int | None = -1) -> dict[str, Any]:
         with instruction_set(isa):
             for n in counts:
                 table[f"{isa}, {n} thread{'s' * (n > 1)}"] = stages(clf, image, n)
-    height, width = np.shape(image)[:2]
+    height, width = images.size(image)
     return {
         "machine": machine(),
         "image": [height, width],

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..core import figures
 from . import options
-from .output import Batch, UsageError, result, write_picture
+from .batch import Batch
+from .output import UsageError, result, write_picture
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -26,9 +27,9 @@ def run(args: Namespace) -> int:
     models = [options.load_model(args, name) for name in names]
     wanted = [options.usage(options.target, model.menu, args.target) for model in models]
     rows, targets, batch = [], [], Batch(args)
-    for photo in args.photo:
-        with batch.one(photo):
-            traces = [model.trace(photo) for model in models]
+    for photo, _ in options.photographs(args):
+        with batch.one(photo), batch.room(models[0], photo):
+            traces = [model.trace(options.image(args, photo)) for model in models]
             target = traces[0].top if wanted[0] is None else wanted[0]
             rows.append(figures.sheet_row(traces, target, cmap=args.cmap))
             targets.append(target)

@@ -10,11 +10,12 @@ import numpy as np
 
 from ..core import figures
 from . import naming, options
-from .output import Batch, result, say, write_picture
+from .batch import Batch
+from .output import result, say, write_picture
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("photo", nargs="*", help="your own photographs; none: a cat, a person and a motorbike")
+    options.add_photographs(parser, "*", "your own photographs; none: a cat, a person and a motorbike")
     parser.add_argument("--target", help="class to explain in your photographs; default: the best of each")
     parser.add_argument("--out", default="fvlrp-demo", help="folder for the pictures (default: %(default)s)")
 
@@ -22,13 +23,14 @@ def add_options(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     clf = options.load_model(args, "voc20")
     wanted = None if args.target is None else options.usage(options.target, clf.menu, args.target)
-    own = [(name, photo, wanted) for name, photo in zip(naming.stems(args.photo), args.photo, strict=True)]
+    photos = [photo for photo, _ in options.photographs(args)] if args.photo else []
+    own = [(name, photo, wanted) for name, photo in zip(naming.stems(photos), photos, strict=True)]
     out = options.output_folder(args.out)
     rows, records, batch = [], [], Batch(args)
     for name, photo, target in own or _examples():
         start = monotonic()
-        with batch.one(photo if isinstance(photo, str) else name):
-            trace = clf.trace(photo)
+        with batch.one(photo if isinstance(photo, str) else name), batch.room(clf, photo):
+            trace = clf.trace(options.image(args, photo) if isinstance(photo, str) else photo)
             explanations = trace.explain([target or trace.top], trace.menu.depths)
             for ex in explanations:
                 ex.save(out / f"{name}_{ex.depth}.png")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from ..core import figures
 from ..core.explanation import Explanation
-from ..data.files import atomic_write
+from ..data.photographs import File
+from ..show.render import LEVEL
 from . import naming, options
-from .output import Batch, UsageError, result, say, write_picture
+from .batch import Batch, Task
+from .outbox import Claim, Outbox
+from .output import Listing, UsageError, one_line, say, write_picture
 
 FORMATS = ("png", "npz")
-ASKED = ("model", "target", "depth", "format", "sheet", "exact", "rule", "cmap", "bar")  # what results depend on
+# What the results depend on.
+ASKED = ("model", "target", "depth", "format", "sheet", "exact", "rule", "cmap", "bar", "range", "page")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -29,78 +31,102 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--sheet", action="store_true", help="also a contact sheet of each photograph")
     options.add_cmap(parser)
     parser.add_argument("--bar", action="store_true", help="add a colour bar to the heatmaps")
+    parser.add_argument(
+        "--compress",
+        type=int,
+        choices=range(10),
+        metavar="0..9",
+        default=LEVEL,
+        help="PNG's level (default: %(default)s)",
+    )
     parser.add_argument("--exact", action="store_true", help="compute in float64")
     parser.add_argument("--rule", action="append", default=[], metavar="NAME=VALUE", help=options.RULES)
     parser.add_argument("--resume", action="store_true", help="skip photographs whose results are all there")
 
 
 def run(args: Namespace) -> int:
-    formats = list(dict.fromkeys(args.format.split(",")))
-    if not set(formats) <= set(FORMATS):
+    args.formats = list(dict.fromkeys(args.format.split(",")))
+    if not set(args.formats) <= set(FORMATS):
         raise UsageError(f"--format must be png, npz or png,npz, got {args.format!r}")
     clf = options.load_model(args, args.model)
-    targets = options.targets(clf.menu, args.target)
-    depths = options.depths(clf.menu, args.depth, [clf.menu.default_depth])
-    rules = options.rules(clf.menu, args.rule)
+    asked = Asked(
+        options.targets(clf.menu, args.target),
+        options.depths(clf.menu, args.depth, [clf.menu.default_depth]),
+        options.rules(clf.menu, args.rule),
+    )
+    photographs = options.photographs(args)
     out = options.output_folder(args.out)
-    results, batch = [], Batch(args)
-    for photo, stem in zip(args.photo, naming.stems(args.photo), strict=True):
-        with batch.one(photo):
-            record = out / f"{stem}.json"
-            if args.resume and (done := _finished(record, photo, args)) is not None:
-                results.append(done)
-                continue
-            trace = clf.trace(photo, "float64" if args.exact else "float32")
-            explanations = trace.explain(options.with_top(trace, targets), depths, rules)
-            made = _explained(explanations, photo, out / stem, formats, args)
-            _write_json(record, made)  # last: its presence says that all the rest is there
-            results.append(made)
-            say(args, f"{photo}: " + ", ".join(f"{s['target']} {s['score']:+.3f}" for s in made["scores"]))
-    code = batch.close()
-    text = "\n".join(path for made in results for path in made["files"])
-    result(args, {"results": results, "failed": batch.failed}, text)
-    return code
+    outbox = Outbox(out, {name: getattr(args, name) for name in ASKED}, options.model_files(args.model))
+    batch, listing = Batch(args), Listing(args)
+    tasks = (_task(file, clf, asked, outbox, batch) for file in photographs)
+    for record in batch.run(tasks, clf, [file.path for file in photographs], told=_told):
+        listing.put(record)
+    listing.close(batch.failed)
+    if outbox.removed:
+        say(args, f"removed {outbox.removed} temporary files of runs that were killed")
+    return batch.close()
 
 
-def _explained(
-    explanations: Sequence[Explanation], photo: str, base: Path, formats: Sequence[str], args: Namespace
-) -> dict[str, Any]:
-    """Write the pictures and numbers of one photograph; its record."""
+class Asked(NamedTuple):
+    """What to explain of every photograph; a target of None is the best one."""
+
+    targets: list[Any]
+    depths: list[str]
+    rules: Any
+
+
+def _task(file: File, clf: Any, asked: Asked, outbox: Outbox, batch: Batch) -> Task[dict[str, Any]]:
+    """What there is to do for one photograph. Its results get their name here, in the order of the photographs."""
+    try:
+        done = outbox.finished(file) if batch.args.resume else None
+        claim = None if done else outbox.claim(file)
+    except OSError as error:
+        return Task(file.path, partial(_raise, error))
+    if claim is None:
+        return Task(file.path, lambda: done or {})
+    return Task(file.path, partial(_explain, file.path, clf, asked, claim, batch))
+
+
+def _raise(error: Exception) -> dict[str, Any]:
+    raise error
+
+
+def _explain(photo: str, clf: Any, asked: Asked, claim: Claim, batch: Batch) -> dict[str, Any]:
+    """Explain one photograph and write its results; the record."""
+    args = batch.args
+    try:
+        with batch.room(clf, photo):
+            trace = clf.trace(options.image(args, photo), "float64" if args.exact else "float32")
+            explanations = trace.explain_all(options.with_top(trace, asked.targets), asked.depths, asked.rules)
+            del trace  # pictures need nothing of the forward pass
+            files = _written(explanations, claim, args)
+        summaries = [ex.summary() for ex in explanations]
+        best = {summary["target"]: summary["score"] for summary in summaries}
+        scores = [{"target": target, "score": score} for target, score in best.items()]
+        return claim.finish({"scores": scores, "explanations": summaries, "files": files})
+    except Exception as error:
+        claim.fail(one_line(error))
+        raise
+    except BaseException:  # a signal
+        claim.release()
+        raise
+
+
+def _written(explanations: Sequence[Explanation], claim: Claim, args: Namespace) -> list[str]:
+    """Write pictures and numbers; their names."""
     written = []
-    names = naming.numbered(f"{base}_{naming.plain(ex.target)}_{naming.plain(ex.depth)}" for ex in explanations)
+    look = {"cmap": args.cmap, "bar": args.bar, "level": args.compress}
+    names = naming.numbered(naming.result(ex.target, ex.depth) for ex in explanations)
     for ex, name in zip(explanations, names, strict=True):
-        for suffix in formats:
-            path = Path(f"{name}.{suffix}")
-            ex.save(path, **({"cmap": args.cmap, "bar": args.bar} if suffix == "png" else {}))
+        for suffix in args.formats:
+            path = claim.path(f"{name}.{suffix}")
+            ex.save(path, **(look if suffix == "png" else {}))
             written.append(str(path))
     if args.sheet:
-        written.append(write_picture(Path(f"{base}_sheet.png"), figures.depth_sheet(explanations, cmap=args.cmap)))
-    best = {ex.target: ex.score for ex in explanations}
-    return {
-        "photo": str(photo),
-        "asked": _asked(args),
-        "scores": [{"target": target, "score": score} for target, score in best.items()],
-        "explanations": [ex.summary() for ex in explanations],
-        "files": written,
-    }
+        sheet = figures.depth_sheet(explanations, cmap=args.cmap)
+        written.append(write_picture(claim.path("sheet.png"), sheet, level=args.compress))
+    return written
 
 
-def _asked(args: Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in ASKED}
-
-
-def _finished(record: Path, photo: str, args: Namespace) -> dict[str, Any] | None:
-    """The record of an earlier run that asked the very same of this photograph and whose files are all there."""
-    try:
-        done: dict[str, Any] = json.loads(record.read_text())
-        made = record.stat().st_mtime_ns
-        changed = any(os.path.exists(name) and os.stat(name).st_mtime_ns > made for name in (photo, args.model))
-        same = not changed and (done["photo"], done["asked"]) == (str(photo), _asked(args))
-        return done if same and all(Path(path).exists() for path in done["files"]) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=1).encode())
+def _told(record: dict[str, Any]) -> str:
+    return ", ".join(f"{entry['target']} {entry['score']:+.3f}" for entry in record["scores"])

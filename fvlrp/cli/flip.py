@@ -13,7 +13,8 @@ from ..evaluate.summaries import aopcs, gaps
 from ..runtime.progress import Progress
 from ..show.tables import Cell, Table
 from . import options
-from .output import Batch, result
+from .batch import Batch
+from .output import result
 
 MAPPED, BLIND = ("morf", "lerf"), ("random", "centre", "edge")  # orders of a heatmap, and of none
 
@@ -51,9 +52,10 @@ def run(args: Namespace) -> int:
     journal, batch = evaluate.Journal(args.journal), Batch(args)
     flips: dict[str, list[list[evaluate.PixelFlipping]]] = {name: [] for name in (*asked, *BLIND)}
     results = []
-    progress = Progress("flipped photograph", len(args.photo), not args.quiet)
-    for photo in args.photo:
-        with batch.one(photo):
+    photographs = options.photographs(args)
+    progress = Progress("flipped photograph", len(photographs), not args.quiet)
+    for photo, _ in photographs:
+        with batch.one(photo), batch.room(clf, photo):
             name, own = _flip(clf, photo, target, asked, journal, args)
             for label, flipped in own.items():
                 flips[label].append(flipped)
@@ -78,12 +80,13 @@ def _flip(
     clf: Any, photo: str, target: Any, depths: Sequence[str], journal: evaluate.Journal, args: Namespace
 ) -> tuple[Any, dict[str, list[evaluate.PixelFlipping]]]:
     """What was explained of one photograph, and its flippings: of every depth, and in the orders of no heatmap."""
-    trace = clf.trace(photo)
+    image = options.image(args, photo)
+    trace = clf.trace(image)
     target = trace.top if target is None else target
     maps = [ex.heatmap for ex in trace.explain(target, depths)]
     flipped = evaluate.pixel_flipping(
-        clf.flipper(photo, target),
-        photo,
+        clf.flipper(image, target),
+        image,
         maps,
         order=(*MAPPED, *BLIND),
         region=args.region,

@@ -1,23 +1,60 @@
-"""Names of result files: what a photograph, a class or a depth is called on disk.
+"""Names of result files: what a photograph, a class or a depth is called on disk, whatever they are called elsewhere.
 
 For the commands of this folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
-
-def plain(name: object) -> str:
-    """A name without characters that a file system or shell minds."""
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in str(name))
+# Bytes of the parts of a name, which together stay below the 255 that file systems allow.
+STEM, TARGET, DEPTH = 120, 70, 40
 
 
-def stems(photos: Sequence[str]) -> list[str]:
-    """A name for the results of each photograph; those of one name in several folders are numbered."""
-    return numbered(plain(Path(photo).stem) for photo in photos)
+def plain(name: object, most: int = STEM, extra: str = "-._") -> str:
+    """A name that no file system or shell minds: letters, digits and `extra`; others become "_" or, else, "-".
+
+    It begins with no dot and takes at most `most` bytes; a longer one ends in a digest of itself.
+    """
+    instead = "_" if "_" in extra else "-"
+    kept = "".join(c if c.isalnum() or c in extra else instead for c in str(name))
+    kept = kept if kept[:1] not in ("", ".") else f"_{kept[1:]}"
+    if len(kept.encode()) <= most:
+        return kept
+    return f"{kept.encode()[: most - 9].decode(errors='ignore')}-{digest(str(name))[:8]}"
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def stem(path: str) -> str:
+    """What the results of a photograph begin with."""
+    return plain(Path(path).stem)
+
+
+def candidates(path: str, source: str) -> Iterator[str]:
+    """Stems for the results of one photograph, from which to take the first that no other photograph has.
+
+    `source` tells it from others of its name: the second candidate is the same whatever else there is.
+    """
+    name = stem(path)
+    yield name
+    for length in (8, 16, 64):
+        yield f"{name}-{digest(source)[:length]}"
+
+
+def result(target: object, depth: object) -> str:
+    """What of a photograph's results is told apart by class and depth. No "_" but between the parts."""
+    return f"{plain(target, TARGET, '-.')}_{plain(depth, DEPTH, '-.')}"
+
+
+def stems(paths: Sequence[str]) -> list[str]:
+    """A stem for each photograph; those of one name in several folders are numbered."""
+    return numbered(stem(path) for path in paths)
 
 
 def numbered(names: Iterable[str]) -> list[str]:

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.menu import Menu
+from ..data.images import ImageLike, Photograph
+from ..data.photographs import File, find
 from ..show.curves import check_path
 from ..show.tables import Table
 from .output import UsageError
 
 CMAPS = ("paper", "safe", "grey")
-PHOTOGRAPHS = "photographs: files of any format that Pillow reads"
+PHOTOGRAPHS = (
+    "photographs: files of any format that Pillow reads, folders (with all folders below), patterns, @LIST (a text file"
+    " with a name per line), or - (the same on standard input)"
+)
 MODEL = "model file (.fvlrp or .onnx) or the name of one inside the package"
 RULES = (
     "such as epsilon_pool=1; for a network a preset (composite), a rule for all layers (epsilon:0.1), or LAYER=RULE for"
@@ -26,6 +32,52 @@ RULES = (
 )
 
 T = TypeVar("T")
+
+# ---- read ------------------------------------------------------------------------------------------------------------
+
+
+def number(kind: type, low: float, what: str) -> Callable[[str], Any]:
+    """Reads an option that is a number above `low`; argparse names the option in the complaint."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low < value < math.inf:
+            raise ArgumentTypeError(f"expected {what}, got {text!r}")
+        return value
+
+    return read
+
+
+count = number(int, 0, "a whole number of at least 1")
+seed = number(int, -1, "a whole number of at least 0")
+positive = number(float, 0, "a positive number")
+
+
+def jobs(text: str) -> int:
+    """A number of threads as scikit-learn counts them."""
+    value: int = number(int, -math.inf, "a number of threads, or -1 for all")(text)
+    if value == 0:
+        raise ArgumentTypeError("expected a number of threads, or -1 for all, got '0'")
+    return value
+
+
+_page = number(int, -1, "a page, counted from 0")
+
+
+def _range(text: str) -> tuple[float, float]:
+    """Two numbers with a colon between them, the lower one first."""
+    low, _, high = text.partition(":")
+    try:
+        values = float(low), float(high)
+    except ValueError:
+        values = math.nan, math.nan
+    if not -math.inf < values[0] < values[1] < math.inf:
+        raise ArgumentTypeError(f"expected the values of black and white, such as 0:4095, got {text!r}")
+    return values
+
 
 # ---- declared --------------------------------------------------------------------------------------------------------
 
@@ -38,8 +90,18 @@ def add_common(parser: ArgumentParser) -> None:
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
 
 
-def add_photographs(parser: ArgumentParser) -> None:
-    parser.add_argument("photo", nargs="+", help=PHOTOGRAPHS)
+def add_photographs(parser: ArgumentParser, nargs: str = "+", help: str = PHOTOGRAPHS) -> None:
+    parser.add_argument("photo", nargs=nargs, help=help)
+    parser.add_argument(
+        "--range", type=_range, metavar="BLACK:WHITE", help="values of black and white, such as 0:4095 for 12-bit data"
+    )
+    parser.add_argument("--page", type=_page, default=0, help="page of TIFF files, from 0 (default: %(default)s)")
+    parser.add_argument(
+        "--memory",
+        type=positive,
+        metavar="GB",
+        help="that photographs in work may take (default: 4, or half of what is free)",
+    )
 
 
 def add_dataset(parser: ArgumentParser, lists: str) -> None:
@@ -75,37 +137,6 @@ def table(args: Namespace, table: Table) -> str:
     return {"text": table.text, "csv": table.csv, "latex": table.latex}[args.table]().rstrip("\n")
 
 
-# ---- read ------------------------------------------------------------------------------------------------------------
-
-
-def number(kind: type, low: float, what: str) -> Callable[[str], Any]:
-    """Reads an option that is a number above `low`; argparse names the option in the complaint."""
-
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low < value < math.inf:
-            raise ArgumentTypeError(f"expected {what}, got {text!r}")
-        return value
-
-    return read
-
-
-count = number(int, 0, "a whole number of at least 1")
-seed = number(int, -1, "a whole number of at least 0")
-positive = number(float, 0, "a positive number")
-
-
-def jobs(text: str) -> int:
-    """A number of threads as scikit-learn counts them."""
-    value: int = number(int, -math.inf, "a number of threads, or -1 for all")(text)
-    if value == 0:
-        raise ArgumentTypeError("expected a number of threads, or -1 for all, got '0'")
-    return value
-
-
 # ---- checked ---------------------------------------------------------------------------------------------------------
 
 
@@ -117,11 +148,30 @@ def usage(check: Callable[..., T], *args: Any) -> T:
         raise UsageError(error) from error
 
 
+def photographs(args: Namespace) -> list[File]:
+    """The photographs that were named; what was passed over is told."""
+    found = find(args.photo)
+    if account := found.account():
+        warnings.warn(account, stacklevel=2)
+    return found.photographs
+
+
+def image(args: Namespace, path: str) -> ImageLike:
+    """A photograph as --range and --page read it."""
+    return path if args.range is None and not args.page else Photograph(path, range=args.range, page=args.page)
+
+
 def load_model(args: Namespace, name: str) -> Any:
     """A model by name or file, set to the threads that --jobs asks for."""
     from .. import models
 
     return models.load(name).set_params(n_jobs=args.jobs)
+
+
+def model_files(name: str) -> list[str]:
+    """Files that a model by that name or file consists of, for telling whether it has changed."""
+    beside = [f"{os.path.splitext(name)[0]}.json"] if name.lower().endswith(".onnx") else []
+    return [path for path in (name, *beside) if os.path.isfile(path)]
 
 
 def target(menu: Menu, text: str) -> Any:

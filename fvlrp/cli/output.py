@@ -1,4 +1,4 @@
-"""What commands say and where: exit codes, results, progress, and the photographs of a batch that failed.
+"""What commands say and where: exit codes, results, progress.
 
 For the commands of this folder.
 """
@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class UsageError(ValueError):
@@ -45,44 +42,36 @@ def result(args: Namespace, value: dict[str, Any], text: str) -> None:
         print(json.dumps(value, indent=1) if args.json else text)
 
 
-def write_picture(path: Path, picture: Image) -> str:
-    """Write a picture as PNG; the name of its file."""
-    from ..show import render
+class Listing:
+    """The results of a batch on stdout as they come: JSON with --json, else the names of their files.
 
-    render.write_png(path, picture)
-    return str(path)
-
-
-class Batch:
-    """What became of the photographs of a command: a broken one does not stop it, and is listed at the end.
-
-    Attributes
-    ----------
-    failed : list of {"photo": ..., "error": ...}
+    Whatever their number, none is kept. Close it after the last.
     """
 
     def __init__(self, args: Namespace) -> None:
-        self.args = args
-        self.failed: list[dict[str, str]] = []
+        self._json, self._written = args.json, 0
 
-    @contextmanager
-    def one(self, photo: object) -> Iterator[None]:
-        """Work on one photograph; what it raises is kept."""
-        try:
-            yield
-        except Exception as error:
-            self.fail(photo, error)
+    def put(self, record: dict[str, Any]) -> None:
+        if self._json:
+            print(
+                "," if self._written else '{\n"results": [', json.dumps(record, indent=1), sep="\n", end="", flush=True
+            )
+        else:
+            print(*record["files"], sep="\n", flush=True)
+        self._written += 1
 
-    def fail(self, photo: object, error: Exception) -> None:
-        """Keep why a photograph failed."""
-        if self.args.traceback:
-            traceback.print_exception(error)
-        self.failed.append({"photo": str(photo), "error": one_line(error)})
-        say(self.args, f"{photo}: failed")
+    def close(self, failed: list[dict[str, str]]) -> None:
+        if self._json:
+            print(
+                "\n]," if self._written else '{\n"results": [],',
+                f'"failed": {json.dumps(failed, indent=1)}\n}}',
+                sep="\n",
+            )
 
-    def close(self) -> int:
-        """List the broken ones on stderr; the exit code."""
-        for failure in self.failed:
-            photo, error = failure["photo"], failure["error"]
-            print(f"fvlrp: {photo}: {error.replace(f' {photo}', '', 1)}", file=sys.stderr)  # named once
-        return FAILED if self.failed else OK
+
+def write_picture(path: Path, picture: Image, level: int | None = None) -> str:
+    """Write a picture as PNG, at a level of compression; the name of its file."""
+    from ..show import render
+
+    render.write_png(path, picture, level=render.LEVEL if level is None else level)
+    return str(path)

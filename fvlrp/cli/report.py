@@ -9,7 +9,8 @@ from pathlib import Path
 from ..core import report
 from ..core.explanation import Explanation
 from . import options
-from .output import Batch, result
+from .batch import Batch
+from .output import result
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -26,13 +27,14 @@ def run(args: Namespace) -> int:
     clf = options.load_model(args, args.model)
     targets = options.targets(clf.menu, args.target)
     depths = options.depths(clf.menu, args.depth, clf.menu.report_depths)
+    photographs = options.photographs(args)
     batch, explained = Batch(args), 0
 
     def groups() -> Iterator[tuple[str, list[Explanation], str]]:
         nonlocal explained
-        for photo in args.photo:
-            with batch.one(photo):
-                trace = clf.trace(photo)
+        for photo, _ in photographs:
+            with batch.one(photo), batch.room(clf, photo):
+                trace = clf.trace(options.image(args, photo))
                 found = trace.explain(options.with_top(trace, targets), depths)
                 explained += 1
                 yield Path(photo).name, found, Path(args.model).stem

@@ -120,6 +120,67 @@ def lock(descriptor: int) -> bool:
     return True
 
 
+class Held:
+    """A temporary file that this process holds locked, and that may become a file of another name. Made by `hold`."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+
+    def become(self, path: str | os.PathLike[str], content: bytes) -> None:
+        """Replace the file at `path`, atomically, by this one with other content."""
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, content, 0)
+            os.fsync(self._descriptor)
+            os.replace(self._path, path)
+        except OSError as error:
+            self.discard()
+            raise type(error)(f"cannot write {os.fspath(path)}: {error.strerror}") from error
+        self._close()
+
+    def discard(self) -> None:
+        """Remove the file."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+        self._close()
+
+    def _close(self) -> None:
+        _unfinished.discard(self._path)
+        os.close(self._descriptor)
+
+
+def hold(path: str | os.PathLike[str], content: bytes) -> Held | bytes:
+    """Make a temporary file of that name, locked, or else the content of the one that another holder has.
+
+    A file that nobody holds is what a killed process left, and is taken over.
+    """
+    name = os.fspath(path)
+    while True:
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            raise type(error)(f"cannot write {name}: {error.strerror}") from error
+        if lock(descriptor):
+            if _is_at(descriptor, name):
+                _unfinished.add(name)
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, content, 0)
+                return Held(name, descriptor)
+        elif theirs := os.pread(descriptor, 1 << 16, 0):
+            os.close(descriptor)
+            return theirs
+        # It became something else before the lock was there, or its holder has yet to write: look again.
+        os.close(descriptor)
+        time.sleep(0.001)
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    """Whether an open file still has this name."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    return False
+
+
 def remove_abandoned(folder: str | os.PathLike[str]) -> int:
     """Remove the temporary files in a folder whose writers were killed; their number. Those being written stay."""
     removed = 0

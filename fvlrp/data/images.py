@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from ..runtime import limits
+
 T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | Array | Photograph"
@@ -42,11 +44,13 @@ _REASONS = {
     IsADirectoryError: "it is a folder",
     PermissionError: "permission denied",
 }
+_DECODED = 12  # bytes for each pixel while a picture is decoded and becomes an array
 PLUGINS = dict.fromkeys((".heic", ".heif", ".hif"), "pillow-heif") | {
     ".avif": "pillow-avif-plugin",
     ".avifs": "pillow-avif-plugin",
     ".jxl": "pillow-jxl-plugin",
 }
+_BAND = 1 << 17  # values that are resampled at a time
 _ROUNDING = 1e-6  # how far a float may leave [0, 1] and still be read as rounding of an earlier computation
 _NARROW = (8, 10, 12)  # bits that data in a 16-bit file may have; fewer than 1/16 of the range would be used otherwise
 _SAMPLE_MAXIMUM = 281  # TIFF: the largest value that the samples can take
@@ -216,7 +220,7 @@ def grey_part(
         ``grey(pixels, max_height)[window]`` is `part`: the same bits, or where the image is resized, the same within
         one rounding of float32. Resizing spreads every pixel, so that the window is larger than what was asked about.
     """
-    shape = _shrunk(pixels.shape[0], pixels.shape[1], max_height)
+    shape = reduced(pixels.shape[0], pixels.shape[1], max_height)
     if shape == pixels.shape[:2]:
         return _weighted(_unit(pixels[window])), window
     windows, crops, weights = [], [], []
@@ -318,13 +322,24 @@ def resize_to_height(values: Array, max_height: int | None) -> npt.NDArray[np.fl
         `max_height` is below 1.
     """
     height, width = values.shape[:2]
-    shape = _shrunk(height, width, max_height)
+    shape = reduced(height, width, max_height)
     if shape == (height, width):
         return _unit(values)
     if values.ndim == 2:
         return _bicubic(values, shape)
     # One channel at a time: a float copy of a large photograph is four times the photograph.
     return np.stack([_bicubic(values[:, :, c], shape) for c in range(values.shape[2])], axis=2)
+
+
+def reduced(height: int, width: int, max_height: int | None) -> tuple[int, int]:
+    """Height and width of an image once `resize_to_height` has reduced it. Raises as that does."""
+    if max_height is None:
+        return height, width
+    if max_height < 1:
+        raise ValueError(f"max_height is {max_height}; expected at least 1 pixel, or None never to resize")
+    if height <= max_height:
+        return height, width
+    return max_height, max(1, int(width * max_height / height + 0.5))
 
 
 def resample_conserving(heatmap: npt.ArrayLike, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
@@ -369,19 +384,16 @@ def _redistribute(values: npt.NDArray[np.float64], axis: int, length: int) -> np
     edges = np.union1d(np.arange(old + 1) * length, np.arange(length + 1) * old)
     source = edges[:-1] // length
     share = np.diff(edges) / length
-    values = np.moveaxis(values, axis, -1)
     first = np.searchsorted(edges, np.arange(length) * old)
-    return np.moveaxis(np.add.reduceat(values[..., source] * share, first, axis=-1), -1, axis)
-
-
-def _shrunk(height: int, width: int, max_height: int | None) -> tuple[int, int]:
-    if max_height is None:
-        return height, width
-    if max_height < 1:
-        raise ValueError(f"max_height is {max_height}; expected at least 1 pixel, or None never to resize")
-    if height <= max_height:
-        return height, width
-    return max_height, max(1, int(width * max_height / height + 0.5))
+    lines = np.moveaxis(values, axis, -1)
+    out = np.empty((*lines.shape[:-1], length))
+    # Some lines at a time: the pieces of all of them would take three times the memory of the result.
+    count = max(1, _BAND // len(source))
+    for at in np.ndindex(lines.shape[:-2]):
+        for line in range(0, lines.shape[-2], count):
+            pieces = lines[at][line : line + count, source]
+            np.add.reduceat(pieces * share, first, axis=-1, out=out[at][line : line + count])
+    return np.moveaxis(out, -1, axis)
 
 
 def _bicubic(channel: Array, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -403,7 +415,7 @@ def _named_errors(image: str | os.PathLike[str] | Image.Image, name: str) -> Ite
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise type(error)(f"cannot read {name}: {_REASONS.get(type(error), error)}") from error
     except MemoryError as error:
-        raise MemoryError(f"cannot read {name}: it does not fit into memory") from error
+        raise MemoryError(f"cannot read {name}: {str(error) or 'it does not fit into memory'}") from error
     except UnidentifiedImageError as error:
         raise OSError(f"cannot read {name}: {_unknown(image)}") from error
     except Exception as error:  # Decoders raise whatever their parser stumbles over, from SyntaxError to IndexError.
@@ -473,6 +485,7 @@ def _upright(picture: Image.Image) -> Image.Image:
     Pixels are decoded before the orientation is read: truncated files fail only here, and TIFF files transpose
     themselves while decoding.
     """
+    limits.require(_DECODED * picture.width * picture.height, "decoding it")
     picture.load()
     method = _UPRIGHT.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
     return picture if method is None else picture.transpose(method)

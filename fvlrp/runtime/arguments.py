@@ -1,6 +1,6 @@
 """Checks of arguments: what is refused says the argument, the value seen and what is expected.
 
-Any module of the package may import this one; it imports none of them.
+Hides nothing but the wording. For every ring above; it imports no module of the package.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 
-def check_choice(name: str, value: Any, valid: tuple) -> None:
+def check_choice(name: str, value: Any, valid: tuple[Any, ...]) -> None:
     """Raise ValueError unless `value` is one of `valid`."""
     if np.ndim(value) or value not in valid:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")

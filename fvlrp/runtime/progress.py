@@ -1,4 +1,4 @@
-"""Progress on stderr: one line, rewritten while a terminal watches, with the time that is left."""
+"""Progress on stderr: hides whether a terminal watches. For every ring above."""
 
 from __future__ import annotations
 

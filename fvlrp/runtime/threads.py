@@ -1,5 +1,7 @@
 """Run GIL-free kernels over bands of rows, with workers pinned to the processors that the caller may use; limit BLAS.
 
+Hides the pools. For every ring above.
+
 The kernels are single-threaded; a call is cut into tasks the same way for every number of workers, so results are the
 same bits. Workers are pinned because two unpinned ones often land on one processor; the caller's own affinity is
 never touched. Pools are kept per process: a forked child starts its own.
@@ -7,22 +9,26 @@ never touched. Pools are kept per process: a forked child starts its own.
 
 from __future__ import annotations
 
+import operator
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
-import joblib
+from .limits import processor_count
+from .limits import processors as processors
+
+T = TypeVar("T")
 
 AHEAD = 2  # tasks per worker that `stream` starts before their results are read
 
 _lock = threading.Lock()
-_pools: dict[tuple, ThreadPoolExecutor] = {}
+_pools: dict[tuple[int, tuple[int, ...]], ThreadPoolExecutor] = {}
 _inside = threading.local()
 
 
@@ -38,23 +44,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def processors() -> tuple[int, ...]:
-    """Processors that this thread may run on; empty where the system does not tell."""
-    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
-
-
 def count(n_jobs: int | None) -> int:
     """How many workers `n_jobs` asks for, as scikit-learn counts: None is 1 outside a joblib context, -1 is all."""
     if getattr(_inside, "worker", False):
         return 1
-    if n_jobs == 0:
+    try:
+        asked = _of_context() if n_jobs is None else operator.index(n_jobs)
+    except TypeError:
+        raise TypeError(f"n_jobs must be a whole number or None, got {n_jobs!r}") from None
+    if asked == 0:
         raise ValueError("n_jobs must not be 0; use None or 1 for one thread, -1 for every processor")
-    if n_jobs is not None and not isinstance(n_jobs, Integral):
-        raise TypeError(f"n_jobs must be a whole number or None, got {n_jobs!r}")
-    return joblib.effective_n_jobs(n_jobs)
+    return asked if asked > 0 else max(1, processor_count() + 1 + asked)
 
 
-def run(tasks: Iterable[Callable[[], Any]], n_jobs: int | None = None) -> list:
+def _of_context() -> int:
+    """n_jobs of joblib's context (``parallel_config``). There can be none before joblib is imported, which is slow."""
+    joblib = sys.modules.get("joblib.parallel")
+    asked = None if joblib is None else joblib.get_active_backend()[1]
+    return 1 if asked is None else int(asked)
+
+
+def run(tasks: Iterable[Callable[[], T]], n_jobs: int | None = None) -> list[T]:
     """Call every task, at most `n_jobs` at a time, and return their results in order; the first error is raised.
 
     Inside a worker, tasks run one after another: nested calls do not oversubscribe.
@@ -66,7 +76,7 @@ def run(tasks: Iterable[Callable[[], Any]], n_jobs: int | None = None) -> list:
     return list(_pool(workers).map(_call, tasks))
 
 
-def stream(tasks: Iterable[Callable[[], Any]], n_jobs: int | None = None) -> Iterator[Any]:
+def stream(tasks: Iterable[Callable[[], T]], n_jobs: int | None = None) -> Iterator[T]:
     """Results of tasks in their order, at most `n_jobs` at a time; the first error is raised.
 
     Unlike `run`, it starts tasks a few ahead of the reader: any number of them in bounded memory.
@@ -75,7 +85,7 @@ def stream(tasks: Iterable[Callable[[], Any]], n_jobs: int | None = None) -> Ite
     if workers <= 1:
         yield from (task() for task in tasks)
         return
-    waiting: deque[Future[Any]] = deque()
+    waiting: deque[Future[T]] = deque()
     try:
         for task in tasks:
             waiting.append(_pool(workers).submit(task))
@@ -88,7 +98,7 @@ def stream(tasks: Iterable[Callable[[], Any]], n_jobs: int | None = None) -> Ite
             future.cancel()
 
 
-def _call(task):
+def _call(task: Callable[[], T]) -> T:
     return task()
 
 
@@ -113,11 +123,11 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 _blas_lock = threading.Lock()
 _blas_depth = 0
-_blas_limit = None
+_blas_limit: Any = None  # threadpoolctl's, which has no types
 
 
 @contextmanager
-def blas_threads(n_jobs: int | None):
+def blas_threads(n_jobs: int | None) -> Iterator[None]:
     """Keep matrix products to as many threads as `n_jobs` asks for; the outermost of nested calls decides.
 
     The limit belongs to the process: it is set by the first to enter and lifted by the last to leave, so that passes in
@@ -148,7 +158,7 @@ def _lift() -> None:
 
 
 @cache
-def _controller():
+def _controller() -> Any:
     """The BLAS libraries of this process, looked for once: it takes milliseconds."""
     from threadpoolctl import ThreadpoolController
 

@@ -130,12 +130,12 @@ def shared_scale(heatmaps: Iterable[npt.ArrayLike], percentile: float = float(SC
     """
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile is {percentile}; expected a number from 0 to 100")
-    magnitudes = [np.abs(checked(heatmap)).ravel() for heatmap in heatmaps]
-    if not magnitudes:
+    parts = [plane[plane != 0] for plane in map(checked, heatmaps)]
+    if not parts:
         raise ValueError("heatmaps is empty; a scale needs at least one heatmap")
-    values = np.concatenate(magnitudes)
-    values = values[values > 0]
-    return float(np.percentile(values, percentile)) if values.size else 0.0
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    np.abs(values, out=values)  # in place, as the percentile: large heatmaps are copied once
+    return float(np.percentile(values, percentile, overwrite_input=True)) if values.size else 0.0
 
 
 def _percentile(scale: str) -> float:

@@ -1,0 +1,173 @@
+"""Photographs in parallel: a broken one does not stop the others and is listed at the end, with its reason.
+
+Hides threads, progress, and how much memory photographs take together. For the commands of this folder.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from math import prod
+from time import monotonic
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from ..data import images
+from ..runtime import limits, threads
+from .output import FAILED, OK, one_line, say
+
+T = TypeVar("T")
+
+# Bytes of memory that explaining a photograph and saving a picture takes, for each of its pixels; and, with a
+# Fisher vector, for each pixel that remains where it is reduced. Measured from 0.2 to 169 megapixels.
+OF_PHOTOGRAPH, OF_REDUCED = 26, 85
+MOST = 4 << 30  # bytes for all photographs that are in work, unless --memory says more
+LONG = 20.0  # seconds from which on it is told beforehand what a run takes
+IMMEDIATE = 0.005  # seconds that a photograph takes whose results are there already
+SAMPLED = 200  # photographs whose sizes are looked at for that
+
+
+def footprint(model: Any, photo: images.ImageLike) -> int:
+    """Bytes that explaining a photograph takes, roughly, told from its size alone: nothing is decoded.
+
+    Raises OSError where it cannot be opened.
+    """
+    height, width = images.size(photo)
+    working = 0
+    if hasattr(model, "max_height"):
+        working = OF_REDUCED * prod(images.reduced(height, width, model.max_height))
+    elif hasattr(model, "shapes"):  # of every layer's output: it and its relevance
+        working = 2 * 4 * sum(map(prod, model.shapes))
+    return OF_PHOTOGRAPH * height * width + working
+
+
+class Failure(NamedTuple):
+    """What a task raised."""
+
+    error: Exception
+
+
+class Task(NamedTuple, Generic[T]):
+    """Work on one photograph: its name, and what to do."""
+
+    photo: str
+    work: Callable[[], T]
+
+
+class Batch:
+    """What became of the photographs of a command.
+
+    Attributes
+    ----------
+    failed : list of {"photo": ..., "error": ...}
+    """
+
+    def __init__(self, args: Namespace) -> None:
+        self.args = args
+        self.failed: list[dict[str, str]] = []
+        asked = getattr(args, "memory", None)
+        self._budget = limits.Budget(int(asked * 1e9) if asked else min(MOST, limits.available() // 2))
+
+    def run(self, tasks: Iterable[Task[T]], model: Any, photos: Sequence[str], told: Callable[[T], str]) -> Iterator[T]:
+        """Results of tasks, in their order; photographs are worked on in parallel where there are several.
+
+        Parameters
+        ----------
+        tasks : iterable of Task
+            One for each of `photos`. Asked for in this thread, a few ahead of the results.
+        model : classifier
+        photos : sequence of str
+        told : callable
+            A result in a few words, for a line of progress.
+        """
+        total = len(photos)
+        jobs = threads.count(self.args.jobs) if total > 1 else 1
+        count, seconds = 0, 0.0  # of photographs that were no sooner asked for than there, as finished ones are
+        for done, ended in enumerate(threads.stream((partial(_attempt, task) for task in tasks), jobs)):
+            if ended.seconds > IMMEDIATE:
+                count, seconds = count + 1, seconds + ended.seconds
+            rest = total - done - 1
+            left = seconds / max(1, count) * rest / jobs
+            if count == 1 and ended.seconds > IMMEDIATE and left > LONG:
+                self._estimate(model, photos[done + 1 :], left, jobs)
+            place = f"[{done + 1}/{total}, {_duration(left)} left] " if total > 1 else ""
+            if isinstance(ended.result, Failure):
+                self.fail(photos[done], ended.result.error, place)
+            else:
+                say(self.args, f"{place}{photos[done]}: {told(ended.result)}")
+                yield ended.result
+
+    def _estimate(self, model: Any, photos: Sequence[str], seconds: float, jobs: int) -> None:
+        """Tell what a long run will take: the time, and the memory of photographs of these sizes."""
+        sizes = []
+        for photo in photos[:: max(1, len(photos) // SAMPLED)]:
+            with suppress(OSError):
+                sizes.append(footprint(model, photo))
+        memory = f" and {limits.told(min(jobs * max(sizes), self._budget.total))} beside the model" if sizes else ""
+        say(self.args, f"{len(photos)} photographs to come: about {_duration(seconds)}{memory}, with {jobs} threads")
+
+    @contextmanager
+    def room(self, model: Any, photo: images.ImageLike) -> Iterator[None]:
+        """Wait until there is memory for a photograph, and have it inside the block.
+
+        Raises
+        ------
+        MemoryError
+            One photograph would take more than all of them may.
+        OSError
+            It cannot be opened.
+        """
+        size = footprint(model, photo)
+        if size > self._budget.total:
+            raise MemoryError(
+                f"it would take {limits.told(size)}, and photographs may take {limits.told(self._budget.total)}: "
+                "reduce it, or allow more with --memory"
+            )
+        with self._budget.use(size):
+            yield
+
+    @contextmanager
+    def one(self, photo: object) -> Iterator[None]:
+        """Work on one photograph here and now; what it raises is kept."""
+        try:
+            yield
+        except Exception as error:
+            self.fail(photo, error)
+
+    def fail(self, photo: object, error: Exception, place: str = "") -> None:
+        """Keep why a photograph failed."""
+        if self.args.traceback:
+            traceback.print_exception(error)
+        self.failed.append({"photo": str(photo), "error": one_line(error)})
+        say(self.args, f"{place}{photo}: failed")
+
+    def close(self) -> int:
+        """List the broken ones on stderr; the exit code."""
+        for failure in self.failed:
+            photo, error = failure["photo"], failure["error"]
+            print(f"fvlrp: {photo}: {error.replace(f' {photo}', '', 1)}", file=sys.stderr)  # named once
+        return FAILED if self.failed else OK
+
+
+class _Ended(NamedTuple, Generic[T]):
+    """How a task ended, and the seconds it took."""
+
+    result: T | Failure
+    seconds: float
+
+
+def _attempt(task: Task[T]) -> _Ended[T]:
+    start = monotonic()
+    try:
+        result: T | Failure = task.work()
+    except Exception as error:
+        result = Failure(error)
+    return _Ended(result, monotonic() - start)
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,155 @@
+"""A folder of results that several runs and processes share: which names a photograph has, and what is finished.
+
+Beside its results each photograph has a record, ``<stem>.json``, written last: what was asked and which files answer
+it, or why it failed. The records are the journal of a run. While a photograph is worked on, a locked temporary file
+claims its stem, so that no other photograph and no other process takes it. Hides locks and records. For `explain`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..data import files
+from ..data.photographs import File
+from . import naming
+
+
+class Claim:
+    """One photograph's place in the folder, held by this process until `finish`, `fail` or `release`."""
+
+    def __init__(self, photo: str, folder: Path, stem: str, held: files.Held, asked: dict[str, Any]) -> None:
+        self._photo, self._folder, self._stem, self._held, self._asked = photo, folder, stem, held, asked
+
+    def path(self, name: str) -> Path:
+        """Where the result called `name` goes."""
+        return self._folder / f"{self._stem}_{name}"
+
+    def begin(self) -> None:
+        """Say that what an earlier run has left is no longer whole."""
+        with files.atomic_write(self._record) as file:
+            file.write(_json({**self._whose, "error": "not finished"}))
+
+    def finish(self, made: dict[str, Any]) -> dict[str, Any]:
+        """Write the record of a photograph all of whose results are there: what was made, with the files under "files".
+
+        Returns the record as `Outbox.finished` would.
+        """
+        kept = [os.path.relpath(name, self._folder) for name in made["files"]]
+        record = {**self._whose, "of": _stamp(self._photo), "asked": self._asked, **made, "files": kept}
+        self._held.become(self._record, _json(record))
+        return {"photo": self._photo, "asked": self._asked, **made}
+
+    def fail(self, error: str) -> None:
+        """Write why there are no results. The name stays this photograph's."""
+        self._held.become(self._record, _json({**self._whose, "error": error}))
+
+    def release(self) -> None:
+        """Give the place up, without a record."""
+        self._held.discard()
+
+    @property
+    def _record(self) -> Path:
+        return self._folder / f"{self._stem}.json"
+
+    @property
+    def _whose(self) -> dict[str, str]:
+        return {"photo": self._photo, "source": os.path.abspath(self._photo)}
+
+
+class Outbox:
+    """The folder that results go to.
+
+    Parameters
+    ----------
+    folder : Path
+    asked : dict
+        What of the results depends on the command: a finished photograph is one whose record has the same.
+    models : sequence of str
+        Files that they depend on, too.
+    """
+
+    def __init__(self, folder: Path, asked: dict[str, Any], models: Sequence[str] = ()) -> None:
+        self._folder, self._made = folder, set[Path]()
+        stamps = [_stamp(model) for model in models]
+        self.asked: dict[str, Any] = json.loads(json.dumps({**asked, "model files": stamps}))
+        self.removed = 0  # temporary files of runs that were killed
+
+    def finished(self, file: File) -> dict[str, Any] | None:
+        """The record of an earlier run that asked the very same of this photograph, and whose files are all there."""
+        folder, source = self._place(file), os.path.abspath(file.path)
+        for stem in naming.candidates(file.path, source):
+            record = _read(folder / f"{stem}.json")
+            if record.get("source") == source:
+                return self._whole(record, file, folder)
+        return None
+
+    def claim(self, file: File) -> Claim:
+        """A place for a photograph's results, which no other photograph has and no other process works on.
+
+        Raises
+        ------
+        BlockingIOError
+            Another process is explaining this very photograph into this folder.
+        OSError
+            The folder cannot be written to.
+        """
+        folder, source = self._place(file), os.path.abspath(file.path)
+        for stem in naming.candidates(file.path, source):
+            held = files.hold(folder / f".{naming.digest(stem)[:16]}.tmp", source.encode(errors="surrogateescape"))
+            if isinstance(held, bytes):
+                if held.decode(errors="surrogateescape") == source:
+                    raise BlockingIOError(f"another fvlrp explains it into {folder} now: choose another --out")
+                continue
+            claim = Claim(file.path, folder, stem, held, self.asked)
+            record = _read(folder / f"{stem}.json")
+            if not record:
+                return claim
+            if record.get("source", source) == source:
+                claim.begin()
+                return claim
+            claim.release()
+        raise FileExistsError(f"{folder} has results of other photographs under every name for {file.path}")
+
+    def _place(self, file: File) -> Path:
+        """The folder of a photograph's results: photographs of a folder keep the folders below it."""
+        folder = self._folder / file.below
+        if folder not in self._made:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.removed += files.remove_abandoned(folder)
+            self._made.add(folder)
+        return folder
+
+    def _whole(self, record: dict[str, Any], file: File, folder: Path) -> dict[str, Any] | None:
+        if record.get("asked") != self.asked or record.get("of") != _stamp(file.path):
+            return None
+        paths = [folder / name for name in record.get("files", ())]
+        if not paths or not all(path.is_file() for path in paths):
+            return None
+        own = {name: value for name, value in record.items() if name not in ("of", "source")}
+        return {**own, "photo": file.path, "files": [str(path) for path in paths]}
+
+
+def _stamp(path: str) -> list[int]:
+    """What changes when a file does: its size and the time it was written."""
+    with suppress(OSError):
+        status = os.stat(path)
+        return [status.st_size, status.st_mtime_ns]
+    return []
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=1).encode()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record; empty where there is none, or none that can be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
