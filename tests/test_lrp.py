@@ -22,6 +22,7 @@ from fvlrp.network.layers import (
     ReLU,
 )
 from fvlrp.network.rules import Choice
+from fvlrp.network.tokens import Layout
 from fvlrp.rules import AlphaBeta, Box, ConvRules, Epsilon, Flat, Gamma, WSquare, ZPlus
 
 
@@ -47,6 +48,11 @@ class Net:
         self.preprocess = Whole()
         self.classes_, self.binary = ["cat", "dog", "gull", "pig"], False
         self.shapes = self._shapes(shape)
+        self.layout = Layout.of(self.nodes, self.shapes, shape)
+
+    @property
+    def coarse_depth(self):
+        return lrp.coarse_depth(self)
 
     def _shapes(self, shape):
         shapes = []

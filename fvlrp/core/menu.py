@@ -24,10 +24,6 @@ class Menu:
         The valid names of ``Explanation.relevance`` and of ``keep``.
     default_depth : str
         The depth that None stands for.
-    figure_depths : (str, str)
-        High and low resolution, as in the paper's Figure 1.
-    report_depths : tuple of str
-        A few depths worth showing, coarse to fine.
     """
 
     def __init__(
@@ -43,7 +39,17 @@ class Menu:
         self.classes = [name.item() if isinstance(name, np.generic) else name for name in classes]
         self.depths, self.default_depth = tuple(depths), default_depth
         self.representations = tuple(representations)
-        self.figure_depths, self.report_depths = tuple(figure_depths), tuple(report_depths)
+        self._figure_depths, self._report_depths = tuple(figure_depths), tuple(report_depths)
+
+    @property
+    def figure_depths(self) -> tuple[str, ...]:
+        """High and low resolution, as in the paper's Figure 1."""
+        return self._figure_depths
+
+    @property
+    def report_depths(self) -> tuple[str, ...]:
+        """A few depths worth showing, coarse to fine."""
+        return self._report_depths
 
     def check(self, target: Any = None, depth: Any = None, rules: Any = None, keep: Sequence[str] = ()) -> None:
         """Raise the ValueError that `Trace.explain` would raise for these arguments, without a forward pass."""

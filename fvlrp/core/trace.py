@@ -157,7 +157,9 @@ class Trace:
     def _explanation(
         self, target: Target, depth: str, rules: Any, descent: Descent, keep: Sequence[str]
     ) -> Explanation:
-        entries = {"score": descent.score, **descent.entries, "heatmap": float(descent.heatmap.sum())}
+        # What is spread evenly over the heatmap, having no place in it, has an entry of its own.
+        arrived = float(descent.heatmap.sum()) - descent.entries.get("class_token", 0.0)
+        entries = {"score": descent.score, **descent.entries, "heatmap": arrived}
         again = _Again(self, target, depth, rules)
         return Explanation(
             heatmap=descent.heatmap,

@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ from .graph import INPUT, KINDS, Node, ancestors
 from .layers import Conv, Dense, Flatten, GlobalAveragePool, NetworkLayer, Saved
 from .onnx import Account, Imported, read_network
 from .preprocess import USUAL_SIZE, Preprocess
-from .trace import NetworkMenu, NetworkTrace
+from .tokens import Layout
+from .trace import NetworkMenu, NetworkTrace, coarse_depth
 
 PathLike = str | os.PathLike[str]
 
@@ -237,6 +238,16 @@ class Network(Classifier):
             options["multilabel"] = read.multilabel
         names = named if names is None else names
         return cls(read.nodes, read.input_shape, names, described or read.preprocess, **options)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Blocks and tokens of the network: names such as "blocks.6", which are depths too."""
+        return Layout.of(self.nodes, self.shapes, (self.input_shape[0], *self.preprocess.size))
+
+    @cached_property
+    def coarse_depth(self) -> str:
+        """The depth of low resolution, which figures and reports show beside the pixels."""
+        return coarse_depth(self)
 
     @property
     def layers(self) -> list[str]:

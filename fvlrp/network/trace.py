@@ -24,6 +24,7 @@ from .layers import NetworkLayer, Saved
 from .layers.layer import BATCH
 from .preprocess import Preprocess
 from .rules import PRESETS, Choice, NetworkRules
+from .tokens import Layout
 from .walk import Walk, walk
 
 ATTENTION = ("softmax", "attention")  # kinds of layers that say a network has attention
@@ -42,6 +43,14 @@ class Net(Protocol):
     @property
     def layers(self) -> list[str]:
         """Names of the nodes."""
+
+    @property
+    def layout(self) -> Layout:
+        """Its blocks and tokens."""
+
+    @property
+    def coarse_depth(self) -> str:
+        """The depth of low resolution."""
 
     def prepare(self, image: ImageLike) -> npt.NDArray[np.float32]:
         """The network's input for one image, (1, C, h, w)."""
@@ -104,6 +113,28 @@ def _choice(nodes: Sequence[Node], i: int, first: bool, rules: NetworkRules, box
     )
 
 
+def coarse_depth(net: Net) -> str:
+    """The depth of low resolution: the first block with a stride of 8 pixels or more between its places.
+
+    Where the scores are read from a class token, the block at which patches hold the largest share of a photograph's
+    relevance; of noise, since it depends on the network much more than on the photograph.
+    """
+    if net.layout.coarse is None:
+        return net.layers[coarse(net.nodes, net.shapes)]
+    if net.layout.outside is None:
+        return net.layout.coarse
+    height, width = net.preprocess.size
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    saved = net.passed(net.prepare(noise))
+    logits = saved[-1].y
+    start = np.where(logits == logits.max(), logits, 0)
+    told = choices(net.nodes, NetworkRules.preset("attention"), lambda node, rule: None)
+    kept = walk(net.nodes, saved[0].inputs[0], saved, start, [INPUT], told, keep=True)[0].kept
+    tokens = net.layout.outside[2]
+    ends = {name: i for name, i in net.layout.blocks.items() if i in kept and net.shapes[i][0] == tokens}
+    return max(ends, key=lambda name: net.layout.on_patches(kept[ends[name]][0]), default=net.layout.coarse)
+
+
 def above_pixels(nodes: Sequence[Node], node: Node) -> list[NetworkLayer]:
     """The layers between the pixels and a first layer, in their order."""
     chain, source = [], node.inputs[0]
@@ -122,16 +153,19 @@ class NetworkMenu(Menu):
     """
 
     def __init__(self, net: Net) -> None:
-        low = net.layers[coarse(net.nodes, net.shapes)]
-        super().__init__(
-            list(net.classes_),
-            (*net.layers, "input"),
-            "input",
-            representations=(*net.layers, "input"),
-            figure_depths=("input", low),
-            report_depths=("input", low),
-        )
-        self.nodes, self._binary = net.nodes, net.binary
+        names = (*net.layers, "input")
+        super().__init__(list(net.classes_), (*net.layout.blocks, *names), "input", representations=names)
+        self.nodes, self._net, self._binary = net.nodes, net, net.binary
+
+    @property
+    def figure_depths(self) -> tuple[str, ...]:
+        """The pixels, and the depth of low resolution."""
+        return "input", self._net.coarse_depth
+
+    @property
+    def report_depths(self) -> tuple[str, ...]:
+        """The same."""
+        return self.figure_depths
 
     def at(self, position: int) -> Target:
         if not self._binary:
@@ -147,9 +181,10 @@ class NetworkMenu(Menu):
         return int(name)
 
     def depth(self, depth: Any) -> str:
-        """A layer's name or index, or "input"."""
+        """A layer's name or index, a block's name ("blocks.6"), or "input"."""
         if not _index(depth):
-            return super().depth(depth)
+            block = self._net.layout.block(depth) if isinstance(depth, str) and depth not in self.depths else None
+            return super().depth(depth) if block is None else block
         if not 0 <= depth < len(self.nodes):
             raise ValueError(f"unknown depth {depth!r}; indices of layers are 0..{len(self.nodes) - 1}")
         return self.nodes[int(depth)].name
@@ -220,10 +255,13 @@ class NetworkTrace(Trace):
         self, targets: Sequence[Target], depths: Sequence[str], rules: NetworkRules, keep: bool = False
     ) -> list[Walk]:
         nodes, at = self.net.nodes, [self._node(depth) for depth in depths]
-        return walk(nodes, self.x, self._saved, self._start(targets), at, choices(nodes, rules, self._box), keep)
+        told, start = choices(nodes, rules, self._box), self._start(targets)
+        return walk(nodes, self.x, self._saved, start, at, told, keep, self.net.layout.mixers)
 
     def _node(self, depth: str) -> int:
-        return INPUT if depth == "input" else self.net.layers.index(depth)
+        if depth == "input":
+            return INPUT
+        return self.net.layers.index(depth) if depth in self.net.layers else self.net.layout.blocks[depth]
 
     def _start(self, targets: Sequence[Target]) -> Array:
         """The targets' scores times their coefficients, one target a row; all others 0."""
@@ -231,9 +269,10 @@ class NetworkTrace(Trace):
         return terms.astype(self.dtype).reshape(len(terms), *self._saved[-1].y.shape[1:])
 
     def _descent(self, t: int, target: Target, done: Walk) -> Descent:
-        seen = done.pixels[t].sum(axis=0, dtype=np.float64)
+        seen, entries = done.pixels[t].sum(axis=0, dtype=np.float64), done.entries.of(t)
+        seen += entries.get("class_token", 0.0) / seen.size  # it has no place in the image: evenly over all patches
         heatmap = self.net.preprocess.undo(seen, self.image.shape[:2])
-        return Descent(heatmap, target.score(self._logits), done.entries.of(t))
+        return Descent(heatmap, target.score(self._logits), entries)
 
     def _warn(self, depths: Sequence[str], rules: NetworkRules) -> None:
         """Flat weights below a dense layer know nothing of where its relevance came from."""

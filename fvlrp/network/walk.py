@@ -6,7 +6,7 @@ flat. For `fvlrp.network.trace`. The walk knows no kind of layer and no rule: it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,7 @@ def walk(
     depths: Sequence[int],
     choices: Sequence[Choice],
     keep: bool = False,
+    mixers: Mapping[int, int] | None = None,
 ) -> list[Walk]:
     """Relevance from the last node down to each of `depths`, and flat from there to the input.
 
@@ -65,6 +66,8 @@ def walk(
         What each node is told.
     keep : bool
         Whether to keep relevance at every node.
+    mixers : mapping of int to int, optional
+        Nodes that below a depth hand their relevance on to another node, place by place (see `tokens.mixers`).
     """
     below = [ancestors(nodes, depth) for depth in depths]
     walks = [Walk(np.zeros((len(start), *x.shape[1:]), start.dtype)) for _ in depths]
@@ -94,6 +97,9 @@ def walk(
         for i in sorted(flats, reverse=True):
             r = store.pop(i, None)
             if r is None:
+                continue
+            if mixers and i in mixers:
+                _give(store, mixers[i], r)
                 continue
             passed = nodes[i].layer.flat(r, saved[i], choices[i])
             done.entries.include(passed.entries)
