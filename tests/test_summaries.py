@@ -1,5 +1,6 @@
 """Tables and figures of flippings, against the numbers that they are made of."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -54,7 +55,20 @@ def test_a_figure_shows_a_panel_per_order(tmp_path):
     both = Image.open(tmp_path / "flips.png")
     plot_flipping({"descriptor": [[FLIPS["descriptor"][0][0]]]}, tmp_path / "one.png")
     assert Image.open(tmp_path / "one.png").width < both.width
-    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_figures_need_no_window_system(tmp_path):
+    """pyplot picks a backend of the screen, which a server has none of; asked of a new interpreter."""
+    pytest.importorskip("matplotlib")
+    code = (
+        "import sys; import numpy as np; from fvlrp.evaluate import pixel_flipping, plot_flipping\n"
+        "image = np.zeros((18, 18), np.uint8)\n"
+        "flips = pixel_flipping(lambda x: x.mean(axis=(1, 2)), image, np.ones((18, 18)), steps=2)\n"
+        f"plot_flipping({{'one': [[flips]]}}, {str(tmp_path / 'one.png')!r})\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path):
