@@ -1174,6 +1174,45 @@ static void pool_case(int real) {
     release();
 }
 
+/* Outputs against their terms; the adjoint by <share, A 1> = sum over pixels of A^T share. */
+static void depthwise_case(int real) {
+    fvlrp_windows w = windows_of(1 + below(9), 1 + below(40));
+    const ptrdiff_t each = 1 + below(3), m = w.channels * each, n = w.rows * w.cols, taps = w.kernel_y * w.kernel_x;
+    const ptrdiff_t pixels = w.channels * w.height * w.width;
+    const int sign = below(4) - 1;
+    const double tolerance = real == FVLRP_F32 ? 1e-5 : 1e-13;
+    void *image = filled(real, pixels, -1, 1), *weight = filled(real, m * taps, -1, 1), *bias = filled(real, m, -1, 1);
+    void *out = array(m * n, (size_t)real), *share = filled(real, m * n, -1, 1), *back = filled(real, pixels, 0, 0);
+    STARVE(CALL(depthwise, real, w, m, weight, sign, image, bias, 0, out));
+    STARVE(CALL(depthwise_back, real, w, m, weight, sign, share, back));
+    double sum = 0, wanted_sum = 0;
+    for (ptrdiff_t j = 0; j < m; j++)
+        for (ptrdiff_t i = 0; i < n; i++) {
+            double wanted = get(real, bias, j), ones = 0;
+            for (ptrdiff_t t = 0; t < taps; t++) {
+                double a = get(real, weight, j * taps + t);
+                if (sign == FVLRP_SIZE) a = fabs(a);
+                if (sign == FVLRP_POSITIVE) a = fmax(a, 0);
+                if (sign == FVLRP_NEGATIVE) a = fmin(a, 0);
+                const ptrdiff_t y = (w.first + i / w.cols) * w.stride_y + t / w.kernel_x * w.dilation_y - w.top;
+                const ptrdiff_t x = i % w.cols * w.stride_x + t % w.kernel_x * w.dilation_x - w.left;
+                const int inside = y >= 0 && x >= 0 && y < w.height && x < w.width;
+                wanted += a * pixel_of(real, &w, image, j / each * taps + t, i);
+                ones += inside ? a : 0;
+            }
+            EXPECT(close_to(get(real, out, j * n + i), wanted, tolerance));
+            wanted_sum += ones * get(real, share, j * n + i);
+        }
+    for (ptrdiff_t i = 0; i < pixels; i++) sum += get(real, back, i);
+    EXPECT(close_to(sum, wanted_sum, tolerance * (double)(1 + m * n)));
+    EXPECT(CALL(depthwise, real, w, m, weight, sign, image, NULL, 1, out) == FVLRP_OK);
+    EXPECT(CALL(depthwise, real, w, m * w.channels + 1, weight, 3, image, bias, 0, out) == FVLRP_E_ARGUMENT);
+    w.stride_x = 0;
+    EXPECT(CALL(depthwise, real, w, m, weight, sign, image, bias, 0, out) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(depthwise_back, real, w, m, weight, sign, share, back) == FVLRP_E_ARGUMENT);
+    release();
+}
+
 static void linear_layers(void) {
     for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4)
         for (int turn = 0; turn < 20; turn++) {
@@ -1183,6 +1222,8 @@ static void linear_layers(void) {
             alpha_beta_case(real, 1 + below(3), 1 + below(4), 1 + below(150));
             now = "pools";
             pool_case(real);
+            now = "depthwise";
+            depthwise_case(real);
         }
 }
 
