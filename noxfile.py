@@ -1,4 +1,4 @@
-"""One word for every chore: `nox -s tests`, `lint`, `types`, `docs`, `bench`, `coverage`. `nox -l` lists them."""
+"""One word for every chore: `nox -s tests`, `lint`, `types`, `docs`, `bench`. `nox -l` lists them."""
 
 import nox
 
@@ -47,9 +47,3 @@ def bench(session: nox.Session) -> None:
     """Time every stage; arguments after `--` go to `python -m bench`."""
     session.install(".[demo,onnx]")
     session.run("python", "-m", "bench", *session.posargs)
-
-
-@nox.session
-def coverage(session: nox.Session) -> None:
-    """Lines of Python and of csrc that the tests reach."""
-    session.run(".ci/coverage.sh", external=True)
