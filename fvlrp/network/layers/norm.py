@@ -138,8 +138,10 @@ class GroupNorm(Normalisation):
     epsilon: float = 1e-5
 
     def out_shape(self, shape: Shape) -> Shape:
-        if self.groups < 1 or shape[0] % self.groups or self.scale.shape != (shape[0],):
-            raise ValueError(f"{len(self.scale)} channels in {self.groups} groups were given {shape[0]}")
+        if self.scale.shape != (shape[0],) or self.shift.shape != (shape[0],):
+            raise ValueError(f"factors {self.scale.shape}, shifts {self.shift.shape} do not fit {shape[0]} channels")
+        if self.groups < 1 or shape[0] % self.groups:
+            raise ValueError(f"{shape[0]} channels do not part into {self.groups} groups")
         return shape
 
     def over(self, x: Array) -> tuple[Array, tuple[int, ...]]:

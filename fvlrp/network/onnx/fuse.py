@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,7 @@ from ..layers import (
 from .steps import Step, needed, readers
 
 FARTHEST = 24  # steps that a formula may take
+LARGEST = 1 << 22  # values of an array that a normalisation is tried on
 
 
 @dataclass(eq=False)
@@ -74,13 +77,23 @@ class Graph:
     def refresh(self) -> None:
         """Take the steps anew that the output needs."""
         self.steps = needed(self.last)
+        self.place = {id(step): at for at, step in enumerate(self.steps)}
         self.uses = readers(self.steps)
         self.uses[id(self.last)] += 1
+        self._readers: dict[int, list[Step]] = {}
+        for step in self.steps:
+            self.connect(step, step.inputs)
+
+    def connect(self, step: Step, inputs: list[Step]) -> None:
+        """Let a step read others."""
+        step.inputs = inputs
+        for source in inputs:
+            self._readers.setdefault(id(source), []).append(step)
 
     def bypass(self, step: Step, source: Step) -> None:
         """Let the readers of a step read another one."""
-        for other in self.steps:
-            other.inputs = [source if each is step else each for each in other.inputs]
+        for other in self._readers.get(id(step), []):
+            self.connect(other, [source if each is step else each for each in other.inputs])
         if self.last is step:
             self.last = source
 
@@ -105,7 +118,8 @@ def simplified(last: Step) -> Graph:
 def _become(graph: Graph, step: Step, layer: NetworkLayer, source: Step, region: Iterable[Step]) -> None:
     """Let a step be `layer` of `source`, in the place of a region that it is the end of."""
     nodes = dict.fromkeys(name for each in region for name in each.nodes)
-    step.layer, step.inputs = layer, [source]
+    step.layer = layer
+    graph.connect(step, [source])
     step.nodes = list(nodes)
     if len(nodes) > 1:
         step.name = _common(step.nodes) or step.name
@@ -130,9 +144,9 @@ def tidy(graph: Graph) -> None:
     """One reshape in the place of several, one transposition in the place of several, none where nothing moves."""
     for step in list(graph.steps):
         while step.inputs and _joined(step, step.inputs[0]):
-            pass
+            graph.connect(step, step.inputs[0].inputs)
         if isinstance(step.layer, Concat):
-            step.inputs = [each for source in step.inputs for each in _parts(graph, source, step.layer)]
+            graph.connect(step, [each for source in step.inputs for each in _parts(graph, source, step.layer)])
         if step.layer is not None and len(step.inputs) == 1 and _nothing(step):
             graph.bypass(step, step.inputs[0])
 
@@ -151,7 +165,6 @@ def _joined(step: Step, source: Step) -> bool:
         step.layer = replace(second, axes=tuple(sorted(first.order[a - 1] for a in second.axes)))
     else:
         return False
-    step.inputs = [source.inputs[0]]
     return True
 
 
@@ -187,6 +200,9 @@ _KNOWN: tuple[NetworkLayer, ...] = (
 )
 
 
+_ARITHMETIC = (Scale, Constant, Product, Quotient, Add, Maximum, Clip)
+
+
 def _pointwise(step: Step) -> bool:
     """Whether a step computes each value from the same places of its inputs, in the same way everywhere."""
     layer = step.layer
@@ -200,7 +216,7 @@ def _pointwise(step: Step) -> bool:
 
 def _regions(graph: Graph, end: Step, inside: Callable[[Step], bool]) -> Iterable[tuple[Step, list[Step]]]:
     """Steps that a region which ends in `end` is computed from alone, the nearest first, and the region in order."""
-    place = {id(step): at for at, step in enumerate(graph.steps)}
+    place = graph.place
     region, border = [end], {id(source): source for source in end.inputs}
     while len(region) <= FARTHEST:
         latest = max(border.values(), key=lambda step: place[id(step)])
@@ -230,8 +246,8 @@ def _activations(graph: Graph) -> None:
             continue
         best = None
         for source, region in _regions(graph, end, _pointwise):
-            several = any(not isinstance(step.layer, ReLU) for step in region[1:])
-            known = _recognised(_run(region, source, _SAMPLES[None])[0]) if several else None
+            spelt = len(region) > 1 and any(isinstance(step.layer, _ARITHMETIC) for step in region)
+            known = _recognised(_run(region, source, _SAMPLES[None])[0]) if spelt else None
             best = best if known is None else (known, source, region)
         if best is not None:
             _become(graph, end, *best)
@@ -241,12 +257,19 @@ def _recognised(values: Array) -> NetworkLayer | None:
     """The activation that makes these of the samples, if it is a known one."""
     if not np.isfinite(values).all():
         return None
-    for layer in _KNOWN:
-        if _near(values, layer.apply(_SAMPLES[None])[0]):
-            return layer
+    known = _known_values()
+    fits = (np.abs(known - values) <= 3e-6 * (1 + np.abs(known))).all(axis=1)
+    if fits.any():
+        return _KNOWN[int(fits.argmax())]
     slope = float(values[0] / _SAMPLES[0])
     leaky = np.where(_SAMPLES > 0, _SAMPLES, slope * _SAMPLES)
     return LeakyReLU(float(f"{slope:.6g}")) if slope not in (0.0, 1.0) and _near(values, leaky) else None
+
+
+@cache
+def _known_values() -> Array:
+    """What the known activations make of the samples, (activations, samples)."""
+    return np.stack([layer.apply(_SAMPLES[None])[0] for layer in _KNOWN])
 
 
 def _near(a: Array, b: Array) -> bool:
@@ -319,7 +342,7 @@ def _normalisation(source: Step, region: list[Step]) -> NetworkLayer | None:
     """The normalisation that a region computes, if it is one."""
     axes = {layer.axes if isinstance(layer, Reduce) else (2, 3) for layer in _means(region)}
     roots = [step for step in region if isinstance(step.layer, Activation) and _is_root(step.layer)]
-    if len(axes) != 1 or len(roots) != 1:
+    if len(axes) != 1 or len(roots) != 1 or prod(source.shape) > LARGEST:
         return None
     (over,) = axes
     before = roots[0].inputs[0].layer

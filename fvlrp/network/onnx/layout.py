@@ -40,7 +40,7 @@ from ..layers import (
 from .steps import Step, made
 
 Order = tuple[int, ...]
-MOST_TURNS = 10_000
+MOST_TURNS = 2_000_000  # times the steps of a graph: a bound of the work
 
 
 def inverse(order: Order) -> Order:
@@ -119,7 +119,7 @@ def _order(step: Step | None) -> Order:
 
 def settle(graph: Any) -> None:
     """Compute regions in the order of axes that needs fewest transpositions."""
-    for _ in range(MOST_TURNS):
+    for _ in range(max(8, MOST_TURNS // len(graph.steps))):
         turns = ((region, region.best()) for region in _regions(graph.steps, graph.last))
         region, order = next(((region, order) for region, order in turns if order), (None, None))
         if region is None or order is None:

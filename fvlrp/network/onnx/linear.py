@@ -77,8 +77,8 @@ def _made(reader: Reader, call: Call, planes: _Planes, layer: NetworkLayer) -> N
 
 def _pair(call: Call, name: str, single: bool, default: int = 1) -> tuple[int, int]:
     given = [int(v) for v in call.get(name, [default] if single else [default, default])]
-    if len(given) != (1 if single else 2):
-        raise ValueError(f"{name} has {len(given)} numbers; expected {'one' if single else 'two'}")
+    if len(given) != (1 if single else 2) or min(given) < 1:
+        raise ValueError(f"{name} must be {'a number' if single else 'two numbers'} of at least 1, got {given}")
     return (1, given[0]) if single else (given[0], given[1])
 
 
@@ -468,6 +468,8 @@ def _batchnorm(reader: Reader, call: Call) -> None:
     if call.get("training_mode", 0) or not call.get("is_test", 1):
         raise ValueError("it is in training mode; export the network for inference")
     scale, shift, mean, variance = (reader.needed(call, i).astype(np.float64) for i in range(1, 5))
+    if any(values.shape != scale.shape or values.ndim != 1 for values in (scale, shift, mean, variance)):
+        raise ValueError("its four constants must have one number for each channel")
     # The attribute is float32: 1e-5 comes as 9.99999974e-6, which other programs use as it is.
     scale = scale / np.sqrt(variance + call.get("epsilon", 1e-5))
     view = reader.view(call)
@@ -476,6 +478,8 @@ def _batchnorm(reader: Reader, call: Call) -> None:
 
 
 def _lrn(reader: Reader, call: Call) -> None:
+    if not 1 <= call.attributes["size"] <= 4096:
+        raise ValueError(f"its size must be in 1..4096, got {call.attributes['size']}")
     values = (call.get("alpha", 1e-4), call.get("beta", 0.75), call.get("bias", 1.0))
     # Attributes are float32: their shortest decimal form is what was meant.
     reader.emit(call, LRN(int(call.attributes["size"]), *(float(str(np.float32(v))) for v in values)))

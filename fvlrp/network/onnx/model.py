@@ -16,7 +16,7 @@ import numpy.typing as npt
 Value: TypeAlias = npt.NDArray[Any]
 
 OLDEST_OPSET = 7
-MOST_CALLS = 200_000  # nodes of a file when its functions are written out; large networks have some ten thousand
+MOST_CALLS = 50_000  # nodes of a file when its functions are written out; large networks have some thousand
 DEEPEST = 32  # functions and branches inside one another
 
 STANDARD = ("", "ai.onnx")
@@ -146,6 +146,8 @@ def tensor(proto: Any) -> Value:
     """The array of a tensor's protocol buffer; types that NumPy has none of come as float32."""
     from onnx import numpy_helper
 
+    if any(length < 0 for length in proto.dims):
+        raise ValueError(f"tensor {proto.name!r} is damaged: it has the shape {tuple(proto.dims)}")
     try:
         value = np.asarray(numpy_helper.to_array(proto))
     except Exception as error:  # whatever damaged data makes of it
@@ -220,19 +222,25 @@ def _sorted(calls: list[Call], known: set[str]) -> list[Call]:
 
     Nodes that read what nobody makes stay where they are: reading them will say so.
     """
-    made = {name for call in calls for name in call.outputs}
-    done, out, waiting = set(known), [], calls
-    while waiting:
-        later = []
-        for call in waiting:
-            if all(name in done or name not in made for name in reads(call)):
-                done.update(call.outputs)
-                out.append(call)
-            else:
-                later.append(call)
-        if len(later) == len(waiting):
-            raise ValueError(f"{later[0].title} reads what is computed from its own output")
-        waiting = later
+    maker = {name: i for i, call in enumerate(calls) for name in call.outputs if name and name not in known}
+    before = [{maker[name] for name in reads(call) if name in maker} for call in calls]
+    if all(k < i for i, sources in enumerate(before) for k in sources):
+        return calls
+    after: dict[int, list[int]] = {}
+    for i, sources in enumerate(before):
+        for k in sources:
+            after.setdefault(k, []).append(i)
+    left = [len(sources) for sources in before]
+    ready, out = [i for i, count in enumerate(left) if count == 0], []
+    for i in ready:
+        out.append(calls[i])
+        for k in after.get(i, []):
+            left[k] -= 1
+            if left[k] == 0:
+                ready.append(k)
+    if len(out) < len(calls):
+        stuck = next(i for i, count in enumerate(left) if count)
+        raise ValueError(f"{calls[stuck].title} reads what is computed from its own output")
     return out
 
 

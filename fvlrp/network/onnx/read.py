@@ -17,7 +17,7 @@ from .fold import Constants, numbers
 from .model import Body, Call, Model, Value, reads
 from .steps import Step, View, made, needed
 
-MOST_STEPS = 50_000
+MOST_STEPS = 20_000
 ELEMENTS = 1 << 28  # values of one array of one image: 1 GiB
 # Operators that run a part of the graph a number of times, or at random: never computed.
 REFUSED = {
