@@ -569,3 +569,28 @@ def test_a_report_is_one_file_that_needs_no_other(capsys, photographs, model, tm
     ledgers = [one["ledger"] for one in viewer["targets"][0]["maps"]]
     assert len(ledgers) == 4 and "absorbed_pool" in ledgers[2] and "zero_bin" in ledgers[3]
     assert all([*ledger][:1] == ["score"] and [*ledger][-2:] == ["rounding", "heatmap"] for ledger in ledgers)
+
+
+def test_study_writes_tables_a_figure_and_a_journal(capsys, model, tmp_path, textures):
+    pytest.importorskip("matplotlib")
+    for i, (picture, name) in enumerate(zip(*textures(2, seed=7), strict=True)):
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "data" / name / f"{i}.png")
+    options = ["--model", model, "--steps", 4, "--depth", "descriptor,bin", "--rule", "default", "--quiet"]
+    code, text, _ = run(capsys, "study", tmp_path / "data", *options, "--out", tmp_path / "out", "--count", 4, "--json")
+    value = json.loads(text)
+    assert code == 0 and value["photographs"] == 4 and value["failed"] == []
+    names = ["study.txt", "study.csv", "study.json", "study.tex", "study.png"]
+    assert [os.path.basename(name) for name in value["files"]] == names
+    assert all(os.path.getsize(name) for name in value["files"])
+    rows = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert [(row["rule"], row["depth"]) for row in rows[:2]] == [("default", "descriptor"), ("default", "bin")]
+    assert len((tmp_path / "out" / "journal.jsonl").read_text().splitlines()) == 4 * 2
+
+    code, again, _ = run(capsys, "study", tmp_path / "data", *options, "--out", tmp_path / "out", "--count", 4)
+    assert code == 0 and again.rstrip("\n") == (tmp_path / "out" / "study.txt").read_text().rstrip("\n")
+    assert len((tmp_path / "out" / "journal.jsonl").read_text().splitlines()) == 4 * 2
+    code, _, err = run(
+        capsys, "study", tmp_path / "data", "--model", model, "--rule", "nonsense", "--out", tmp_path / "x"
+    )
+    assert code == 2 and "--rule nonsense" in err

@@ -126,6 +126,7 @@ def test_equal_sums_fall_in_random_order():
         ({"order": ()}, "morf, lerf, random, centre, edge"),
         ({"steps": 0}, "steps is 0"),
         ({"draws": 0}, "draws is 0"),
+        ({"every": 0}, "every is 0"),
         ({"steps": "9"}, "steps is '9'; expected a whole number of at least 1"),
         ({"region": 2.5}, "region is 2.5; expected a whole number of at least 1"),
         ({"heatmaps": SimpleNamespace(heatmap=np.zeros(SHAPE))}, "heatmaps is an Explanation; .*explanation.heatmap"),
@@ -204,6 +205,17 @@ def test_inpainting_continues_what_lies_around_a_region(rng):
     np.testing.assert_allclose(seen[1], plane, atol=1)
 
 
+def test_curves_may_be_coarse(flipped):
+    image, weights, score = flipped
+    fine = pixel_flipping(score, image, weights, steps=7)
+    score.batches.clear()
+    for scorer in (score, Walker(image, score)):
+        coarse = pixel_flipping(scorer, image, weights, steps=7, every=3)
+        np.testing.assert_array_equal(coarse.curve, fine.curve[[0, 3, 6]])
+        np.testing.assert_array_equal(coarse.regions, fine.regions)
+    assert score.batches[0] == 3 and coarse.aopc == pytest.approx((fine.curve[0] - coarse.curve).mean())
+
+
 def test_the_gap_is_the_difference_of_two_orders(flipped):
     image, weights, score = flipped
     most, least = pixel_flipping(score, image, weights, order=("morf", "lerf"), steps=7)
@@ -272,12 +284,19 @@ def test_a_journal_tells_other_work_apart(flipped, tmp_path):
     image, weights, score = flipped
     journal = Journal(tmp_path / "flips.jsonl")
     pixel_flipping(score, image, weights, steps=6, journal=journal)
-    for options in ({"steps": 5}, {"region": 7}, {"replacement": "mean"}, {"random_state": 1}, {"order": "lerf"}):
+    for options in (
+        {"steps": 5},
+        {"every": 2},
+        {"region": 7},
+        {"replacement": "mean"},
+        {"random_state": 1},
+        {"order": "lerf"},
+    ):
         before = len(journal)
         pixel_flipping(score, image, weights, **{"steps": 6, "journal": journal, **options})
         assert len(journal) == before + 1, options
     pixel_flipping(score, 1 - image, weights, steps=6, journal=journal)
-    assert len(journal) == 7
+    assert len(journal) == 8
 
 
 def test_parts_of_a_journal_do_not_meet(tmp_path):

@@ -61,7 +61,16 @@ def test_latex_escapes_words_and_sets_numbers_as_mathematics():
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0.0, "0.00"), (1.0, "1.00"), (12.345, "12.3"), (123.4, "123"), (-0.05, "-0.0500"), (7, "7"), (2e7, "2.00e+07")],
+    [
+        (0.0, "0.00"),
+        (1.0, "1.00"),
+        (12.345, "12.3"),
+        (123.4, "123"),
+        (-0.05, "-0.0500"),
+        (0.9999, "1.00"),
+        (7, "7"),
+        (2e7, "2.00e+07"),
+    ],
 )
 def test_numbers_have_three_digits(value, words):
     assert number(value) == words

@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": "one sheet of several models' heatmaps, as the paper's Figure 1",
     "evaluate": "average precision per class, 11-point and area",
     "flip": "destroy photographs in a heatmap's order: how fast does the score fall",
+    "study": "models x rules x depths over photographs: which heatmaps tell the truth",
     "report": "one HTML file of photographs, heatmaps and ledgers, for offline use",
     "info": "what a model holds, and how this fvlrp was built",
     "bench": "time every stage here, on each instruction set, and against NumPy",

@@ -4,6 +4,7 @@ For core and everything above it. Measures take arrays and callables, never an E
 deterministic: what is drawn at random is drawn from a seed.
 """
 
+from .evidence import DepthStudy
 from .flipping import ORDERS, REPLACEMENTS, Flipper, PixelFlipping, gap, pixel_flipping
 from .journal import Journal
 from .localisation import (
@@ -17,11 +18,14 @@ from .localisation import (
 from .maps import gini, resolution, share_held
 from .ranking import average_precision
 from .statistics import Interval, bootstrap
+from .study import Case, cases, depth_study
 from .summaries import flipping_curves, flipping_table, plot_flipping
 
 __all__ = [
     "ORDERS",
     "REPLACEMENTS",
+    "Case",
+    "DepthStudy",
     "Flipper",
     "Interval",
     "Journal",
@@ -29,8 +33,10 @@ __all__ = [
     "PixelFlipping",
     "average_precision",
     "bootstrap",
+    "cases",
     "centred_gaussian",
     "context",
+    "depth_study",
     "flipping_curves",
     "flipping_table",
     "gap",

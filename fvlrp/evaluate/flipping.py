@@ -58,7 +58,7 @@ class PixelFlipping:
 
     Attributes
     ----------
-    curves : float64 (draws, L + 1)
+    curves : float64 (draws, L + 1), or fewer where `every` is above 1
         f(x⁽ᵏ⁾), the score after k regions were replaced; k = 0 is the image itself.
     order : str
         One of ``ORDERS``.
@@ -87,12 +87,12 @@ class PixelFlipping:
 
     @property
     def curve(self) -> Curve:
-        """Mean score over the draws: (L + 1,)."""
+        """Mean score over the draws."""
         return np.asarray(self.curves.mean(axis=0))
 
     @property
     def aopcs(self) -> npt.NDArray[np.float64]:
-        """AOPC of every draw, (draws,): the mean over k = 0..L of f(x⁽⁰⁾) − f(x⁽ᵏ⁾)."""
+        """AOPC of every draw, (draws,): the mean over k = 0..L, or those k that were scored, of f(x⁽⁰⁾) − f(x⁽ᵏ⁾)."""
         return np.asarray((self.curves[:, :1] - self.curves).mean(axis=1))
 
     @property
@@ -137,6 +137,7 @@ def pixel_flipping(
     order: str | Sequence[str] = "morf",
     region: int = 9,
     steps: int = 100,
+    every: int = 1,
     replacement: str = "noise",
     draws: int = 1,
     random_state: int = 0,
@@ -168,6 +169,8 @@ def pixel_flipping(
         Side of a region in pixels.
     steps : int
         L, the number of regions replaced; at most as many as the image holds.
+    every : int
+        Score after every so many steps alone: curves are coarser, and cost so much less.
     replacement : str
         What a region is replaced by: "noise" (uniformly random colours, drawn per pixel), "mean" (the image's mean
         colour), "blur" (the image smoothed by a Gaussian of standard deviation `region`), "inpaint" (each region
@@ -208,7 +211,8 @@ def pixel_flipping(
     >>> morf.curves.shape, morf.aopc > lerf.aopc
     ((1, 17), True)
     """
-    for name, value in (("region", region), ("steps", steps), ("draws", draws), ("batch_size", batch_size)):
+    numbers = {"region": region, "steps": steps, "every": every, "draws": draws, "batch_size": batch_size}
+    for name, value in numbers.items():
         if not is_whole(value) or value < 1:
             raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
     orders = (order,) if isinstance(order, str) else tuple(order)
@@ -221,8 +225,8 @@ def pixel_flipping(
     grid = _Grid.centred(pixels.shape[:2], region)
 
     ranks = _Ranks(pixels, grid, maps, orders)
-    scorer = _Walked(score, n_jobs) if isinstance(score, Flipper) else _Batched(score, pixels, batch_size)
-    recorded = _Recorded(scorer, pixels, grid, Journal() if journal is None else journal)
+    scorer = _Walked(score, every, n_jobs) if isinstance(score, Flipper) else _Batched(score, pixels, every, batch_size)
+    recorded = _Recorded(scorer, grid, key_of(pixels, region, every), Journal() if journal is None else journal)
     progress = Progress("flipped in an order", draws * len(maps) * len(orders), verbose)
     rankings, curves = [], []
     for seed in np.random.SeedSequence(random_state).spawn(draws):
@@ -385,20 +389,21 @@ class _Scorer(Protocol):
 class _Walked:
     """Curves of a Flipper, orders in parallel."""
 
-    def __init__(self, flipper: Flipper, n_jobs: int | None) -> None:
-        self._flipper, self._n_jobs = flipper, n_jobs
+    def __init__(self, flipper: Flipper, every: int, n_jobs: int | None) -> None:
+        self._flipper, self._every, self._n_jobs = flipper, every, n_jobs
 
     def curves(self, filled: Pixels, grid: _Grid, rankings: Sequence[npt.NDArray[np.intp]]) -> list[Curve]:
         walk = partial(self._flipper.walk, filled, region=grid.side)
         found = threads.run([partial(walk, regions=grid.corners[ranking]) for ranking in rankings], self._n_jobs)
-        return [_checked(curve, len(ranking) + 1) for curve, ranking in zip(found, rankings, strict=True)]
+        curves = [_checked(curve, len(ranking) + 1) for curve, ranking in zip(found, rankings, strict=True)]
+        return [curve[:: self._every] for curve in curves]
 
 
 class _Batched:
     """Curves of a callable that scores images: each set of replaced regions is scored once."""
 
-    def __init__(self, score: Callable[[Pixels], Any], pixels: Pixels, batch_size: int) -> None:
-        self._score, self._pixels, self._batch_size = score, pixels, batch_size
+    def __init__(self, score: Callable[[Pixels], Any], pixels: Pixels, every: int, batch_size: int) -> None:
+        self._score, self._pixels, self._every, self._batch_size = score, pixels, every, batch_size
         self._whole: float | None = None  # the score of the untouched image, the same in every draw
 
     def curves(self, filled: Pixels, grid: _Grid, rankings: Sequence[npt.NDArray[np.intp]]) -> list[Curve]:
@@ -408,8 +413,10 @@ class _Batched:
             regions = np.zeros(grid.count, bool)
             keys = [np.packbits(regions).tobytes()]
             sets.setdefault(keys[0], regions.copy())
-            for index in ranking:
+            for step, index in enumerate(ranking, 1):
                 regions[index] = True
+                if step % self._every:
+                    continue
                 keys.append(np.packbits(regions).tobytes())
                 sets.setdefault(keys[-1], regions.copy())
             walks.append(keys)
@@ -431,12 +438,11 @@ class _Batched:
 class _Recorded:
     """Curves of a scorer, those of the journal not computed again."""
 
-    def __init__(self, scorer: _Scorer, pixels: Pixels, grid: _Grid, journal: Journal) -> None:
-        self._scorer, self._grid, self._journal = scorer, grid, journal
-        self._image = key_of(pixels, grid.side)
+    def __init__(self, scorer: _Scorer, grid: _Grid, key: str, journal: Journal) -> None:
+        self._scorer, self._grid, self._key, self._journal = scorer, grid, key, journal
 
     def curves(self, filled: Pixels, rankings: Sequence[npt.NDArray[np.intp]], progress: Progress) -> list[Curve]:
-        keys = [key_of(self._image, filled, ranking) for ranking in rankings]
+        keys = [key_of(self._key, filled, ranking) for ranking in rankings]
         missing = {key: ranking for key, ranking in zip(keys, rankings, strict=True) if key not in self._journal}
         if missing:
             found = self._scorer.curves(filled, self._grid, list(missing.values()))

@@ -66,6 +66,9 @@ class Journal:
     def __len__(self) -> int:
         return len(self._known)
 
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._known.get(self._prefix + key, default)
+
     def put(self, key: str, value: Any) -> None:
         """Keep a result; it is in the file when this returns."""
         with self._lock:

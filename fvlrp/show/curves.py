@@ -42,7 +42,7 @@ class Line:
 class Panel:
     """Axes of a figure: curves under a title.
 
-    `ticks` name the positions 0, 1, 2 ... of the x axis.
+    `ticks` name the positions 0, 1, 2 ... of the x axis; `pictures`, RGB arrays, are shown below them.
     """
 
     lines: Sequence[Line]
@@ -50,6 +50,7 @@ class Panel:
     x_label: str = ""
     y_label: str = ""
     ticks: Sequence[str] | None = None
+    pictures: Sequence[npt.NDArray[np.uint8]] | None = None
 
 
 def check_path(path: str | os.PathLike[str]) -> Path:
@@ -72,9 +73,21 @@ def figure(panels: Sequence[Panel]) -> Figure:
     except ImportError:
         raise ImportError("a figure needs Matplotlib: pip install 'fvlrp[plot]'") from None
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
-    drawn = Figure(figsize=(1 + 4.2 * len(panels), 4.2), layout="constrained", dpi=150)
-    for axes, panel in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw(axes, panel, labels)
+    widths = [max(4.2, 1.3 * len(panel.pictures or ())) for panel in panels]
+    pictured = any(panel.pictures for panel in panels)
+    drawn = Figure(figsize=(1 + sum(widths), 5.6 if pictured else 4.2), layout="constrained", dpi=150)
+    parts: Any = drawn.subfigures(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    for part, panel in zip(parts, panels, strict=True):
+        if not pictured:
+            _draw(part.subplots(), panel, labels)
+            continue
+        above, below = part.subfigures(2, 1, height_ratios=(3, 1))
+        _draw(above.subplots(), panel, labels)
+        shown = list(panel.pictures or [])
+        for i, axes in enumerate(below.subplots(1, max(1, len(shown)), squeeze=False)[0]):
+            axes.axis("off")
+            if shown:
+                axes.imshow(shown[i])
     return drawn
 
 

@@ -106,8 +106,8 @@ def number(value: float) -> str:
         return ""
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{DIGITS - 1}e}"
-    decimals = DIGITS - 1 - (math.floor(math.log10(abs(value))) if value else 0)
-    return f"{value:.{max(decimals, 0)}f}"
+    exponent = int(f"{value:.{DIGITS - 1}e}".partition("e")[2])  # of the rounded value: .9999 is 1.00
+    return f"{value:.{max(DIGITS - 1 - exponent, 0)}f}"
 
 
 def _python(cell: Any) -> Cell:

@@ -1,0 +1,144 @@
+"""`fvlrp study`: which depth and rule tell the truth, over the photographs of a split; one table and one figure."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import evaluate
+from ..data.datasets import open_dataset
+from ..data.files import atomic_write
+from ..evaluate.evidence import DepthStudy
+from ..evaluate.journal import identity
+from ..evaluate.study import DEFAULT
+from ..show import render
+from . import options
+from .output import FAILED, OK, UsageError, result
+
+
+def add_options(parser: ArgumentParser) -> None:
+    options.add_dataset(parser, "of photographs (val)")
+    options.add_model(parser, several=True)
+    parser.add_argument(
+        "--depth",
+        action="append",
+        default=[],
+        help='depths, comma-separated, coarse to fine, or "all"; again for the next model (default: a few of each)',
+    )
+    parser.add_argument(
+        "--rule",
+        action="append",
+        default=[],
+        help='rules to compare: presets and rules for all layers, such as paper or epsilon:0.1, and "default"; again '
+        "for another. A model leaves out what it does not know",
+    )
+    parser.add_argument("--count", type=options.count, help="photographs, drawn at random (default: all)")
+    parser.add_argument("--steps", type=options.count, default=100, help="regions replaced (default: %(default)s)")
+    parser.add_argument(
+        "--region", type=options.count, default=9, help="side of a region in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--every", type=options.count, default=5, help="score after so many regions (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--replacement",
+        choices=evaluate.REPLACEMENTS,
+        default="blur",
+        help="what a region is replaced by (default: %(default)s)",
+    )
+    parser.add_argument("--draws", type=options.count, default=1, help="repetitions (default: %(default)s)")
+    parser.add_argument("--seed", type=options.seed, default=0, help="random seed (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        default="fvlrp-study",
+        help="folder for study.txt, .csv, .json, .tex and .png, and the journal that a second run goes on from "
+        "(default: %(default)s)",
+    )
+    options.add_table_format(parser)
+
+
+def run(args: Namespace) -> int:
+    out = options.output_folder(args.out)
+    photographs = evaluate.cases(open_dataset(args.data, args.split), args.count, args.seed)
+    names = args.model or ["voc20"]
+    models = dict(zip(map(_label, names), [options.load_model(args, name) for name in names], strict=True))
+    if len(models) < len(names):
+        raise UsageError(f"--model names two models alike: {', '.join(map(_label, names))}")
+    depths = {
+        label: options.depths(model.menu, text, model.menu.report_depths)
+        for (label, model), text in zip(models.items(), args.depth, strict=False)
+    }
+    study = evaluate.depth_study(
+        models,
+        photographs,
+        depths=depths,
+        rules=_rules(models, args.rule),
+        versions={_label(name): str(identity(name)) for name in names},
+        region=args.region,
+        steps=args.steps,
+        every=args.every,
+        replacement=args.replacement,
+        draws=args.draws,
+        random_state=args.seed,
+        journal=evaluate.Journal(out / "journal.jsonl"),
+        n_jobs=args.jobs,
+        verbose=not args.quiet,
+    )
+    for failure in study.failed:
+        print(f"fvlrp: {failure['photo']} by {failure['model']}: {failure['error']}", file=sys.stderr)
+    files = _write(out, study, _pictures(study, models, photographs, depths))
+    value = {"settings": dict(study.settings), "photographs": len(photographs), "files": files, "failed": study.failed}
+    result(args, value, options.table(args, study.table()))
+    return FAILED if study.failed else OK
+
+
+def _label(name: str) -> str:
+    return Path(name).stem
+
+
+def _rules(models: dict[str, Any], asked: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Those of the rules that each model knows; ValueError where none knows one."""
+    rules: dict[str, dict[str, Any]] = {label: {} for label in models}
+    for text in asked:
+        reasons = []
+        for label, model in models.items():
+            try:
+                rules[label][text] = model.menu.rules(None if text == DEFAULT else text)
+            except ValueError as error:
+                reasons.append(error)
+        if len(reasons) == len(models):
+            raise UsageError(f"--rule {text}: {reasons[0]}")
+    return {label: own for label, own in rules.items() if own}
+
+
+def _pictures(
+    study: DepthStudy, models: dict[str, Any], photographs: Sequence[evaluate.Case], depths: dict[str, list[str]]
+) -> dict[str, list[Any]]:
+    """For each model, the first photograph that it knows under the map of every depth, by its first rule."""
+    pictures = {}
+    for label, model in models.items():
+        known = next((case for case in photographs if study.measured(label, case.name)), None)
+        if known is None:
+            continue
+        explanations = model.explain(known.image, [known.target], depths.get(label, list(model.menu.report_depths)))
+        pictures[label] = [render.overlay(ex.image, ex.heatmap, cmap="safe") for ex in explanations]
+    return pictures
+
+
+def _write(out: Path, study: DepthStudy, pictures: dict[str, list[Any]]) -> list[str]:
+    table = study.table()
+    texts = {"txt": table.text() + "\n", "csv": table.csv(), "json": table.json() + "\n", "tex": table.latex()}
+    files = []
+    for suffix, text in texts.items():
+        with atomic_write(out / f"study.{suffix}") as file:
+            file.write(text.encode())
+        files.append(str(out / f"study.{suffix}"))
+    try:
+        study.figure(out / "study.png", pictures)
+        files.append(str(out / "study.png"))
+    except ImportError as error:
+        print(f"fvlrp: {error}", file=sys.stderr)
+    return files

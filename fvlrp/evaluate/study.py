@@ -1,0 +1,271 @@
+"""Which depth and rule tell the truth: models x rules x depths over photographs, resumable.
+
+For `fvlrp study` and users. Models are what has `menu`, `trace`, `flipper` and `multilabel_`. Hides the order of the
+work and how it is kept in a journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.datasets import VOC, Dataset
+from ..data.images import ImageLike, grey, load
+from ..runtime import threads
+from ..runtime.progress import Progress
+from .evidence import BLIND, NO_RULE, DepthStudy, Row
+from .flipping import gap, pixel_flipping
+from .journal import Journal, key_of
+from .localisation import centred_gaussian, localisation
+from .maps import gini, resolution, share_held
+
+Measures: TypeAlias = "dict[str, float | None]"  # None stands for NaN, which JSON has not
+Found: TypeAlias = "dict[str, Measures]"  # by depth
+
+DEFAULT = "default"  # the rule that a model takes by itself
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A photograph and what is explained in it.
+
+    Attributes
+    ----------
+    name : str
+        Unique in a study.
+    image : path, PIL image or array
+    target : class
+    boxes : array (m, 4)
+        ymin, xmin, ymax, xmax of the objects of that class; none where they are not known.
+    """
+
+    name: str
+    image: ImageLike
+    target: Any
+    boxes: npt.NDArray[np.int64]
+
+
+def cases(data: Dataset, count: int | None = None, random_state: int = 0) -> list[Case]:
+    """Photographs of a data set, one target each: of a VOC photograph, the class whose objects cover most of it.
+
+    `count` of them are drawn at random; None takes all. Photographs that hold difficult objects alone are left out.
+    """
+    found = []
+    for i in np.random.default_rng(random_state).permutation(len(data)).tolist():
+        case = _case(data, i)
+        if case is not None:
+            found.append(case)
+        if len(found) == count:
+            break
+    return found
+
+
+def _case(data: Dataset, i: int) -> Case | None:
+    path = data.paths[i]
+    if not isinstance(data, VOC):
+        return Case(str(path), path, data.labels[i], np.empty((0, 4), np.int64))
+    boxes = {name: data.boxes(i, name, difficult=False) for name in data.class_names}
+    areas = {name: ((own[:, 2] - own[:, 0]) * (own[:, 3] - own[:, 1])).sum() for name, own in boxes.items()}
+    target = max(areas, key=lambda name: areas[name])
+    return Case(data.ids[i], path, target, data.boxes(i, target)) if areas[target] else None
+
+
+def depth_study(
+    models: Mapping[str, Any],
+    photographs: Sequence[Case],
+    *,
+    depths: Mapping[str, Sequence[str]] | None = None,
+    rules: Mapping[str, Mapping[str, Any]] | None = None,
+    versions: Mapping[str, str] | None = None,
+    region: int = 9,
+    steps: int = 100,
+    every: int = 5,
+    replacement: str = "blur",
+    draws: int = 1,
+    random_state: int = 0,
+    journal: Journal | None = None,
+    n_jobs: int | None = None,
+    verbose: bool = False,
+) -> DepthStudy:
+    """Measure maps of every model, rule and depth, and maps that know nothing of any model, on the same photographs.
+
+    Choose among rules and depths on photographs that were trained on or set aside for that, and run the study once on
+    those that judge.
+
+    Parameters
+    ----------
+    models : mapping of str to classifier
+        Under the names that the table shows.
+    photographs : sequence of Case
+        A model that does not know a target leaves that photograph out.
+    depths : mapping of str to sequence of str, optional
+        Depths of each model, coarse to fine; a model that is not named shows its ``menu.report_depths``.
+    rules : mapping of str to mapping of str to rules, optional
+        Rules of each model under the names that the table shows; a model that is not named takes its default.
+    versions : mapping of str to str, optional
+        What tells a model from others that had its name, for the journal.
+    region, steps, every, replacement, draws, random_state
+        As `pixel_flipping` takes them.
+    journal : Journal, optional
+        Keeps what is finished, photograph by photograph and rule by rule; a study with more rules or photographs goes
+        on from it. It tells models apart by name and version, and photographs by name.
+    n_jobs : int or None
+        Photographs at a time, as in scikit-learn. Results do not depend on it.
+    verbose : bool
+        Progress on stderr.
+
+    Returns
+    -------
+    DepthStudy
+
+    Raises
+    ------
+    ValueError
+        At once: an unknown depth or rule, a model named that is none of `models`, two photographs of one name.
+    """
+    if len({case.name for case in photographs}) < len(photographs):
+        raise ValueError("photographs have names that are not unique")
+    for name, given in (("depths", depths), ("rules", rules)):
+        unknown = set(given or {}) - set(models)
+        if unknown:
+            raise ValueError(f"{name} names {sorted(unknown)}, none of the models {', '.join(models)}")
+    flips = {"region": region, "steps": steps, "every": every, "replacement": replacement, "draws": draws}
+    plan = [
+        _Model(
+            label,
+            (versions or {}).get(label, ""),
+            model,
+            (depths or {}).get(label),
+            (rules or {}).get(label),
+            flips,
+            random_state,
+        )
+        for label, model in models.items()
+    ]
+    known = Journal() if journal is None else journal
+    pairs = [(model, case) for case in photographs for model in plan if model.knows(case)]
+    progress = Progress("studied photograph and model", len(pairs), verbose)
+    failed: list[dict[str, str]] = []
+
+    def one(model: _Model, case: Case) -> None:
+        try:
+            model.study(case, known)
+        except Exception as error:  # hours of other photographs are not lost for one
+            failed.append({"photo": case.name, "model": model.label, "error": str(error)})
+        progress.step()
+
+    for _ in threads.stream((partial(one, *pair) for pair in pairs), n_jobs):
+        pass
+    rows = [row for model in plan for row in model.rows(photographs, known)]
+    settings = {**flips, "random_state": random_state}
+    return DepthStudy(rows, [case.name for case in photographs], settings, failed)
+
+
+class _Model:
+    """One model of a study: its depths and rules, and what becomes of a photograph."""
+
+    def __init__(
+        self,
+        label: str,
+        version: str,
+        model: Any,
+        depths: Sequence[str] | None,
+        rules: Mapping[str, Any] | None,
+        flips: Mapping[str, Any],
+        random_state: int,
+    ) -> None:
+        self.label, self._version, self._model, self._flips, self._seed = label, version, model, flips, random_state
+        menu = model.menu
+        self._depths = [menu.depth(depth) for depth in (menu.report_depths if depths is None else depths)]
+        self._rules = {name: menu.rules(value) for name, value in ({DEFAULT: None} if rules is None else rules).items()}
+
+    def knows(self, case: Case) -> bool:
+        """Whether the model has the class."""
+        try:
+            self._model.menu.target(case.target)
+        except ValueError:
+            return False
+        return True
+
+    def study(self, case: Case, journal: Journal) -> None:
+        """Measure what the journal has not."""
+        missing = {name: self._key(case, name) for name in (NO_RULE, *self._rules)}
+        missing = {name: key for name, key in missing.items() if key not in journal}
+        if not missing:
+            return
+        trace, pixels = self._model.trace(case.image), load(case.image)
+        target = self._model.menu.target(case.target)
+        score = float(target.score(trace.scores))
+        hit = score > 0 if self._model.multilabel_ else trace.top == target.label
+        flipper = self._model.flipper(case.image, case.target)
+        for name, key in missing.items():
+            if name == NO_RULE:
+                maps = _blind_maps(pixels, np.random.default_rng([self._seed, *case.name.encode()]))
+            else:
+                explanations = trace.explain([case.target], self._depths, self._rules[name])
+                maps = dict(zip(self._depths, [ex.heatmap for ex in explanations], strict=True))
+            flipped = pixel_flipping(
+                flipper,
+                pixels,
+                list(maps.values()),
+                order=("morf", "lerf"),
+                random_state=self._seed,
+                n_jobs=1,
+                **self._flips,
+            )
+            pairs = zip(maps.items(), flipped[::2], flipped[1::2], strict=True)
+            found = {depth: _measured(own, case, score, hit, *flips) for (depth, own), *flips in pairs}
+            journal.put(key, found)
+
+    def rows(self, photographs: Sequence[Case], journal: Journal) -> list[Row]:
+        """What the journal has of this model: rules and depths, then the blind maps."""
+        rows = []
+        for rule, depths in (*((name, self._depths) for name in self._rules), (NO_RULE, BLIND)):
+            keys = [self._key(case, rule) for case in photographs]
+            found: list[Found] = [journal.get(key, {}) for key in keys]
+            for depth in depths:
+                measured = [one.get(depth, {}) for one in found]
+                values = {name: _array([one.get(name) for one in measured]) for name in MEASURES}
+                rows.append(Row(self.label, rule, depth, values))
+        return rows
+
+    def _key(self, case: Case, rule: str) -> str:
+        """What a result hangs on, but for the model and the pixels."""
+        spelled = "" if rule == NO_RULE else f"{self._rules[rule]!r} {self._depths}"
+        work = f"{case.target!r} {self._flips!r} {self._seed} {spelled}"
+        return key_of(self.label, self._version, case.name, np.asarray(case.boxes), work)
+
+
+MEASURES = ("morf", "lerf", "gap", "context", "mass", "pointing", "gini", "resolution", "share")
+
+
+def _measured(heatmap: npt.NDArray[np.float64], case: Case, score: float, hit: bool, most: Any, least: Any) -> Measures:
+    own, _ = localisation(heatmap, case.boxes)
+    amounts = {
+        "morf": most.aopc,
+        "lerf": least.aopc,
+        "gap": gap(most, least),
+        "context": own.context if hit else float("nan"),
+        "mass": own.mass,
+        "pointing": own.pointing,
+        "gini": gini(heatmap),
+        "resolution": resolution(heatmap),
+        "share": share_held(heatmap, score),
+    }
+    return {name: None if np.isnan(amount) else amount for name, amount in amounts.items()}
+
+
+def _blind_maps(pixels: npt.NDArray[Any], rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
+    """The maps of someone who does not know the model."""
+    height, width = pixels.shape[:2]
+    edge = np.hypot(*np.gradient(grey(pixels).astype(np.float64)))
+    return {"random": rng.standard_normal((height, width)), "centre": centred_gaussian(height, width), "edge": edge}
+
+
+def _array(amounts: Sequence[float | None]) -> npt.NDArray[np.float64]:
+    return np.array([np.nan if amount is None else amount for amount in amounts], np.float64)
