@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "average precision per class, 11-point and area",
     "flip": "destroy photographs in a heatmap's order: how fast does the score fall",
     "study": "models x rules x depths over photographs: which heatmaps tell the truth",
+    "words": "which visual words a class is recognised by: the patches that matter most to each",
     "report": "one HTML file of photographs, heatmaps and ledgers, for offline use",
     "info": "what a model holds, and how this fvlrp was built",
     "bench": "time every stage here, on each instruction set, and against NumPy",

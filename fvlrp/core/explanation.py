@@ -202,6 +202,22 @@ class Explanation:
             raise ValueError("the model is not here: a loaded or pickled explanation leaves it behind")
         return self._again([self.target] if target is None else target, depth)
 
+    def components(self) -> npt.NDArray[np.float64]:
+        """Which visual words: what reaches the descriptors through each component of a Fisher vector's mixture, (K,).
+
+        Its sum is the relevance of all descriptors; the ledger says what the pooling has absorbed before.
+
+        Raises
+        ------
+        ValueError
+            The model is no Fisher vector, or is not here and the components were not kept
+            (``explain(keep=("component",))``).
+        """
+        try:
+            return self.relevance["component"]
+        except KeyError as error:
+            raise ValueError(f"components are those of a Fisher vector's mixture: {error.args[0]}") from error
+
     def report(
         self,
         path: str | os.PathLike[str],

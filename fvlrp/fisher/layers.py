@@ -389,6 +389,33 @@ class Encode:
         found: Floats = getattr(eqs.back(table, pooled, [field], memory, projection), field)
         return found.reshape(*found.shape[:2], BINS, BINS) if name == "bin" else found
 
+    def by_component(self, r: Floats, saved: Parts, rule: FisherRules) -> Doubles:
+        """What reaches descriptors through each component of the mixture: (targets, cells, 2, K, D) -> (targets, K).
+
+        Eqs. 5-6 summed over descriptors: R S / (S + epsilon sgn S), added over cells, orders and dimensions.
+        """
+        given, _ = eqs.shares(np.asarray(r, np.float64), saved.fisher, rule)
+        reached: Doubles = np.einsum("tcokd,cokd->tk", given, saved.fisher.sums)
+        return reached
+
+    def through(self, components: Sequence[int], r: Doubles, saved: Parts, rule: FisherRules) -> Doubles:
+        """What reaches each descriptor through single components: (cells, 2, K, D) of one target -> (components, n).
+
+        Summed over all components it is the relevance of descriptors, at("descriptor").
+        """
+        pooled, memory = saved.fisher, Memory(saved.fisher.dtype)
+        given, _ = eqs.shares(np.asarray(r[None], np.float64), pooled, rule)
+        out = np.empty((len(components), len(pooled.values)))
+        for at in range(0, len(components), TOGETHER):
+            some = components[at : at + TOGETHER]
+            alone = zeros((len(some), *given.shape[1:]))
+            for one, k in zip(alone, some, strict=True):
+                one[:, :, k] = given[0, :, :, k]
+            totals = eqs.back(eqs.tables(alone, pooled, memory), pooled, ("total",), memory).total
+            assert totals is not None
+            out[at : at + len(some)] = totals
+        return out
+
     def descend(self, r: Floats, saved: Parts, rule: FisherRules, flats: Sequence[int]) -> list[Passed]:
         """Sums to pixels for several depths at once: for each, how many of the parts are flat (0 to 3).
 

@@ -21,7 +21,7 @@ from ..data.images import ImageLike
 from .rules import FisherRules
 from .settle import settled
 from .sift import DenseSIFT, Descriptors, read_grey
-from .walk import DEPTHS, FLATS, REPRESENTATIONS, FisherStack, Pass, relevance_at, walk
+from .walk import DEPTHS, FLATS, REPRESENTATIONS, FisherStack, Pass, at_sums, relevance_at, walk
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
@@ -108,6 +108,30 @@ class FisherTrace(Trace):
     def relevance(self, target: Target, depth: str, rules: FisherRules, name: str) -> Doubles:
         """Relevance of a target at a representation, which is the same on the way to every depth."""
         return relevance_at(name, self.stack, self._pass_for(rules), target, rules)
+
+    def through(self, components: Sequence[int], target: Any, rules: Any = None) -> Doubles:
+        """Relevance of every descriptor through single components of the mixture: float64 (components, n).
+
+        Parameters
+        ----------
+        components : sequence of int
+            Numbers of components, 0..K - 1.
+        target, rules
+            As `explain` takes them.
+
+        Raises
+        ------
+        ValueError
+            An unknown target or rule, or a component that the mixture does not have.
+        """
+        count = len(self.stack.encode.fisher.weights)
+        for k in components:
+            if not 0 <= k < count:
+                raise ValueError(f"components must lie in 0..{count - 1}, got {k}")
+        chosen = self.menu.rules(rules)
+        passed = self._pass_for(chosen)
+        r = at_sums(self.stack, passed, self.menu.target(target), chosen)
+        return self.stack.encode.through(components, r[0], passed.encode, chosen)
 
     def _descend(self, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules) -> list[Descent]:
         passed = self._pass_for(rules)

@@ -22,7 +22,7 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 
 FLATS = {"vector": 3, "descriptor": 2, "bin": 1, "gradient": 0}  # flat layers of each depth, counted from the pixels
 DEPTHS = tuple(FLATS)  # coarse to fine
-REPRESENTATIONS = ("vector", "descriptor", "pca", "sift", "bin")  # of an image, at which relevance can be asked
+REPRESENTATIONS = ("vector", "component", "descriptor", "pca", "sift", "bin")  # at which relevance can be asked
 
 
 class Pass(NamedTuple):
@@ -114,8 +114,17 @@ def walk(
 
 def relevance_at(name: str, stack: FisherStack, passed: Pass, target: Target, rules: FisherRules) -> Doubles:
     """Relevance of one target at a representation of the image, one of REPRESENTATIONS, float64."""
+    if name == "vector":
+        (r,), _ = stack.linear.relevance(stack.start([target], passed.linear), passed.linear, rules)
+        return np.asarray(r[0], np.float64)
+    r = at_sums(stack, passed, target, rules)
+    if name == "component":
+        return np.asarray(stack.encode.by_component(r, passed.encode, rules)[0])
+    return np.asarray(stack.encode.at(name, r, passed.encode, rules)[0], np.float64)
+
+
+def at_sums(stack: FisherStack, passed: Pass, target: Target, rules: FisherRules) -> Doubles:
+    """Relevance of one target at the Fisher sums, float64 (1, cells, 2, K, D)."""
     (r,), _ = stack.linear.relevance(stack.start([target], passed.linear), passed.linear, rules)
-    if name != "vector":
-        (r,), _ = stack.normalise.relevance(r, passed.normalise, rules)
-        r = stack.encode.at(name, r, passed.encode, rules)
-    return np.asarray(r[0], np.float64)
+    (r,), _ = stack.normalise.relevance(r, passed.normalise, rules)
+    return np.asarray(r, np.float64)

@@ -1,0 +1,75 @@
+"""`fvlrp words`: which visual words a class is recognised by, as the patches that have most relevance through each."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image
+
+from ..fisher.trace import FisherTrace
+from ..fisher.words import Patch, component_relevance, top_patches
+from ..show import render
+from . import options
+from .batch import Batch
+from .output import UsageError, result, write_picture
+
+
+def add_options(parser: ArgumentParser) -> None:
+    options.add_photographs(parser)
+    options.add_model(parser)
+    parser.add_argument("--target", default="top", help='class to explain, or "top" (default) of each photograph')
+    parser.add_argument("--words", type=options.count, default=8, help="components to show (default: %(default)s)")
+    parser.add_argument("--component", type=options.seed, action="append", help="this component; again for another")
+    parser.add_argument("--patches", type=options.count, default=8, help="patches of each (default: %(default)s)")
+    parser.add_argument("--out", default="fvlrp-words.png", help="picture to write (default: %(default)s)")
+
+
+def run(args: Namespace) -> int:
+    out = options.output_file(args.out)
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out must end in .png, got {args.out!r}")
+    clf = options.load_model(args, args.model)
+    if "component" not in clf.menu.representations:
+        raise UsageError(f"--model must be a Fisher-vector classifier, got {args.model}")
+    target = options.usage(options.target, clf.menu, args.target)
+    photographs, batch = options.photographs(args), Batch(args)
+    names: list[str] = []  # of the photographs that can be read
+
+    def traces() -> Iterator[tuple[FisherTrace, Any]]:
+        names.clear()
+        broken = {failure["photo"] for failure in batch.failed}
+        for photo, _ in photographs:
+            if str(photo) in broken:
+                continue
+            with batch.one(photo), batch.room(clf, photo):
+                trace = clf.trace(options.image(args, photo))
+                names.append(str(photo))
+                yield trace, trace.top if target is None else target
+
+    sums = None if args.component else component_relevance(traces()).sum(axis=0)
+    chosen = args.component if sums is None else np.argsort(-np.atleast_1d(sums))[: args.words].tolist()
+    found = top_patches(traces(), chosen, args.patches) if sums is None or np.ndim(sums) else []
+    picture = write_picture(out, _montage(found, chosen, sums)) if any(found) else None
+    words = [
+        {"component": k, "relevance": None if sums is None else float(sums[k]), "patches": _listed(patches, names)}
+        for k, patches in zip(chosen, found, strict=False)
+    ]
+    code = batch.close()
+    result(args, {"picture": picture, "words": words, "failed": batch.failed}, picture or "")
+    return code
+
+
+def _listed(patches: Sequence[Patch], names: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"photo": names[patch.photograph], "box": list(patch.box), "relevance": patch.relevance} for patch in patches
+    ]
+
+
+def _montage(found: Sequence[Sequence[Patch]], chosen: Sequence[int], sums: Any) -> Image:
+    """A row for each component, its patches from the most relevant on."""
+    rows = [[render.Panel(patch.pixels, f"{patch.relevance:+.2g}") for patch in patches] for patches in found]
+    titles = [f"word {k}" if sums is None else f"word {k}: {sums[k]:+.2g}" for k in chosen]
+    return render.sheet(rows, row_titles=titles, height=96, aspect=1.0)
