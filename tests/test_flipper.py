@@ -143,6 +143,7 @@ def test_walks_are_independent_of_each_other(plain, photo):
     first = walker.walk(filled, regions_of(photo.shape, 9, 20), 9)
     other = walker.walk(filled, regions_of(photo.shape, 9, 20, seed=5), 9)
     np.testing.assert_array_equal(walker.walk(filled, regions_of(photo.shape, 9, 20), 9), first)
+    np.testing.assert_array_equal(walker.walk(filled, regions_of(photo.shape, 9, 20), 9, every=3), first[::3])
     assert other[0] == first[0] and not np.array_equal(other, first)
 
 

@@ -44,8 +44,8 @@ class Flipper(Protocol):
     True
     """
 
-    def walk(self, filled: Pixels, regions: Regions, region: int) -> Curve:
-        """The score of the image itself, and after each of `regions` (squares of side `region`) shows `filled`."""
+    def walk(self, filled: Pixels, regions: Regions, region: int, every: int = 1) -> Curve:
+        """The score of the image itself, and after every so many more of `regions`, squares, show `filled`."""
         ...
 
 
@@ -393,10 +393,10 @@ class _Walked:
         self._flipper, self._every, self._n_jobs = flipper, every, n_jobs
 
     def curves(self, filled: Pixels, grid: _Grid, rankings: Sequence[npt.NDArray[np.intp]]) -> list[Curve]:
-        walk = partial(self._flipper.walk, filled, region=grid.side)
+        walk = partial(self._flipper.walk, filled, region=grid.side, every=self._every)
         found = threads.run([partial(walk, regions=grid.corners[ranking]) for ranking in rankings], self._n_jobs)
-        curves = [_checked(curve, len(ranking) + 1) for curve, ranking in zip(found, rankings, strict=True)]
-        return [curve[:: self._every] for curve in curves]
+        lengths = [len(ranking) // self._every + 1 for ranking in rankings]
+        return [_checked(curve, length) for curve, length in zip(found, lengths, strict=True)]
 
 
 class _Batched:

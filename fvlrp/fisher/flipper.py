@@ -65,8 +65,8 @@ class FisherFlipper:
         self._coef, self._intercept = np.ascontiguousarray(coef, np.float32)[None], intercept
         self._start = _Encoding(images.grey(self._pixels, max_height), sift, mixture)
 
-    def walk(self, filled: npt.NDArray[Any], regions: npt.NDArray[np.int64], region: int) -> Doubles:
-        """The score of the photograph itself, and after each of `regions` (squares of side `region`) shows `filled`.
+    def walk(self, filled: npt.NDArray[Any], regions: npt.NDArray[np.int64], region: int, every: int = 1) -> Doubles:
+        """The score of the photograph itself, and after every so many more of `regions` show `filled`.
 
         Threads may walk at the same time.
 
@@ -77,18 +77,21 @@ class FisherFlipper:
         regions : int64 (L, 2)
             Top-left pixel (y, x) of each.
         region : int
+            Side of a region.
+        every : int
 
         Returns
         -------
-        float64 (L + 1,)
+        float64 (L // every + 1,)
         """
         pixels, encoding = self._pixels.copy(), self._start.copy()
         curve = [self._score(encoding.sums)]
-        for y, x in regions.tolist():
+        for step, (y, x) in enumerate(regions.tolist(), 1):
             own = np.s_[y : y + region, x : x + region]
             pixels[own] = filled[own]
             encoding.change(*images.grey_part(pixels, own, self._max_height))
-            curve.append(self._score(encoding.sums))
+            if step % every == 0:
+                curve.append(self._score(encoding.sums))
         return np.array(curve)
 
     def _score(self, sums: Doubles) -> float:
