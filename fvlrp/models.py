@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from .data import files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .fisher.classifier import FisherVectorClassifier
     from .network.network import Network
 
@@ -25,7 +23,7 @@ def names() -> list[str]:
 
 
 def load(
-    model: str | os.PathLike[str], *, preprocess: Any = None, classes: Sequence[Any] | None = None
+    model: str | os.PathLike[str], *, preprocess: Any = None, classes: Any = None
 ) -> FisherVectorClassifier | Network:
     """A classifier from a file, or one of the models inside the package by its name ("voc20").
 
@@ -95,10 +93,7 @@ def _told(error: Exception) -> str:
     return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _onnx(name: str, preprocess: Any, classes: Sequence[Any] | None) -> Network:
+def _onnx(name: str, preprocess: Any, classes: Any) -> Network:
     from .network.network import Network
 
-    beside = f"{os.path.splitext(name)[0]}.json"
-    if preprocess is None and os.path.exists(beside):
-        preprocess = beside
     return Network.from_onnx(name, preprocess, classes)

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -437,6 +438,40 @@ def test_train_on_a_folder_per_class_then_evaluate(capsys, tmp_path, textures):
     assert code == 0 and text.splitlines()[-1].split()[0] == "mean"
 
 
+@pytest.fixture
+def labelled(tmp_path, textures):
+    """A folder per class; two photographs are broken."""
+    for i, (picture, name) in enumerate(zip(*textures(4, seed=2), strict=True)):
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "data" / name / f"{i}.png")
+    whole = (tmp_path / "data" / "brick" / "0.png").read_bytes()
+    (tmp_path / "data" / "brick" / "0.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "data" / "grass" / "x.jpg").write_bytes(b"no photograph")
+    return tmp_path / "data"
+
+
+def test_all_broken_photographs_are_told_before_any_learning(capsys, labelled, tmp_path, monkeypatch):
+    monkeypatch.setattr(FisherVectorClassifier, "fit", None)
+    code, out, err = run(capsys, "train", labelled, "--out", tmp_path / "m.fvlrp", "--quiet")
+    assert code == 1 and out == "" and not (tmp_path / "m.fvlrp").exists()
+    first, second, last = err.splitlines()
+    assert first.startswith(f"fvlrp: {labelled / 'brick' / '0.png'}: cannot read")
+    assert second.startswith(f"fvlrp: {labelled / 'grass' / 'x.jpg'}: cannot read")
+    assert last == "fvlrp: 2 of 13 photographs cannot be read: --skip-broken leaves them out"
+
+
+def test_broken_photographs_can_be_left_out(capsys, labelled, tmp_path):
+    args = ["--out", tmp_path / "m.fvlrp", "--components", 8, "--step", 6, "--json", "--quiet", "--skip-broken"]
+    code, text, err = run(capsys, "train", labelled, *args)
+    value = json.loads(text)
+    assert code == 0 and value["images"] == 11 and value["classes"] == 3
+    assert [skipped["photo"] for skipped in value["skipped"]] == [
+        str(labelled / "brick" / "0.png"),
+        str(labelled / "grass" / "x.jpg"),
+    ]
+    assert len(err.splitlines()) == 2
+
+
 def test_train_looks_for_the_folder_before_minutes_of_work(capsys, tmp_path):
     code, _, err = run(capsys, "train", tmp_path, "--out", tmp_path / "missing" / "model.fvlrp")
     assert code == 1 and "no folder" in err
@@ -475,7 +510,35 @@ def test_info_reads_well_however_many_classes_there_are(capsys, data):
     code, text, _ = run(capsys, "info", data / "cnn" / "squeezenet_v1.1.onnx")
     assert code == 0 and max(map(len, text.splitlines())) < 200
     assert "classes: 1000 of them: tench, goldfish, great white shark, ..., toilet tissue" in text
-    assert "\n  conv1  conv  (64, 113, 113)\n" in text
+    assert "\n  conv1  conv  (64, 113, 113)  AlphaBeta(" in text
+    assert "  unchanged\n" in text and "\nimport:\n  a layer for each node\n" in text
+
+
+def test_info_shows_the_rules_that_are_asked_for(capsys, network):
+    args = ["info", network, "--rule", "composite", "--rule", "conv1=wsquare", "--json"]
+    code, text, _ = run(capsys, *args)
+    rules = {layer["name"]: layer["rule"] for layer in json.loads(text)["model"]["layers"]}
+    assert code == 0 and rules["conv1"] == "WSquare()" and rules["relu"] == "unchanged"
+    assert run(capsys, "info", network, "--rule", "conv9=flat")[0] == 2
+
+
+def test_a_network_takes_its_description_from_the_command_line(capsys, data, photographs, tmp_path):
+    shutil.copy(data / "cnn" / "squeezenet_v1.1.onnx", tmp_path / "net.onnx")
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"class {i}" for i in range(1000)))
+    args = ["--model", tmp_path / "net.onnx", "--out", tmp_path / "o", "--target", "285", "--json", "--quiet"]
+    code, _, err = run(capsys, "explain", photographs[0], *args)
+    assert code == 0 and "RGB in 0..1" in err  # what was assumed
+    given = ["--preprocess", data / "cnn" / "squeezenet_v1.1.json", "--classes", names]
+    code, text, err = run(capsys, "explain", photographs[0], *args, *given)
+    assert code == 0 and err == "" and json.loads(text)["results"][0]["scores"][0]["target"] == "class 285"
+    wanted = models.load(data / "cnn" / "squeezenet_v1.1.onnx").explain(photographs[0], 285)
+    assert json.loads(text)["results"][0]["scores"][0]["score"] == pytest.approx(wanted.score, rel=1e-5)
+
+
+def test_a_description_belongs_to_a_network(capsys, model):
+    code, _, err = run(capsys, "info", model, "--classes", "names.txt")
+    assert code == 2 and "classes belongs to an ONNX file" in err
 
 
 def test_info_spells_classes_as_they_are(capsys, plain, tmp_path):

@@ -122,7 +122,7 @@ def test_walk_equals_the_paper(traces, name, rules):
         assert distance(quick.heatmap, wanted.heatmap) < close
         assert_same_ledger(gathered(quick.ledger), gathered(Ledger(entries(wanted, depth), True)), 1e-4)
         assert ex.score == pytest.approx(wanted.ledger["score"], rel=1e-12)
-    assert set(ex.relevance) == {"vector", "descriptor", "pca", "sift", "bin"}
+    assert set(ex.relevance) == {"vector", "component", "descriptor", "pca", "sift", "bin"}
     for layer, values in wanted.relevance.items():
         assert distance(ex.relevance[layer], values) < same
         assert distance(quick.relevance[layer], values) < close
@@ -296,10 +296,17 @@ def test_relevance_is_made_when_asked_and_kept(traces):
     clf, _, trace, target = traces["plain"]
     found = trace.explain(target).relevance
     n, d = len(trace.descriptors), clf.coef_.shape[1]
-    shapes = {"vector": (d,), "descriptor": (n,), "pca": (n, 24), "sift": (n, 128), "bin": (n, 4, 4)}
+    shapes = {
+        "vector": (d,),
+        "component": (16,),
+        "descriptor": (n,),
+        "pca": (n, 24),
+        "sift": (n, 128),
+        "bin": (n, 4, 4),
+    }
     assert {name: found[name].shape for name in found} == shapes
     assert found["bin"] is found["bin"]
-    with pytest.raises(KeyError, match=r"'pixel'.*'vector', 'descriptor', 'pca', 'sift', 'bin'"):
+    with pytest.raises(KeyError, match=r"'pixel'.*'vector', 'component', 'descriptor', 'pca', 'sift', 'bin'"):
         found["pixel"]
 
 

@@ -179,13 +179,14 @@ def test_importing_loads_no_estimator_of_scikit_learn(tmp_path):
 @pytest.mark.parametrize("model", MODELS)
 def test_loading_and_explaining_load_no_estimator_of_scikit_learn(model, tmp_path):
     loaded = modules_after(
-        "import fvlrp, numpy as np\n"
+        "import fvlrp, numpy as np, sys\n"
         f"clf = fvlrp.load({model!r})\n"
         "image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)\n"
         "assert clf.explain(image, target=clf.classes_[0]).heatmap.shape == (48, 64)",
         tmp_path,
     )
-    assert loaded.isdisjoint(HEAVY)
+    slow = {name.partition(".")[0] for name in loaded} & {"sklearn", "scipy", "joblib", "importlib.metadata"}
+    assert not slow, "their imports take longer than the explanation"
 
 
 @pytest.mark.parametrize("name", C_FILES)

@@ -5,7 +5,6 @@ Hides threads, progress, and how much memory photographs take together. For the 
 
 from __future__ import annotations
 
-import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..data import images
 from ..runtime import limits, threads
-from .output import FAILED, OK, one_line, say
+from .output import FAILED, OK, one_line, say, tell_failure
 
 T = TypeVar("T")
 
@@ -147,8 +146,7 @@ class Batch:
     def close(self) -> int:
         """List the broken ones on stderr; the exit code."""
         for failure in self.failed:
-            photo, error = failure["photo"], failure["error"]
-            print(f"fvlrp: {photo}: {error.replace(f' {photo}', '', 1)}", file=sys.stderr)  # named once
+            tell_failure(failure["photo"], failure["error"])
         return FAILED if self.failed else OK
 
 

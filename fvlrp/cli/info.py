@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, _kernels, models
+from . import options
 from .output import OK, result
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="model file, or the name of a model inside the package")
+    options.add_description(parser)
+    parser.add_argument("--rule", action="append", default=[], metavar="NAME=VALUE", help=options.RULES)
 
 
 def run(args: Namespace) -> int:
@@ -24,12 +27,27 @@ def run(args: Namespace) -> int:
         "instruction sets": {"in use": _kernels.isa(), "available": _kernels.isas()},
         "models": models.names(),
     }
+    lines: list[str] = []
     if args.model:
-        value["model"] = {"name": args.model, **models.load(args.model).describe()}
-    flat = {**value, **value["model"]} if args.model else value
-    flat = {name: item for name, item in flat.items() if name != "model"}
-    result(args, value, "\n".join(f"{name}: {_readable(item)}" for name, item in flat.items()))
+        model = options.load_model(args, args.model)
+        value["model"] = {"name": args.model, **model.describe()}
+        if hasattr(model, "nodes"):
+            _follow_rules(value["model"]["layers"], model, options.rules(model.menu, args.rule))
+        if account := getattr(model, "account", None):
+            value["model"]["import"] = account.to_dict()
+            lines = ["import:", *(f"  {line}" for line in account.lines() or ["a layer for each node"])]
+    flat = {**value, **value.get("model", {})}
+    shown = {name: item for name, item in flat.items() if name not in ("model", "import")}
+    result(args, value, "\n".join([*(f"{name}: {_readable(item)}" for name, item in shown.items()), *lines]))
     return OK
+
+
+def _follow_rules(layers: list[dict[str, Any]], net: Any, rules: Any) -> None:
+    """Add to each layer's description the rule that relevance follows there."""
+    from ..network.trace import choices
+
+    for layer, node, choice in zip(layers, net.nodes, choices(net.nodes, rules, lambda *_: None), strict=True):
+        layer["rule"] = "unchanged" if node.layer.role == "none" else repr(choice.rule)
 
 
 def _readable(item: Any, inner: bool = False) -> str:

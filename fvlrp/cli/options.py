@@ -110,12 +110,27 @@ def add_dataset(parser: ArgumentParser, lists: str) -> None:
     parser.add_argument("--split", help=f"VOC: the list {lists}; else a subfolder")
 
 
+def add_skip_broken(parser: ArgumentParser) -> None:
+    parser.add_argument("--skip-broken", action="store_true", help="leave out photographs that cannot be read")
+
+
 def add_model(parser: ArgumentParser, several: bool = False) -> None:
     if several:
         help = f"{MODEL}; again for another (default: voc20)"
         parser.add_argument("--model", action="append", help=help)
     else:
         parser.add_argument("--model", default="voc20", help=f"{MODEL} (default: voc20)")
+        add_description(parser)
+
+
+def add_description(parser: ArgumentParser) -> None:
+    """What an ONNX file may not say itself."""
+    parser.add_argument(
+        "--preprocess",
+        metavar="JSON",
+        help="of an ONNX file: how photographs are prepared (default: what the file or the JSON file beside it says)",
+    )
+    parser.add_argument("--classes", metavar="FILE", help="of an ONNX file: names of the classes, one per line or JSON")
 
 
 def add_depths(parser: ArgumentParser) -> None:
@@ -140,10 +155,10 @@ def table(args: Namespace, table: Table) -> str:
 # ---- checked ---------------------------------------------------------------------------------------------------------
 
 
-def usage(check: Callable[..., T], *args: Any) -> T:
-    """`check(*args)`, whose ValueError is the user's options'."""
+def usage(check: Callable[..., T], *args: Any, **named: Any) -> T:
+    """`check(*args, **named)`, whose ValueError is the user's options'."""
     try:
-        return check(*args)
+        return check(*args, **named)
     except ValueError as error:
         raise UsageError(error) from error
 
@@ -165,7 +180,8 @@ def load_model(args: Namespace, name: str) -> Any:
     """A model by name or file, set to the threads that --jobs asks for."""
     from .. import models
 
-    return models.load(name).set_params(n_jobs=args.jobs)
+    given = {option: getattr(args, option, None) for option in ("preprocess", "classes")}
+    return usage(models.load, name, **given).set_params(n_jobs=args.jobs)
 
 
 def model_files(name: str) -> list[str]:
@@ -215,6 +231,8 @@ def depths(menu: Menu, asked: str | None, default: Sequence[str]) -> list[str]:
 
 def rules(menu: Menu, settings: Sequence[str]) -> Any:
     """The rules that --rule asks for, checked."""
+    if not settings:
+        return menu.rules(None)
     from ..rules import ConvRules
 
     pairs = [setting.partition("=") for setting in settings]

@@ -42,6 +42,11 @@ def result(args: Namespace, value: dict[str, Any], text: str) -> None:
         print(json.dumps(value, indent=1) if args.json else text)
 
 
+def tell_failure(photo: object, error: str) -> None:
+    """A photograph that failed, on stderr, with its name once."""
+    print(f"fvlrp: {photo}: {error.replace(f' {photo}', '', 1)}", file=sys.stderr)
+
+
 class Listing:
     """The results of a batch on stdout as they come: JSON with --json, else the names of their files.
 

@@ -7,12 +7,14 @@ from time import monotonic
 
 from ..data import datasets
 from . import options
-from .train import class_names, trained
+from .train import class_names, readable, trained
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("network", help="ONNX file (with the JSON file that describes it beside it), or a model file")
+    options.add_description(parser)
     options.add_dataset(parser, "to train on (train, trainval)")
+    options.add_skip_broken(parser)
     parser.add_argument("--out", required=True, help="file to write, such as net.fvlrp")
     parser.add_argument(
         "--C", type=options.positive, help="of the logistic regressions (default: 10 / rows learned from)"
@@ -25,8 +27,8 @@ def run(args: Namespace) -> int:
     net = options.load_model(args, args.network)
     if not hasattr(net, "retrain"):
         raise ValueError(f"{args.network} is no network; fvlrp train makes Fisher-vector classifiers")
-    data = datasets.open_dataset(args.data, args.split)
     start = monotonic()
+    data, skipped = readable(args, datasets.open_dataset(args.data, args.split))
     net.verbose = not args.quiet
     net.retrain(data.paths, data.labels, class_names(data), mirror=not args.no_mirror, C=args.C).save(out)
-    return trained(args, out, data, args.C, start)
+    return trained(args, out, data, skipped, args.C, start)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from ..data import datasets
+from ..data import datasets, images
+from ..runtime import threads
+from ..runtime.progress import Progress
 from . import options
-from .output import OK, result
+from .output import OK, one_line, result, tell_failure
 
 
 def add_options(parser: ArgumentParser) -> None:
     options.add_dataset(parser, "to train on (train, trainval)")
+    options.add_skip_broken(parser)
     parser.add_argument("--out", required=True, help="file to write, such as model.fvlrp")
     parser.add_argument("--weights", choices=("float32", "int8", "int4"), default="float32", help="how to store them")
     parser.add_argument(
@@ -31,8 +35,8 @@ def run(args: Namespace) -> int:
     from ..fisher.classifier import FisherVectorClassifier
 
     out = options.output_file(args.out)
-    data = datasets.open_dataset(args.data, args.split)
     start = monotonic()
+    data, skipped = readable(args, datasets.open_dataset(args.data, args.split))
     clf = FisherVectorClassifier(
         n_components=args.components,
         step=args.step,
@@ -43,7 +47,7 @@ def run(args: Namespace) -> int:
         verbose=not args.quiet,
     ).fit(data.paths, data.labels, class_names(data))
     clf.save(out, weights=args.weights)
-    return trained(args, out, data, clf.C_, start)
+    return trained(args, out, data, skipped, clf.C_, start)
 
 
 def _c(text: str) -> float | str:
@@ -58,10 +62,45 @@ def class_names(data: datasets.Dataset) -> Sequence[str] | None:
     return data.class_names if data.labels.ndim == 2 else None
 
 
-def trained(args: Namespace, out: Path, data: datasets.Dataset, c: float | None, start: float) -> int:
+def readable(args: Namespace, data: datasets.Dataset) -> tuple[datasets.Dataset, list[dict[str, str]]]:
+    """The data without photographs that cannot be decoded, and these: all of them told before any learning.
+
+    Raises
+    ------
+    OSError
+        There are some, and --skip-broken does not leave them out.
+    """
+    progress = Progress("read photograph", len(data), not args.quiet)
+
+    def fault(path: Path) -> str | None:
+        try:
+            images.load(path)
+        except (OSError, ValueError, MemoryError) as error:
+            return one_line(error)
+        finally:
+            progress.step()
+        return None
+
+    faults = list(threads.stream((partial(fault, path) for path in data.paths), args.jobs))
+    broken = {i: error for i, error in enumerate(faults) if error is not None}
+    for i, error in broken.items():
+        tell_failure(data.paths[i], error)
+    if broken and not args.skip_broken:
+        raise OSError(f"{len(broken)} of {len(data)} photographs cannot be read: --skip-broken leaves them out")
+    return data.without(broken), [{"photo": str(data.paths[i]), "error": error} for i, error in broken.items()]
+
+
+def trained(
+    args: Namespace,
+    out: Path,
+    data: datasets.Dataset,
+    skipped: list[dict[str, str]],
+    c: float | None,
+    start: float,
+) -> int:
     """Tell of a model that was written; the exit code."""
     seconds, classes = monotonic() - start, len(data.class_names)
     value = {"model": str(out), "bytes": out.stat().st_size, "images": len(data), "classes": classes, "C": c}
     text = f"{out}: {len(data)} photographs, {classes} classes, {seconds:.0f} s"
-    result(args, {**value, "seconds": round(seconds, 1)}, text)
+    result(args, {**value, "seconds": round(seconds, 1), "skipped": skipped}, text)
     return OK

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.images import ImageLike, batch, naming
+from ..data.images import ImageLike, batch, naming, several_images
 from ..evaluate.flipping import Score
 from ..evaluate.ranking import average_precision
 from ..runtime import threads
@@ -70,7 +70,7 @@ class Classifier:
 
     def explain(
         self,
-        image: ImageLike,
+        image: Any,  # an ImageLike, or several
         target: Any = None,
         depth: Any = None,
         rules: Any = None,
@@ -81,7 +81,10 @@ class Classifier:
         """Why `target` has its score: an Explanation, or a list where target or depth is a sequence.
 
         Parameters are those of `Trace.explain`; `dtype` "float64" is the exact mode, whose ledgers close to 1e-9.
+        For a list of images the result is the list that `explain_many` makes one by one.
         """
+        if several_images(image):
+            return list(self.explain_many(image, target, depth, rules, dtype=dtype, keep=keep))
         self.menu.check(target, depth, rules, keep)  # before the forward pass
         return self.trace(image, dtype).explain(target, depth, rules, keep=keep)
 

@@ -56,7 +56,9 @@ class Dataset:
         kept = [i for i in range(len(self)) if i not in gone]
         labels = self.labels[kept]
         labels.setflags(write=False)
-        return replace(self, paths=tuple(self.paths[i] for i in kept), labels=labels)
+        # A folder per class has the classes that have photographs; the columns of a matrix stay.
+        names = self.class_names if labels.ndim == 2 else tuple(n for n in self.class_names if n in labels)
+        return replace(self, paths=tuple(self.paths[i] for i in kept), labels=labels, class_names=names)
 
     @property
     def matrix(self) -> npt.NDArray[np.int8]:

@@ -138,7 +138,8 @@ def load(image: ImageLike, *, range: tuple[float, float] | None = None, page: in
         name = _name(image)
         return _from_picture(_decoded(image, name, page), name, range)
     if hasattr(image, "__array__"):
-        masked = np.count_nonzero(image.mask) if isinstance(image, np.ma.MaskedArray) else 0
+        # numpy.ma.MaskedArray would load numpy.ma.
+        masked = np.count_nonzero(getattr(image, "mask", False)) if isinstance(image, np.ndarray) else 0
         if masked:
             raise ValueError(
                 f"image has {masked} masked values, for which there is no colour: pass image.filled(value)"
@@ -283,6 +284,11 @@ def batch(images: Any) -> Sequence[Any]:
     if not len(images):
         raise ValueError("images must hold at least one image, got none")
     return cast("Sequence[Any]", images)
+
+
+def several_images(images: Any) -> bool:
+    """Whether this is a list of images or a column of a table, which no single image is."""
+    return isinstance(images, list | tuple) or hasattr(images, "to_list")
 
 
 def _is_one(shape: tuple[int, ...]) -> bool:

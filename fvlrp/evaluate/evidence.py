@@ -54,6 +54,14 @@ class DepthStudy:
     settings : mapping
         How maps were measured.
     failed : sequence of {"photo": ..., "model": ..., "error": ...}
+
+    Examples
+    --------
+    >>> from skimage import data
+    >>> cat = fvlrp.evaluate.Case("chelsea", data.chelsea()[::2, ::2], "cat", np.array([[0, 30, 150, 195]]))
+    >>> study = fvlrp.evaluate.depth_study({"voc20": fvlrp.load("voc20")}, [cat], steps=10)
+    >>> study.models, study.table().columns[:3]
+    (['voc20'], ['model', 'rule', 'depth'])
     """
 
     rows: Sequence[Row]

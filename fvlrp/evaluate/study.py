@@ -42,6 +42,11 @@ class Case:
     target : class
     boxes : array (m, 4)
         ymin, xmin, ymax, xmax of the objects of that class; none where they are not known.
+
+    Examples
+    --------
+    >>> from skimage import data
+    >>> case = fvlrp.evaluate.Case("chelsea", data.chelsea(), "cat", np.array([[0, 60, 300, 390]]))
     """
 
     name: str
@@ -54,6 +59,18 @@ def cases(data: Dataset, count: int | None = None, random_state: int = 0) -> lis
     """Photographs of a data set, one target each: of a VOC photograph, the class whose objects cover most of it.
 
     `count` of them are drawn at random; None takes all. Photographs that hold difficult objects alone are left out.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> for name in ("cat", "dog"):
+    ...     Path("photographs", name).mkdir(parents=True)
+    ...     Image.new("RGB", (64, 48)).save(f"photographs/{name}/1.png")
+    >>> from fvlrp import datasets
+    >>> data = datasets.open_dataset("photographs")
+    >>> sorted(case.target for case in fvlrp.evaluate.cases(data))
+    ['cat', 'dog']
     """
     found = []
     for i in np.random.default_rng(random_state).permutation(len(data)).tolist():
@@ -68,7 +85,7 @@ def cases(data: Dataset, count: int | None = None, random_state: int = 0) -> lis
 def _case(data: Dataset, i: int) -> Case | None:
     path = data.paths[i]
     if not isinstance(data, VOC):
-        return Case(str(path), path, data.labels[i], np.empty((0, 4), np.int64))
+        return Case(str(path), path, data.labels[i].item(), np.empty((0, 4), np.int64))
     boxes = {name: data.boxes(i, name, difficult=False) for name in data.class_names}
     areas = {name: ((own[:, 2] - own[:, 0]) * (own[:, 3] - own[:, 1])).sum() for name, own in boxes.items()}
     target = max(areas, key=lambda name: areas[name])
@@ -127,6 +144,14 @@ def depth_study(
     ------
     ValueError
         At once: an unknown depth or rule, a model named that is none of `models`, two photographs of one name.
+
+    Examples
+    --------
+    >>> from skimage import data
+    >>> cat = fvlrp.evaluate.Case("chelsea", data.chelsea()[::2, ::2], "cat", np.array([[0, 30, 150, 195]]))
+    >>> study = fvlrp.evaluate.depth_study({"voc20": fvlrp.load("voc20")}, [cat], steps=10)
+    >>> len(study.values("voc20", "default", "bin", "gap"))
+    1
     """
     if len({case.name for case in photographs}) < len(photographs):
         raise ValueError("photographs have names that are not unique")

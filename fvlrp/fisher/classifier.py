@@ -17,11 +17,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_random_state
 
 from ..core.classifier import Classifier
+from ..core.estimator import Estimator, check_fitted
 from ..data import files
 from ..data.images import ImageLike, batch, naming
 from ..data.labels import parse_labels
@@ -50,7 +48,7 @@ class Projection:
     mean_: Doubles  # (128,), zero unless the classifier was told to centre
 
 
-class FisherVectorClassifier(Classifier, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn: no types
+class FisherVectorClassifier(Classifier, Estimator):
     """Image classifier on improved Fisher vectors of dense SIFT, whose decisions can be explained at any depth.
 
     Images are paths, PIL images or arrays (uint8, uint16, or floats in 0..1), of any sizes.
@@ -99,6 +97,8 @@ class FisherVectorClassifier(Classifier, ClassifierMixin, BaseEstimator):  # typ
     multilabel_ : bool
     C_ : float
     """
+
+    _mixins = ("ClassifierMixin",)
 
     def __init__(
         self,
@@ -179,6 +179,8 @@ class FisherVectorClassifier(Classifier, ClassifierMixin, BaseEstimator):  # typ
         OSError
             An image that cannot be read, or no space for the codes of many images.
         """
+        from sklearn.utils import check_random_state
+
         images = batch(images)
         signs, classes, multilabel = parse_labels(labels, len(images), class_names)
         self._check()
@@ -294,8 +296,7 @@ class FisherVectorClassifier(Classifier, ClassifierMixin, BaseEstimator):  # typ
 
     def _fitted(self) -> FisherModel:
         """The model, put together again where a parameter has changed."""
-        if not hasattr(self, "coef_"):
-            raise NotFittedError("this FisherVectorClassifier is not fitted; call fit, or load a model with fvlrp.load")
+        check_fitted(self, "coef_", "call fit, or load a model with fvlrp.load")
         if self._linked != self._values(self._FREE + self._FIXED):
             self._check()
             self._link()

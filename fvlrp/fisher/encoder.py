@@ -15,10 +15,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.utils.validation import check_is_fitted
 
 from .. import _kernels
+from ..core.estimator import Transformer, check_fitted
 from ..runtime import threads
 from ..runtime.arguments import is_real
 from .geometry import Geometry, Pyramid, axis_cell
@@ -260,7 +259,7 @@ def encode_projected(
 # ---- lists of descriptors --------------------------------------------------------------------------------------------
 
 
-class FisherEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class FisherEncoder(Transformer):
     """Fisher vectors of lists of descriptors: un-normalised sums of Eqs. 3-4 over each list.
 
     Parameters
@@ -289,7 +288,9 @@ class FisherEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
             self.gmm_ = self.gmm
             return self
         if X is None:
-            check_is_fitted(self.gmm, "weights_")
+            check_fitted(self.gmm, "weights_")
+        from sklearn.base import clone
+
         self.gmm_ = clone(self.gmm).fit(np.concatenate([_rows(i, x) for i, x in enumerate(_lists(X))]))
         return self
 
@@ -308,7 +309,7 @@ class FisherEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
             A list that is not (n, D) or not finite, a mixture that is not diagonal, or a `gate` outside [0, 1).
         """
         gmm = self.gmm if hasattr(self.gmm, "weights_") else getattr(self, "gmm_", self.gmm)
-        check_is_fitted(gmm, "weights_")
+        check_fitted(gmm, "weights_")
         weights, means, covariances = (np.asarray(a, np.float64) for a in (gmm.weights_, gmm.means_, gmm.covariances_))
         if covariances.shape != means.shape:
             raise ValueError(

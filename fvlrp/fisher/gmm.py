@@ -15,12 +15,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from .. import _kernels
+from ..core.estimator import Estimator, check_fitted
 from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real, is_whole
 
@@ -35,7 +33,7 @@ SEEDS = 32  # rows per component that the seeds are chosen from
 GROWTH = 4  # EM converges on a share of the rows, then goes on with this many times as many
 
 
-class DiagonalGMM(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class DiagonalGMM(Estimator):
     """Gaussian mixture with diagonal covariances, fitted by EM.
 
     float32 data are processed by the float32 kernels, with sums in float64; everything else in float64.
@@ -71,6 +69,8 @@ class DiagonalGMM(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         Mean log-likelihood of the training rows.
     """
 
+    n_features_in_: int  # scikit-learn's validate_data sets and compares it
+
     def __init__(
         self,
         n_components: int = 256,
@@ -102,6 +102,9 @@ class DiagonalGMM(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         ValueError
             A parameter out of range, or rows that are not finite.
         """
+        from sklearn.utils import check_random_state
+        from sklearn.utils.validation import validate_data
+
         rows: Floats = validate_data(self, X, dtype=[np.float64, np.float32], order="C", ensure_min_samples=2)
         self._check(len(rows))
         random = check_random_state(self.random_state)
@@ -243,7 +246,9 @@ class DiagonalGMM(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         return _kernels.Model(None, None, self.weights_, self.means_, self.covariances_, gate, dtype)
 
     def _rows(self, X: npt.ArrayLike) -> Floats:
-        check_is_fitted(self, "weights_")
+        from sklearn.utils.validation import validate_data
+
+        check_fitted(self, "weights_")
         rows: Floats = validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False)
         return rows
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from .. import _kernels
+from ..core.estimator import Transformer
 from ..data import images as pictures
 from ..data.images import ImageLike, batch, naming
 from ..runtime import threads
@@ -53,7 +53,7 @@ class Descriptors:
         return len(self.values)
 
 
-class DenseSIFT(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class DenseSIFT(Transformer):
     """Dense SIFT at several scales, as VLFeat's ``vl_phow`` computes it on grey images.
 
     Each scale smooths the image with a Gaussian of ``bin_size / magnif`` pixels, spreads gradient magnitudes over 8
