@@ -458,6 +458,7 @@ typedef struct fvlrp_alpha_beta_args {
     ptrdiff_t capacity;
     int64_t *doubtful;    /* (capacity): positions in (m, n) that have relevance and such a sum */
     ptrdiff_t *count;     /* how many there are, also where that exceeds the capacity */
+    const void *negative; /* real (m, n): z- where it is at hand, else NULL */
 } fvlrp_alpha_beta_args;
 int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args);
 
@@ -508,6 +509,26 @@ typedef struct fvlrp_max_pool_back_args {
     void *out;          /* real (targets, channels, height, width): ADDED to */
 } fvlrp_max_pool_back_args;
 int fvlrp_max_pool_back(const fvlrp_max_pool_back_args *args);
+
+enum { FVLRP_MOST_TERMS = 8 };
+
+/* Relevance of the terms x_k of sums z = x_1 + ... by a rule that tells signs apart. With p and q the sums of the terms
+ * of either sign, where both are there, the alpha-beta rule
+ *     R_k = (alpha max(x_k, 0) / p - beta min(x_k, 0) / q) r,
+ * or, with gamma >= 0, the gamma rule
+ *     R_k = (x_k + gamma max(x_k, 0)) / (z + gamma p) r    where z >= 0,    and with min for max, q for p where z < 0.
+ * Terms of one sign take all of r in proportion, terms that are all 0 take it evenly: nothing is lost. */
+typedef struct fvlrp_join_args {
+    int real;
+    ptrdiff_t count;                     /* terms: 1 .. FVLRP_MOST_TERMS */
+    ptrdiff_t targets, n;                /* rows of r; sums */
+    const void *terms[FVLRP_MOST_TERMS]; /* real (n) each */
+    const void *r;                       /* real (targets, n) */
+    double alpha, beta;
+    double gamma;                        /* negative: alpha and beta count */
+    void *out[FVLRP_MOST_TERMS];         /* real (targets, n) each */
+} fvlrp_join_args;
+int fvlrp_join(const fvlrp_join_args *args);
 
 #ifdef __cplusplus
 }

@@ -12,6 +12,7 @@
 #include "network/alpha_beta.inc.c"
 #include "network/dense.inc.c"
 #include "network/depthwise.inc.c"
+#include "network/join.inc.c"
 #include "network/pools.inc.c"
 #include "network/product.inc.c"
 #if REAL_BITS == 32

@@ -40,7 +40,8 @@
     KERNEL(depthwise, args->real)                                                                                      \
     KERNEL(depthwise_back, args->real)                                                                                 \
     KERNEL(max_pool, args->real)                                                                                       \
-    KERNEL(max_pool_back, args->real)
+    KERNEL(max_pool_back, args->real)                                                                                  \
+    KERNEL(join, args->real)
 
 #define FVLRP_KERNELS(KERNEL) FVLRP_KERNELS_F32(KERNEL) FVLRP_KERNELS_F64(KERNEL) FVLRP_KERNELS_BOTH(KERNEL)
 

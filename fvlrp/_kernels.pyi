@@ -217,7 +217,13 @@ def dense_alpha_beta(
     down: _Reals | None = None,
 ) -> tuple[_Doubles, _Doubles]: ...
 def alpha_beta(
-    r: _Reals, z: _Reals | None, positive: _Reals, alpha: float, beta: float, weak: float
+    r: _Reals,
+    z: _Reals | None,
+    positive: _Reals,
+    alpha: float,
+    beta: float,
+    weak: float,
+    negative: _Reals | None = None,
 ) -> tuple[_Reals, _Reals | None, _Doubles, _Doubles, _Longs | None]: ...
 def depthwise(
     weight: _Reals,
@@ -245,3 +251,4 @@ def max_pool(x: _Reals, kernel: _Pair, stride: _Pair, pads: Sequence[int], dilat
 def max_pool_back(
     x: _Reals, y: _Reals, r: _Reals, kernel: _Pair, stride: _Pair, pads: Sequence[int], dilation: _Pair, out: _Reals
 ) -> None: ...
+def join(terms: Sequence[_Reals], r: _Reals, alpha: float, beta: float, gamma: float = -1) -> list[_Reals]: ...

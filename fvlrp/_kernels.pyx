@@ -1023,6 +1023,7 @@ cdef extern from "fvlrp.h" nogil:
         ptrdiff_t capacity
         pointer doubtful
         ptrdiff_t *count
+        pointer negative
 
     ctypedef struct fvlrp_depthwise_args:
         int real
@@ -1062,6 +1063,18 @@ cdef extern from "fvlrp.h" nogil:
     int fvlrp_depthwise_back(const fvlrp_depthwise_back_args *args)
     int fvlrp_max_pool(const fvlrp_max_pool_args *args)
     int fvlrp_max_pool_back(const fvlrp_max_pool_back_args *args)
+
+    enum: FVLRP_MOST_TERMS
+
+    ctypedef struct fvlrp_join_args:
+        int real
+        ptrdiff_t count, targets, n
+        pointer terms[8]
+        pointer r
+        double alpha, beta, gamma
+        pointer out[8]
+
+    int fvlrp_join(const fvlrp_join_args *args)
 
 
 cdef fvlrp_outputs outputs_of(weight, rows):
@@ -1160,7 +1173,7 @@ def dense_alpha_beta(weight, rows, above, below, bias, r, alpha, beta, up, down=
     return kept, lost
 
 
-def alpha_beta(r, z, positive, alpha, beta, weak):
+def alpha_beta(r, z, positive, alpha, beta, weak, negative=None):
     """Shares alpha r / z+ and -beta r / z- of relevance, with z- = z - z+.
 
     Parameters
@@ -1173,6 +1186,8 @@ def alpha_beta(r, z, positive, alpha, beta, weak):
         z+.
     weak : float
         The part of the other below which z+ or z- has to be summed from its own terms.
+    negative : (m, n), optional
+        z-, where it is at hand; z then plays no part.
 
     Returns
     -------
@@ -1196,8 +1211,10 @@ def alpha_beta(r, z, positive, alpha, beta, weak):
     args.ldr, args.pitch, args.ldz = n, 0, 0
     if z is not None:
         args.ldz = _strided(z, "z", (m, n), r.dtype)
-    elif beta:
+    elif beta and negative is None:
         raise ValueError("z must be given where beta is not 0")
+    if negative is not None:
+        take(negative, "negative", r.shape[1:], [r.dtype])
     if r.size:
         args.ldr, args.pitch = _strided(r[0], "r", (m, n), r.dtype), r.strides[0] // r.itemsize
         if r.strides[0] % r.itemsize:
@@ -1205,7 +1222,7 @@ def alpha_beta(r, z, positive, alpha, beta, weak):
     up, down = np.empty((targets, m, n), r.dtype), np.empty((targets, m, n), r.dtype) if beta else None
     kept, lost = np.empty((2, targets, m)), np.empty(targets)
     doubtful = np.empty(max(1, m * n // 16), np.int64)
-    args.r, args.z, args.positive = address(r), address(z), address(positive)
+    args.r, args.z, args.positive, args.negative = address(r), address(z), address(positive), address(negative)
     args.alpha, args.beta, args.weak = alpha, beta, weak
     args.up, args.down, args.kept, args.lost = address(up), address(down), address(kept), address(lost)
     args.capacity, args.doubtful, args.count = len(doubtful), address(doubtful), &count
@@ -1278,3 +1295,32 @@ def max_pool_back(x, y, r, kernel, stride, pads, dilation, out):
     args.targets, args.r, args.out = len(r), address(r), address(out)
     with nogil:
         check(fvlrp_max_pool_back(&args))
+
+
+def join(terms, r, double alpha, double beta, double gamma=-1):
+    """Relevance of the terms of sums: a list of arrays like r, one for each term.
+
+    Parameters
+    ----------
+    terms : 1 to 8 arrays float32 or float64 (...), of one shape and dtype
+    r : (targets, ...)
+    alpha, beta, gamma : float
+        The alpha-beta rule, or with `gamma` >= 0 the gamma rule. Terms of one sign take all of r in proportion, terms
+        that are all 0 take it evenly.
+    """
+    cdef fvlrp_join_args args
+    cdef ptrdiff_t k
+    if not 1 <= len(terms) <= FVLRP_MOST_TERMS:
+        raise ValueError(f"terms must hold 1 to {FVLRP_MOST_TERMS} arrays, got {len(terms)}")
+    shape = terms[0].shape
+    for term in terms:
+        take(term, "terms", shape, REALS if term is terms[0] else [terms[0].dtype])
+    take(r, "r", (None, *shape), [terms[0].dtype])
+    out = [np.empty_like(r) for _ in terms]
+    args.real, args.count, args.targets, args.n = element(r.dtype), len(terms), len(r), terms[0].size
+    args.r, args.alpha, args.beta, args.gamma = address(r), alpha, beta, gamma
+    for k in range(len(terms)):
+        args.terms[k], args.out[k] = address(terms[k]), address(out[k])
+    with nogil:
+        check(fvlrp_join(&args))
+    return out

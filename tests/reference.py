@@ -722,3 +722,24 @@ def depthwise(weight: np.ndarray, x: np.ndarray, stride, pads, dilation, shape) 
         if 0 <= row < x.shape[1] and 0 <= col < x.shape[2]:
             out[j, oy, ox] += weight[j, ky, kx] * x[j // each, row, col]
     return out
+
+
+def join(terms, r: np.ndarray, alpha: float, beta: float, gamma: float = -1) -> list[np.ndarray]:
+    """Relevance of the terms (n,) of sums with relevance r (n,), one sum after the other: the alpha-beta or gamma rule.
+
+    Terms of one sign take all of r in proportion, terms that are all 0 take it evenly.
+    """
+    out = np.zeros((len(terms), len(r)))
+    for i, amount in enumerate(r):
+        x = np.array([term[i] for term in terms], np.float64)
+        up, down = np.maximum(x, 0), np.minimum(x, 0)
+        if not x.any():
+            out[:, i] = amount / len(x)
+        elif not up.any() or not down.any():
+            out[:, i] = x / x.sum() * amount
+        elif gamma >= 0:
+            boosted = x + gamma * (up if x.sum() >= 0 else down)
+            out[:, i] = boosted / boosted.sum() * amount
+        else:
+            out[:, i] = (alpha * up / up.sum() - beta * down / down.sum()) * amount
+    return list(out)

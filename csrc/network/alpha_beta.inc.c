@@ -12,11 +12,11 @@ typedef struct {
 
 /* Returns whether an output has a denominator of 0, or one that may be rounding error alone. */
 static int alpha_beta_factors(const fvlrp_alpha_beta_args *args, ptrdiff_t n, const REAL *z, const REAL *positive,
-                              alpha_beta_piece *p) {
+                              const REAL *negative, alpha_beta_piece *p) {
     const REAL alpha = (REAL)args->alpha, beta = (REAL)args->beta, weak = (REAL)args->weak;
     int odd = 0;
     for (ptrdiff_t i = 0; i < n; i++) {
-        const REAL up = positive[i], down = z ? up - z[i] : up;
+        const REAL up = positive[i], down = negative ? -negative[i] : z ? up - z[i] : up;
         p->high[i] = alpha / (up != 0 ? up : 1);
         p->low[i] = beta / (down != 0 ? down : 1);
         p->negative[i] = down;
@@ -75,8 +75,9 @@ static int alpha_beta(const fvlrp_alpha_beta_args *args) {
             const ptrdiff_t some = imin(n - at, PIECE);
             const REAL *positive = (const REAL *)args->positive + j * n + at;
             const REAL *z = args->z ? (const REAL *)args->z + j * args->ldz + at : NULL;
+            const REAL *negative = args->negative ? (const REAL *)args->negative + j * n + at : NULL;
             const REAL *r = (const REAL *)args->r + j * args->ldr + at;
-            if (alpha_beta_factors(args, some, z, positive, &p))
+            if (alpha_beta_factors(args, some, z, positive, negative, &p))
                 alpha_beta_exceptions(args, j * n + at, some, positive, r, &p);
             for (ptrdiff_t t = 0; t < targets; t++) {
                 const ptrdiff_t to = (t * m + j) * n + at;

@@ -68,8 +68,8 @@ int fvlrp_check_alpha_beta(const fvlrp_alpha_beta_args *args) {
     const int rows = args->m > 1;
     if (bad_real(args->real) || args->targets < 0 || args->capacity < 0) return FVLRP_E_ARGUMENT;
     if (!checked(args->targets * 2, args->m) || !checked(args->m, args->n)) return FVLRP_E_ARGUMENT;
-    if (!(args->alpha >= 0 && args->beta >= 0 && args->weak >= 0) || (args->beta > 0 &&
-                                                                      !args->z)) return FVLRP_E_ARGUMENT;
+    if (!(args->alpha >= 0 && args->beta >= 0 && args->weak >= 0)) return FVLRP_E_ARGUMENT;
+    if (args->beta > 0 && !args->z && !args->negative) return FVLRP_E_ARGUMENT;
     return refused(rows && (args->ldr < args->n || (args->z && args->ldz < args->n)));
 }
 
@@ -93,4 +93,9 @@ int fvlrp_check_max_pool(const fvlrp_max_pool_args *args) {
 
 int fvlrp_check_max_pool_back(const fvlrp_max_pool_back_args *args) {
     return refused(bad_real(args->real) || bad_windows(&args->windows) || args->targets < 0);
+}
+
+int fvlrp_check_join(const fvlrp_join_args *args) {
+    if (bad_real(args->real) || args->count < 1 || args->count > FVLRP_MOST_TERMS) return FVLRP_E_ARGUMENT;
+    return refused(args->n < 0 || !checked(args->targets, args->n) || !(args->alpha >= 0 && args->beta >= 0));
 }

@@ -91,8 +91,8 @@ class Rule:
         share evenly.
     bounded : bool
         Whether the range of the inputs is needed: a rule for the layer that sees the pixels.
-    alpha_beta : (float, float) or None
-        The numbers of a rule of the family of `AlphaBeta`, for which there are faster kernels.
+    kernel : (float, float, float) or None
+        Alpha, beta and gamma for the faster kernels that know these families of rules; gamma is -1 where it is none.
 
     Notes
     -----
@@ -110,8 +110,13 @@ class Rule:
     bounded: ClassVar[bool] = False
 
     @property
-    def alpha_beta(self) -> tuple[float, float] | None:
+    def kernel(self) -> tuple[float, float, float] | None:
         return None
+
+    @property
+    def alpha_beta(self) -> tuple[float, float] | None:
+        """Alpha and beta, where the rule is of that family."""
+        return self.kernel[:2] if self.kernel and self.kernel[2] < 0 else None
 
     @property
     def stabiliser(self) -> float:
@@ -225,8 +230,8 @@ class AlphaBeta(Rule):
             raise ValueError(f"alpha must be 1 + beta, got alpha={self.alpha!r}, beta={self.beta!r}")
 
     @property
-    def alpha_beta(self) -> tuple[float, float]:
-        return self.alpha, self.beta
+    def kernel(self) -> tuple[float, float, float]:
+        return self.alpha, self.beta, -1.0
 
     def shares(self, r: Array, z: Array, positive: Array | None, negative: Array | None) -> Shares:
         assert positive is not None
@@ -246,8 +251,8 @@ class ZPlus(Rule):
     signed: ClassVar[bool] = True
 
     @property
-    def alpha_beta(self) -> tuple[float, float]:
-        return 1.0, 0.0
+    def kernel(self) -> tuple[float, float, float]:
+        return 1.0, 0.0, -1.0
 
     def shares(self, r: Array, z: Array, positive: Array | None, negative: Array | None) -> Shares:
         assert positive is not None
@@ -269,6 +274,10 @@ class Gamma(Rule):
 
     def __post_init__(self) -> None:
         check_amounts(self, "gamma")
+
+    @property
+    def kernel(self) -> tuple[float, float, float]:
+        return 1.0, 0.0, self.gamma
 
     def shares(self, r: Array, z: Array, positive: Array | None, negative: Array | None) -> Shares:
         assert positive is not None and negative is not None

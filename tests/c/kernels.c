@@ -1121,7 +1121,7 @@ static void alpha_beta_case(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t 
     ptrdiff_t count;
 #define ALPHA_BETA(alpha, beta, z, weak) \
     CALL(alpha_beta, real, targets, m, n, r, pitch, ldr, z, n, positive, alpha, beta, weak, up, down, kept, lost, \
-         capacity, doubtful, &count)
+         capacity, doubtful, &count, NULL)
     EXPECT(ALPHA_BETA(2, 1, z, 1e-4) == FVLRP_OK && count == 0);
     for (ptrdiff_t t = 0; t < targets; t++)
         for (ptrdiff_t j = 0; j < m; j++) {
@@ -1213,6 +1213,31 @@ static void depthwise_case(int real) {
     release();
 }
 
+/* Terms of sums: what each gets adds up to what there was. */
+static void join_case(int real, ptrdiff_t count, ptrdiff_t targets, ptrdiff_t n, double gamma) {
+    const double tolerance = real == FVLRP_F32 ? 1e-4 : 1e-10;
+    fvlrp_join_args args = {.real = real, .count = count, .targets = targets, .n = n, .alpha = 2, .beta = 1};
+    args.gamma = gamma, args.r = filled(real, targets * n, -1, 1);
+    for (ptrdiff_t k = 0; k < count; k++) {
+        args.terms[k] = filled(real, n, .5, 1); /* of one sign: they take all in proportion */
+        args.out[k] = array(targets * n, (size_t)real);
+    }
+    calls_of_join++;
+    EXPECT(fvlrp_join(&args) == FVLRP_OK);
+    for (ptrdiff_t i = 0; i < targets * n; i++) {
+        double sum = 0, found = 0;
+        for (ptrdiff_t k = 0; k < count; k++) sum += get(real, args.terms[k], i % n), found += get(real, args.out[k], i);
+        EXPECT(close_to(found, get(real, args.r, i), tolerance));
+        const double first = get(real, args.terms[0], i % n) / sum * get(real, args.r, i);
+        EXPECT(close_to(get(real, args.out[0], i), first, tolerance));
+    }
+    args.count = FVLRP_MOST_TERMS + 1;
+    EXPECT(fvlrp_join(&args) == FVLRP_E_ARGUMENT);
+    args.count = count, args.alpha = -1;
+    EXPECT(fvlrp_join(&args) == FVLRP_E_ARGUMENT);
+    release();
+}
+
 static void linear_layers(void) {
     for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4)
         for (int turn = 0; turn < 20; turn++) {
@@ -1224,6 +1249,8 @@ static void linear_layers(void) {
             pool_case(real);
             now = "depthwise";
             depthwise_case(real);
+            now = "joins";
+            join_case(real, 1 + below(FVLRP_MOST_TERMS), 1 + below(3), 1 + below(90), turn % 2 ? -1 : .25);
         }
 }
 

@@ -243,11 +243,20 @@ class DepthwisePiece(Piece):
     below: Array | None
     shape: tuple[int, int]
 
-    def sums(self, sign: int, bias: Array | None) -> Array:
+    def shares(self, rule: Rule, r: Array, z: Array, bias: Array | None) -> tuple[Shares, Sums | None]:
+        """Few inputs are often all of one sign, so that z+ and z- are both summed: it costs as little."""
+        if rule.alpha_beta is None:
+            return super().shares(rule, r, z, bias)
+        alpha, beta = rule.alpha_beta
+        negative = self.sums(-1, bias) if beta else None
+        up, down, kept, lost, _ = _kernels.alpha_beta(r, None, self.sums(1, bias), alpha, beta, 0.0, negative)
+        return Shares(up, down, 0.0, lost), kept
+
+    def sums(self, sign: Sign, bias: Array | None) -> Array:
         out = empty((len(self.weight), *self.shape), self.weight.dtype)
         _kernels.depthwise(self.weight, self.above, *self.window, out, None, False, sign)
         if self.below is not None:
-            _kernels.depthwise(self.weight, self.below, *self.window, out, None, True, -sign)
+            _kernels.depthwise(self.weight, self.below, *self.window, out, None, True, opposite(sign))
         return _biased(out.reshape(len(out), -1), bias, sign)
 
     def give(self, shares: Shares, up: Array, down: Array | None) -> None:

@@ -8,11 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from ... import _kernels
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
 from ...core.rules import Epsilon, Rule, Shares, ratio, total
 from ..rules import Choice
 from .layer import NetworkLayer, Saved, Shape
+
+MOST = 8  # terms that the kernel takes
 
 
 def conserving(rule: Rule, r: Array, z: Array, positive: Array, negative: Array) -> tuple[Shares, Array]:
@@ -53,6 +56,10 @@ def shared(terms: Sequence[Array], z: Array, r: Array, rule: Rule) -> Passed:
         entries.add("absorbed", shares.absorbed)
         entries.add("zero_sum", shares.zero)
         return Passed([x * shares.positive for x in terms], entries)
+    if rule.kernel and len(terms) <= MOST:
+        shape = r.shape[1:]
+        flat = [np.ascontiguousarray(np.broadcast_to(x[0], shape), r.dtype) for x in terms]
+        return Passed(list(_kernels.join(flat, np.ascontiguousarray(r), *rule.kernel)), entries)
     positive, negative = np.zeros_like(terms[0]), np.zeros_like(terms[0])
     for x in terms:
         positive += np.maximum(x, 0)
