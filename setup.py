@@ -94,7 +94,7 @@ class BuildPerISA(build_ext):
         # Whether anything is to be built again is for the base class to decide, which may see more reasons than there
         # are here, such as a newer Cython: it must be told of every instruction set in any case.
         ext.define_macros = [*LIMITED_API, *((f"FVLRP_HAVE_{isa.upper()}", "1") for isa in ISAS)]
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # a compiler takes 300 MB
             compiled = pool.map(lambda pair: self.objects_of(ext, *pair), product(ISAS, REAL_BITS))
             ext.extra_objects = [name for objects in compiled for name in objects]
         super().build_extension(ext)

@@ -66,19 +66,41 @@ INLINE vint load_ints(const void *p) { return *(const vint_any *)p; }
 
 /* The first `count` <= LANES elements; the rest of the vector is 0, or not stored. */
 INLINE VREAL load_some(const REAL *from, ptrdiff_t count) {
+#if VBYTES == 64 && REAL_BITS == 32
+    return (VREAL)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+#elif VBYTES == 64
+    return (VREAL)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), from);
+#else
     if (count == LANES) return load(from);
     REAL part[LANES] __attribute__((aligned(64))) = {0};
-    memcpy(part, from, (size_t)count * sizeof(REAL));
+    for (ptrdiff_t i = 0; i < count; i++) part[i] = from[i];
     return load(part);
+#endif
 }
 INLINE void store_some(REAL *to, VREAL v, ptrdiff_t count) {
-    if (count == LANES) {
-        store(to, v);
-        return;
-    }
-    REAL part[LANES] __attribute__((aligned(64)));
-    store(part, v);
-    memcpy(to, part, (size_t)count * sizeof(REAL));
+#if VBYTES == 64 && REAL_BITS == 32
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)v);
+#elif VBYTES == 64
+    _mm512_mask_storeu_pd(to, (__mmask8)((1u << count) - 1), (__m512d)v);
+#else
+    if (count == LANES) store(to, v);
+    else
+        for (ptrdiff_t i = 0; i < count; i++) to[i] = v[i];
+#endif
+}
+
+/* from[0], from[2], ..., LANES of them. */
+INLINE VREAL load_even(const REAL *from) {
+    const VREAL low = load(from), high = load(from + LANES - 1);
+#if VBYTES / (REAL_BITS / 8) == 16
+    return __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif VBYTES / (REAL_BITS / 8) == 8
+    return __builtin_shufflevector(low, high, 0, 2, 4, 6, 9, 11, 13, 15);
+#elif VBYTES / (REAL_BITS / 8) == 4
+    return __builtin_shufflevector(low, high, 0, 2, 5, 7);
+#else
+    return __builtin_shufflevector(low, high, 0, 3);
+#endif
 }
 
 /* `yes` where the mask holds, `no` elsewhere: C has no ?: on vectors. */

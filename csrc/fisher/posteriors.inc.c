@@ -66,9 +66,9 @@ INLINE REAL largest_value(const REAL *l, ptrdiff_t padded) {
     return largest_lane(larger(other, best));
 }
 
-/* Entries of `l` less `shift` that are above `threshold`, with their indices: how many. The difference is compared: of a
- * row far from every mean, shift + threshold would be rounded to shift, and nothing would be above it. Outputs have two
- * vectors of slack. */
+/* Entries of `l` less `shift` that are above `threshold`, with their indices: how many. The difference is compared: of
+ * a row far from every mean, shift + threshold would be rounded to shift, and nothing would be above it. Outputs have
+ * two vectors of slack. */
 INLINE ptrdiff_t compress(const REAL *l, ptrdiff_t padded, REAL threshold, REAL shift, REAL *values, int32_t *index) {
     ptrdiff_t found = 0;
 #if REAL_BITS == 32 && VBYTES == 64

@@ -45,10 +45,8 @@ static ptrdiff_t pixel_runs(const fvlrp_windows *w, ptrdiff_t ky, ptrdiff_t kx, 
     return n;
 }
 
-/* One tap of one channel. Whole vectors are copied where memory allows: the excess is overwritten by what follows. */
-INLINE void pack_tap(const pixel_run *runs, ptrdiff_t n, const REAL *channel, const REAL *end, ptrdiff_t stride,
-                     REAL *to,
-                     ptrdiff_t width) {
+/* One tap of one channel. */
+INLINE void pack_tap(const pixel_run *runs, ptrdiff_t n, const REAL *channel, ptrdiff_t stride, REAL *to) {
     for (ptrdiff_t r = 0; r < n; r++) {
         const pixel_run run = runs[r];
         ptrdiff_t j = run.at, i = 0;
@@ -56,8 +54,7 @@ INLINE void pack_tap(const pixel_run *runs, ptrdiff_t n, const REAL *channel, co
         j += run.left;
         if (stride == 1 && run.inside) {
             const REAL *from = channel + run.from;
-            for (i = 0; i < run.inside && end - from - i >= LANES && j + i + LANES <= width; i += LANES)
-                store(to + j + i, load(from + i));
+            for (i = 0; i + LANES <= run.inside; i += LANES) store(to + j + i, load(from + i));
             for (; i < run.inside; i++) to[j + i] = from[i];
         } else
             for (i = 0; i < run.inside; i++) to[j + i] = channel[run.from + i * stride];
@@ -68,7 +65,6 @@ INLINE void pack_tap(const pixel_run *runs, ptrdiff_t n, const REAL *channel, co
 static void pack_windows(const fvlrp_windows *w, const REAL *image, ptrdiff_t first, ptrdiff_t depth, ptrdiff_t at,
                          ptrdiff_t count, ptrdiff_t width, REAL *to) {
     const ptrdiff_t taps = w->kernel_y * w->kernel_x, plane = w->height * w->width;
-    const REAL *end = image + w->channels * plane;
     pixel_run runs[PANEL_COLUMNS];
     for (ptrdiff_t k = 0; count < width && k < depth; k++)
         for (ptrdiff_t j = count; j < width; j++) to[k * width + j] = 0;
@@ -76,7 +72,7 @@ static void pack_windows(const fvlrp_windows *w, const REAL *image, ptrdiff_t fi
         const ptrdiff_t tap = (first + t) % taps;
         const ptrdiff_t n = pixel_runs(w, tap / w->kernel_x, tap % w->kernel_x, at, count, runs);
         for (ptrdiff_t k = t; k < depth; k += taps)
-            pack_tap(runs, n, image + (first + k) / taps * plane, end, w->stride_x, to + k * width, count);
+            pack_tap(runs, n, image + (first + k) / taps * plane, w->stride_x, to + k * width);
     }
 }
 
@@ -117,10 +113,24 @@ static void product_layout(product_buffers *p, ptrdiff_t depth, ptrdiff_t m, are
     p->rows = carve(memory, round_up(m, MR), depth * (ptrdiff_t)sizeof(REAL));
 }
 
+/* Whether the matrix of the windows is the image itself: pixels one by one. */
+static int windows_are_image(const fvlrp_windows *w) {
+    return w->kernel_y == 1 && w->kernel_x == 1 && w->stride_y == 1 && w->stride_x == 1 && w->top == 0 &&
+           w->left == 0 && w->cols == w->width && w->first + w->rows <= w->height;
+}
+
 static int product(const fvlrp_product_args *args) {
     const fvlrp_weights *w = &args->weights;
+    const fvlrp_windows *windows = args->windows;
     const ptrdiff_t k = w->channels * w->taps, n = args->n;
+    const REAL *b = args->b;
+    ptrdiff_t ldb = args->ldb;
     if (!w->m || !n) return FVLRP_OK;
+    if (windows && windows_are_image(windows)) {
+        b += windows->first * windows->width;
+        ldb = windows->height * windows->width;
+        windows = NULL;
+    }
     const int contiguous = w->taps == 1 ? w->channel == 1 : w->tap == 1 && w->channel == w->taps;
     const int packed = w->sign != FVLRP_ALL || !contiguous;
     product_buffers p;
@@ -136,9 +146,8 @@ static int product(const fvlrp_product_args *args) {
         for (ptrdiff_t at = 0, nv; at < all; at += nv) {
             nv = panel_vectors(at, all);
             const ptrdiff_t column = at * LANES, width = nv * LANES, count = imin(n - column, width);
-            if (args->windows) pack_windows(args->windows, args->b, first, depth, column, count, width, p.panel);
-            else pack_matrix((const REAL *)args->b + first * args->ldb + column, args->ldb, depth, count, width,
-                             p.panel);
+            if (windows) pack_windows(windows, b, first, depth, column, count, width, p.panel);
+            else pack_matrix(b + first * ldb + column, ldb, depth, count, width, p.panel);
             gemm_panel(&left, p.panel, (int)nv, count, part ? NULL : args->bias, part || args->add,
                        (REAL *)args->c + column, args->ldc);
         }

@@ -194,15 +194,18 @@ INLINE void winograd_weights(const winograd_job *job, int sign, const float *tap
     if (job->points > POINTS) store(to + POINTS * job->u_point, largest);
 }
 
-/* U: (points, panels, depth, PANEL_COLUMNS) from taps; the last panel can be narrower. */
-static void winograd_filters(const winograd_job *job, ptrdiff_t k, ptrdiff_t depth, const float *taps, ptrdiff_t width,
-                             float *u) {
-    const int own = job->args->weights.sign, sign = k < job->w->channels ? own : -own;
-    for (ptrdiff_t o = 0; o < width; o += PANEL_COLUMNS) {
-        const ptrdiff_t wide = imin(width - o, PANEL_COLUMNS);
+/* U: (points, panels, depth, PANEL_COLUMNS) of `width` outputs from o on and `depth` channels from k on, counted
+ * through both images; the last panel can be narrower. */
+static void winograd_filters(const winograd_job *job, ptrdiff_t o, ptrdiff_t width, ptrdiff_t k, ptrdiff_t depth) {
+    const ptrdiff_t channels = job->w->channels;
+    const int own = job->args->weights.sign, sign = k < channels ? own : -own;
+    winograd_taps(job, o, width, k % channels, depth, job->taps);
+    for (ptrdiff_t at = 0, wide; at < width; at += wide) {
+        wide = imin(width - at, PANEL_COLUMNS);
         for (ptrdiff_t i = 0; i < depth; i++)
             for (ptrdiff_t l = 0; l < wide; l += LANES)
-                winograd_weights(job, sign, taps + i * 9 * width + o + l, width, u + o * depth + i * wide + l);
+                winograd_weights(job, sign, job->taps + i * 9 * width + at + l, width,
+                                 job->u + at * depth + i * wide + l);
     }
 }
 
@@ -301,26 +304,24 @@ static void winograd_multiply(const winograd_job *job, ptrdiff_t tiles, ptrdiff_
     }
 }
 
-/* How the work is cut: blocks of tiles, blocks of outputs (`columns` of `width`), parts of the channels (`parts` of at
- * most `depth`, alike for both images). Taps are kept for the next blocks of tiles. */
+/* How the work is cut: blocks of tiles, blocks of outputs of at most `width`, parts of the channels (`parts` of at most
+ * `depth`, alike for both images). */
 typedef struct {
-    ptrdiff_t all, tiles, width, columns, parts, depth;
-    int keep, once; /* taps are kept; one transformation of the filters serves all tiles */
+    ptrdiff_t all, tiles, width, parts, depth;
+    int once; /* one transformation of the filters serves all tiles */
 } winograd_cut;
 
 static winograd_cut winograd_cut_of(const winograd_job *job) {
     const fvlrp_windows *w = job->w;
     winograd_cut cut = {.all = job->across * ((w->rows + TILE_STEP - 1) / TILE_STEP)};
     cut.width = imin(round_up(job->m, LANES), OUTPUTS);
-    cut.columns = (job->m + cut.width - 1) / cut.width;
     const ptrdiff_t longest = OUTPUTS * OUTPUTS / cut.width, each = (w->channels + longest - 1) / longest;
     cut.depth = (w->channels + each - 1) / each;
     cut.parts = job->k / w->channels * each;
-    cut.once = cut.columns * cut.parts == 1;
+    cut.once = cut.width >= job->m && cut.parts == 1;
     /* Filters that are all transformed at once stay in the cache, and take room from the tiles. */
     const ptrdiff_t room = cut.once ? TILES / 2 : TILES, blocks = (cut.all + room - 1) / room;
     cut.tiles = (cut.all + blocks - 1) / blocks;
-    cut.keep = blocks > 1;
     return cut;
 }
 
@@ -335,8 +336,7 @@ static void winograd_layout(winograd_job *job, const winograd_cut *cut, arena *m
     job->v = carve(memory, job->v_point, size);
     job->u = carve(memory, job->u_point, size);
     job->sums = carve(memory, job->m_point, size);
-    job->taps = carve(memory, cut->keep ? cut->columns * job->k : cut->depth,
-                      9 * cut->width * (ptrdiff_t)sizeof(float));
+    job->taps = carve(memory, cut->depth, 9 * cut->width * (ptrdiff_t)sizeof(float));
 }
 
 /* Outputs o .. of the `count` tiles from t on. */
@@ -346,9 +346,7 @@ static void winograd_block(const winograd_job *job, const winograd_cut *cut, ptr
     for (ptrdiff_t part = 0, first = 0, deep; part < cut->parts; part++, first += deep) {
         const ptrdiff_t c = first % channels;
         deep = imin(channels - c, cut->depth);
-        float *mine = cut->keep ? job->taps + (o * job->k + first * width) * 9 : job->taps;
-        if (!cut->keep || t == 0) winograd_taps(job, o, width, c, deep, mine);
-        if (t == 0 || !cut->once) winograd_filters(job, first, deep, mine, width, job->u);
+        if (t == 0 || !cut->once) winograd_filters(job, o, width, first, deep);
         winograd_multiply(job, count, first, deep, width);
     }
     winograd_outputs(job, t, count, o, job->sums, width);
