@@ -389,6 +389,34 @@ typedef struct fvlrp_winograd_args {
 } fvlrp_winograd_args;
 int fvlrp_winograd(const fvlrp_winograd_args *args);
 
+/* Convolutions in groups of few channels, above all depthwise ones (one channel in, one or more out).
+ *   weights  of the first group: m outputs, `channels` inputs; those of the next lie `group` elements further on */
+typedef struct fvlrp_grouped_args {
+    int real;
+    ptrdiff_t groups, group;
+    fvlrp_weights weights; /* real */
+    fvlrp_windows windows; /* channels = groups weights.channels */
+    const void *image;     /* real (channels, height, width) */
+    const void *other;     /* the same, or NULL: as in fvlrp_winograd */
+    const void *bias;      /* real (groups m); may be NULL */
+    int add;
+    void *c;               /* real (groups m, rows cols), rows ldc apart */
+    ptrdiff_t ldc;
+} fvlrp_grouped_args;
+int fvlrp_grouped(const fvlrp_grouped_args *args);
+
+/* The adjoint: shares of the outputs to the pixels that their windows see, through the weights. */
+typedef struct fvlrp_grouped_back_args {
+    int real;
+    ptrdiff_t groups, group;
+    fvlrp_weights weights; /* as above; FVLRP_POSITIVE gives max(A, 0)^T share + min(A, 0)^T other */
+    fvlrp_windows windows;
+    const void *share;     /* real (groups m, rows, cols) */
+    const void *other;     /* the same, or NULL */
+    void *out;             /* real (channels, height, width): ADDED to */
+} fvlrp_grouped_back_args;
+int fvlrp_grouped_back(const fvlrp_grouped_back_args *args);
+
 /* ---- relevance of dense layers and pools ----------------------------------------------------------------------- */
 
 /* Some outputs of a dense layer. Kernels that take them read each row of weights once. */
@@ -461,33 +489,6 @@ typedef struct fvlrp_alpha_beta_args {
     const void *negative; /* real (m, n): z- where it is at hand, else NULL */
 } fvlrp_alpha_beta_args;
 int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args);
-
-/* A convolution in which every output channel reads one channel of the image: output j reads channel
- * j / (m / channels). The taps of an output are added row by row, in the order of its filter. */
-typedef struct fvlrp_depthwise_args {
-    int real;
-    fvlrp_windows windows;
-    ptrdiff_t m;        /* output channels, a multiple of windows.channels */
-    const void *weight; /* real (m, kernel_y kernel_x) */
-    int sign;           /* FVLRP_ALL for the weights themselves, or what takes their place */
-    const void *image;  /* real (channels, height, width) */
-    const void *bias;   /* real (m), or NULL */
-    int add;            /* whether to add to `out` */
-    void *out;          /* real (m, rows, cols) */
-} fvlrp_depthwise_args;
-int fvlrp_depthwise(const fvlrp_depthwise_args *args);
-
-/* Its adjoint: shares of the outputs, times the weights, back to the pixels that they read. */
-typedef struct fvlrp_depthwise_back_args {
-    int real;
-    fvlrp_windows windows;
-    ptrdiff_t m;
-    const void *weight; /* real (m, kernel_y kernel_x) */
-    int sign;
-    const void *share;  /* real (m, rows, cols) */
-    void *out;          /* real (channels, height, width): ADDED to */
-} fvlrp_depthwise_back_args;
-int fvlrp_depthwise_back(const fvlrp_depthwise_back_args *args);
 
 /* Largest pixel of each window, inside the image; -infinity where a window has none. NaN counts as largest. */
 typedef struct fvlrp_max_pool_args {

@@ -11,7 +11,7 @@
 #include "fisher/sift_pixels.inc.c"
 #include "network/alpha_beta.inc.c"
 #include "network/dense.inc.c"
-#include "network/depthwise.inc.c"
+#include "network/grouped.inc.c"
 #include "network/join.inc.c"
 #include "network/pools.inc.c"
 #include "network/product.inc.c"

@@ -32,13 +32,13 @@
     KERNEL(encode, args->model->real)                                                                                  \
     KERNEL(tables, args->model->real)                                                                                  \
     KERNEL(relevance, args->model->real)                                                                               \
+    KERNEL(grouped, args->real)                                                                                        \
+    KERNEL(grouped_back, args->real)                                                                                   \
     KERNEL(product, args->real)                                                                                        \
     KERNEL(dense_sums, args->outputs.real)                                                                             \
     KERNEL(dense_back, args->outputs.real)                                                                             \
     KERNEL(dense_alpha_beta, args->outputs.real)                                                                       \
     KERNEL(alpha_beta, args->real)                                                                                     \
-    KERNEL(depthwise, args->real)                                                                                      \
-    KERNEL(depthwise_back, args->real)                                                                                 \
     KERNEL(max_pool, args->real)                                                                                       \
     KERNEL(max_pool_back, args->real)                                                                                  \
     KERNEL(join, args->real)

@@ -35,6 +35,7 @@ REALS: tuple[type[np.float32], type[np.float64]]
 WINDOWS: Mapping[str, int]
 ANGLES: Mapping[str, int]
 MEANS: Mapping[str, int]
+FUNCTIONS: Mapping[str, int]
 
 def take(
     array: _Array, name: str, shape: Sequence[int | None], dtypes: Sequence[DTypeLike], writable: bool = False
@@ -200,6 +201,33 @@ def winograd(
     doubt: float = 0,
     whole: _Floats | None = None,
 ) -> _Floats: ...
+def grouped(
+    a: _Reals,
+    x: _Reals,
+    kernel: _Pair,
+    stride: _Pair,
+    pads: Sequence[int],
+    dilation: _Pair,
+    rows: _Pair,
+    cols: int,
+    out: _Reals,
+    bias: _Reals | None = None,
+    add: bool = False,
+    sign: _Sign = 0,
+    other: _Reals | None = None,
+) -> _Reals: ...
+def grouped_back(
+    a: _Reals,
+    share: _Reals,
+    out: _Reals,
+    kernel: _Pair,
+    stride: _Pair,
+    pads: Sequence[int],
+    dilation: _Pair,
+    rows: _Pair,
+    sign: _Sign = 0,
+    other: _Reals | None = None,
+) -> _Reals: ...
 def dense_sums(weight: _Reals, rows: _Longs, above: _Reals, below: _Reals | None = None) -> tuple[_Reals, _Reals]: ...
 def dense_back(
     weight: _Reals, rows: _Longs, positive: _Reals, negative: _Reals, up: _Reals, down: _Reals | None = None
@@ -225,28 +253,6 @@ def alpha_beta(
     weak: float,
     negative: _Reals | None = None,
 ) -> tuple[_Reals, _Reals | None, _Doubles, _Doubles, _Longs | None]: ...
-def depthwise(
-    weight: _Reals,
-    x: _Reals,
-    kernel: _Pair,
-    stride: _Pair,
-    pads: Sequence[int],
-    dilation: _Pair,
-    out: _Reals,
-    bias: _Reals | None = None,
-    add: bool = False,
-    sign: int = 0,
-) -> None: ...
-def depthwise_back(
-    weight: _Reals,
-    share: _Reals,
-    kernel: _Pair,
-    stride: _Pair,
-    pads: Sequence[int],
-    dilation: _Pair,
-    out: _Reals,
-    sign: int = 0,
-) -> None: ...
 def max_pool(x: _Reals, kernel: _Pair, stride: _Pair, pads: Sequence[int], dilation: _Pair, out: _Reals) -> None: ...
 def max_pool_back(
     x: _Reals, y: _Reals, r: _Reals, kernel: _Pair, stride: _Pair, pads: Sequence[int], dilation: _Pair, out: _Reals

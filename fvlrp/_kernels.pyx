@@ -839,8 +839,27 @@ cdef extern from "fvlrp.h" nogil:
         pointer c
         ptrdiff_t ldc
 
+    ctypedef struct fvlrp_grouped_args:
+        int real
+        ptrdiff_t groups, group
+        fvlrp_weights weights
+        fvlrp_windows windows
+        pointer image, other, bias
+        int add
+        pointer c
+        ptrdiff_t ldc
+
+    ctypedef struct fvlrp_grouped_back_args:
+        int real
+        ptrdiff_t groups, group
+        fvlrp_weights weights
+        fvlrp_windows windows
+        pointer share, other, out
+
     int fvlrp_product(const fvlrp_product_args *args)
     int fvlrp_winograd(const fvlrp_winograd_args *args)
+    int fvlrp_grouped(const fvlrp_grouped_args *args)
+    int fvlrp_grouped_back(const fvlrp_grouped_back_args *args)
 
 
 def _strided(array, name, shape, dtype, writable=False):
@@ -983,6 +1002,75 @@ def winograd(a, x, pads, rows, cols, out, bias=None, add=False, sign=0, other=No
     return out
 
 
+def _groups(a, channels, kernel):
+    """Number of groups of weights `a` (outputs, channels / groups, taps), or an error."""
+    _real(a, 3)
+    if a.shape[2] != kernel[0] * kernel[1] or a.shape[1] < 1 or channels % a.shape[1]:
+        raise ValueError(f"a must have shape (any, divisor of {channels}, {kernel[0] * kernel[1]}), got {a.shape}")
+    groups = channels // a.shape[1]
+    if a.shape[0] % groups:
+        raise ValueError(f"a must hold as many outputs for each of {groups} groups, got {a.shape[0]} outputs")
+    return groups
+
+
+def grouped(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, add=False, sign=0, other=None):
+    """`convolve` in groups of few channels, above all one channel each, without a product as narrow as a group.
+
+    Parameters
+    ----------
+    a : float32 or float64 (Co, C / groups, kh * kw)
+        Of any strides. Group g has the outputs g Co / groups and on, and as many input channels as axis 1 is long.
+    x : (C, H, W), C-contiguous, of the dtype of `a`
+    kernel, stride, pads, dilation, rows, cols, bias, add, sign
+        As in `convolve`.
+    out : (Co, (end - begin) * cols)
+        Rows contiguous.
+    other : like `x`, optional
+        Meets the weights of the sign opposite to `sign`; the two are added.
+    """
+    cdef fvlrp_grouped_args args
+    take(x, "x", (None, None, None), REALS)
+    groups = _groups(a, x.shape[0], kernel)
+    take(x, "x", x.shape, [a.dtype])
+    _optional(other, "other", x.shape, [a.dtype])
+    _optional(bias, "bias", a.shape[:1], [a.dtype])
+    args.windows = windows_of(x, kernel, stride, pads, dilation, rows, cols)
+    args.ldc = _strided(out, "out", (a.shape[0], args.windows.rows * args.windows.cols), a.dtype, True)
+    args.real, args.groups, args.weights = element(a.dtype), groups, weights_of(a[: a.shape[0] // groups], sign)
+    args.group = args.weights.m * args.weights.row
+    args.image, args.other, args.bias, args.add, args.c = address(x), address(other), address(bias), add, address(out)
+    with nogil:
+        check(fvlrp_grouped(&args))
+    return out
+
+
+def grouped_back(a, share, out, kernel, stride, pads, dilation, rows, sign=0, other=None):
+    """Add the adjoint of `grouped` to `out`: shares of outputs to the pixels that their windows see.
+
+    Parameters
+    ----------
+    a, kernel, stride, pads, dilation, rows, sign
+        As in `grouped`.
+    share : (Co, end - begin, cols), C-contiguous, of the dtype of `a`
+    out : (C, H, W), C-contiguous
+    other : like `share`, optional
+        Goes through the weights of the sign opposite to `sign`; the two are added.
+    """
+    cdef fvlrp_grouped_back_args args
+    take(out, "out", (None, None, None), REALS, True)
+    groups = _groups(a, out.shape[0], kernel)
+    take(out, "out", out.shape, [a.dtype])
+    take(share, "share", (a.shape[0], rows[1] - rows[0], None), [a.dtype])
+    _optional(other, "other", share.shape, [a.dtype])
+    args.windows = windows_of(out, kernel, stride, pads, dilation, rows, share.shape[2])
+    args.real, args.groups, args.weights = element(a.dtype), groups, weights_of(a[: a.shape[0] // groups], sign)
+    args.group = args.weights.m * args.weights.row
+    args.share, args.other, args.out = address(share), address(other), address(out)
+    with nogil:
+        check(fvlrp_grouped_back(&args))
+    return out
+
+
 # ---- relevance of dense layers and pools -----------------------------------------------------------------------------
 
 cdef extern from "fvlrp.h" nogil:
@@ -1025,24 +1113,6 @@ cdef extern from "fvlrp.h" nogil:
         ptrdiff_t *count
         pointer negative
 
-    ctypedef struct fvlrp_depthwise_args:
-        int real
-        fvlrp_windows windows
-        ptrdiff_t m
-        pointer weight
-        int sign
-        pointer image, bias
-        int add
-        pointer out
-
-    ctypedef struct fvlrp_depthwise_back_args:
-        int real
-        fvlrp_windows windows
-        ptrdiff_t m
-        pointer weight
-        int sign
-        pointer share, out
-
     ctypedef struct fvlrp_max_pool_args:
         int real
         fvlrp_windows windows
@@ -1059,8 +1129,6 @@ cdef extern from "fvlrp.h" nogil:
     int fvlrp_dense_back(const fvlrp_dense_back_args *args)
     int fvlrp_dense_alpha_beta(const fvlrp_dense_alpha_beta_args *args)
     int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args)
-    int fvlrp_depthwise(const fvlrp_depthwise_args *args)
-    int fvlrp_depthwise_back(const fvlrp_depthwise_back_args *args)
     int fvlrp_max_pool(const fvlrp_max_pool_args *args)
     int fvlrp_max_pool_back(const fvlrp_max_pool_back_args *args)
 
@@ -1229,44 +1297,6 @@ def alpha_beta(r, z, positive, alpha, beta, weak, negative=None):
     with nogil:
         check(fvlrp_alpha_beta(&args))
     return up, down, kept, lost, doubtful[:count] if count <= len(doubtful) else None
-
-
-def depthwise(weight, x, kernel, stride, pads, dilation, out, bias=None, bint add=False, int sign=0):
-    """A convolution in which output j reads channel ``j // (m // C)`` of x alone: `out` (m, rows, cols).
-
-    Parameters
-    ----------
-    weight : float32 or float64 (m, kernel_y * kernel_x)
-        m is a multiple of C. `sign` 1, -1 or 2 takes max(weight, 0), min(weight, 0) or |weight| in its place.
-    x : (C, H, W) of the dtype of `weight`
-    bias : (m,), optional
-    add : bool
-        Add to `out` instead of writing it.
-    """
-    cdef fvlrp_depthwise_args args
-    take(x, "x", (None, None, None), REALS)
-    take(weight, "weight", (None, kernel[0] * kernel[1]), [x.dtype])
-    take(out, "out", (len(weight), None, None), [x.dtype], True)
-    if bias is not None:
-        take(bias, "bias", (len(weight),), [x.dtype])
-    args.windows = windows_of(x, kernel, stride, pads, dilation, (0, out.shape[1]), out.shape[2])
-    args.real, args.m, args.sign, args.add = element(x.dtype), len(weight), sign, add
-    args.weight, args.image, args.bias, args.out = address(weight), address(x), address(bias), address(out)
-    with nogil:
-        check(fvlrp_depthwise(&args))
-
-
-def depthwise_back(weight, share, kernel, stride, pads, dilation, out, int sign=0):
-    """The adjoint of `depthwise`: add shares (m, rows, cols) times the weights to the pixels `out` (C, H, W) they read."""
-    cdef fvlrp_depthwise_back_args args
-    take(share, "share", (None, None, None), REALS)
-    take(weight, "weight", (len(share), kernel[0] * kernel[1]), [share.dtype])
-    take(out, "out", (None, None, None), [share.dtype], True)
-    args.windows = windows_of(out, kernel, stride, pads, dilation, (0, share.shape[1]), share.shape[2])
-    args.real, args.m, args.sign = element(share.dtype), len(weight), sign
-    args.weight, args.share, args.out = address(weight), address(share), address(out)
-    with nogil:
-        check(fvlrp_depthwise_back(&args))
 
 
 def max_pool(x, kernel, stride, pads, dilation, out):

@@ -668,6 +668,43 @@ def convolution(weight, image, pads, rows, cols, sign=0, other=None):
     return np.transpose(out)
 
 
+def grouped(weight, image, kernel, stride, pads, dilation, rows, cols, sign=0, other=None):
+    """Convolution in groups: weights (Co, C / groups, taps) times windows, (Co, (end - begin) * cols).
+
+    Weights of the opposite sign meet `other`, where there is one.
+    """
+    width, n = weight.shape[1], (rows[1] - rows[0]) * cols
+    outputs = len(weight) * width // len(image)  # of a group
+    out = []
+    for o, filters in enumerate(np.asarray(weight, float)):
+        mine = slice(o // outputs * width, (o // outputs + 1) * width)
+        sums = 0
+        for each, one in ((image, sign), (other, -sign)):
+            if each is not None:
+                window = columns(each[mine], kernel, stride, pads, dilation, rows, cols)
+                sums = sums + of_sign(filters.ravel(), one) @ window.reshape(filters.size, n)
+        out.append(sums)
+    return np.array(out)
+
+
+def grouped_back(weight, share, shape, kernel, stride, pads, dilation, rows, sign=0, other=None):
+    """The adjoint of `grouped`: shares (Co, rows of the band, cols) to pixels of an image of `shape`."""
+    out, width = np.zeros(shape), weight.shape[1]
+    outputs = len(weight) * width // shape[0]
+    for o, oy, ox in np.ndindex(share.shape):
+        for c, ky, kx in np.ndindex(width, *kernel):
+            y = (rows[0] + oy) * stride[0] + ky * dilation[0] - pads[0]
+            x = ox * stride[1] + kx * dilation[1] - pads[1]
+            if not (0 <= y < shape[1] and 0 <= x < shape[2]):
+                continue
+            w = float(weight[o, c, ky * kernel[1] + kx])
+            amount = of_sign(w, sign) * share[o, oy, ox]
+            if other is not None:
+                amount += of_sign(w, -sign) * other[o, oy, ox]
+            out[o // outputs * width + c, y, x] += amount
+    return out
+
+
 def cancelled(weight, image, pads, rows, cols):
     """What the transforms of F(4 x 4, 3 x 3) may cancel at each output: sum over channels of max abs(image) over the
     pixels of its tile times max abs(weight) over the taps, (m, (end - begin) * cols)."""
@@ -708,20 +745,6 @@ def max_pool(image, kernel, stride, pads, dilation, shape):
         if 0 <= y < image.shape[1] and 0 <= x < image.shape[2] and image[c, y, x] > maxima[c, oy, ox]:
             maxima[c, oy, ox], where[c, oy, ox] = image[c, y, x], y * image.shape[2] + x
     return maxima, where
-
-
-def depthwise(weight: np.ndarray, x: np.ndarray, stride, pads, dilation, shape) -> np.ndarray:
-    """A convolution whose output j reads channel j // (m / C) of x (C, H, W) alone; weight (m, kh, kw), pads top, left.
-
-    Output (j, oy, ox) = sum_ky,kx weight[j, ky, kx] x[c, oy stride + ky dilation - top, ...], 0 outside; (m, *shape).
-    """
-    out = np.zeros((len(weight), *shape))
-    each = len(weight) // len(x)
-    for j, oy, ox, ky, kx in np.ndindex(*out.shape, *weight.shape[1:]):
-        row, col = oy * stride[0] + ky * dilation[0] - pads[0], ox * stride[1] + kx * dilation[1] - pads[1]
-        if 0 <= row < x.shape[1] and 0 <= col < x.shape[2]:
-            out[j, oy, ox] += weight[j, ky, kx] * x[j // each, row, col]
-    return out
 
 
 def join(terms, r: np.ndarray, alpha: float, beta: float, gamma: float = -1) -> list[np.ndarray]:

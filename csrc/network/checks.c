@@ -46,6 +46,24 @@ int fvlrp_check_winograd(const fvlrp_winograd_args *args) {
     return refused(args->whole && (!(args->doubt > 0) || (rows && args->ldw < w->rows * w->cols)));
 }
 
+static int bad_groups(ptrdiff_t groups, const fvlrp_weights *weights, const fvlrp_windows *w, const void *other) {
+    const ptrdiff_t most = 1 << 24;
+    if (bad_weights(weights) || bad_windows(w) || groups < 1 || weights->m > most) return 1;
+    if (weights->channels < 1 || w->channels % groups || w->channels / groups != weights->channels) return 1;
+    if (other && (weights->sign == FVLRP_ALL || weights->sign == FVLRP_SIZE)) return 1;
+    return weights->taps != w->kernel_y * w->kernel_x || !checked(groups * weights->m, w->rows * w->cols);
+}
+
+int fvlrp_check_grouped(const fvlrp_grouped_args *args) {
+    if (bad_real(args->real) || bad_groups(args->groups, &args->weights, &args->windows, args->other))
+        return FVLRP_E_ARGUMENT;
+    return refused(args->groups * args->weights.m > 1 && args->ldc < args->windows.rows * args->windows.cols);
+}
+
+int fvlrp_check_grouped_back(const fvlrp_grouped_back_args *args) {
+    return refused(bad_real(args->real) || bad_groups(args->groups, &args->weights, &args->windows, args->other));
+}
+
 static int bad_outputs(const fvlrp_outputs *o) {
     if (bad_real(o->real) || o->count < 0 || !checked(o->m, o->n) || !checked(o->m * o->n, sizeof(double))) return 1;
     for (ptrdiff_t i = 0; i < o->count; i++)
@@ -71,20 +89,6 @@ int fvlrp_check_alpha_beta(const fvlrp_alpha_beta_args *args) {
     if (!(args->alpha >= 0 && args->beta >= 0 && args->weak >= 0)) return FVLRP_E_ARGUMENT;
     if (args->beta > 0 && !args->z && !args->negative) return FVLRP_E_ARGUMENT;
     return refused(rows && (args->ldr < args->n || (args->z && args->ldz < args->n)));
-}
-
-static int bad_depthwise(int real, const fvlrp_windows *w, ptrdiff_t m, int sign) {
-    if (bad_real(real) || bad_windows(w) || m < 0 || m % w->channels) return 1;
-    if (!checked(m, w->kernel_y * w->kernel_x) || !checked(w->rows, w->cols)) return 1;
-    return !checked(m, w->rows * w->cols) || sign < FVLRP_NEGATIVE || sign > FVLRP_SIZE;
-}
-
-int fvlrp_check_depthwise(const fvlrp_depthwise_args *args) {
-    return refused(bad_depthwise(args->real, &args->windows, args->m, args->sign));
-}
-
-int fvlrp_check_depthwise_back(const fvlrp_depthwise_back_args *args) {
-    return refused(bad_depthwise(args->real, &args->windows, args->m, args->sign));
 }
 
 int fvlrp_check_max_pool(const fvlrp_max_pool_args *args) {

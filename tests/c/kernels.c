@@ -1174,42 +1174,56 @@ static void pool_case(int real) {
     release();
 }
 
-/* Outputs against their terms; the adjoint by <share, A 1> = sum over pixels of A^T share. */
-static void depthwise_case(int real) {
-    fvlrp_windows w = windows_of(1 + below(9), 1 + below(40));
-    const ptrdiff_t each = 1 + below(3), m = w.channels * each, n = w.rows * w.cols, taps = w.kernel_y * w.kernel_x;
-    const ptrdiff_t pixels = w.channels * w.height * w.width;
-    const int sign = below(4) - 1;
-    const double tolerance = real == FVLRP_F32 ? 1e-5 : 1e-13;
-    void *image = filled(real, pixels, -1, 1), *weight = filled(real, m * taps, -1, 1), *bias = filled(real, m, -1, 1);
-    void *out = array(m * n, (size_t)real), *share = filled(real, m * n, -1, 1), *back = filled(real, pixels, 0, 0);
-    STARVE(CALL(depthwise, real, w, m, weight, sign, image, bias, 0, out));
-    STARVE(CALL(depthwise_back, real, w, m, weight, sign, share, back));
-    double sum = 0, wanted_sum = 0;
-    for (ptrdiff_t j = 0; j < m; j++)
-        for (ptrdiff_t i = 0; i < n; i++) {
-            double wanted = get(real, bias, j), ones = 0;
-            for (ptrdiff_t t = 0; t < taps; t++) {
-                double a = get(real, weight, j * taps + t);
-                if (sign == FVLRP_SIZE) a = fabs(a);
-                if (sign == FVLRP_POSITIVE) a = fmax(a, 0);
-                if (sign == FVLRP_NEGATIVE) a = fmin(a, 0);
-                const ptrdiff_t y = (w.first + i / w.cols) * w.stride_y + t / w.kernel_x * w.dilation_y - w.top;
-                const ptrdiff_t x = i % w.cols * w.stride_x + t % w.kernel_x * w.dilation_x - w.left;
-                const int inside = y >= 0 && x >= 0 && y < w.height && x < w.width;
-                wanted += a * pixel_of(real, &w, image, j / each * taps + t, i);
-                ones += inside ? a : 0;
+/* ---- convolutions in groups ---- */
+
+static void grouped_case(int real) {
+    fvlrp_windows w = windows_of(1 + below(14), 1 + below(40));
+    const ptrdiff_t groups = 1 + below(3), inputs = 1 + below(3), m = below(2) ? 1 + below(2) : 3 + below(6);
+    w.channels = groups * inputs;
+    const ptrdiff_t taps = w.kernel_y * w.kernel_x, k = inputs * taps, n = w.rows * w.cols, ldc = n + below(3);
+    const ptrdiff_t outputs = groups * m, pixels = w.channels * w.height * w.width;
+    const int sign = (int)below(4) - 1, two = (sign == FVLRP_POSITIVE || sign == FVLRP_NEGATIVE) && below(2);
+    const int add = (int)below(2);
+    const ptrdiff_t size = n ? (outputs - 1) * ldc + n : 0;
+    void *a = filled(real, outputs * k, -1, 1), *bias = filled(real, outputs, -1, 1);
+    void *image = filled(real, pixels, -1, 1), *other = two ? filled(real, pixels, -1, 1) : NULL;
+    void *c = filled(real, size, -1, 1), *before = array(size, (size_t)real);
+    memcpy(before, c, (size_t)(size * real));
+    const fvlrp_weights weights = {a, m, inputs, taps, k, taps, 1, sign};
+#define DEPTHWISE CALL(grouped, real, groups, m * k, weights, w, image, other, bias, add, c, ldc)
+    EXPECT(DEPTHWISE == FVLRP_OK);
+    for (ptrdiff_t i = 0; i < size; i++) {
+        const ptrdiff_t o = i / ldc, x = i % ldc;
+        double sum = get(real, before, i);
+        if (x < n) {
+            sum = (add ? sum : 0) + get(real, bias, o);
+            for (ptrdiff_t j = 0; j < k; j++) {
+                const double weight = get(real, a, o * k + j);
+                const ptrdiff_t row = o / m * k + j; /* of the windows of the whole image */
+                sum += signed_weight(sign, weight) * pixel_of(real, &w, image, row, x);
+                if (two) sum += signed_weight(-sign, weight) * pixel_of(real, &w, other, row, x);
             }
-            EXPECT(close_to(get(real, out, j * n + i), wanted, tolerance));
-            wanted_sum += ones * get(real, share, j * n + i);
         }
-    for (ptrdiff_t i = 0; i < pixels; i++) sum += get(real, back, i);
-    EXPECT(close_to(sum, wanted_sum, tolerance * (double)(1 + m * n)));
-    EXPECT(CALL(depthwise, real, w, m, weight, sign, image, NULL, 1, out) == FVLRP_OK);
-    EXPECT(CALL(depthwise, real, w, m * w.channels + 1, weight, 3, image, bias, 0, out) == FVLRP_E_ARGUMENT);
-    w.stride_x = 0;
-    EXPECT(CALL(depthwise, real, w, m, weight, sign, image, bias, 0, out) == FVLRP_E_ARGUMENT);
-    EXPECT(CALL(depthwise_back, real, w, m, weight, sign, share, back) == FVLRP_E_ARGUMENT);
+        EXPECT(close_to(get(real, c, i), sum, (real == FVLRP_F32 ? 1e-5 : 1e-13) * (double)(k + 2)));
+    }
+    if (!add) STARVE(DEPTHWISE);
+#undef DEPTHWISE
+
+    /* The adjoint: sum of shares times the convolution of a probe = sum of what goes back times the probe. */
+    void *share = filled(real, outputs * n, -1, 1), *second = two ? filled(real, outputs * n, -1, 1) : NULL;
+    void *out = filled(real, pixels, 0, 0), *probe = filled(real, pixels, -1, 1);
+    EXPECT(CALL(grouped_back, real, groups, m * k, weights, w, share, second, out) == FVLRP_OK);
+    double forth = 0, back = 0;
+    for (ptrdiff_t o = 0; o < outputs; o++)
+        for (ptrdiff_t x = 0; x < n; x++)
+            for (ptrdiff_t j = 0; j < k; j++) {
+                const double weight = get(real, a, o * k + j), pixel = pixel_of(real, &w, probe, o / m * k + j, x);
+                forth += signed_weight(sign, weight) * pixel * get(real, share, o * n + x);
+                if (two) forth += signed_weight(-sign, weight) * pixel * get(real, second, o * n + x);
+            }
+    for (ptrdiff_t i = 0; i < pixels; i++) back += get(real, out, i) * get(real, probe, i);
+    EXPECT(close_to(forth, back, (real == FVLRP_F32 ? 1e-5 : 1e-12) * (double)(1 + outputs * n * k)));
+    STARVE(CALL(grouped_back, real, groups, m * k, weights, w, share, second, out));
     release();
 }
 
@@ -1238,7 +1252,34 @@ static void join_case(int real, ptrdiff_t count, ptrdiff_t targets, ptrdiff_t n,
     release();
 }
 
-static void linear_layers(void) {
+static void grouped_refuses(void) {
+    now = "bad arguments of convolutions in groups";
+    double a[9] = {0}, x = 1, c = 0;
+    const fvlrp_windows good = {1, 1, 1, 3, 3, 1, 1, 1, 1, 1, 1, 0, 1, 1};
+    fvlrp_windows w;
+#define REFUSED(groups, m, channels, taps, sign, other, ldc, change)                                                 \
+    do {                                                                                                             \
+        w = good;                                                                                                    \
+        change;                                                                                                      \
+        const fvlrp_weights weights = {a, m, channels, taps, 9, 9, 1, sign};                                         \
+        EXPECT(CALL(grouped, FVLRP_F64, groups, 9, weights, w, &x, other, NULL, 0, &c, ldc) == FVLRP_E_ARGUMENT);  \
+        if (ldc) EXPECT(CALL(grouped_back, FVLRP_F64, groups, 9, weights, w, &x, other, &c) == FVLRP_E_ARGUMENT);  \
+    } while (0)
+    REFUSED(0, 1, 1, 9, 0, NULL, 1, (void)0);
+    REFUSED(2, 1, 1, 9, 0, NULL, 1, (void)0);
+    REFUSED(1, -1, 1, 9, 0, NULL, 1, (void)0);
+    REFUSED(1, 1, 2, 9, 0, NULL, 1, (void)0);
+    REFUSED(1, 1, 1, 8, 0, NULL, 1, (void)0);
+    REFUSED(1, 1, 1, 9, 3, NULL, 1, (void)0);
+    REFUSED(1, 1, 1, 9, 0, &x, 1, (void)0);
+    REFUSED(1, 1, 1, 9, 2, &x, 1, (void)0);
+    REFUSED(1, 2, 1, 9, 0, NULL, 0, (void)0);
+    REFUSED(1, 1, 1, 9, 0, NULL, 1, w.stride_x = 0);
+#undef REFUSED
+    EXPECT(c == 0);
+}
+
+static void network_layers(void) {
     for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4)
         for (int turn = 0; turn < 20; turn++) {
             now = "dense layers";
@@ -1247,11 +1288,12 @@ static void linear_layers(void) {
             alpha_beta_case(real, 1 + below(3), 1 + below(4), 1 + below(150));
             now = "pools";
             pool_case(real);
-            now = "depthwise";
-            depthwise_case(real);
             now = "joins";
             join_case(real, 1 + below(FVLRP_MOST_TERMS), 1 + below(3), 1 + below(90), turn % 2 ? -1 : .25);
+            now = "convolutions in groups";
+            grouped_case(real);
         }
+    grouped_refuses();
 }
 
 /* ---- dispatch ---------------------------------------------------------------------------------------------------- */
@@ -1284,7 +1326,7 @@ int main(int count, char **words) {
         splat();
         products();
         winograds();
-        linear_layers();
+        network_layers();
         now = "a kernel that no case calls";
 #define KERNEL(name, real) EXPECT(calls_of_##name > 0); calls_of_##name = 0;
         FVLRP_KERNELS(KERNEL)

@@ -234,8 +234,8 @@ class ConvPiece(Piece):
 
 
 @dataclass
-class DepthwisePiece(Piece):
-    """All outputs of a depthwise convolution: weights (m, taps), and both sides of the inputs (C, H, W)."""
+class GroupedPiece(Piece):
+    """All outputs of a convolution in narrow groups: weights (m, channels, taps), and both sides of the inputs."""
 
     window: Window
     weight: Array
@@ -253,30 +253,28 @@ class DepthwisePiece(Piece):
         return Shares(up, down, 0.0, lost), kept
 
     def sums(self, sign: Sign, bias: Array | None) -> Array:
-        out = empty((len(self.weight), *self.shape), self.weight.dtype)
-        _kernels.depthwise(self.weight, self.above, *self.window, out, None, False, sign)
-        if self.below is not None:
-            _kernels.depthwise(self.weight, self.below, *self.window, out, None, True, opposite(sign))
-        return _biased(out.reshape(len(out), -1), bias, sign)
+        rows, cols = self.shape
+        out = empty((len(self.weight), rows * cols), self.weight.dtype)
+        _kernels.grouped(self.weight, self.above, *self.window, (0, rows), cols, out, None, False, sign, self.below)
+        return _biased(out, bias, sign)
 
     def give(self, shares: Shares, up: Array, down: Array | None) -> None:
         for t, positive in enumerate(shares.positive):
             if shares.negative is shares.positive:
-                self._back(0, positive, up[t])
+                self._back(0, positive, None, up[t])
                 if down is not None:
-                    self._back(0, positive, down[t])
+                    self._back(0, positive, None, down[t])
                 continue
             negative = None if shares.negative is None else shares.negative[t]
-            for sign, out in ((1, up[t]), (-1, None if down is None else down[t])):
-                if out is None:
-                    continue
-                self._back(sign, positive, out)
-                if negative is not None:
-                    self._back(-sign, negative, out)
+            self._back(1, positive, negative, up[t])
+            if down is not None:
+                self._back(-1, positive, negative, down[t])
 
-    def _back(self, sign: int, share: Array, out: Array) -> None:
-        shares = np.ascontiguousarray(share).reshape(len(self.weight), *self.shape)
-        _kernels.depthwise_back(self.weight, shares, *self.window, out, sign)
+    def _back(self, sign: Sign, share: Array, other: Array | None, out: Array) -> None:
+        shape = len(self.weight), *self.shape
+        mine = np.ascontiguousarray(share).reshape(shape)
+        second = None if other is None else np.ascontiguousarray(other).reshape(shape)
+        _kernels.grouped_back(self.weight, mine, out, *self.window, (0, shape[1]), sign, second)
 
 
 def through(rule: Rule, policy: str, piece: Piece, bias: Array | None, z: Array, r: Array, entries: Entries,

@@ -17,10 +17,11 @@ from ...core.rules import Rule, ratio, total
 from ...runtime.memory import Memory, empty, zeros
 from ..rules import Choice
 from ..windows import Window, Windows, bands, convolve, quick, window_count
-from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, DepthwisePiece, through
+from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, GroupedPiece, through
 from .layer import BATCH, NetworkLayer, Saved, Shape
 
 BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
+GROUP_CHANNELS = 8  # input channels of a group up to which a product per group is slower than sums over windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +46,9 @@ class Conv(NetworkLayer):
         return Window(self.kernel, self.stride, self.pads, self.dilation)
 
     @property
-    def depthwise(self) -> bool:
-        """Whether every output channel reads one channel alone."""
-        return self.groups > 1 and self.weight.shape[1] == 1
+    def narrow(self) -> bool:
+        """Whether every output reads a few channels alone, as in depthwise convolutions: one."""
+        return self.groups > 1 and self.weight.shape[1] <= GROUP_CHANNELS
 
     def quick(self, pixels: int, dtype: npt.DTypeLike) -> bool:
         """Whether `convolve` takes Winograd's product for `pixels` of its output, and is best given all at once."""
@@ -70,7 +71,7 @@ class Conv(NetworkLayer):
     def apply(self, x: Array, then: NetworkLayer | None = None) -> Array:
         """The convolution of x; `then`, an elementwise layer, is applied to each part while it is in the cache."""
         out = empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
-        product = self._depthwise if self.depthwise else self._banded
+        product = self._narrow if self.narrow else self._banded
         for image, result in zip(np.ascontiguousarray(x), out, strict=True):
             product(image, result, then)
         return out
@@ -88,16 +89,18 @@ class Conv(NetworkLayer):
                 if then is not None:
                     then.apply(part, out=part)
 
-    def _depthwise(self, x: Array, out: Array, then: NetworkLayer | None) -> None:
-        """One filter per output channel: a matrix product would be as narrow as one row."""
-        _kernels.depthwise(self._filters(x.dtype), x, *self.window, out, self.cast("bias", x.dtype))
+    def _narrow(self, x: Array, out: Array, then: NetworkLayer | None) -> None:
+        """All groups in one call: a matrix product would be as narrow as one."""
+        rows, cols = out.shape[1:]
+        flat = out.reshape(len(out), -1)
+        _kernels.grouped(self._filters(x.dtype), x, *self.window, (0, rows), cols, flat, self.cast("bias", x.dtype))
         if then is not None:
             then.apply(out, out=out)
 
     def _filters(self, dtype: npt.DTypeLike) -> Array:
-        """The weights of a depthwise convolution, (m, taps)."""
+        """The weights (Co, channels of a group, taps)."""
         weight = self.cast("weight", dtype)
-        return np.ascontiguousarray(weight.reshape(len(weight), -1))
+        return weight.reshape(*weight.shape[:2], -1)
 
     def _grouped(self, x: Array, out: Array) -> Iterator[tuple[Array, Array, slice]]:
         """Each group's inputs and outputs, and which output channels they are."""
@@ -131,14 +134,14 @@ class Conv(NetworkLayer):
             np.ascontiguousarray(r).reshape(*r.shape[:2], -1),
             np.ascontiguousarray(y[0]).reshape(y.shape[1], -1),
         )
-        if self.depthwise:
-            piece = DepthwisePiece(self.window, rule.weights(self._filters(dtype)), above, below, y.shape[2:])
-            part = self.cast("bias", dtype)
-            evenly = through(rule, choice.bias, piece, part if part.any() else None, z, relevance, entries, up, down)
+        if self.narrow:
+            groups = GroupedPiece(self.window, rule.weights(self._filters(dtype)), above, below, y.shape[2:])
+            shift = self.cast("bias", dtype)
+            evenly = through(rule, choice.bias, groups, shift if shift.any() else None, z, relevance, entries, up, down)
             if even is not None and evenly is not None:
                 even.reshape(relevance.shape)[:] = evenly
         width, memory, cut = y.shape[3], Memory(dtype), self._bands(r)
-        for ins, outs in () if self.depthwise else self._alive(relevance):
+        for ins, outs in () if self.narrow else self._alive(relevance):
             weight = rule.weights(self.cast("weight", dtype)[outs]).reshape(-1, ins.stop - ins.start, prod(self.kernel))
             bias, own, share = self.cast("bias", dtype)[outs], z[outs], relevance[:, outs]
             both = None if size is None else size[ins]
@@ -153,7 +156,8 @@ class Conv(NetworkLayer):
                 if even is not None and evenly is not None:
                     even.reshape(relevance.shape)[:, outs, some] = evenly
         # What multiplies the sides of few channels, which go apart, or else x and |x|.
-        first, second = (above, below) if self.weight.shape[1] <= PIXEL_CHANNELS else (signed, size)
+        apart = self.narrow or self.weight.shape[1] <= PIXEL_CHANNELS
+        first, second = (above, below) if apart else (signed, size)
         up *= first
         if down is not None and second is not None:
             up += np.multiply(down, second, out=down)

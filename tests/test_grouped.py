@@ -1,0 +1,149 @@
+"""Convolutions in groups of few channels and their adjoint, against loops over windows."""
+
+import numpy as np
+import pytest
+from reference import grouped, grouped_back
+
+from fvlrp import _kernels
+
+TOLERANCE = {"float32": 2e-6, "float64": 1e-14}  # of the sum of the absolute values that add up to a number
+CASES = [  # groups, inputs and outputs of each, image, kernel, stride, pads, dilation, band, cols
+    (3, 1, 1, (7, 7), (3, 3), (1, 1), (1, 1), (1, 1), (0, 7), 7),
+    (2, 1, 1, (14, 14), (3, 3), (2, 2), (0, 0), (1, 1), (0, 7), 7),  # Keras pads behind alone
+    (2, 1, 1, (40, 41), (5, 5), (2, 2), (2, 2), (1, 1), (3, 20), 21),
+    (2, 1, 1, (9, 70), (7, 7), (1, 1), (3, 3), (1, 1), (0, 9), 70),
+    (1, 1, 1, (130, 90), (3, 3), (1, 1), (1, 1), (1, 1), (0, 130), 90),  # several blocks of rows
+    (2, 1, 3, (6, 9), (3, 3), (1, 1), (1, 1), (1, 1), (0, 6), 9),  # three outputs a channel
+    (2, 1, 9, (5, 4), (3, 3), (1, 2), (1, 1), (1, 1), (0, 5), 2),
+    (2, 4, 4, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1), (0, 8), 8),
+    (3, 2, 5, (8, 11), (3, 2), (3, 2), (1, 0), (2, 3), (0, 2), 4),
+    (2, 1, 1, (12, 13), (3, 3), (1, 1), (4, 4), (4, 4), (0, 12), 13),
+    (1, 3, 2, (6, 6), (2, 2), (1, 1), (-1, -2), (1, 1), (0, 4), 3),  # cut, not padded
+    (2, 1, 1, (3, 2), (3, 3), (1, 1), (9, 9), (1, 1), (0, 15), 14),  # windows of nothing but padding
+    (2, 1, 1, (1, 1), (1, 1), (1, 1), (0, 0), (1, 1), (0, 1), 1),
+    (2, 1, 1, (5, 5), (1, 1), (2, 2), (0, 0), (1, 1), (1, 3), 3),
+    (2, 1, 1, (8, 37), (3, 3), (2, 2), (1, 1), (1, 1), (0, 4), 19),
+    (2, 1, 2, (11, 70), (5, 5), (2, 2), (1, 1), (1, 1), (0, 5), 35),
+    (1, 1, 1, (9, 12), (3, 3), (1, 1), (0, -1), (1, 1), (0, 7), 7),
+    (1, 1, 1, (1, 1), (1, 9), (1, 4), (0, 4), (1, 1), (0, 1), 1),
+    (4, 1, 1, (5, 7), (1, 1), (2, 3), (0, 0), (1, 1), (0, 3), 3),
+    (2, 2, 2, (4, 4), (3, 3), (1, 1), (1, 1), (1, 1), (2, 2), 4),  # no rows
+]
+
+pytestmark = pytest.mark.usefixtures("isa")
+
+
+@pytest.fixture(params=TOLERANCE)
+def real(request):
+    return request.param
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request, real):
+    """Weights, image and the arguments of a convolution, with what it gives and takes."""
+    groups, inputs, outputs, size, kernel, stride, pads, dilation, rows, cols = request.param
+    rng = np.random.default_rng(7)
+    a = rng.standard_normal((groups * outputs, inputs, kernel[0] * kernel[1])).astype(real)
+    x = rng.standard_normal((groups * inputs, *size)).astype(real)
+    return a, x, (kernel, stride, pads, dilation, rows), cols, rng
+
+
+def signs(x, other):
+    return [(0, None), (1, None), (-1, None), (2, None), (1, other), (-1, other)]
+
+
+def test_convolution_in_groups_is_the_sum_over_windows(case, real):
+    a, x, window, cols, rng = case
+    rows = window[-1]
+    n = (rows[1] - rows[0]) * cols
+    other = rng.standard_normal(x.shape).astype(real)
+    base = rng.standard_normal((len(a), n + 3)).astype(real)
+    bias = rng.standard_normal(len(a)).astype(real)
+    for sign, second in signs(x, other):
+        expected = grouped(a, x, *window, cols, sign, second).reshape(len(a), n)
+        sizes = grouped(np.abs(a), np.abs(x), *window, cols).reshape(len(a), n)
+        if second is not None:
+            sizes = sizes + grouped(np.abs(a), np.abs(second), *window, cols)
+        for add, shift in ((False, None), (True, bias)):
+            out = base.copy()
+            _kernels.grouped(a, x, *window, cols, out[:, :n], shift, add, sign, second)
+            start = (base[:, :n] if add else 0) + (0 if shift is None else shift[:, None])
+            assert (np.abs(out[:, :n] - expected - start) <= TOLERANCE[real] * (sizes + 10)).all()
+            assert (out[:, n:] == base[:, n:]).all()
+
+
+def test_what_goes_back_is_scattered_over_windows(case, real):
+    a, x, window, cols, rng = case
+    rows = window[-1]
+    share, other = rng.standard_normal((2, len(a), rows[1] - rows[0], cols)).astype(real)
+    base = rng.standard_normal(x.shape).astype(real)
+    sizes = grouped_back(np.abs(a), np.abs(share) + np.abs(other), x.shape, *window)
+    for sign, second in signs(share, other):
+        out = base.copy()
+        _kernels.grouped_back(a, share, out, *window, sign, second)
+        expected = base + grouped_back(a, share, x.shape, *window, sign, second)
+        assert (np.abs(out - expected) <= TOLERANCE[real] * (sizes + 10)).all()
+
+
+def test_weights_may_lie_anyhow(real):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 6, 5)).astype(real)
+    share = rng.standard_normal((8, 6, 5)).astype(real)
+    base = rng.standard_normal((9, 8, 2)).astype(real)
+    window = (3, 3), (1, 1), (1, 1), (1, 1), (0, 6)
+    turned = base.transpose(1, 2, 0)[:, :, ::-1]
+    plain = np.ascontiguousarray(turned)
+    outs, backs = [], []
+    for a in (turned, plain):
+        outs.append(_kernels.grouped(a, x, *window, 5, np.empty((8, 30), real)))
+        backs.append(_kernels.grouped_back(a, share, np.zeros_like(x), *window))
+    np.testing.assert_array_equal(*outs)
+    np.testing.assert_array_equal(*backs)
+
+
+def test_bands_give_the_same_bits(real):
+    rng = np.random.default_rng(0)
+    x, a = rng.standard_normal((3, 61, 50)).astype(real), rng.standard_normal((3, 1, 9)).astype(real)
+    window = (3, 3), (1, 1), (1, 1), (1, 1)
+    whole, parts = np.empty((2, 3, 61 * 50), real)
+    _kernels.grouped(a, x, *window, (0, 61), 50, whole)
+    for begin, end in ((0, 7), (7, 8), (8, 61)):
+        _kernels.grouped(a, x, *window, (begin, end), 50, parts[:, begin * 50 : end * 50])
+    np.testing.assert_array_equal(whole, parts)
+
+
+def test_nan_spoils_the_windows_that_see_it_alone(real):
+    rng = np.random.default_rng(0)
+    x, a = rng.standard_normal((2, 9, 20)).astype(real), rng.standard_normal((2, 1, 9)).astype(real)
+    x[0, 4, 19] = np.nan
+    out = np.empty((2, 180), real)
+    _kernels.grouped(a, x, (3, 3), (1, 1), (1, 1), (1, 1), (0, 9), 20, out)
+    expected = np.zeros((2, 9, 20), bool)
+    expected[0, 3:6, 18:] = True
+    assert (np.isnan(out).reshape(expected.shape) == expected).all()
+
+
+def test_bad_arguments_are_refused_by_name(real):
+    x, a, out = np.zeros((4, 5, 5), real), np.zeros((4, 1, 9), real), np.zeros((4, 25), real)
+    window = (3, 3), (1, 1), (1, 1), (1, 1), (0, 5)
+    share = np.zeros((4, 5, 5), real)
+    for weights in (a[:, :, :8], np.zeros((4, 3, 9), real), a[:3], np.zeros((4, 0, 9), real)):
+        with pytest.raises(ValueError, match="a must"):
+            _kernels.grouped(weights, x, *window, 5, out)
+        with pytest.raises(ValueError, match="a must"):
+            _kernels.grouped_back(weights, share, x, *window)
+    with pytest.raises(ValueError, match="out must have shape"):
+        _kernels.grouped(a, x, *window, 5, out[:3])
+    with pytest.raises(ValueError, match="other must have shape"):
+        _kernels.grouped(a, x, *window, 5, out, None, False, 1, x[:3])
+    with pytest.raises(ValueError, match="outside its range"):
+        _kernels.grouped(a, x, *window, 5, out, None, False, 2, x)
+    with pytest.raises(ValueError, match="share must have shape"):
+        _kernels.grouped_back(a, share[:, :4], x, *window)
+    with pytest.raises(TypeError, match="share must be"):
+        _kernels.grouped_back(a, share.astype("int32"), x, *window)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    with pytest.raises(ValueError, match="out must be writable"):
+        _kernels.grouped_back(a, share, read_only, *window)
+    _kernels.grouped(a, read_only, *window, 5, out)  # what is only read may be read-only
