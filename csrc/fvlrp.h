@@ -531,6 +531,54 @@ typedef struct fvlrp_join_args {
 } fvlrp_join_args;
 int fvlrp_join(const fvlrp_join_args *args);
 
+/* ---- elementwise functions and normalisation of rows ----------------------------------------------------------- */
+
+enum {
+    FVLRP_SIGMOID = 0,
+    FVLRP_TANH,
+    FVLRP_ERF,
+    FVLRP_SILU,         /* x sigmoid(x) */
+    FVLRP_GELU,         /* x Phi(x) = x / 2 (1 + erf(x / sqrt(2))) */
+    FVLRP_GELU_TANH,    /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
+    FVLRP_HARD_SIGMOID, /* clip(x / 6 + 1 / 2, 0, 1) */
+    FVLRP_HARD_SWISH,   /* x clip(x / 6 + 1 / 2, 0, 1) */
+    FVLRP_FUNCTIONS
+};
+
+/* out = f(x), elementwise. Floats are right to 2e-6 of the result, also in the tails; below 2e-36 they may be 0. */
+typedef struct fvlrp_activate_args {
+    int real;
+    int function;  /* FVLRP_SIGMOID, ... */
+    ptrdiff_t n;
+    const void *x; /* real (n) */
+    void *out;     /* real (n); may be x */
+} fvlrp_activate_args;
+int fvlrp_activate(const fvlrp_activate_args *args);
+
+/* exp(x) / sum exp(x) of each row. */
+typedef struct fvlrp_softmax_args {
+    int real;
+    ptrdiff_t n, length;
+    const void *x; /* real (n, length) */
+    void *out;     /* real (n, length); may be x */
+} fvlrp_softmax_args;
+int fvlrp_softmax(const fvlrp_softmax_args *args);
+
+/* out = (x - mean) inverse weight + bias of each row, inverse = 1 / sqrt(mean of (x - mean)^2 + epsilon). */
+typedef struct fvlrp_layer_norm_args {
+    int real;
+    ptrdiff_t n, length;
+    const void *x;        /* real (n, length) */
+    const void *weight;   /* real (length); may be NULL: 1 */
+    const void *bias;     /* real (length); may be NULL: 0 */
+    double epsilon;
+    int root_mean_square; /* 1: RMS normalisation, whose mean is 0 */
+    void *out;            /* real (n, length); may be x */
+    double *mean;         /* (n); may be NULL */
+    double *inverse;      /* (n); may be NULL */
+} fvlrp_layer_norm_args;
+int fvlrp_layer_norm(const fvlrp_layer_norm_args *args);
+
 #ifdef __cplusplus
 }
 #endif

@@ -41,7 +41,10 @@
     KERNEL(alpha_beta, args->real)                                                                                     \
     KERNEL(max_pool, args->real)                                                                                       \
     KERNEL(max_pool_back, args->real)                                                                                  \
-    KERNEL(join, args->real)
+    KERNEL(join, args->real)                                                                                           \
+    KERNEL(activate, args->real)                                                                                       \
+    KERNEL(softmax, args->real)                                                                                        \
+    KERNEL(layer_norm, args->real)
 
 #define FVLRP_KERNELS(KERNEL) FVLRP_KERNELS_F32(KERNEL) FVLRP_KERNELS_F64(KERNEL) FVLRP_KERNELS_BOTH(KERNEL)
 

@@ -258,3 +258,16 @@ def max_pool_back(
     x: _Reals, y: _Reals, r: _Reals, kernel: _Pair, stride: _Pair, pads: Sequence[int], dilation: _Pair, out: _Reals
 ) -> None: ...
 def join(terms: Sequence[_Reals], r: _Reals, alpha: float, beta: float, gamma: float = -1) -> list[_Reals]: ...
+
+# ---- elementwise functions and normalisation of rows
+
+def activate(function: str, x: _Reals, out: _Reals | None = None) -> _Reals: ...
+def softmax(x: _Reals, out: _Reals | None = None) -> _Reals: ...
+def layer_norm(
+    x: _Reals,
+    weight: _Reals | None,
+    bias: _Reals | None,
+    epsilon: float,
+    out: _Reals | None = None,
+    root_mean_square: bool = False,
+) -> tuple[_Reals, _Doubles, _Doubles]: ...

@@ -1354,3 +1354,130 @@ def join(terms, r, double alpha, double beta, double gamma=-1):
     with nogil:
         check(fvlrp_join(&args))
     return out
+
+
+# ---- elementwise functions and normalisation of rows -----------------------------------------------------------------
+
+cdef extern from "fvlrp.h" nogil:
+    enum:
+        FVLRP_SIGMOID
+        FVLRP_TANH
+        FVLRP_ERF
+        FVLRP_SILU
+        FVLRP_GELU
+        FVLRP_GELU_TANH
+        FVLRP_HARD_SIGMOID
+        FVLRP_HARD_SWISH
+
+    ctypedef struct fvlrp_activate_args:
+        int real, function
+        ptrdiff_t n
+        pointer x, out
+
+    ctypedef struct fvlrp_softmax_args:
+        int real
+        ptrdiff_t n, length
+        pointer x, out
+
+    ctypedef struct fvlrp_layer_norm_args:
+        int real
+        ptrdiff_t n, length
+        pointer x, weight, bias
+        double epsilon
+        int root_mean_square
+        pointer out, mean, inverse
+
+    int fvlrp_activate(const fvlrp_activate_args *args)
+    int fvlrp_softmax(const fvlrp_softmax_args *args)
+    int fvlrp_layer_norm(const fvlrp_layer_norm_args *args)
+
+
+FUNCTIONS = {
+    "sigmoid": FVLRP_SIGMOID,
+    "tanh": FVLRP_TANH,
+    "erf": FVLRP_ERF,
+    "silu": FVLRP_SILU,
+    "gelu": FVLRP_GELU,
+    "gelu_tanh": FVLRP_GELU_TANH,
+    "hard_sigmoid": FVLRP_HARD_SIGMOID,
+    "hard_swish": FVLRP_HARD_SWISH,
+}
+
+
+def _rows(x, out):
+    """`out`, or a new array like `x`, and the length of the last axis; refuse an `x` without one."""
+    if not isinstance(x, np.ndarray) or x.ndim == 0:
+        raise TypeError(f"x must be an array of one axis or more, got {getattr(x, 'shape', type(x).__name__)}")
+    take(x, "x", x.shape, REALS)
+    out = np.empty_like(x) if out is None else take(out, "out", x.shape, [x.dtype], True)
+    return out, x.shape[-1]
+
+
+def activate(function, x, out=None):
+    """`out` = f(x), elementwise.
+
+    Parameters
+    ----------
+    function : str
+        One of `FUNCTIONS`. "gelu" is x Phi(x), "gelu_tanh" its usual approximation.
+    x : float32 or float64, C-contiguous
+        Float32 results are right to 2e-6 of themselves, also where they are small.
+    out : like `x`, optional
+        May be `x`.
+
+    Returns
+    -------
+    out
+    """
+    cdef fvlrp_activate_args args
+    if function not in FUNCTIONS:
+        raise ValueError(f"function must be one of {', '.join(map(repr, FUNCTIONS))}, got {function!r}")
+    out, _ = _rows(x, out)
+    args.real, args.function, args.n = element(x.dtype), FUNCTIONS[function], x.size
+    args.x, args.out = address(x), address(out)
+    with nogil:
+        check(fvlrp_activate(&args))
+    return out
+
+
+def softmax(x, out=None):
+    """`out` = exp(x) / sum exp(x) over the last axis of x, float32 or float64, C-contiguous; `out` may be `x`."""
+    cdef fvlrp_softmax_args args
+    out, length = _rows(x, out)
+    args.real, args.n, args.length = element(x.dtype), x.size // max(length, 1), length
+    args.x, args.out = address(x), address(out)
+    with nogil:
+        check(fvlrp_softmax(&args))
+    return out
+
+
+def layer_norm(x, weight, bias, epsilon, out=None, root_mean_square=False):
+    """Layer normalisation over the last axis: `out` = (x - mean) inverse weight + bias.
+
+    Parameters
+    ----------
+    x : float32 or float64 (..., length), C-contiguous
+    weight, bias : (length,) of the dtype of `x`, or None
+    epsilon : float
+        inverse = 1 / sqrt(variance + epsilon).
+    out : like `x`, optional
+        May be `x`.
+    root_mean_square : bool
+        RMS normalisation: nothing is subtracted.
+
+    Returns
+    -------
+    out : like `x`
+    mean, inverse : float64 (...)
+    """
+    cdef fvlrp_layer_norm_args args
+    out, length = _rows(x, out)
+    _optional(weight, "weight", (length,), [x.dtype])
+    _optional(bias, "bias", (length,), [x.dtype])
+    mean, inverse = np.empty(x.shape[:-1]), np.empty(x.shape[:-1])
+    args.real, args.n, args.length, args.epsilon = element(x.dtype), mean.size, length, epsilon
+    args.x, args.weight, args.bias, args.out = address(x), address(weight), address(bias), address(out)
+    args.root_mean_square, args.mean, args.inverse = root_mean_square, address(mean), address(inverse)
+    with nogil:
+        check(fvlrp_layer_norm(&args))
+    return out, mean, inverse

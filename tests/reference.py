@@ -11,6 +11,7 @@ with D values per component; R3, R2, R1 the relevance of the representation, of 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -735,6 +736,42 @@ def alpha_beta_shares(r, positive, negative, alpha, beta):
         shares.append(np.divide(factor * r, z, out=np.zeros(r.shape), where=np.broadcast_to(z != 0, r.shape)))
         lost += factor * np.where(z == 0, r, 0).sum(axis=(1, 2))
     return *shares, lost
+
+
+def activated(function, x):
+    """An elementwise function by its formula, in float64 without cancellation in the tails."""
+    x = np.asarray(x, float)
+
+    def sigmoid(v):
+        return np.where(v < 0, np.exp(np.minimum(v, 0)) / (1 + np.exp(-np.abs(v))), 1 / (1 + np.exp(-np.abs(v))))
+
+    phi = np.vectorize(lambda v: 0.5 * math.erfc(-v / math.sqrt(2)), otypes=[float])
+    hard = np.clip((x + 3) / 6, 0, 1)
+    return {
+        "sigmoid": lambda: sigmoid(x),
+        "tanh": lambda: np.tanh(x),
+        "erf": lambda: np.vectorize(math.erf, otypes=[float])(x),
+        "silu": lambda: x * sigmoid(x),
+        "gelu": lambda: x * phi(x),
+        "gelu_tanh": lambda: x * sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+        "hard_sigmoid": lambda: hard,
+        "hard_swish": lambda: x * hard,
+    }[function]()
+
+
+def softmax(x):
+    """exp(x) / sum exp(x) over the last axis."""
+    x = np.asarray(x, float)
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def layer_norm(x, weight, bias, epsilon, root_mean_square=False):
+    """(x - mean) / sqrt(var + epsilon) * weight + bias over the last axis; mean 0 with `root_mean_square`."""
+    x = np.asarray(x, float)
+    mean = x.mean(axis=-1, keepdims=True) * (not root_mean_square)
+    inverse = 1 / np.sqrt(((x - mean) ** 2).mean(axis=-1, keepdims=True) + epsilon)
+    return (x - mean) * inverse * weight + bias, mean[..., 0], inverse[..., 0]
 
 
 def max_pool(image, kernel, stride, pads, dilation, shape):

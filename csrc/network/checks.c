@@ -103,3 +103,15 @@ int fvlrp_check_join(const fvlrp_join_args *args) {
     if (bad_real(args->real) || args->count < 1 || args->count > FVLRP_MOST_TERMS) return FVLRP_E_ARGUMENT;
     return refused(args->n < 0 || !checked(args->targets, args->n) || !(args->alpha >= 0 && args->beta >= 0));
 }
+
+int fvlrp_check_activate(const fvlrp_activate_args *args) {
+    return refused(bad_real(args->real) || args->function < 0 || args->function >= FVLRP_FUNCTIONS || args->n < 0);
+}
+
+int fvlrp_check_softmax(const fvlrp_softmax_args *args) {
+    return refused(bad_real(args->real) || !checked(args->n, args->length));
+}
+
+int fvlrp_check_layer_norm(const fvlrp_layer_norm_args *args) {
+    return refused(bad_real(args->real) || !checked(args->n, args->length) || !(args->epsilon >= 0));
+}

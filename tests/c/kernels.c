@@ -1279,6 +1279,64 @@ static void grouped_refuses(void) {
     EXPECT(c == 0);
 }
 
+/* ---- elementwise functions and rows ---- */
+
+static double function_of(int function, double x) {
+    const double logistic = 1 / (1 + exp(-x)), hard = fmin(fmax(x / 6 + 0.5, 0), 1);
+    switch (function) {
+    case FVLRP_SIGMOID: return logistic;
+    case FVLRP_TANH: return tanh(x);
+    case FVLRP_ERF: return erf(x);
+    case FVLRP_SILU: return x * logistic;
+    case FVLRP_GELU: return 0.5 * x * erfc(-x * sqrt(0.5));
+    case FVLRP_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+    case FVLRP_HARD_SIGMOID: return hard;
+    default: return x * hard;
+    }
+}
+
+static void rows_case(int real, ptrdiff_t n, ptrdiff_t length) {
+    const double tolerance = real == FVLRP_F32 ? 1e-5 : 1e-12;
+    void *x = filled(real, n * length, -9, 9), *out = array(n * length, (size_t)real);
+    for (int function = 0; function < FVLRP_FUNCTIONS; function++) {
+        EXPECT(CALL(activate, real, function, n * length, x, out) == FVLRP_OK);
+        for (ptrdiff_t i = 0; i < n * length; i++)
+            EXPECT(close_to(get(real, out, i), function_of(function, get(real, x, i)), tolerance));
+    }
+    EXPECT(CALL(activate, real, FVLRP_FUNCTIONS, 1, x, out) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(activate, real, 0, -1, x, out) == FVLRP_E_ARGUMENT);
+
+    EXPECT(CALL(softmax, real, n, length, x, out) == FVLRP_OK);
+    for (ptrdiff_t row = 0; row < n; row++) {
+        double sum = 0;
+        for (ptrdiff_t i = row * length; i < (row + 1) * length; i++) sum += exp(get(real, x, i));
+        for (ptrdiff_t i = row * length; i < (row + 1) * length; i++)
+            EXPECT(close_to(get(real, out, i), exp(get(real, x, i)) / sum, tolerance));
+    }
+    EXPECT(CALL(softmax, real, -1, length, x, out) == FVLRP_E_ARGUMENT);
+
+    void *weight = filled(real, length, -1, 1), *bias = filled(real, length, -1, 1);
+    double *mean = array(n, 8), *inverse = array(n, 8);
+    for (int plain = 0; plain < 2; plain++) {
+        EXPECT(CALL(layer_norm, real, n, length, x, weight, bias, 1e-5, plain, out, mean, inverse) == FVLRP_OK);
+        for (ptrdiff_t row = 0; row < n; row++) {
+            double centre = 0, square = 0;
+            for (ptrdiff_t i = 0; i < length && !plain; i++) centre += get(real, x, row * length + i) / (double)length;
+            for (ptrdiff_t i = 0; i < length; i++) square += pow(get(real, x, row * length + i) - centre, 2);
+            const double by = 1 / sqrt(square / (double)length + 1e-5);
+            EXPECT(length == 0 || (close_to(mean[row], centre, 1e-9) && close_to(inverse[row] / by, 1, 1e-6)));
+            for (ptrdiff_t i = 0; i < length; i++)
+                EXPECT(close_to(get(real, out, row * length + i),
+                                (get(real, x, row * length + i) - centre) * by * get(real, weight, i) +
+                                    get(real, bias, i),
+                                tolerance + 1e-4 * (length == 1)));
+        }
+    }
+    EXPECT(CALL(layer_norm, real, n, length, x, NULL, NULL, 0, 0, out, NULL, NULL) == FVLRP_OK);
+    EXPECT(CALL(layer_norm, real, n, length, x, NULL, NULL, NAN, 0, out, NULL, NULL) == FVLRP_E_ARGUMENT);
+    release();
+}
+
 static void network_layers(void) {
     for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4)
         for (int turn = 0; turn < 20; turn++) {
@@ -1292,6 +1350,8 @@ static void network_layers(void) {
             join_case(real, 1 + below(FVLRP_MOST_TERMS), 1 + below(3), 1 + below(90), turn % 2 ? -1 : .25);
             now = "convolutions in groups";
             grouped_case(real);
+            now = "elementwise functions and rows";
+            rows_case(real, below(4), below(turn % 3 ? 20 : 300));
         }
     grouped_refuses();
 }
