@@ -25,23 +25,27 @@ typedef struct {
     ptrdiff_t inputs, outputs;    /* channels per group, of `from` and of the result */
     ptrdiff_t size[2];            /* of a channel of `from` */
     ptrdiff_t stride[2], dilation[2], before[2], kernel[2];
-    ptrdiff_t span[2];            /* plane pixels between a window's first tap and its last */
-    ptrdiff_t phases;             /* planes of a channel */
-    ptrdiff_t count[2], pitch;    /* results of one phase, rows and columns; their distance in a plane */
-    ptrdiff_t rows;               /* of results in a block */
-    ptrdiff_t plane, terms;       /* elements of a plane; terms of a result at most */
-    REAL *planes, *result;        /* (images, inputs, phases, plane), (TOGETHER, plane) */
-    ptrdiff_t lists, *list;       /* of terms, and where they begin: one for each phase of the adjoint, or one */
-    const REAL **taps;            /* (terms): where the plane of each term begins */
-    ptrdiff_t *at;                /* (terms): its weight for the first output, from the group's first */
-    int *sign;                    /* (terms) */
-    REAL *factors;                /* (terms, outputs): the weights of a group */
+    ptrdiff_t span[2];         /* plane pixels between a window's first tap and its last */
+    ptrdiff_t phases;          /* planes of a channel */
+    ptrdiff_t count[2], pitch; /* results of one phase, rows and columns; their distance in a plane */
+    ptrdiff_t rows;            /* of results in a block */
+    ptrdiff_t plane, terms;    /* elements of a plane; terms of a result at most */
+    REAL *planes, *result;     /* (images, inputs, phases, plane), (TOGETHER, plane) */
+    ptrdiff_t lists, *list;    /* of terms, and where they begin: one for each phase of the adjoint, or one */
+    const REAL **taps;         /* (terms): where the plane of each term begins */
+    ptrdiff_t *at;             /* (terms): its weight for the first output, from the group's first */
+    int *sign;                 /* (terms) */
+    REAL *factors;             /* (terms, outputs): the weights of a group */
 } grouped_job;
 
 static grouped_job grouped_job_of(const fvlrp_windows *w, const fvlrp_weights *weights, int adjoint) {
-    grouped_job j = {.adjoint = adjoint, .w = w, .weights = weights,
-                       .stride = {w->stride_y, w->stride_x}, .dilation = {w->dilation_y, w->dilation_x},
-                       .before = {w->top, w->left}, .kernel = {w->kernel_y, w->kernel_x}};
+    grouped_job j = {.adjoint = adjoint,
+                     .w = w,
+                     .weights = weights,
+                     .stride = {w->stride_y, w->stride_x},
+                     .dilation = {w->dilation_y, w->dilation_x},
+                     .before = {w->top, w->left},
+                     .kernel = {w->kernel_y, w->kernel_x}};
     for (int a = 0; a < 2; a++) {
         j.span[a] = (j.kernel[a] - 1) * j.dilation[a] / j.stride[a];
         j.count[a] = (a ? w->cols : w->rows) + (adjoint ? j.span[a] : 0);
@@ -164,7 +168,7 @@ static void grouped_factors(const grouped_job *j, ptrdiff_t g) {
 /* result[o][i] = sum_t factors[t][first + o] taps[t][i] over the terms of a list, for `outputs` results of a group and
  * nv vectors from i on. */
 INLINE void grouped_sum(const grouped_job *j, const int outputs, const int nv, ptrdiff_t list, ptrdiff_t first,
-                          ptrdiff_t i) {
+                        ptrdiff_t i) {
     VREAL acc[TOGETHER][8];
     UNROLL for (int o = 0; o < outputs; o++) UNROLL for (int v = 0; v < nv; v++) acc[o][v] = (VREAL){0};
     const ptrdiff_t end = j->list[list + 1];

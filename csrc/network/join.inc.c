@@ -42,7 +42,8 @@ INLINE void join_lanes(const fvlrp_join_args *args, ptrdiff_t at, ptrdiff_t coun
     }
     const join_factors f = join_factors_of(args, p, q);
     for (ptrdiff_t k = 0; k < args->count; k++) {
-        const VREAL x = join_take(args->terms[k], at, count), each = positive_part(x) * f.up + negative_part(x) * f.down;
+        const VREAL x = join_take(args->terms[k], at, count),
+                    each = positive_part(x) * f.up + negative_part(x) * f.down;
         for (ptrdiff_t t = 0; t < args->targets; t++) {
             const VREAL r = join_take(args->r, t * args->n + at, count);
             store_some((REAL *)args->out[k] + t * args->n + at, r * (each + f.even), count);
