@@ -467,6 +467,41 @@ def test_mirroring_learns_from_the_mirror_images(pieces):
         assert scores == pytest.approx(svm.decision_function(codes[:9]), abs=5e-3)
 
 
+@pytest.mark.parametrize("seed", [0, None, np.random.RandomState(5)], ids=["seed", "none", "generator"])
+def test_memory_keeps_what_does_not_depend_on_c(pieces, tmp_path, monkeypatch, seed):
+    images, labels = pieces
+    paths = [tmp_path / f"{i}.png" for i in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray((255 * image).astype(np.uint8)).save(path)
+    learned, real = [], training.encode_images
+    monkeypatch.setattr(training, "encode_images", lambda *args: (learned.append(1), real(*args)))
+
+    def fit(C, **parameters):
+        return tiny(C=C, random_state=copy.deepcopy(seed), memory=str(tmp_path / "kept"), **parameters).fit(
+            paths, labels
+        )
+
+    one = fit(1.0)
+    for again in (fit(1.0), fit(1.0, n_jobs=2)):
+        assert state(again) == state(one)
+    assert state(fit("auto")) != state(one) and len(learned) == 1
+    if seed is not None:
+        bare = tiny(C="auto", random_state=copy.deepcopy(seed)).fit(paths, labels)
+        assert state(bare) == state(fit("auto")), "the generator goes on where the stages that were kept left it"
+    del learned[:]
+    fit(1.0, n_samples=500)
+    assert len(learned) == 1
+    os.utime(paths[0], (1, 1))
+    fit(1.0)
+    assert len(learned) == 2, "a file has changed"
+
+
+def test_memory_is_a_folder_or_joblibs(pieces):
+    with pytest.raises(ValueError, match="memory"):
+        tiny(memory=3).fit(*pieces)
+    assert "memory" not in tiny(memory="x")._lasting()
+
+
 def test_c_is_chosen_among_the_training_images(rng):
     """A class that a single noisy direction tells apart; more images than folds."""
     signs = np.where(np.arange(40) % 2, 1, -1)[:, None]

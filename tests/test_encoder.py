@@ -182,6 +182,18 @@ def test_the_encoder_learns_a_mixture_that_is_not_fitted():
         FisherEncoder(mixture).fit([np.zeros(4)])
 
 
+def test_the_encoder_learns_from_an_equal_share_of_each_list():
+    lists, mixture = [cloud(60, seed=1), cloud(900, seed=2)], DiagonalGMM(2, random_state=0)
+    learned = [FisherEncoder(mixture, n_samples=140, random_state=seed).fit(lists).gmm_ for seed in (3, 3, 4)]
+    chosen = np.sort(np.random.RandomState(3).choice(900, 70, replace=False))
+    by_hand = DiagonalGMM(2, random_state=0).fit(np.concatenate([lists[0], lists[1][chosen]]))
+    np.testing.assert_array_equal(learned[0].means_, by_hand.means_)
+    np.testing.assert_array_equal(learned[1].means_, by_hand.means_)
+    assert (learned[2].means_ != by_hand.means_).any()
+    with pytest.raises(ValueError, match="n_samples must be a whole number of at least 1, got 0"):
+        FisherEncoder(mixture, n_samples=0).fit(lists)
+
+
 def test_bytes_are_encoded_as_float32(mixture):
     values = np.random.default_rng(0).integers(0, 4, (50, 4), dtype=np.uint8)
     encoder = FisherEncoder(mixture)

@@ -38,6 +38,7 @@ from .trace import FisherMenu, FisherModel, FisherTrace
 from .walk import FisherStack
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
+Singles: TypeAlias = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,10 @@ class FisherVectorClassifier(Classifier, Estimator):
     random_state : int, RandomState or None
     n_jobs : int or None
         Threads, as in scikit-learn. Results do not depend on it.
+    memory : str, joblib.Memory or None
+        Folder in which `fit` keeps projection, mixture and codes, as scikit-learn's Pipeline keeps its transformers:
+        fits that differ in `C` alone then solve the SVMs alone. Images given as paths are known by their names, sizes
+        and times of change.
     verbose : bool
         Whether to show progress on stderr.
 
@@ -125,6 +130,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         n_samples: int = 1_000_000,
         random_state: int | np.random.RandomState | None = None,
         n_jobs: int | None = None,
+        memory: Any = None,  # joblib has no types
         verbose: bool = False,
     ) -> None:
         self.bin_sizes = bin_sizes
@@ -149,6 +155,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         self.n_samples = n_samples
         self.random_state = random_state
         self.n_jobs = n_jobs
+        self.memory = memory
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Any:  # scikit-learn's Tags
@@ -195,20 +202,35 @@ class FisherVectorClassifier(Classifier, Estimator):
         columns = signs[:, 1:] if self._mirrored else signs
         copies = 1 + self.mirror
         dimensions = sum(rows * cols for rows, cols in self.pyramid) * 2 * self.n_components * self.n_pca
-        with training.room_for_codes(copies * len(images), dimensions) as codes:
-            self._learn_descriptors(images, random)
-            encode, normalise = self._encode(), Normalise()
-
-            def code(image: ImageLike, mirrored: bool) -> Doubles:
-                grey = read_grey(image, encode.bins.sift, self.max_height)
-                sums, _ = encode.forward(np.ascontiguousarray(grey[:, ::-1]) if mirrored else grey, keep=False)
-                return normalise.forward(sums)[0]
-
-            training.encode_images(images, codes, code, self.n_jobs, self.verbose)
+        with training.room_for_codes(copies * len(images), dimensions) as room:
+            prepare = _prepared if self.memory is None else training.remembered(_prepared, self.memory)
+            parameters = {
+                name: value for name, value in self.get_params(deep=False).items() if name not in _NOT_LEARNED_FROM
+            }
+            self.pca_, self.gmm_, codes, state = prepare(
+                parameters, images, training.stamps(images), self.random_state, random, self._how(), room
+            )
+            if self.random_state is not None:  # of None, numpy's own generator, which results do not hang on
+                random.set_state(state)
             self.coef_, self.intercept_, self.C_ = training.fit_svms(
                 codes, np.tile(columns, (copies, 1)), self.C, random, copies
             )
         self._adopt()
+
+    def _how(self) -> dict[str, Any]:
+        """Parameters that do not change results."""
+        return {"n_jobs": self.n_jobs, "verbose": self.verbose}
+
+    def _write_codes(self, images: Sequence[ImageLike], codes: Singles) -> None:
+        """Encode all images, and where the codes have room for them, their mirror images."""
+        encode, normalise = self._encode(), Normalise()
+
+        def code(image: ImageLike, mirrored: bool) -> Doubles:
+            grey = read_grey(image, encode.bins.sift, self.max_height)
+            sums, _ = encode.forward(np.ascontiguousarray(grey[:, ::-1]) if mirrored else grey, keep=False)
+            return normalise.forward(sums)[0]
+
+        training.encode_images(images, codes, code, self.n_jobs, self.verbose)
 
     def _learn_descriptors(self, images: Sequence[ImageLike], random: np.random.RandomState) -> None:
         """Learn the projection and the mixture."""
@@ -394,7 +416,8 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     def _lasting(self) -> dict[str, Any]:
         """Parameters that belong to the model, not to one use of it, in the types that JSON holds."""
-        values = {k: _frozen(v) for k, v in self.get_params().items() if k not in ("n_jobs", "verbose", "random_state")}
+        passing = ("n_jobs", "memory", "verbose", "random_state")
+        values = {k: _frozen(v) for k, v in self.get_params().items() if k not in passing}
         return {**values, "bin_sizes": self._sift().sizes}  # one number stands for a sequence of one
 
     def save(self, path: str | os.PathLike[str], weights: str = "float32") -> None:
@@ -467,6 +490,29 @@ class FisherVectorClassifier(Classifier, Estimator):
         clf.coef_ = coefficients.restored(arrays, header["weights"], (rows, cells * 2 * K * D), D)
         clf._adopt()
         return clf
+
+
+_NOT_LEARNED_FROM = ("C", "memory", "n_jobs", "verbose", "random_state")  # what projection, mixture and codes ignore
+
+
+def _prepared(
+    parameters: dict[str, Any],
+    images: Sequence[ImageLike],
+    stamps: list[Any],
+    random_state: Any,
+    random: np.random.RandomState,
+    how: dict[str, Any],
+    room: Singles,
+) -> tuple[Projection, DiagonalGMM, Singles, Any]:
+    """All of training that comes before the SVMs: what `FisherVectorClassifier.memory` keeps.
+
+    It depends on `parameters`, `images`, their `stamps` and `random_state`; codes go to `room`, and the last value is
+    the state that `random` was left in.
+    """
+    learner = FisherVectorClassifier(**parameters, **how)
+    learner._learn_descriptors(images, random)
+    learner._write_codes(images, room)
+    return learner.pca_, learner.gmm_, room, random.get_state()
 
 
 def _is_pyramid(value: Any) -> bool:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .. import _kernels
 from ..core.estimator import Transformer, check_fitted
 from ..runtime import threads
-from ..runtime.arguments import is_real
+from ..runtime.arguments import is_real, is_whole
 from .geometry import Geometry, Pyramid, axis_cell
 from .gmm import BLOCK, GATE
 from .sift import Descriptors
@@ -266,9 +266,14 @@ class FisherEncoder(Transformer):
     ----------
     gmm : DiagonalGMM, or anything with weights_, means_ and diagonal covariances_
         A fitted mixture is used as it is: `transform` then needs no `fit`. An unfitted one is cloned, and `fit` learns
-        it from the rows of all lists.
+        it from rows of all lists.
     gate : float, default 1e-6
         Posteriors below it count as 0.
+    n_samples : int, default 500000
+        Rows that an unfitted mixture is learned from: an equal share of each list's, chosen at random. More cost time
+        and hardly change the mixture.
+    random_state : int, RandomState or None
+        Of that choice.
     n_jobs : int or None
         Threads, as in scikit-learn. Results do not depend on it.
 
@@ -277,9 +282,19 @@ class FisherEncoder(Transformer):
     gmm_ : the mixture in use, once `fit` was called
     """
 
-    def __init__(self, gmm: Any, *, gate: float = GATE, n_jobs: int | None = None) -> None:
+    def __init__(
+        self,
+        gmm: Any,
+        *,
+        gate: float = GATE,
+        n_samples: int = 500_000,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self.gmm = gmm
         self.gate = gate
+        self.n_samples = n_samples
+        self.random_state = random_state
         self.n_jobs = n_jobs
 
     def fit(self, X: Iterable[npt.ArrayLike] | None = None, y: object = None) -> FisherEncoder:
@@ -290,8 +305,14 @@ class FisherEncoder(Transformer):
         if X is None:
             check_fitted(self.gmm, "weights_")
         from sklearn.base import clone
+        from sklearn.utils import check_random_state
 
-        self.gmm_ = clone(self.gmm).fit(np.concatenate([_rows(i, x) for i, x in enumerate(_lists(X))]))
+        if not (is_whole(self.n_samples) and self.n_samples >= 1):
+            raise ValueError(f"n_samples must be a whole number of at least 1, got {self.n_samples!r}")
+        lists, random = list(_lists(X)), check_random_state(self.random_state)
+        share = max(1, self.n_samples // max(1, len(lists)))
+        rows = [_some(_rows(i, x), share, random) for i, x in enumerate(lists)]
+        self.gmm_ = clone(self.gmm).fit(np.concatenate(rows))
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -334,6 +355,11 @@ def _fisher_vector(model: _kernels.Model, x: Floats, priors: Doubles) -> Doubles
             total += part
     first, second = 1 / np.sqrt(priors)[:, None], 1 / np.sqrt(2 * priors)[:, None]
     return np.concatenate([(s1 * first).ravel(), ((s2 - s0[:, None]) * second).ravel()])
+
+
+def _some(x: Floats, count: int, random: np.random.RandomState) -> Floats:
+    """At most `count` of rows x, in their order."""
+    return x if len(x) <= count else x[np.sort(random.choice(len(x), count, replace=False))]
 
 
 def _lists(X: Any) -> Sequence[npt.ArrayLike]:

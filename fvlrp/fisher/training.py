@@ -10,20 +10,21 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data.images import ImageLike, naming
+from ..data.images import ImageLike, Photograph, naming
 from ..evaluate import average_precision
 from ..runtime import threads
 from ..runtime.progress import Progress
 from .encoder import PackedModels
 from .sift import DenseSIFT, read_grey
 
+T = TypeVar("T")
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]
 
@@ -91,6 +92,33 @@ def project(sample: npt.NDArray[Any], components: Doubles, mean: Doubles, n_jobs
 
     threads.run([partial(block, at) for at in range(0, len(sample), 4096)], n_jobs)
     return out
+
+
+def remembered(function: Callable[..., T], memory: Any) -> Callable[..., T]:
+    """`function`, whose results a folder or joblib.Memory keeps: the generator, the threads and the room do not count.
+
+    Raises
+    ------
+    ValueError
+        `memory` is neither.
+    """
+    from sklearn.utils.validation import check_memory
+
+    kept: Callable[..., T] = check_memory(memory).cache(function, ignore=["random", "how", "room"])
+    return kept
+
+
+def stamps(images: Sequence[ImageLike]) -> list[Any]:
+    """What changes when the file of an image does: size and time; of images that are no files, None."""
+    found: list[Any] = []
+    for image in images:
+        path = image.path if isinstance(image, Photograph) else image
+        status = None
+        if isinstance(path, str | os.PathLike):
+            with suppress(OSError):  # whoever reads it says so
+                status = os.stat(path)
+        found.append(status and (status.st_size, status.st_mtime_ns))
+    return found
 
 
 @contextmanager
