@@ -137,14 +137,15 @@ def load(image: ImageLike, *, range: tuple[float, float] | None = None, page: in
     if isinstance(image, str | os.PathLike | Image.Image):
         name = _name(image)
         return _from_picture(_decoded(image, name, page), name, range)
-    if hasattr(image, "__array__"):
+    array: Any = image  # or a tensor, or whatever else NumPy reads as an array
+    if hasattr(array, "__array__"):
         # numpy.ma.MaskedArray would load numpy.ma.
-        masked = np.count_nonzero(getattr(image, "mask", False)) if isinstance(image, np.ndarray) else 0
+        masked = np.count_nonzero(getattr(array, "mask", False)) if isinstance(array, np.ndarray) else 0
         if masked:
             raise ValueError(
                 f"image has {masked} masked values, for which there is no colour: pass image.filled(value)"
             )
-        return _from_array(np.asarray(image), "image", range)
+        return _from_array(np.asarray(array), "image", range)
     raise TypeError(f"image must be a path, a PIL image or an array, not {type(image).__name__}")
 
 

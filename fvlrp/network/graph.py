@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .layers import LAYERS, NetworkLayer
+from .layers.layer import Shape
 
 INPUT = -1  # what nodes call the network's input
 
@@ -26,6 +27,33 @@ class Node:
     def of(cls, name: str, layer: NetworkLayer, inputs: tuple[int, ...]) -> Node:
         """A node of the layer's own kind."""
         return cls(name, type(layer).__name__.lower(), layer, inputs)
+
+
+def output_shapes(nodes: Sequence[Node], input_shape: Shape) -> list[Shape]:
+    """Shape of every node's output, without the batch axis.
+
+    Raises
+    ------
+    ValueError
+        There are no nodes, two have one name, one comes before a node it reads, or does not fit the shapes it reads.
+    """
+    if not nodes:
+        raise ValueError("nodes must hold at least one layer, got none")
+    taken = {"input"}  # the depth of the pixels
+    names: list[object] = [node.name for node in nodes]  # a damaged file may hold anything
+    for name in names:
+        if not isinstance(name, str) or name in taken:  # names are depths, which must be unambiguous
+            raise ValueError(f"layers must have names of their own, strings other than 'input', got {name!r}")
+        taken.add(name)
+    shapes: list[Shape] = []
+    for i, node in enumerate(nodes):
+        if not all(INPUT <= k < i for k in node.inputs):
+            raise ValueError(f"layer {node.name!r} must come after those it reads, {node.inputs}")
+        try:
+            shapes.append(node.layer.out_shape(*(input_shape if k == INPUT else shapes[k] for k in node.inputs)))
+        except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:  # a stride of 0 divides by zero
+            raise ValueError(f"layer {node.name!r} does not fit what it reads: {error}") from error
+    return shapes
 
 
 def ancestors(nodes: Sequence[Node], node: int) -> frozenset[int]:

@@ -305,7 +305,7 @@ def through(rule: Rule, policy: str, piece: Piece, bias: Array | None, z: Array,
     return None
 
 
-def _biased(sums: Array, bias: Array | None, sign: Sign) -> Array:
+def _biased(sums: Array, bias: Array | None, sign: int) -> Array:
     """z+ or z- (m, N) with the biases (m,) of its sign, in place."""
     if bias is not None:
         sums += (np.maximum(bias, 0) if sign > 0 else np.minimum(bias, 0))[:, None]

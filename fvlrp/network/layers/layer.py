@@ -6,6 +6,7 @@ forward pass and targets in relevance, and then the shape of one image; layers k
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -35,6 +36,7 @@ class Saved(NamedTuple):
     y: Array
 
 
+@dataclass(frozen=True, eq=False)
 class NetworkLayer:
     """A layer of a network: parameters, and its mapping in three forms (see `fvlrp.core.layer.Layer`).
 

@@ -1,0 +1,62 @@
+"""Nodes as parts of a model file and back. For `fvlrp.network.network`.
+
+Hides how a layer is stored: its arrays by name, all other fields as options in the file's header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..runtime.arguments import check_choice
+from .graph import KINDS, Node
+from .layers import NetworkLayer
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def entries_of(nodes: Sequence[Node]) -> list[dict[str, Any]]:
+    """One entry for each node, ready for JSON: name, kind, inputs, options."""
+    return [
+        {"name": node.name, "kind": node.kind, "inputs": list(node.inputs), "options": _options(node.layer)}
+        for node in nodes
+    ]
+
+
+def arrays_of(nodes: Sequence[Node]) -> Arrays:
+    """Parameters of all nodes, named "<node's index>.<field>"."""
+    return {f"{i}.{name}": value for i, node in enumerate(nodes) for name, value in parameters(node.layer).items()}
+
+
+def nodes_of(entries: Sequence[Mapping[str, Any]], arrays: Mapping[str, npt.NDArray[Any]]) -> list[Node]:
+    """The nodes that `entries_of` and `arrays_of` describe.
+
+    Raises
+    ------
+    ValueError
+        An entry is of a kind that there is no layer of. Damaged entries raise whatever reading them raises.
+    """
+    nodes = []
+    for i, entry in enumerate(entries):
+        check_choice("kind of layer", entry["kind"], tuple(KINDS))
+        kind = KINDS[entry["kind"]]
+        options = {name: tuple(v) if isinstance(v, list) else v for name, v in entry["options"].items()}
+        stored = {f.name: arrays[f"{i}.{f.name}"] for f in fields(kind) if f"{i}.{f.name}" in arrays}
+        nodes.append(Node(entry["name"], entry["kind"], kind(**stored, **options), tuple(entry["inputs"])))
+    return nodes
+
+
+def parameters(layer: NetworkLayer) -> Arrays:
+    """The fields of a layer that are arrays."""
+    values = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def _options(layer: NetworkLayer) -> dict[str, Any]:
+    """The fields of a layer that are not arrays."""
+    stored = parameters(layer)
+    return {field.name: getattr(layer, field.name) for field in fields(layer) if field.name not in stored}
