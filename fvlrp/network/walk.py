@@ -80,7 +80,7 @@ def walk(
     for i in reversed(range(len(nodes))):
         users = [d for d, flats in enumerate(below) if i not in flats]
         r = arrived.pop(i, None)
-        if r is None or not users:
+        if r is None or not users or not r.any():  # queries and keys, where attention is a constant
             continue
         passed = nodes[i].layer.relevance(r, saved[i], choices[i])
         for d in users:

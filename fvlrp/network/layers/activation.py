@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ... import _kernels
 from ...core.layer import Array
 from ..windows import reach
 from .constant import met
@@ -91,7 +92,7 @@ class PReLU(Unchanged):
 
 @dataclass(frozen=True, eq=False)
 class Activation(Unchanged):
-    """A function of each value alone, by name: one of `FUNCTIONS`, with up to two numbers."""
+    """A function of each value alone, by name: one of `KERNELS` or `FUNCTIONS`, with up to two numbers."""
 
     name: str
     a: float = 0.0
@@ -99,10 +100,14 @@ class Activation(Unchanged):
     elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.name not in FUNCTIONS:
-            raise ValueError(f"unknown activation {self.name!r}; known are {', '.join(FUNCTIONS)}")
+        known = {*KERNELS, *FUNCTIONS}
+        if self.name not in known:
+            raise ValueError(f"unknown activation {self.name!r}; known are {', '.join(sorted(known))}")
 
     def apply(self, x: Array, out: Array | None = None) -> Array:
+        kernel = KERNELS.get(self.name)
+        if kernel and (self.name != "hardsigmoid" or self.usual):
+            return _by_kernel(kernel, x, out)
         with np.errstate(all="ignore"):
             y = FUNCTIONS[self.name](x, x.dtype.type(self.a), x.dtype.type(self.b))
         if out is None:
@@ -110,48 +115,54 @@ class Activation(Unchanged):
         np.copyto(out, y)
         return out
 
+    @property
+    def usual(self) -> bool:
+        """Whether a hard sigmoid is x / 6 + 1 / 2, as torch has it."""
+        return abs(self.a - 1 / 6) < 1e-7 and self.b == 0.5
 
-def _erf(x: Array) -> Array:
-    from scipy.special import erf
 
-    return np.asarray(erf(x))
-
-
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
+def _by_kernel(function: str, x: Array, out: Array | None) -> Array:
+    """The kernel of a function; parts of rows, as bands of an image are, one by one."""
+    if out is None:
+        return np.asarray(_kernels.activate(function, np.ascontiguousarray(x)))
+    if x.flags.c_contiguous and out.flags.c_contiguous:
+        _kernels.activate(function, x, out)
+        return out
+    for values, results in zip(x, out, strict=True):
+        _by_kernel(function, values, results)
+    return out
 
 
 def _softplus(x: Array) -> Array:
     return np.asarray(np.logaddexp(x, x.dtype.type(0)))
 
 
-def _gelu(x: Array) -> Array:
-    y = _erf(x * x.dtype.type(0.5**0.5))
-    y += 1
-    y *= x
-    y *= x.dtype.type(0.5)
-    return y
+def _sigmoid(x: Array) -> Array:
+    return _by_kernel("sigmoid", x, None)
 
 
-def _gelu_tanh(x: Array) -> Array:
-    inner = x * (1 + x.dtype.type(0.044715) * x * x)
-    return np.asarray(0.5 * x * (1 + np.tanh(x.dtype.type((2 / np.pi) ** 0.5) * inner)))
+# What there are kernels for.
+KERNELS = {
+    "erf": "erf",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_tanh",
+    "hardsigmoid": "hard_sigmoid",
+    "hardswish": "hard_swish",
+    "sigmoid": "sigmoid",
+    "silu": "silu",
+    "tanh": "tanh",
+}
 
-
-# Each takes x and two numbers of its type. "shrink" is ONNX's, "celu" and "selu" too.
+# NumPy's. Each takes x and two numbers of its type. "shrink" is ONNX's, "celu" and "selu" too.
 FUNCTIONS: dict[str, Callable[[Array, Any, Any], Array]] = {
     "abs": lambda x, a, b: np.abs(x),
     "ceil": lambda x, a, b: np.ceil(x),
     "celu": lambda x, a, b: np.where(x > 0, x, a * np.expm1(np.minimum(x, 0) / a)),
     "cos": lambda x, a, b: np.cos(x),
     "elu": lambda x, a, b: np.where(x > 0, x, a * np.expm1(np.minimum(x, 0))),
-    "erf": lambda x, a, b: _erf(x),
     "exp": lambda x, a, b: np.exp(x),
     "floor": lambda x, a, b: np.floor(x),
-    "gelu": lambda x, a, b: _gelu(x),
-    "gelu_tanh": lambda x, a, b: _gelu_tanh(x),
     "hardsigmoid": lambda x, a, b: np.clip(x * a + b, 0, 1),
-    "hardswish": lambda x, a, b: x * np.clip(x / 6 + x.dtype.type(0.5), 0, 1),
     "log": lambda x, a, b: np.log(x),
     "logsigmoid": lambda x, a, b: -_softplus(-x),
     "mish": lambda x, a, b: x * np.tanh(_softplus(x)),
@@ -160,14 +171,11 @@ FUNCTIONS: dict[str, Callable[[Array, Any, Any], Array]] = {
     "round": lambda x, a, b: np.rint(x),
     "selu": lambda x, a, b: b * np.where(x > 0, x, a * np.expm1(np.minimum(x, 0))),
     "shrink": lambda x, a, b: np.where(x < -a, x + b, np.where(x > a, x - b, 0)).astype(x.dtype),
-    "sigmoid": lambda x, a, b: _sigmoid(x),
     "sign": lambda x, a, b: np.sign(x),
-    "silu": lambda x, a, b: x * _sigmoid(x),
     "sin": lambda x, a, b: np.sin(x),
     "softplus": lambda x, a, b: _softplus(x),
     "softsign": lambda x, a, b: x / (1 + np.abs(x)),
     "sqrt": lambda x, a, b: np.sqrt(x),
     "swish": lambda x, a, b: x * _sigmoid(a * x),
-    "tanh": lambda x, a, b: np.tanh(x),
     "threshold": lambda x, a, b: np.where(x > a, x, 0).astype(x.dtype),
 }

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ... import _kernels
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
 from ...core.rules import Epsilon, total
@@ -33,6 +34,8 @@ class Normalisation(NetworkLayer):
         raise NotImplementedError
 
     def apply(self, x: Array) -> Array:
+        if self.rows(x.shape):
+            return self._normalised(x)[0]
         grouped, axes = self.over(x)
         deviation, mean = self._statistics(grouped, axes)
         y = (grouped / deviation if mean is None else (grouped - mean) / deviation).reshape(x.shape)
@@ -42,6 +45,22 @@ class Normalisation(NetworkLayer):
         if shift is not None:
             y += shift
         return y
+
+    def rows(self, shape: Shape) -> bool:
+        """Whether what is normalised together is the last axis of x, for which there is a kernel."""
+        return False
+
+    def _normalised(self, x: Array) -> tuple[Array, Array]:
+        """y, and one over the deviation, of the last axis."""
+        scale, shift = self.factors(x)
+        y, _, inverse = _kernels.layer_norm(
+            np.ascontiguousarray(x),
+            None if scale is None else scale.reshape(-1),
+            None if shift is None else shift.reshape(-1),
+            self.epsilon,
+            root_mean_square=not self.centred,
+        )
+        return np.asarray(y), inverse[..., None].astype(x.dtype)
 
     def _statistics(self, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array | None]:
         """Standard deviation, and the mean where it is taken off."""
@@ -69,11 +88,11 @@ class Normalisation(NetworkLayer):
             if choice.bias == "absorb":
                 entries.add("bias", total(kept))
         grouped, axes = self.over(x)
-        deviation, _ = self._statistics(grouped, axes)
+        inverse = self._normalised(x)[1] if self.rows(x.shape) else 1 / self._statistics(grouped, axes)[0]
         back = (share if scale is None else share * scale).reshape(len(r), *grouped.shape[1:])
         if self.centred:
             back = back - back.mean(axis=axes, keepdims=True)
-        out = grouped * (back / deviation)
+        out = grouped * (back * inverse)
         if kept is not None and choice.bias == "distribute":
             out = out + kept.reshape(out.shape).mean(axis=axes, keepdims=True)
         return Passed([out.reshape(r.shape)], entries)
@@ -103,6 +122,9 @@ class LayerNorm(Normalisation):
     def factors(self, x: Array) -> tuple[Array | None, Array | None]:
         return self.cast("scale", x.dtype), self.cast("shift", x.dtype)
 
+    def rows(self, shape: Shape) -> bool:
+        return self.axes == (len(shape) - 1,) and self.scale.size == self.shift.size == shape[-1]
+
 
 @dataclass(frozen=True, eq=False)
 class RMSNorm(Normalisation):
@@ -123,6 +145,9 @@ class RMSNorm(Normalisation):
 
     def factors(self, x: Array) -> tuple[Array | None, Array | None]:
         return self.cast("scale", x.dtype), None
+
+    def rows(self, shape: Shape) -> bool:
+        return self.axes == (len(shape) - 1,) and self.scale.size == shape[-1]
 
 
 @dataclass(frozen=True, eq=False)
