@@ -388,6 +388,34 @@ def test_the_last_dense_layer_is_replaced_by_a_dense_layer(net, photographs):
     assert new.layers == deeper.layers and new.nodes[-1].layer.weight.shape == (2, 4)
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        [
+            ("act", Clip(0, 6)),
+            ("pooled", GlobalAveragePool()),
+            ("row", Flatten()),
+        ],  # MobileNetV2 without its classifier
+        [
+            ("pooled", GlobalAveragePool()),
+            ("scale", Affine(np.full(4, 2, np.float32), np.ones(4, np.float32))),
+            ("row", Flatten()),
+        ],
+        [("maps", MaxPool((3, 2), (3, 2), (0, 0, 0, 0), False)), ("row", Flatten())],
+    ],
+)
+def test_a_network_that_ends_in_features_keeps_its_layers_and_gets_a_head(net, photographs, end):
+    nodes = [*net.nodes[:12]]
+    for name, layer in end:
+        nodes.append(node(name, layer, len(nodes) - 1))
+    backbone = ConvNet(nodes, (3, 24, 20))
+    new = backbone.retrain(*photographs, mirror=False, C=10.0)
+    assert new.layers == [*backbone.layers, "head"] and new.nodes[-1].kind == "dense"
+    x = np.concatenate([net.prepare(image) for image in photographs[0]])
+    head = new.nodes[-1].layer
+    np.testing.assert_allclose(new.forward(x), backbone.forward(x) @ head.weight.T + head.bias, rtol=1e-4, atol=1e-4)
+
+
 def test_a_feature_that_never_changes_gets_no_weight(net, photographs):
     weight = net.nodes[8].layer.weight.copy()
     net.nodes[8].layer.weight[3] = 0  # "right" feeds "sum" beside "left", which is silenced, too

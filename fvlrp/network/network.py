@@ -31,7 +31,7 @@ from .importing import Opened, open_caffe, open_onnx
 from .layers import Saved
 from .onnx import Account
 from .preprocess import USUAL_SIZE, Preprocess
-from .retraining import features, last_learned, logistic, with_head
+from .retraining import classifier, features, logistic, with_head
 from .storage import arrays_of, entries_of, nodes_of
 from .tokens import Layout
 from .trace import NetworkMenu, NetworkTrace, coarse_depth
@@ -317,7 +317,9 @@ class Network(Classifier):
     ) -> Network:
         """A new network with other classes: its last layer is learned anew from photographs, all others are kept.
 
-        The features are what the last learned layer reads, averaged over pixels where that layer is a convolution.
+        The features are what the layer that makes the scores reads, averaged over pixels where that layer is a
+        convolution. A network that ends in features (a class token, a pooled map) keeps all its layers and gets a dense
+        layer behind them.
         Each class gets a logistic regression against the rest, whose standardised weights are folded into an ordinary
         layer: a dense one, or a 1 x 1 convolution with global average pooling behind it, so that evidence keeps its
         place. Nothing comes after it: scores can be negative.
@@ -343,7 +345,7 @@ class Network(Classifier):
         if C is not None and not (is_real(C) and 0 < C < np.inf):
             raise ValueError(f"C must be a positive number or None, got {C!r}")
         signs, classes, multilabel = parse_labels(labels, len(images), class_names)
-        last = last_learned(self.nodes)
+        last = classifier(self.nodes)
 
         def read(image: ImageLike) -> npt.NDArray[np.float64]:
             x = self.prepare(image)

@@ -19,18 +19,31 @@ from .layers import Conv, Dense, Flatten, GlobalAveragePool, NetworkLayer
 Floats = npt.NDArray[np.float32]
 
 
-def last_learned(nodes: Sequence[Node]) -> int:
-    """The last convolution or dense layer: the one that `head` replaces."""
-    for i in reversed(range(len(nodes))):
-        if nodes[i].kind in ("conv", "dense"):
-            return i
-    raise ValueError("the network has no convolution or dense layer to retrain")
+# What may stand between the layer that makes the scores and the scores. Smooth or clipped activations end features.
+_BEHIND_SCORES = frozenset({"relu", "leakyrelu", "globalaveragepool", "averagepool", "mean", "flatten", "reshape"})
 
 
-def features(nodes: Sequence[Node], x: Array, last: int) -> npt.NDArray[np.float64]:
-    """What layer `last` reads of a prepared batch, averaged over pixels before a convolution: (n, d)."""
-    read = output(nodes, x, nodes[last].inputs[0]).astype(np.float64)
-    averaged: npt.NDArray[np.float64] = read.mean(axis=(2, 3)) if nodes[last].kind == "conv" else read
+def classifier(nodes: Sequence[Node]) -> int | None:
+    """The layer that makes the scores: the last convolution or dense layer, if nothing learned or mixed follows it.
+
+    None for a network that ends in features: in a normalisation, a residual sum, a selected token, an activation that
+    no classifier ends in. A convolution with a ReLU and a global average behind it is taken for SqueezeNet's.
+    """
+    i, averaged = len(nodes) - 1, False
+    while i != INPUT and nodes[i].kind in _BEHIND_SCORES:
+        averaged |= nodes[i].kind not in ("flatten", "reshape")
+        i = nodes[i].inputs[0]
+    found = i != INPUT and (nodes[i].kind == "conv" or (nodes[i].kind == "dense" and not averaged))
+    return i if found else None
+
+
+def features(nodes: Sequence[Node], x: Array, last: int | None) -> npt.NDArray[np.float64]:
+    """What layer `last` reads of a prepared batch, averaged over pixels before a convolution: (n, d).
+
+    None: what the network ends in.
+    """
+    read = output(nodes, x, len(nodes) - 1 if last is None else nodes[last].inputs[0]).astype(np.float64)
+    averaged: npt.NDArray[np.float64] = read.mean(axis=(2, 3)) if read.ndim == 4 else read
     return averaged.reshape(len(averaged), -1)
 
 
@@ -71,27 +84,24 @@ def logistic(
     return weight.astype(np.float32), (coefficients[:, -1] - weight @ mean).astype(np.float32)
 
 
-def with_head(nodes: Sequence[Node], last: int, weight: Floats, bias: Floats) -> list[Node]:
+def with_head(nodes: Sequence[Node], last: int | None, weight: Floats, bias: Floats) -> list[Node]:
     """The nodes that layer `last` is computed from, and in its place a layer with `weight` and `bias`.
 
-    A dense layer is replaced by a dense one; a convolution by a 1 x 1 convolution and global average pooling, so that
-    relevance keeps its position.
+    None: all nodes, and the layer behind them. A dense layer is replaced by a dense one; a convolution by a 1 x 1
+    convolution and global average pooling, so that relevance keeps its position.
     """
-    old = nodes[last]
-    needed = sorted(ancestors(nodes, last) - {last})
+    needed = list(range(len(nodes))) if last is None else sorted(ancestors(nodes, last) - {last})
     place = {k: at for at, k in enumerate(needed)} | {INPUT: INPUT}
     kept = [
         Node(node.name, node.kind, node.layer, tuple(place[k] for k in node.inputs))
         for node in (nodes[k] for k in needed)
     ]
-    source = place[old.inputs[0]]
-    if old.kind == "dense":
-        return [*kept, Node.of(old.name, Dense(weight, bias), (source,))]
-    head: list[tuple[str, NetworkLayer]] = [
-        (old.name, Conv(weight[:, :, None, None], bias)),
-        ("average", GlobalAveragePool()),
-        ("scores", Flatten()),
-    ]
+    source = len(nodes) - 1 if last is None else place[nodes[last].inputs[0]]
+    name = "head" if last is None else nodes[last].name
+    head: list[tuple[str, NetworkLayer]] = [(name, Dense(weight, bias))]
+    if last is not None and nodes[last].kind == "conv":
+        convolution = Conv(weight[:, :, None, None], bias)
+        head = [(name, convolution), ("average", GlobalAveragePool()), ("scores", Flatten())]
     taken = {node.name for node in kept}
     for name, layer in head:
         while name in taken:
