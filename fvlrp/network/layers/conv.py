@@ -1,4 +1,10 @@
-"""Convolutions."""
+"""Convolutions, and what becomes of their padding.
+
+Padding is zeros, so it contributes nothing and gets no relevance under rules that share by contributions: `Epsilon`,
+`AlphaBeta`, `Gamma`, `ZPlus`. Rules that do not look at the inputs (`Flat`, `WSquare`) and `Box` divide by what lies
+inside the image alone. A window that sees nothing but padding leaves its relevance in the ledger ("zero_sum").
+For `fvlrp.network.layers`; the sums and shares are in `contributions`.
+"""
 
 from __future__ import annotations
 
