@@ -101,6 +101,17 @@ class FisherVectorClassifier(Classifier, Estimator):
     intercept_ : float64 (n_classes,) or (1,)
     multilabel_ : bool
     C_ : float
+
+    Examples
+    --------
+    >>> from skimage import data
+    >>> textures = {"brick": data.brick(), "grass": data.grass()}
+    >>> images = [texture[y : y + 64, :64] for texture in textures.values() for y in range(0, 448, 64)]
+    >>> clf = fvlrp.FisherVectorClassifier(n_components=4, bin_sizes=(4,), step=6, random_state=0)
+    >>> clf.fit(images, np.repeat(list(textures), 7)).classes_
+    array(['brick', 'grass'], dtype='<U5')
+    >>> clf.explain(data.grass()[:100, 100:200], "grass").heatmap.shape
+    (100, 100)
     """
 
     _mixins = ("ClassifierMixin",)

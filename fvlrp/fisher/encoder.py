@@ -280,6 +280,13 @@ class FisherEncoder(Transformer):
     Attributes
     ----------
     gmm_ : the mixture in use, once `fit` was called
+
+    Examples
+    --------
+    >>> lists = [np.random.default_rng(i).normal(size=(100 + i, 8)) for i in range(3)]
+    >>> encoder = fvlrp.FisherEncoder(fvlrp.DiagonalGMM(4, random_state=0)).fit(lists)
+    >>> encoder.transform(lists).shape
+    (3, 64)
     """
 
     def __init__(

@@ -67,6 +67,15 @@ class DiagonalGMM(Estimator):
         Iterations over all rows.
     lower_bound_ : float
         Mean log-likelihood of the training rows.
+
+    Examples
+    --------
+    >>> rows = np.random.default_rng(0).normal(size=(1000, 8))
+    >>> gmm = fvlrp.DiagonalGMM(n_components=4, random_state=0).fit(rows)
+    >>> gmm.means_.shape, round(float(gmm.weights_.sum()), 6)
+    ((4, 8), 1.0)
+    >>> gmm.predict_proba(rows[:2]).shape
+    (2, 4)
     """
 
     n_features_in_: int  # scikit-learn's validate_data sets and compares it

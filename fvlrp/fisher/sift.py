@@ -93,6 +93,7 @@ class DenseSIFT(Transformer):
     Examples
     --------
     >>> import numpy as np
+    >>> from fvlrp import DenseSIFT, DiagonalGMM, FisherEncoder
     >>> descriptors = DenseSIFT(step=4).extract(np.eye(64, dtype=np.float32))
     >>> descriptors.values.shape, descriptors.values.dtype
     ((402, 128), dtype('uint8'))
@@ -100,7 +101,6 @@ class DenseSIFT(Transformer):
     Fisher vectors in a pipeline; `FisherVectorClassifier` adds PCA, a pyramid and explanations:
 
     >>> from sklearn.pipeline import make_pipeline
-    >>> from fvlrp import DiagonalGMM, FisherEncoder
     >>> pipeline = make_pipeline(DenseSIFT(step=8), FisherEncoder(DiagonalGMM(2, random_state=0)))
     >>> pipeline.fit_transform([np.eye(64, dtype=np.float32), np.eye(64, 80, dtype=np.float32)]).shape
     (2, 512)
