@@ -90,3 +90,39 @@ def test_one_version_everywhere():
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE).group(1)
     assert re.search(r"^version: (.+)", (ROOT / "CITATION.cff").read_text(), re.MULTILINE).group(1) == version
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_command_of_the_guide_runs(tmp_path, capsys):
+    from argparse import ArgumentParser, Namespace
+
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = next(code for _, code in FENCE.findall(guide) if "fvlrp count" in code)
+    names = {"__name__": "fvlrp.cli.count", "__package__": "fvlrp.cli"}
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    parser = ArgumentParser()
+    names["add_options"](parser)
+    from PIL import Image
+
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.zeros((375, 500), np.uint8)).save(path)
+    assert names["run"](Namespace(**vars(parser.parse_args([str(path)])), json=False)) == 0
+    assert "73866 descriptors" in capsys.readouterr().out
+
+
+def test_the_layer_of_the_guide_keeps_the_protocol():
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from fvlrp.core.layer import Array
+    from fvlrp.network.layers import Unchanged
+    from fvlrp.network.rules import Choice
+    from fvlrp.rules import Epsilon
+
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = next(code for _, code in FENCE.findall(guide) if "class Softsign" in code)
+    names = {"dataclass": dataclass, "ClassVar": ClassVar, "Array": Array, "Unchanged": Unchanged, "np": np}
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    layer, x = names["Softsign"](), np.linspace(-2, 2, 12).reshape(1, 3, 4)
+    y, saved = layer.forward(x)
+    np.testing.assert_allclose(y, x / (1 + abs(x)))
+    np.testing.assert_array_equal(layer.relevance(y, saved, Choice(Epsilon(0.1))).inputs[0], y)
