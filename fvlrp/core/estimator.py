@@ -20,6 +20,7 @@ class Estimator:
     """
 
     _mixins: tuple[str, ...] = ()  # classes of sklearn.base that the twin inherits from, beside BaseEstimator
+    _by_place: tuple[str, ...] = ("X", "y")  # arguments of the methods that are no metadata to route
     _metadata_request: Any
 
     @classmethod
@@ -122,4 +123,12 @@ def _twin_class(kind: type[Estimator]) -> Any:
 
     parents = (*(getattr(base, name) for name in kind._mixins), base.BaseEstimator)
     methods = {name: getattr(kind, name) for name in ("__init__", *ROUTED) if hasattr(kind, name)}
-    return type(kind.__name__, parents, {**methods, "__module__": kind.__module__, "__doc__": kind.__doc__})
+    requests = {f"__metadata_request__{name}": _no_metadata(kind, method) for name, method in methods.items()}
+    return type(kind.__name__, parents, methods | requests | {"__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+def _no_metadata(kind: type[Estimator], method: Any) -> dict[str, str]:
+    """What tells scikit-learn that arguments passed by place are not to be routed."""
+    from sklearn.utils.metadata_routing import UNUSED
+
+    return {name: UNUSED for name in inspect.signature(method).parameters if name in kind._by_place}

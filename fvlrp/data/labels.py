@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,3 +79,42 @@ def _names(class_names: Iterable[Any]) -> npt.NDArray[Any]:
     if names.ndim != 1 or len(np.unique(names)) != len(names):
         raise ValueError(f"class_names must be different names, got {list(class_names)}")
     return names
+
+
+def weights_of(
+    signs: npt.NDArray[np.int8], classes: Sequence[Any], exclusive: bool, class_weight: Any, sample_weight: Any
+) -> npt.NDArray[np.float64]:
+    """Weight of every image's loss for every class against the rest: (n, n_classes).
+
+    Parameters
+    ----------
+    signs : (n, n_classes)
+        1, 0 (left out) or -1.
+    classes : sequence of n_classes
+    exclusive : bool
+        Whether every image has one class: of two, the one's rest is the other.
+    class_weight : dict of class to float, "balanced" or None
+        As in scikit-learn; "balanced" gives the images of a class and the rest the same weight in sum.
+    sample_weight : (n,) or None
+
+    Raises
+    ------
+    ValueError
+        A class that is not there, or weights that are not finite numbers >= 0 with one above.
+    """
+    own = np.ones(len(signs)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if own.shape != (len(signs),) or not (np.isfinite(own).all() and (own >= 0).all() and own.any()):
+        raise ValueError(f"sample_weight must hold {len(signs)} finite numbers >= 0, not all 0; got shape {own.shape}")
+    positive, negative = np.ones(len(classes)), np.ones(len(classes))
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(f"class_weight must be a dict, 'balanced' or None, got {class_weight!r}")
+        there, rest = (signs > 0).sum(axis=0), (signs < 0).sum(axis=0)
+        positive, negative = ((there + rest) / (2 * np.maximum(side, 1)) for side in (there, rest))
+    elif class_weight is not None:
+        given = dict(class_weight)
+        positive = np.array([float(given.pop(name, 1)) for name in classes])
+        if given or not (np.isfinite(positive).all() and (positive > 0).all()):
+            raise ValueError(f"class_weight must give classes of {list(classes)} numbers > 0, got {class_weight!r}")
+        negative = positive[::-1].copy() if exclusive and len(classes) == 2 else negative
+    return own[:, None] * np.where(signs > 0, positive, negative)

@@ -22,7 +22,7 @@ from ..core.classifier import Classifier
 from ..core.estimator import Estimator, check_fitted
 from ..data import files
 from ..data.images import ImageLike, batch, naming
-from ..data.labels import parse_labels
+from ..data.labels import parse_labels, weights_of
 from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real, is_whole
 from ..runtime.progress import Progress
@@ -39,6 +39,8 @@ from .walk import FisherStack
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]
+
+FOR_ONE_USE = ("class_weight", "memory", "n_jobs", "random_state", "verbose")  # parameters that no file of a model holds
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class FisherVectorClassifier(Classifier, Estimator):
     pyramid : tuple of (rows, columns), default ((2, 2), (3, 1), (1, 1))
     C : float or "auto", default 5
         Of the SVM; "auto" cross-validates average precision on the training images.
+    class_weight : dict of class to float, "balanced" or None
+        Weights of the classes in the SVMs; "balanced" gives a class and the rest the same weight in sum.
     mirror : bool, default False
         Whether to train on mirror images, too.
     n_samples : int, default 1000000
@@ -115,6 +119,7 @@ class FisherVectorClassifier(Classifier, Estimator):
     """
 
     _mixins = ("ClassifierMixin",)
+    _by_place = ("images", "labels", "class_names")
 
     def __init__(
         self,
@@ -137,6 +142,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         gate: float = 1e-6,
         pyramid: Pyramid = PYRAMID,
         C: float | str = 5.0,
+        class_weight: Mapping[Any, float] | str | None = None,
         mirror: bool = False,
         n_samples: int = 1_000_000,
         random_state: int | np.random.RandomState | None = None,
@@ -162,6 +168,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         self.gate = gate
         self.pyramid = pyramid
         self.C = C
+        self.class_weight = class_weight
         self.mirror = mirror
         self.n_samples = n_samples
         self.random_state = random_state
@@ -177,7 +184,12 @@ class FisherVectorClassifier(Classifier, Estimator):
     # ---- training ----
 
     def fit(
-        self, images: Sequence[ImageLike], labels: Any, class_names: Sequence[Any] | None = None
+        self,
+        images: Sequence[ImageLike],
+        labels: Any,
+        class_names: Sequence[Any] | None = None,
+        *,
+        sample_weight: npt.ArrayLike | None = None,
     ) -> FisherVectorClassifier:
         """Learn projection, mixture and SVMs from images and labels.
 
@@ -188,6 +200,8 @@ class FisherVectorClassifier(Classifier, Estimator):
             One label per image, or a matrix of 1 / 0 (difficult, ignored) / -1, or an indicator of 0 / 1.
         class_names : sequence, optional
             Names of the sorted labels, or of the matrix's columns. They never swap labels.
+        sample_weight : (n,), optional
+            Weights of the images in the SVMs; projection and mixture are learned from all alike.
 
         Raises
         ------
@@ -202,15 +216,22 @@ class FisherVectorClassifier(Classifier, Estimator):
         images = batch(images)
         signs, classes, multilabel = parse_labels(labels, len(images), class_names)
         self._check()
+        weights = weights_of(signs, classes, not multilabel, self.class_weight, sample_weight)
         # An image that cannot be read, or an interrupt, leaves what an earlier fit has learned as it was.
         learned = copy.copy(self)
         learned.classes_, learned.multilabel_ = classes, multilabel
-        learned._learn(images, signs, check_random_state(self.random_state))
+        learned._learn(images, signs, weights, check_random_state(self.random_state))
         self.__dict__.update(learned.__dict__)
         return self
 
-    def _learn(self, images: Sequence[ImageLike], signs: npt.NDArray[np.int8], random: np.random.RandomState) -> None:
-        columns = signs[:, 1:] if self._mirrored else signs
+    def _learn(
+        self,
+        images: Sequence[ImageLike],
+        signs: npt.NDArray[np.int8],
+        weights: Doubles,
+        random: np.random.RandomState,
+    ) -> None:
+        columns = slice(1, None) if self._mirrored else slice(None)
         copies = 1 + self.mirror
         dimensions = sum(rows * cols for rows, cols in self.pyramid) * 2 * self.n_components * self.n_pca
         with training.room_for_codes(copies * len(images), dimensions) as room:
@@ -224,7 +245,7 @@ class FisherVectorClassifier(Classifier, Estimator):
             if self.random_state is not None:  # of None, numpy's own generator, which results do not hang on
                 random.set_state(state)
             self.coef_, self.intercept_, self.C_ = training.fit_svms(
-                codes, np.tile(columns, (copies, 1)), self.C, random, copies
+                codes, *(np.tile(each[:, columns], (copies, 1)) for each in (signs, weights)), self.C, random, copies
             )
         self._adopt()
 
@@ -427,8 +448,7 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     def _lasting(self) -> dict[str, Any]:
         """Parameters that belong to the model, not to one use of it, in the types that JSON holds."""
-        passing = ("n_jobs", "memory", "verbose", "random_state")
-        values = {k: _frozen(v) for k, v in self.get_params().items() if k not in passing}
+        values = {k: _frozen(v) for k, v in self.get_params().items() if k not in FOR_ONE_USE}
         return {**values, "bin_sizes": self._sift().sizes}  # one number stands for a sequence of one
 
     def save(self, path: str | os.PathLike[str], weights: str = "float32") -> None:
@@ -503,7 +523,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         return clf
 
 
-_NOT_LEARNED_FROM = ("C", "memory", "n_jobs", "verbose", "random_state")  # what projection, mixture and codes ignore
+_NOT_LEARNED_FROM = ("C", *FOR_ONE_USE)  # what projection, mixture and codes ignore
 
 
 def _prepared(

@@ -184,9 +184,16 @@ def encode_images(
 
 
 def fit_svms(
-    codes: Singles, signs: npt.NDArray[np.int8], C: float | str, random: np.random.RandomState, copies: int
+    codes: Singles,
+    signs: npt.NDArray[np.int8],
+    weights: Doubles,
+    C: float | str,
+    random: np.random.RandomState,
+    copies: int,
 ) -> tuple[Singles, Doubles, float]:
     """One-vs-rest SVMs for columns of signs (n, n_scores): their weights float32, intercepts and C.
+
+    `weights` (n, n_scores) are those of the images' losses.
 
     Solved on a Gram matrix made block by block; then w = sum_i a_i y_i x_i. Images of sign 0 are left out. `copies` is
     how many runs of the same images the codes hold.
@@ -197,11 +204,11 @@ def fit_svms(
     for at in range(0, codes.shape[1], 1 << 12):
         block = codes[:, at : at + (1 << 12)]
         gram += block @ block.T
-    chosen = choose_c(gram, signs, random, copies) if isinstance(C, str) else float(C)
+    chosen = choose_c(gram, signs, random, copies, weights=weights) if isinstance(C, str) else float(C)
     duals, intercepts = np.zeros((signs.shape[1], len(codes))), np.zeros(signs.shape[1])
-    for row, column in enumerate(signs.T):
-        used = np.flatnonzero(column)
-        svm = SVC(C=chosen, kernel="precomputed").fit(gram[np.ix_(used, used)], column[used])
+    for row, (column, weight) in enumerate(zip(signs.T, weights.T, strict=True)):
+        used = np.flatnonzero(column * weight)
+        svm = SVC(C=chosen, kernel="precomputed").fit(gram[np.ix_(used, used)], column[used], weight[used])
         duals[row, used[svm.support_]] = svm.dual_coef_[0]
         intercepts[row] = svm.intercept_[0]
     coef = np.empty((len(duals), codes.shape[1]), np.float32)
@@ -211,7 +218,12 @@ def fit_svms(
 
 
 def choose_c(
-    gram: Doubles, signs: npt.NDArray[np.int8], random: np.random.RandomState, copies: int = 1, folds: int = 5
+    gram: Doubles,
+    signs: npt.NDArray[np.int8],
+    random: np.random.RandomState,
+    copies: int = 1,
+    folds: int = 5,
+    weights: Doubles | None = None,
 ) -> float:
     """The C of 1.6, 1.8, ..., 7.8 with the best mean average precision in cross-validation on the Gram matrix.
 
@@ -221,6 +233,7 @@ def choose_c(
 
     fold = np.tile(random.permutation(len(gram) // copies) % folds, copies)
     precision = np.zeros(len(CANDIDATES))
+    weights = np.ones(signs.shape) if weights is None else weights
     for i, c in enumerate(CANDIDATES):
         scores = np.zeros(signs.shape)
         for f in range(folds):
@@ -228,10 +241,11 @@ def choose_c(
             if not len(out):  # fewer images than folds
                 continue
             for column in range(signs.shape[1]):
-                used = np.flatnonzero((fold != f) & (signs[:, column] != 0))
+                used = np.flatnonzero((fold != f) & (signs[:, column] * weights[:, column] != 0))
                 if len(np.unique(signs[used, column])) < 2:
                     continue
-                svm = SVC(C=c, kernel="precomputed").fit(gram[np.ix_(used, used)], signs[used, column])
+                svm = SVC(C=c, kernel="precomputed")
+                svm.fit(gram[np.ix_(used, used)], signs[used, column], weights[used, column])
                 scores[out, column] = svm.decision_function(gram[np.ix_(out, used)])
         precision[i] = np.nanmean(average_precision(signs, scores))
     return float(round(CANDIDATES[precision.argmax()], 1))

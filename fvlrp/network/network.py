@@ -19,7 +19,7 @@ from ..core.layer import Array
 from ..data import files
 from ..data import images as pictures
 from ..data.images import ImageLike
-from ..data.labels import parse_labels
+from ..data.labels import parse_labels, weights_of
 from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real
 from ..runtime.progress import Progress
@@ -314,6 +314,8 @@ class Network(Classifier):
         *,
         mirror: bool = True,
         C: float | None = None,
+        class_weight: Mapping[Any, float] | str | None = None,
+        sample_weight: npt.ArrayLike | None = None,
     ) -> Network:
         """A new network with other classes: its last layer is learned anew from photographs, all others are kept.
 
@@ -336,6 +338,10 @@ class Network(Classifier):
         C : float, optional
             Inverse strength of the L2 penalty on weights of standardised features, against the sum of losses. None: 10
             over the number of rows learned from, so that the balance does not depend on how many there are.
+        class_weight : dict of class to float, "balanced" or None
+            Weights of the classes; "balanced" gives a class and the rest the same weight in sum.
+        sample_weight : (n,), optional
+            Weights of the images.
 
         Returns
         -------
@@ -345,6 +351,7 @@ class Network(Classifier):
         if C is not None and not (is_real(C) and 0 < C < np.inf):
             raise ValueError(f"C must be a positive number or None, got {C!r}")
         signs, classes, multilabel = parse_labels(labels, len(images), class_names)
+        weights = weights_of(signs, classes, not multilabel, class_weight, sample_weight)
         last = classifier(self.nodes)
 
         def read(image: ImageLike) -> npt.NDArray[np.float64]:
@@ -352,8 +359,9 @@ class Network(Classifier):
             return features(self.nodes, np.concatenate([x, x[..., ::-1]]) if mirror else x, last)
 
         rows = np.concatenate(self._each(read, images, "retraining on image"))
-        signs = np.repeat(signs, len(rows) // len(signs), axis=0)
-        weight, bias = logistic(rows, signs, C, multilabel)
+        copies = len(rows) // len(signs)
+        signs, weights = np.repeat(signs, copies, axis=0), np.repeat(weights, copies, axis=0)
+        weight, bias = logistic(rows, signs, weights, C, multilabel)
         return Network(
             with_head(self.nodes, last, weight, bias),
             self.input_shape,

@@ -48,7 +48,11 @@ def features(nodes: Sequence[Node], x: Array, last: int | None) -> npt.NDArray[n
 
 
 def logistic(
-    rows: npt.NDArray[np.float64], signs: npt.NDArray[Any], C: float | None, multilabel: bool
+    rows: npt.NDArray[np.float64],
+    signs: npt.NDArray[Any],
+    weights: npt.NDArray[np.float64],
+    C: float | None,
+    multilabel: bool,
 ) -> tuple[Floats, Floats]:
     """One-vs-rest logistic regressions on standardised features.
 
@@ -56,6 +60,8 @@ def logistic(
     ----------
     rows : float64 (n, d)
     signs : (n, n_classes) of 1, 0 (ignored) and -1
+    weights : float64 (n, n_classes)
+        Of each row's loss; 0 leaves it out.
     C : float or None
         Inverse strength of the L2 penalty; None: 10 / n.
     multilabel : bool
@@ -74,9 +80,9 @@ def logistic(
     C = 10 / len(rows) if C is None else C
     two = signs.shape[1] == 2 and not multilabel
     learned = []
-    for column in signs.T[1:] if two else signs.T:
-        used = column != 0
-        model = LogisticRegression(C=C, max_iter=1000).fit(standard[used], column[used])
+    for j in range(int(two), signs.shape[1]):
+        used = signs[:, j] * weights[:, j] != 0
+        model = LogisticRegression(C=C, max_iter=1000).fit(standard[used], signs[used, j], weights[used, j])
         learned.append(np.append(model.coef_[0], model.intercept_[0]))
     # The one regression of two exclusive classes says by how much the second is ahead.
     coefficients = np.array([-learned[0] / 2, learned[0] / 2] if two else learned)

@@ -1,0 +1,170 @@
+"""What scikit-learn's tools expect of an image classifier: check_estimator knows tables only, so it is written here."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone, is_classifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import LinearSVC
+from sklearn.utils import estimator_html_repr
+
+import fvlrp
+
+SMALL = {"n_components": 4, "bin_sizes": (4,), "step": 6, "n_pca": 8, "pyramid": ((1, 1),), "random_state": 0}
+
+
+def stripes(angle, n, seed):
+    """n photographs of 40 x 36 pixels with stripes of one direction, in noise."""
+    draw = np.random.default_rng(seed)
+    y, x = np.mgrid[:40, :36]
+    waves = [
+        np.sin((x if angle else y) * f + p) for f, p in zip(draw.uniform(0.5, 1, n), draw.uniform(0, 6, n), strict=True)
+    ]
+    return [np.uint8(np.clip(127 + 60 * wave + 20 * draw.standard_normal(wave.shape), 0, 255)) for wave in waves]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [image for pair in zip(stripes(0, 12, 0), stripes(1, 12, 1), strict=True) for image in pair]
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.array(["across", "along"] * 12)
+
+
+@pytest.fixture
+def clf():
+    return fvlrp.FisherVectorClassifier(**SMALL)
+
+
+def test_a_clone_has_the_parameters_and_nothing_learned(clf, images, labels):
+    fresh = clone(clf.fit(images, labels))
+    assert fresh.get_params() == clf.get_params() and not hasattr(fresh, "coef_") and is_classifier(fresh)
+
+
+def test_fit_returns_the_estimator_and_twice_gives_the_same(clf, images, labels):
+    assert clf.fit(images, labels) is clf
+    first = clf.coef_.copy()
+    np.testing.assert_array_equal(clf.fit(images, labels).coef_, first)
+
+
+def test_cross_validation_scores_and_predicts(clf, images, labels):
+    assert cross_val_score(clf, images, labels, cv=3).mean() > 0.9
+    predicted = cross_val_predict(clf, images, labels, cv=3, method="decision_function")
+    assert predicted.shape == (24,) and np.mean((predicted > 0) == (labels == "along")) > 0.9
+
+
+def test_a_grid_is_searched_over_parameters_and_pickled(clf, images, labels):
+    search = GridSearchCV(clf, {"C": [0.1, 5], "step": [6, 8]}, cv=2, n_jobs=1).fit(images, labels)
+    assert search.best_score_ > 0.9 and search.best_estimator_.classes_.tolist() == ["across", "along"]
+
+
+def test_a_pipeline_passes_images_on(clf, images, labels):
+    flip = FunctionTransformer(lambda batch: [image[:, ::-1] for image in batch])
+    model = Pipeline([("flip", flip), ("clf", clf)]).fit(images, labels)
+    assert model.score(images, labels) > 0.9 and "flip" in estimator_html_repr(model)
+
+
+def test_parts_are_steps_of_a_pipeline_with_parameters_to_search(images, labels):
+    model = make_pipeline(
+        fvlrp.DenseSIFT(bin_sizes=(4,), step=6), fvlrp.FisherEncoder(fvlrp.DiagonalGMM(4, random_state=0)), LinearSVC()
+    )
+    search = GridSearchCV(model, {"densesift__step": [6, 8]}, cv=2).fit(images, labels)
+    assert search.best_score_ > 0.9
+
+
+def test_parts_put_out_data_frames(images):
+    pandas = pytest.importorskip("pandas")
+    encoder = make_pipeline(
+        fvlrp.DenseSIFT(bin_sizes=(4,), step=6), fvlrp.FisherEncoder(fvlrp.DiagonalGMM(4, random_state=0))
+    )
+    table = encoder.set_output(transform="pandas").fit_transform(images)
+    assert isinstance(table, pandas.DataFrame) and table.shape == (24, 2 * 4 * 128)
+    assert table.columns.is_unique
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_columns_of_tables_are_images_and_labels(package, clf, images, labels, tmp_path):
+    from PIL import Image
+
+    frames = pytest.importorskip(package)
+    paths = []
+    for i, image in enumerate(images):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(image).save(paths[-1])
+    table = frames.DataFrame({"path": paths, "label": labels})
+    clf.fit(table["path"], table["label"])
+    assert clf.classes_.tolist() == ["across", "along"] and clf.score(table["path"], table["label"]) > 0.9
+
+
+def test_weights_of_photographs_count_as_copies_do(clf, images, labels):
+    """To the support vector machine: the mixture is learned from the photographs, whatever their weights."""
+    weights = np.ones(24)
+    weights[:4] = 0  # as if they were not there
+    weighed = clone(clf).fit(images, labels, sample_weight=weights)
+    plain = clone(clf).fit(images, labels)
+    assert not np.allclose(weighed.coef_, plain.coef_)
+    wrong = labels.copy()
+    wrong[:4] = labels[:4][::-1]
+    again = clone(clf).fit(images, wrong, sample_weight=weights)
+    np.testing.assert_allclose(again.coef_, weighed.coef_, rtol=1e-5, atol=1e-7)  # labels of weight 0 say nothing
+
+
+def test_balanced_classes_weigh_the_rare_one_more(images, labels):
+    rare = [i for i in range(24) if labels[i] == "across" or i < 6]
+    some, names = [images[i] for i in rare], labels[rare]
+    balanced = fvlrp.FisherVectorClassifier(**SMALL, C=0.01, class_weight="balanced").fit(some, names)
+    plain = fvlrp.FisherVectorClassifier(**SMALL, C=0.01).fit(some, names)
+    assert balanced.decision_function(images).mean() > plain.decision_function(images).mean()
+    by_hand = {"across": len(names) / 2 / np.sum(names == "across"), "along": len(names) / 2 / np.sum(names == "along")}
+    given = fvlrp.FisherVectorClassifier(**SMALL, C=0.01, class_weight=by_hand).fit(some, names)
+    np.testing.assert_array_equal(given.coef_, balanced.coef_)
+
+
+def test_weights_are_routed_through_a_search(clf, images, labels):
+    import sklearn
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        asked = clf.set_fit_request(sample_weight=True)
+        search = GridSearchCV(asked, {"C": [1, 5]}, cv=2)
+        search.fit(images, labels, sample_weight=np.r_[np.zeros(4), np.ones(20)])
+    alone = (
+        clone(clf).set_params(**search.best_params_).fit(images, labels, sample_weight=np.r_[np.zeros(4), np.ones(20)])
+    )
+    np.testing.assert_allclose(search.best_estimator_.coef_, alone.coef_)
+
+
+def test_scores_become_probabilities(clf, images, labels):
+    model = CalibratedClassifierCV(clf, cv=2).fit(images, labels)
+    probabilities = model.predict_proba(images)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert np.mean(model.classes_[probabilities.argmax(axis=1)] == labels) > 0.9
+
+
+def test_a_fitted_classifier_is_calibrated_as_it_is(clf, images, labels):
+    from sklearn.frozen import FrozenEstimator
+
+    fitted = clf.fit(images, labels)
+    model = CalibratedClassifierCV(FrozenEstimator(fitted)).fit(images, labels)
+    assert model.predict_proba(images).shape == (24, 2)
+
+
+def test_an_unfitted_classifier_says_so(clf, images):
+    from sklearn.exceptions import NotFittedError
+
+    for call in (clf.predict, clf.decision_function):
+        with pytest.raises(NotFittedError):
+            call(images)
+
+
+def test_parameters_are_checked_in_fit_and_not_before(images, labels):
+    clf = fvlrp.FisherVectorClassifier(n_components=-1)
+    with pytest.raises(ValueError, match="n_components"):
+        clf.fit(images, labels)
+
+
+def test_the_picture_of_a_notebook_names_it(clf):
+    assert "FisherVectorClassifier" in clf._repr_html_() if hasattr(clf, "_repr_html_") else repr(clf)
