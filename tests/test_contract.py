@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.base import clone, is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
@@ -76,14 +77,30 @@ def test_parts_are_steps_of_a_pipeline_with_parameters_to_search(images, labels)
     assert search.best_score_ > 0.9
 
 
-def test_parts_put_out_data_frames(images):
-    pandas = pytest.importorskip("pandas")
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_parts_put_out_data_frames(package, images):
+    frames = pytest.importorskip(package)
     encoder = make_pipeline(
         fvlrp.DenseSIFT(bin_sizes=(4,), step=6), fvlrp.FisherEncoder(fvlrp.DiagonalGMM(4, random_state=0))
     )
-    table = encoder.set_output(transform="pandas").fit_transform(images)
-    assert isinstance(table, pandas.DataFrame) and table.shape == (24, 2 * 4 * 128)
-    assert table.columns.is_unique
+    plain = encoder.fit_transform(images)
+    table = clone(encoder.set_output(transform=package)).fit_transform(images)
+    assert isinstance(table, frames.DataFrame) and table.shape == (24, 2 * 4 * 128)
+    assert (
+        list(table.columns) == list(encoder[-1].get_feature_names_out()) and len(set(table.columns)) == table.shape[1]
+    )
+    np.testing.assert_array_equal(table.to_numpy(), plain)
+    assert isinstance(encoder.set_output(transform="default").transform(images), np.ndarray)
+
+
+def test_output_for_all_of_scikit_learn_holds_too(images):
+    pandas = pytest.importorskip("pandas")
+    lists = pandas.Series(fvlrp.DenseSIFT(bin_sizes=(4,), step=6).transform(images), index=range(100, 124))
+    encoder = fvlrp.FisherEncoder(fvlrp.DiagonalGMM(4, random_state=0)).fit(lists)
+    with sklearn.config_context(transform_output="pandas"):
+        assert encoder.transform(lists).index.tolist() == list(range(100, 124))
+    with pytest.raises(ValueError, match="default, pandas, polars, got 'arrow'"):
+        encoder.set_output(transform="arrow")
 
 
 @pytest.mark.parametrize("package", ["pandas", "polars"])
@@ -125,10 +142,8 @@ def test_balanced_classes_weigh_the_rare_one_more(images, labels):
 
 
 def test_weights_are_routed_through_a_search(clf, images, labels):
-    import sklearn
-
     with sklearn.config_context(enable_metadata_routing=True):
-        asked = clf.set_fit_request(sample_weight=True)
+        asked = clf.set_fit_request(sample_weight=True).set_score_request(sample_weight=False)
         search = GridSearchCV(asked, {"C": [1, 5]}, cv=2)
         search.fit(images, labels, sample_weight=np.r_[np.zeros(4), np.ones(20)])
     alone = (
@@ -167,4 +182,4 @@ def test_parameters_are_checked_in_fit_and_not_before(images, labels):
 
 
 def test_the_picture_of_a_notebook_names_it(clf):
-    assert "FisherVectorClassifier" in clf._repr_html_() if hasattr(clf, "_repr_html_") else repr(clf)
+    assert "FisherVectorClassifier" in clf._repr_html_() and "SVC" not in clf._repr_html_()

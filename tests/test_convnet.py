@@ -347,6 +347,22 @@ def test_retrained_weights_are_a_logistic_regression_on_standardised_features(ne
         )
 
 
+def test_retraining_weighs_images_and_classes_as_logistic_regression_does(net, photographs):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    images, labels = photographs
+    three = labels + (np.arange(len(labels)) % 3 == 0)
+    own = np.linspace(0.5, 2, len(labels))
+    new = net.retrain(images, three, mirror=False, C=0.5, class_weight="balanced", sample_weight=own)
+    x = np.concatenate([net.prepare(image) for image in images])
+    features = StandardScaler().fit_transform(net.activations(x)[10].mean(axis=(2, 3), dtype=np.float64))
+    for k in range(3):
+        peer = LogisticRegression(C=0.5, max_iter=1000, class_weight="balanced")
+        expected = peer.fit(features, three == k, own).decision_function(features)
+        np.testing.assert_allclose(new.decision_function(images)[:, k], expected, rtol=1e-3, atol=1e-3)
+
+
 def test_a_matrix_of_labels_makes_independent_classes_and_ignores_zeros(net, photographs):
     images, labels = photographs
     matrix = np.stack([2 * labels - 1, 1 - 2 * labels, np.where(np.arange(24) % 5, 1, -1)], axis=1)

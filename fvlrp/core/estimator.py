@@ -5,10 +5,15 @@ Hides the parameters' bookkeeping and the twin that answers what is rarely asked
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 from typing import Any, Self
 
+import numpy.typing as npt
+
 ROUTED = ("fit", "fit_transform", "predict", "predict_proba", "decision_function", "score", "transform")
+CONTAINERS = ("default", "pandas", "polars")
 
 
 class Estimator:
@@ -20,7 +25,7 @@ class Estimator:
     """
 
     _mixins: tuple[str, ...] = ()  # classes of sklearn.base that the twin inherits from, beside BaseEstimator
-    _by_place: tuple[str, ...] = ("X", "y")  # arguments of the methods that are no metadata to route
+    _by_place: tuple[str, ...] = ()  # arguments of the methods, other than X and y, that are no metadata to route
     _metadata_request: Any
 
     @classmethod
@@ -99,14 +104,44 @@ class Estimator:
 
 
 class Transformer(Estimator):
-    """An estimator whose `transform` is what it is for."""
+    """An estimator whose `transform` is what it is for.
+
+    One whose output is a table names its columns in `get_feature_names_out`, and returns ``self._put_out(table, X)``.
+    """
 
     _mixins = ("TransformerMixin",)
+    _sklearn_output_config: dict[str, str]  # scikit-learn's name: `clone` copies it
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
         """`fit`, then `transform` of the same."""
         fitted: Any = self
         return fitted.fit(X, y, **fit_params).transform(X)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Choose what `transform` returns: "default" (an array), "pandas" or "polars"; None leaves it. Returns self.
+
+        What is no table, such as a list of arrays, is returned as it is.
+        """
+        if transform is None:
+            return self
+        if transform not in CONTAINERS:
+            raise ValueError(f"transform must be one of {', '.join(CONTAINERS)}, got {transform!r}")
+        self._sklearn_output_config = {"transform": transform}
+        return self
+
+    def _put_out(self, table: npt.NDArray[Any], X: Any) -> Any:
+        """A table (n, columns) in the container asked for; pandas keeps the index of what it was made of."""
+        kind = getattr(self, "_sklearn_output_config", {}).get("transform")
+        if kind is None and (sklearn := sys.modules.get("sklearn")):  # the setting for all of scikit-learn
+            kind = sklearn.get_config()["transform_output"]
+        if kind not in CONTAINERS[1:]:
+            return table
+        named: Any = self
+        columns = list(named.get_feature_names_out())
+        frame = importlib.import_module(kind).DataFrame
+        if kind == "polars":
+            return frame(table, columns, orient="row")
+        return frame(table, None if isinstance(X, list | tuple) else getattr(X, "index", None), columns)
 
 
 def check_fitted(estimator: Any, attribute: str, way_out: str = "call fit") -> None:
@@ -123,7 +158,9 @@ def _twin_class(kind: type[Estimator]) -> Any:
 
     parents = (*(getattr(base, name) for name in kind._mixins), base.BaseEstimator)
     methods = {name: getattr(kind, name) for name in ("__init__", *ROUTED) if hasattr(kind, name)}
-    requests = {f"__metadata_request__{name}": _no_metadata(kind, method) for name, method in methods.items()}
+    requests = {
+        f"__metadata_request__{name}": _no_metadata(kind, method) for name, method in methods.items() if name in ROUTED
+    }
     return type(kind.__name__, parents, methods | requests | {"__module__": kind.__module__, "__doc__": kind.__doc__})
 
 

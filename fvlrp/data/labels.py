@@ -94,7 +94,8 @@ def weights_of(
     exclusive : bool
         Whether every image has one class: of two, the one's rest is the other.
     class_weight : dict of class to float, "balanced" or None
-        As in scikit-learn; "balanced" gives the images of a class and the rest the same weight in sum.
+        As in scikit-learn; "balanced" gives the images of a class and the rest the same weight in sum, `sample_weight`
+        included.
     sample_weight : (n,) or None
 
     Raises
@@ -109,8 +110,8 @@ def weights_of(
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise ValueError(f"class_weight must be a dict, 'balanced' or None, got {class_weight!r}")
-        there, rest = (signs > 0).sum(axis=0), (signs < 0).sum(axis=0)
-        positive, negative = ((there + rest) / (2 * np.maximum(side, 1)) for side in (there, rest))
+        there, rest = own @ (signs > 0), own @ (signs < 0)
+        positive, negative = ((there + rest) / np.where(side > 0, 2 * side, np.inf) for side in (there, rest))
     elif class_weight is not None:
         given = dict(class_weight)
         positive = np.array([float(given.pop(name, 1)) for name in classes])

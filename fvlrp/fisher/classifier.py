@@ -40,7 +40,13 @@ from .walk import FisherStack
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]
 
-FOR_ONE_USE = ("class_weight", "memory", "n_jobs", "random_state", "verbose")  # parameters that no file of a model holds
+FOR_ONE_USE = (
+    "class_weight",
+    "memory",
+    "n_jobs",
+    "random_state",
+    "verbose",
+)  # parameters that no file of a model holds
 
 
 @dataclass(frozen=True)

@@ -325,19 +325,29 @@ class FisherEncoder(Transformer):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "gmm_") or hasattr(self.gmm, "weights_")
 
-    def transform(self, X: Iterable[npt.ArrayLike]) -> Doubles:
+    def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
+        """Names of the columns of `transform`: u_k_d of first order, then v_k_d of second, from 0 on."""
+        components, dims = np.shape(self._mixture().means_)
+        names = [f"{order}_{k}_{d}" for order in "uv" for k in range(components) for d in range(dims)]
+        return np.array(names, object)
+
+    def _mixture(self) -> Any:
+        gmm = self.gmm if hasattr(self.gmm, "weights_") else getattr(self, "gmm_", self.gmm)
+        check_fitted(gmm, "weights_")
+        return gmm
+
+    def transform(self, X: Iterable[npt.ArrayLike]) -> Any:
         """Sums float64 (m, 2 K D) of m arrays of descriptors (n_i, D), laid out [u_1..u_K, v_1..v_K], each of length D.
 
         A list without descriptors has a vector of zeros. float32 and uint8 arrays are encoded in float32, with sums in
-        float64.
+        float64. After `set_output`, a table of pandas or polars.
 
         Raises
         ------
         ValueError
             A list that is not (n, D) or not finite, a mixture that is not diagonal, or a `gate` outside [0, 1).
         """
-        gmm = self.gmm if hasattr(self.gmm, "weights_") else getattr(self, "gmm_", self.gmm)
-        check_fitted(gmm, "weights_")
+        gmm = self._mixture()
         weights, means, covariances = (np.asarray(a, np.float64) for a in (gmm.weights_, gmm.means_, gmm.covariances_))
         if covariances.shape != means.shape:
             raise ValueError(
@@ -350,7 +360,8 @@ class FisherEncoder(Transformer):
         models = PackedModels(None, None, weights, means, covariances, self.gate)
         packed = {dtype: models.of(dtype) for dtype in {x.dtype for x in lists}}
         tasks = [partial(_fisher_vector, packed[x.dtype], x, weights) for x in lists]
-        return np.array(threads.run(tasks, self.n_jobs)).reshape(len(lists), 2 * means.size)
+        sums = np.array(threads.run(tasks, self.n_jobs)).reshape(len(lists), 2 * means.size)
+        return self._put_out(sums, X)
 
 
 def _fisher_vector(model: _kernels.Model, x: Floats, priors: Doubles) -> Doubles:
