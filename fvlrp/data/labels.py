@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,11 @@ def _names(class_names: Iterable[Any]) -> npt.NDArray[Any]:
 
 
 def weights_of(
-    signs: npt.NDArray[np.int8], classes: Sequence[Any], exclusive: bool, class_weight: Any, sample_weight: Any
+    signs: npt.NDArray[np.int8],
+    classes: npt.NDArray[Any],
+    exclusive: bool,
+    class_weight: Any,
+    sample_weight: Any,
 ) -> npt.NDArray[np.float64]:
     """Weight of every image's loss for every class against the rest: (n, n_classes).
 
@@ -90,7 +94,7 @@ def weights_of(
     ----------
     signs : (n, n_classes)
         1, 0 (left out) or -1.
-    classes : sequence of n_classes
+    classes : array (n_classes,)
     exclusive : bool
         Whether every image has one class: of two, the one's rest is the other.
     class_weight : dict of class to float, "balanced" or None

@@ -251,7 +251,12 @@ class FisherVectorClassifier(Classifier, Estimator):
             if self.random_state is not None:  # of None, numpy's own generator, which results do not hang on
                 random.set_state(state)
             self.coef_, self.intercept_, self.C_ = training.fit_svms(
-                codes, *(np.tile(each[:, columns], (copies, 1)) for each in (signs, weights)), self.C, random, copies
+                codes,
+                np.tile(signs[:, columns], (copies, 1)),
+                np.tile(weights[:, columns], (copies, 1)),
+                self.C,
+                random,
+                copies,
             )
         self._adopt()
 
