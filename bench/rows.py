@@ -219,7 +219,7 @@ def _improved(sums: np.ndarray) -> np.ndarray:
 
 def _one_region(case: Case) -> tuple[Callable, Callable]:
     """Descriptors to the improved Fisher vector of one region, and its gate."""
-    encode, normalise = case.one_region(), Normalise()
+    encode, normalise = case.one_region(), Normalise("intra")
 
     def ours() -> np.ndarray:
         return normalise.forward(encode.pooled(case.descriptors, np.float32, case.threads).sums)[0]

@@ -293,6 +293,16 @@ typedef struct fvlrp_normalise_args {
 } fvlrp_normalise_args;
 int fvlrp_normalise(const fvlrp_normalise_args *args);
 
+/* The same with intra-normalisation: signed square root, L2 norm per cell and component over both orders, one L2 norm
+ * over all. Norms are at least sqrt(least): a component that hardly belongs to any descriptor of a cell counts less. */
+typedef struct fvlrp_normalise_intra_args {
+    ptrdiff_t cells, components, dims;
+    double least;       /* of a component's sum of |S|; > 0 */
+    const double *sums; /* (cells, 2, components, dims) */
+    double *x;          /* (cells, 2, components, dims) */
+} fvlrp_normalise_intra_args;
+int fvlrp_normalise_intra(const fvlrp_normalise_intra_args *args);
+
 /* Shares G = R / (S + epsilon sgn S), sgn(0) = +1, the weights of Psi in Eqs. 5-6. */
 typedef struct fvlrp_shares_args {
     ptrdiff_t cells, length;

@@ -19,6 +19,7 @@
 #define FVLRP_KERNELS_F64(KERNEL)                                                                                      \
     KERNEL(merge, FVLRP_F64)                                                                                           \
     KERNEL(normalise, FVLRP_F64)                                                                                       \
+    KERNEL(normalise_intra, FVLRP_F64)                                                                                 \
     KERNEL(shares, FVLRP_F64)                                                                                          \
     KERNEL(splat, FVLRP_F64)
 

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent / "images"
 
 def main() -> None:
     clf = fvlrp.load("voc20").set_params(n_jobs=-1)
-    photographs = [(data.chelsea(), "cat"), (data.astronaut(), "person"), (data.stereo_motorcycle()[0], "motorbike")]
+    photographs = [(data.astronaut(), "person"), (data.camera(), "person"), (data.chelsea(), "cat")]
     rows = []
     for photograph, target in photographs:
         trace = clf.trace(photograph)

@@ -656,6 +656,13 @@ cdef extern from "fvlrp.h" nogil:
     int fvlrp_merge(const fvlrp_merge_args *args)
     int fvlrp_scores(const fvlrp_scores_args *args)
     int fvlrp_normalise(const fvlrp_normalise_args *args)
+
+    ctypedef struct fvlrp_normalise_intra_args:
+        ptrdiff_t cells, components, dims
+        double least
+        pointer sums, x
+
+    int fvlrp_normalise_intra(const fvlrp_normalise_intra_args *args)
     int fvlrp_shares(const fvlrp_shares_args *args)
 
 
@@ -718,6 +725,21 @@ def normalise(sums):
     args.sums, args.x = address(sums), address(x)
     with nogil:
         check(fvlrp_normalise(&args))
+    return x
+
+
+def normalise_intra(sums, double least):
+    """Intra-normalised Fisher vector float64 (cells * 2 K D,) of sums float64 (cells, 2, K, D).
+
+    Norms of a cell's component are at least sqrt(`least`).
+    """
+    cdef fvlrp_normalise_intra_args args
+    take(sums, "sums", (None, 2, None, None), [np.float64])
+    x = np.empty(sums.size)
+    args.cells, _, args.components, args.dims = sums.shape
+    args.least, args.sums, args.x = least, address(sums), address(x)
+    with nogil:
+        check(fvlrp_normalise_intra(&args))
     return x
 
 

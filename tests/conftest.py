@@ -128,6 +128,15 @@ def centred(textures):
 
 
 @pytest.fixture(scope="session")
+def improved(textures):
+    """Three classes; the Fisher vector is normalised as in the paper."""
+    from fvlrp import FisherVectorClassifier
+
+    model = FisherVectorClassifier(n_components=16, n_pca=24, normalisation="improved", random_state=0)
+    return model.fit(*textures(6, seed=1))
+
+
+@pytest.fixture(scope="session")
 def multilabel(textures):
     """Three labels an image may have in any number, some of them not told (0); K and D that are no whole vectors."""
     from fvlrp import FisherVectorClassifier

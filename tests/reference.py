@@ -268,17 +268,23 @@ def unit(x):
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def normalise(sums, order="chatfield2011"):
+def normalise(sums, order="chatfield2011", components=None, least=1.0):
     """Normalised representation of an image: (n_cells, 2KD) -> (n_cells * 2KD,).
 
     ``"chatfield2011"``: length 1 per cell, then signed square root, then length 1. ``"vlfeat"``: signed square root,
-    then length 1 per cell, then length 1. Dividing the sums by the number of descriptors would cancel in either.
+    then length 1 per cell, then length 1. ``"intra"``: signed square root, then length 1 per cell and each of
+    `components` over both orders, then length 1; where a component's sum of abs(S) is below `least`, its square is
+    divided by `least`. Dividing the sums by the number of descriptors would cancel in all of them, but for `least`.
     """
     if order == "chatfield2011":
         return unit(signed_sqrt(unit(sums)).ravel())
     if order == "vlfeat":
         return unit(unit(signed_sqrt(sums)).ravel())
-    raise _unknown("order", order, ("chatfield2011", "vlfeat"))
+    if order == "intra":
+        blocks = signed_sqrt(sums).reshape(len(sums), 2, components, -1)
+        squares = np.maximum((blocks**2).sum(axis=(1, 3), keepdims=True), least)
+        return unit((blocks / np.sqrt(squares)).ravel())
+    raise _unknown("order", order, ("chatfield2011", "vlfeat", "intra"))
 
 
 # ---- relevance ----
@@ -589,7 +595,7 @@ def explain(
     y = project(x, model.basis, model.mean)
     gamma, _ = posteriors(y, *mixture, model.gate)
     sums = pooled(y, gamma, cells, n_cells, *mixture)
-    code = normalise(sums, model.order)
+    code = normalise(sums, model.order, len(model.priors))
     r3, left = linear_relevance(code, model.coef, model.intercept, sums, bias)
     ledger = {"score": float(model.coef @ code + model.intercept), "bias": left}
     relevance = {"vector": r3}

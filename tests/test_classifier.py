@@ -80,7 +80,8 @@ def test_scores_are_those_of_svms_on_the_papers_fisher_vectors(pieces):
         y = reference.project(found.values, clf.pca_.components_, clf.pca_.mean_)
         mixture = gmm.weights_, gmm.means_, gmm.covariances_
         gamma, _ = reference.posteriors(y, *mixture, clf.gate)
-        codes.append(reference.normalise(reference.pooled(y, gamma, found.geometry.cells(clf.pyramid), 8, *mixture)))
+        sums = reference.pooled(y, gamma, found.geometry.cells(clf.pyramid), 8, *mixture)
+        codes.append(reference.normalise(sums, "intra", len(gmm.weights_)))
     for position, name in enumerate(clf.classes_):
         svm = SVC(C=3.0, kernel="linear", tol=1e-6).fit(codes, np.array(labels) == name)
         assert clf.decision_function(images)[:, position] == pytest.approx(svm.decision_function(codes), abs=5e-3)
@@ -385,6 +386,7 @@ def test_defaults_are_the_preset():
         "gate": 1e-6,
         "variance_floor": 0.01,
         "pyramid": ((2, 2), (3, 1), (1, 1)),
+        "normalisation": "intra",
         "C": 5.0,
     }
     assert {name: preset[name] for name in wanted} == wanted
@@ -406,6 +408,7 @@ def test_defaults_are_the_preset():
         ({"pyramid": ((2, 2), (0, 1))}, "pyramid must list"),
         ({"pyramid": ((1.5, 2),)}, "pyramid must list"),
         ({"pyramid": ((2, 2), "ab")}, "pyramid must list"),
+        ({"normalisation": "l2"}, "normalisation must be one of 'intra', 'improved', got 'l2'"),
         ({"max_height": "480"}, "max_height must be a positive whole number of rows or None, got '480'"),
         ({"max_height": 0}, "max_height must be a positive whole number of rows or None, got 0"),
         ({"max_height": 99.5}, "max_height must be a positive whole number of rows or None, got 99.5"),
@@ -605,6 +608,7 @@ def test_parameters_of_the_fitted_arrays_may_not(plain, photo, tmp_path):
     [
         ("pyramid", ((1, 1), (3, 1), (2, 2))),  # as many cells as fitted, in another order
         ("pyramid", ((4, 2),)),
+        ("normalisation", "improved"),
         ("n_pca", 12),
         ("magnif", 3.0),
         ("window", "gaussian"),

@@ -64,6 +64,7 @@ def paper(trace, clf, target, depth, rules=None):
         sign * clf.intercept_[row],
         clf.gate,
         clf.pyramid,
+        {"improved": "chatfield2011", "intra": "intra"}[clf.normalisation],
     )
     options = rules.to_dict()
     if rules.mean == "auto":
@@ -96,19 +97,17 @@ def gathered(ledger):
 
 
 @pytest.fixture(scope="module")
-def traces(plain, centred, photo):
-    """(classifier, exact trace, fast trace, target) of a model without mean, and of two classes with one."""
-    return {
-        name: (clf, clf.trace(photo, "float64"), clf.trace(photo), target)
-        for name, clf, target in (("plain", plain, "grass"), ("centred", centred, "brick"))
-    }
+def traces(plain, centred, improved, photo):
+    """(classifier, exact trace, fast trace, target): without mean, two classes with one, the paper's normalisation."""
+    models = ("plain", plain, "grass"), ("centred", centred, "brick"), ("improved", improved, "gravel")
+    return {name: (clf, clf.trace(photo, "float64"), clf.trace(photo), target) for name, clf, target in models}
 
 
 # ---- the whole walk against the paper's equations ----
 
 
 @pytest.mark.parametrize("rules", RULES, ids=named)
-@pytest.mark.parametrize("name", ["plain", "centred"])
+@pytest.mark.parametrize("name", ["plain", "centred", "improved"])
 def test_walk_equals_the_paper(traces, name, rules):
     clf, exact, fast, target = traces[name]
     assert exact.descriptors.zeroed.any() and not exact.descriptors.zeroed.all()
@@ -272,7 +271,7 @@ def test_a_stage_that_makes_relevance_opens_the_ledger(plain, photo, monkeypatch
 
 
 @pytest.mark.parametrize("rules", [{}, {"zero_desc": "uniform"}, {"epsilon_pool": 0.0, "epsilon_pca": 0.0}], ids=named)
-@pytest.mark.parametrize("name", ["plain", "centred"])
+@pytest.mark.parametrize("name", ["plain", "centred", "improved"])
 def test_depths_agree_with_one_another(traces, name, rules):
     _, trace, _, target = traces[name]
     vector, descriptor, bins, gradient = trace.explain(target, DEPTHS, rules)
@@ -314,7 +313,8 @@ def model_of(clf, coef, intercept, classes, sift=None, max_height=None):
     """The classifier's model under other weights."""
     _, project, fisher = clf._model.stack.encode.parts
     encode = Encode(SpatialBins(sift or DenseSIFT()), project, fisher)
-    stack = FisherStack(encode, Linear(np.asarray(coef), np.asarray(intercept)), len(classes))
+    linear = Linear(np.asarray(coef), np.asarray(intercept))
+    stack = FisherStack(encode, clf._model.stack.normalise, linear, len(classes))
     return FisherModel(stack, FisherMenu(classes), max_height)
 
 
@@ -328,10 +328,13 @@ def test_relevance_is_linear_in_the_weights(plain, photo):
         assert distance(sum_of_two, of_sum) < EXACT
 
 
-def test_relevance_of_twins_is_halved(plain, photo):
-    """Every descriptor twice: the representation, and so the score, stays; without a stabiliser, twins share."""
+def test_relevance_of_twins_is_halved(improved, photo):
+    """Every descriptor twice: the representation, and so the score, stays; without a stabiliser, twins share.
+
+    Intra-normalisation keeps it but for components that fade.
+    """
     once, twice = (
-        model_of(plain, plain.coef_, plain.intercept_, plain.classes_, DenseSIFT(bin_sizes=sizes))
+        model_of(improved, improved.coef_, improved.intercept_, improved.classes_, DenseSIFT(bin_sizes=sizes))
         .trace(photo, "float64")
         .explain("gravel", DEPTHS, "epsilon:0")
         for sizes in ((6,), (6, 6))
@@ -369,9 +372,31 @@ def test_the_layout_of_the_weights_is_by_cell(plain, photo):
 def test_normalisation_is_by_cell_then_root_then_whole(rng):
     sums = rng.standard_normal((8, 2, 3, 5)) * rng.uniform(1, 1e4, (8, 1, 1, 1))
     sums[3] = 0
-    vector, _ = Normalise().forward(sums)
+    vector, _ = Normalise("improved").forward(sums)
     assert distance(vector, reference.normalise(sums.reshape(8, -1))) < 1e-14
-    assert not Normalise().forward(np.zeros_like(sums))[0].any()
+    assert not Normalise("improved").forward(np.zeros_like(sums))[0].any()
+
+
+def test_intra_normalisation_is_by_root_then_component_then_whole(rng):
+    sums = rng.standard_normal((8, 2, 3, 5)) * rng.uniform(1, 1e4, (8, 1, 3, 1))
+    sums[3] = sums[:, :, 1] = 0
+    vector, _ = Normalise("intra").forward(sums)
+    assert distance(vector, reference.normalise(sums.reshape(8, -1), "intra", 3)) < 1e-14
+    sizes = (vector.reshape(sums.shape) ** 2).sum(axis=(1, 3))  # every component of every cell weighs the same
+    assert np.allclose(sizes[sizes > 0], 1 / 14) and (sizes > 0).sum() == 14
+    assert not Normalise("intra").forward(np.zeros_like(sums))[0].any()
+
+
+def test_a_posterior_next_to_the_gate_hardly_moves_an_intra_normalised_vector(rng):
+    """A component that one descriptor has with 1e-6 would otherwise weigh as much as one that a thousand have."""
+    sums = 1e3 * rng.standard_normal((1, 2, 100, 5))
+    sums[:, :, 0] = 0
+    without, _ = Normalise("intra").forward(sums)
+    sums[:, :, 0] = 1e-6 * rng.standard_normal((1, 2, 5))
+    slipped, _ = Normalise("intra").forward(sums)
+    assert distance(slipped, without) < 1e-3
+    settled = (np.delete(v.reshape(1, 2, 100, 5), 0, axis=2) for v in (slipped, without))
+    assert distance(*settled) < 1e-6
 
 
 # ---- sizes and places ----

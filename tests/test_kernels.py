@@ -1093,6 +1093,32 @@ def test_many_targets_are_what_each_is_alone(n, dims, components, targets, dtype
         assert absorbed[t] == one[0] and past[t] == other[0]
 
 
+@pytest.mark.parametrize(
+    "cells, components, dims", ((8, 5, 7), (1, 1, 1), (3, 16, 24), (0, 4, 4), (2, 0, 3), (2, 3, 0))
+)
+def test_intra_normalisation_equals_its_twin(cells, components, dims, isa):
+    random = np.random.default_rng(cells + dims)
+    sums = random.standard_normal((cells, 2, components, dims)) * random.uniform(0, 1e4, (cells, 1, components, 1))
+    sums[:, :, 1:2] = 0
+    sums[:, :, 2:3] *= 1e-9  # its sum of |S| is below the least
+    sums.flags.writeable = False
+    got = _kernels.normalise_intra(sums, 1.0)
+    if sums.size:
+        expected = reference.normalise(sums.reshape(cells, -1), "intra", components)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-15)
+    assert got.shape == (sums.size,)
+
+
+def test_intra_normalisation_refuses_what_does_not_fit():
+    for least in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError):
+            _kernels.normalise_intra(np.zeros((1, 2, 1, 1)), least)
+    with pytest.raises(ValueError, match=r"sums must have shape \(any, 2, any, any\)"):
+        _kernels.normalise_intra(np.zeros((1, 3, 1, 1)), 1.0)
+    with pytest.raises(TypeError, match="sums must be an array of float64"):
+        _kernels.normalise_intra(np.zeros((1, 2, 1, 1), np.float32), 1.0)
+
+
 # ---- the whole vector ------------------------------------------------------------------------------------------------
 
 

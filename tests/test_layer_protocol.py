@@ -432,7 +432,7 @@ def stack(request):
     fisher = Fisher(draw.dirichlet(np.full(COMPONENTS, 20)), means, variances, 1e-6, PYRAMID)
     dimensions = fisher.n_cells * 2 * COMPONENTS * DIMS
     linear = Linear(draw.standard_normal((2, dimensions)), draw.standard_normal(2))
-    layers = bins, Project(basis, mean), fisher, Normalise(), linear
+    layers = bins, Project(basis, mean), fisher, Normalise("intra" if request.param else "improved"), linear
     return Stack(layers, *_upward(layers, _image(), dtype=np.float64))
 
 

@@ -17,7 +17,7 @@ from fvlrp.fisher.walk import DEPTHS
 from fvlrp.fisher.weights import WEIGHTS
 
 
-@pytest.mark.parametrize("name", ["plain", "centred", "multilabel"])
+@pytest.mark.parametrize("name", ["plain", "centred", "multilabel", "improved"])
 def test_a_loaded_model_is_the_saved_one(request, photo, tmp_path, name):
     clf = request.getfixturevalue(name)
     clf.save(tmp_path / "it.fvlrp")
@@ -256,6 +256,13 @@ def test_files_of_mixtures_that_are_none(stored, tmp_path, name, value):
     files.save_arrays(tmp_path / "it.fvlrp", header, arrays)
     with pytest.raises(ValueError, match=rf"it\.fvlrp is not a model .*: {name} must be positive, got"):
         fvlrp.load(tmp_path / "it.fvlrp")
+
+
+def test_files_older_than_a_parameter_have_its_first_meaning(stored, tmp_path):
+    header, arrays = files.load_arrays(stored)
+    older = {**header, "parameters": without(header["parameters"], "normalisation")}
+    files.save_arrays(tmp_path / "it.fvlrp", older, arrays)
+    assert fvlrp.load(tmp_path / "it.fvlrp").normalisation == "improved"
 
 
 def test_names_that_are_no_model(tmp_path):

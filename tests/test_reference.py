@@ -140,6 +140,15 @@ def test_normalised_representation_of_known_sums():
     np.testing.assert_allclose(ref.normalise(sums, "vlfeat"), expected)
 
 
+def test_intra_normalised_representation_of_known_sums():
+    # one cell, [u_1 u_2 v_1 v_2] of one dimension each: abs(S) of component 1 add up to 5, of component 2 to 2
+    expected = np.array([(1 / 5) ** 0.5, -1, -((4 / 5) ** 0.5), 0]) / 2**0.5
+    np.testing.assert_allclose(ref.normalise(np.array([[1.0, -2, -4, 0]]), "intra", 2), expected)
+    # below the least, 1, a component fades: its roots stay as they are, of squared length 1/4
+    expected = np.array([(1 / 5) ** 0.5, -0.5, -((4 / 5) ** 0.5), 0]) / 1.25**0.5
+    np.testing.assert_allclose(ref.normalise(np.array([[1.0, -0.25, -4, 0]]), "intra", 2), expected)
+
+
 @pytest.mark.parametrize("order", ["chatfield2011", "vlfeat"])
 def test_normalisation_cannot_see_the_number_of_descriptors(order):
     sums = np.random.default_rng(0).standard_normal((3, 8))

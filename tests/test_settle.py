@@ -53,9 +53,9 @@ def pieces():
     for name, y, x, height, width in (
         ("brick", 60, 180, 200, 250),
         ("grass", 120, 60, 300, 400),
-        ("gravel", 0, 0, 240, 320),
+        ("gravel", 100, 60, 200, 250),
         ("coffee", 0, 0, 200, 250),
-        ("astronaut", 0, 0, 240, 320),
+        ("astronaut", 120, 60, 300, 400),
     ):
         image = getattr(samples, name)()[y : y + height, x : x + width]
         found.append((clf.trace(image), clf.trace(image, "float64")))

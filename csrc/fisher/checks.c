@@ -106,6 +106,13 @@ int fvlrp_check_scores(const fvlrp_scores_args *args) { return refused(!checked(
 
 int fvlrp_check_normalise(const fvlrp_normalise_args *args) { return refused(!checked(args->cells, args->length)); }
 
+int fvlrp_check_normalise_intra(const fvlrp_normalise_intra_args *args) {
+    const ptrdiff_t cells = args->cells, K = args->components, dims = args->dims;
+    if (!checked(K, dims) || !checked(cells, K * dims) || !checked(cells * K * dims, 2 * sizeof(double)))
+        return FVLRP_E_ARGUMENT;
+    return refused(cells < 0 || K < 0 || dims < 0 || !(args->least > 0));
+}
+
 int fvlrp_check_shares(const fvlrp_shares_args *args) {
     if (!checked(args->cells, args->length)) return FVLRP_E_ARGUMENT;
     for (ptrdiff_t c = 0; c < args->cells; c++)

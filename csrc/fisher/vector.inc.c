@@ -81,6 +81,29 @@ static int normalise(const fvlrp_normalise_args *args) {
     return FVLRP_OK;
 }
 
+/* The L2 norm of a block after the signed root is the square root of its L1 norm before it. */
+static int normalise_intra(const fvlrp_normalise_intra_args *args) {
+    const ptrdiff_t K = args->components, dims = args->dims, blocks = args->cells * K;
+    double *scale = scratch(blocks, sizeof(double)), size = 0;
+    if (!scale) return FVLRP_E_MEMORY;
+    for (ptrdiff_t b = 0; b < blocks; b++) {
+        const double *u = args->sums + (b / K * 2 * K + b % K) * dims;
+        double square, first, second;
+        norms_of(u, dims, &square, &first);
+        norms_of(u + K * dims, dims, &square, &second);
+        scale[b] = 1 / fmax(first + second, args->least);
+        size += (first + second) * scale[b];
+    }
+    const double whole = 1 / fmax(sqrt(size), 1e-12);
+    for (ptrdiff_t b = 0; b < 2 * blocks; b++) { /* a row of either order */
+        const double *s = args->sums + b * dims, by = scale[b / (2 * K) * K + b % K];
+        double *to = args->x + b * dims;
+        for (ptrdiff_t d = 0; d < dims; d++) to[d] = copysign(sqrt(fabs(s[d]) * by) * whole, s[d]);
+    }
+    release(scale);
+    return FVLRP_OK;
+}
+
 /* What the shares of a cell leave behind: absorbed by the stabiliser, and lost at sums of 0. */
 typedef struct {
     double absorbed, zero;

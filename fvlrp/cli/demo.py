@@ -15,7 +15,7 @@ from .output import result, say, write_picture
 
 
 def add_options(parser: ArgumentParser) -> None:
-    options.add_photographs(parser, "*", "your own photographs; none: a cat, a person and a motorbike")
+    options.add_photographs(parser, "*", "your own photographs; none: two persons and a cat")
     parser.add_argument("--target", help="class to explain in your photographs; default: the best of each")
     parser.add_argument("--out", default="fvlrp-demo", help="folder for the pictures (default: %(default)s)")
 
@@ -55,5 +55,9 @@ def _examples() -> list[tuple[str, Any, str]]:
         raise ImportError(
             "the demo's photographs come with scikit-image: pip install 'fvlrp[demo]', or name photographs of your own"
         ) from None
-    pictures = {"cat": data.chelsea(), "person": data.astronaut(), "motorbike": data.stereo_motorcycle()[0]}
-    return [(name, picture, name) for name, picture in pictures.items()]
+    # What the model gets right: the class named has the highest score of all twenty.
+    return [
+        ("astronaut", data.astronaut(), "person"),
+        ("cameraman", data.camera(), "person"),
+        ("chelsea", data.chelsea(), "cat"),
+    ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 from ..data import datasets, images
+from ..fisher.layers import NORMALISATIONS
 from ..runtime import threads
 from ..runtime.progress import Progress
 from . import options
@@ -28,6 +29,12 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--C", type=_c, default=5.0, help='of the SVM, or "auto" (default: %(default)s)')
     parser.add_argument("--mirror", action="store_true", help="train on mirrored photographs, too")
+    parser.add_argument(
+        "--normalisation",
+        choices=NORMALISATIONS,
+        default="intra",
+        help="of Fisher vectors: per component, or the paper's improved one (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=options.seed, default=0, help="random seed (default: %(default)s)")
 
 
@@ -42,6 +49,7 @@ def run(args: Namespace) -> int:
         step=args.step,
         C=args.C,
         mirror=args.mirror,
+        normalisation=args.normalisation,
         random_state=args.seed,
         n_jobs=args.jobs,
         verbose=not args.quiet,

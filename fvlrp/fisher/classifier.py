@@ -32,7 +32,7 @@ from .encoder import PYRAMID
 from .flipper import FisherFlipper, Mixture
 from .geometry import Pyramid
 from .gmm import DiagonalGMM
-from .layers import Encode, Fisher, Linear, Normalise, Project, SpatialBins
+from .layers import NORMALISATIONS, Encode, Fisher, Linear, Normalise, Project, SpatialBins
 from .sift import DenseSIFT, read_grey
 from .trace import FisherMenu, FisherModel, FisherTrace
 from .walk import FisherStack
@@ -83,6 +83,9 @@ class FisherVectorClassifier(Classifier, Estimator):
     gate : float, default 1e-6
         Posteriors below it count as 0, in encoding and in relevance alike.
     pyramid : tuple of (rows, columns), default ((2, 2), (3, 1), (1, 1))
+    normalisation : {"intra", "improved"}
+        Of the Fisher vector. "intra": signed square root, L2 norm per cell and component over both orders, one L2 norm
+        over all. "improved", as in the paper: L2 norm per cell, signed square root, one L2 norm over all.
     C : float or "auto", default 5
         Of the SVM; "auto" cross-validates average precision on the training images.
     class_weight : dict of class to float, "balanced" or None
@@ -147,6 +150,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         max_iter: int = 100,
         gate: float = 1e-6,
         pyramid: Pyramid = PYRAMID,
+        normalisation: str = "intra",
         C: float | str = 5.0,
         class_weight: Mapping[Any, float] | str | None = None,
         mirror: bool = False,
@@ -173,6 +177,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         self.max_iter = max_iter
         self.gate = gate
         self.pyramid = pyramid
+        self.normalisation = normalisation
         self.C = C
         self.class_weight = class_weight
         self.mirror = mirror
@@ -266,7 +271,7 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     def _write_codes(self, images: Sequence[ImageLike], codes: Singles) -> None:
         """Encode all images, and where the codes have room for them, their mirror images."""
-        encode, normalise = self._encode(), Normalise()
+        encode, normalise = self._encode(), Normalise(self.normalisation)
 
         def code(image: ImageLike, mirrored: bool) -> Doubles:
             grey = read_grey(image, encode.bins.sift, self.max_height)
@@ -318,6 +323,7 @@ class FisherVectorClassifier(Classifier, Estimator):
             raise ValueError(f"pyramid must list (rows, columns) of each level, got {self.pyramid!r}")
         if self.max_height is not None and not (is_whole(self.max_height) and self.max_height >= 1):
             raise ValueError(f"max_height must be a positive whole number of rows or None, got {self.max_height!r}")
+        check_choice("normalisation", self.normalisation, NORMALISATIONS)
         self._sift().check()
 
     # ---- the fitted parts ----
@@ -328,7 +334,7 @@ class FisherVectorClassifier(Classifier, Estimator):
     _FREE = ("bin_sizes", "step", "max_height", "gate")
     _FIXED = (
         *("magnif", "window", "window_size", "contrast_threshold", "quantize", "angles"),
-        *("n_pca", "n_components", "pyramid"),
+        *("n_pca", "n_components", "pyramid", "normalisation"),
     )
 
     def _sift(self) -> DenseSIFT:
@@ -355,7 +361,7 @@ class FisherVectorClassifier(Classifier, Estimator):
                     f"set_params({name}={learned!r}) goes back, or fit again"
                 )
         linear = Linear(self.coef_, self.intercept_)
-        stack = FisherStack(self._encode(), linear, len(self.classes_))
+        stack = FisherStack(self._encode(), Normalise(self.normalisation), linear, len(self.classes_))
         self._model = FisherModel(stack, FisherMenu(list(self.classes_)), self.max_height)
         self._linked = self._values(self._FREE + self._FIXED)
 
@@ -566,8 +572,8 @@ def _is_pyramid(value: Any) -> bool:
 
 
 def _parameters_of(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as they were before JSON made lists of their tuples."""
-    parameters = dict(header["parameters"])
+    """Parameters as they were before JSON made lists of their tuples; what older files do not name as it was then."""
+    parameters = {"normalisation": "improved", **header["parameters"]}
     for name in ("bin_sizes", "pyramid"):
         parameters[name] = tuple(tuple(v) if isinstance(v, list) else v for v in parameters[name])
     return parameters

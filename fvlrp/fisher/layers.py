@@ -35,6 +35,8 @@ from .supports import spread, spread_cells
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
+NORMALISATIONS = ("intra", "improved")
+LEAST = 1.0  # sum of |S| of a component below which intra-normalisation lets it fade: docs/numerics.md §10
 TOGETHER = 8  # targets in one pass: docs/numerics.md §7 has the reasons for these sizes
 PASS = 64 << 20  # bytes that the values of one scale may fill, for all targets of a pass
 PART = 24 << 20  # bytes up to which scales go back together
@@ -238,14 +240,26 @@ class Fisher:
 
 
 class Normalise:
-    """The improved Fisher vector: per-cell L2, then the signed square root, then one global L2.
+    """Signed square root and L2 norms of the sums.
 
-    Elementwise and sign-preserving but for a constant per cell, it passes relevance on unchanged. Un-normalised sums go
-    in: dividing them by the number of descriptors would cancel in the first norm.
+    Elementwise and sign-preserving but for a constant per cell or component, it passes relevance on unchanged.
+    Un-normalised sums go in: dividing them by the number of descriptors would cancel.
+
+    Parameters
+    ----------
+    kind : {"intra", "improved"}
+        "intra": signed square root, L2 norm per cell and component over both orders, one L2 norm over all (Arandjelovic
+        and Zisserman, All about VLAD, CVPR 2013). "improved": L2 norm per cell, signed square root, one L2 norm over
+        all (Chatfield et al. 2011, and the paper).
     """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
 
     def forward(self, sums: Doubles) -> tuple[Doubles, tuple[int, ...]]:
         """Sums (cells, 2, K, D) -> vector float64 (cells * 2 K D,)."""
+        if self.kind == "intra":
+            return _kernels.normalise_intra(sums, LEAST), sums.shape
         return _kernels.normalise(sums.reshape(len(sums), -1)), sums.shape
 
     def relevance(self, r: Floats, saved: tuple[int, ...], rule: FisherRules) -> Passed:

@@ -48,13 +48,14 @@ class FisherStack:
     ----------
     encode : Encode
         SpatialBins, Project and Fisher in one layer.
+    normalise : Normalise
     linear : Linear
     n_classes : int
         Two classes may share one hyperplane: its score f is that of the second class, and -f that of the first.
     """
 
-    def __init__(self, encode: Encode, linear: Linear, n_classes: int) -> None:
-        self.encode, self.normalise, self.linear, self.n_classes = encode, Normalise(), linear, n_classes
+    def __init__(self, encode: Encode, normalise: Normalise, linear: Linear, n_classes: int) -> None:
+        self.encode, self.normalise, self.linear, self.n_classes = encode, normalise, linear, n_classes
 
     def forward(self, grey: npt.NDArray[np.float32], dtype: npt.DTypeLike, n_jobs: int | None = None) -> Pass:
         """Grey values float32 (H, W) in 0..1 up to the scores, computed in `dtype` after SIFT."""

@@ -724,6 +724,18 @@ static void vector_case(ptrdiff_t cells, ptrdiff_t length, double epsilon, int s
     }
     EXPECT(any == 0 ? energy == 0 : close_to(energy, 1, 1e-9));
 
+    /* The same numbers as both orders of one component in each cell, and of several components in one cell. */
+    const ptrdiff_t shapes[2][3] = {{cells, 1, length / 2}, {1, cells / 2, length}};
+    for (int i = 0; i < 2; i++) {
+        STARVE(CALL(normalise_intra, shapes[i][0], shapes[i][1], shapes[i][2], 1.0, sums, x));
+        double norm = 0, most = 0;
+        for (ptrdiff_t j = 0; j < 2 * shapes[i][0] * shapes[i][1] * shapes[i][2]; j++) {
+            EXPECT(isfinite(x[j]) && (sums[j] > 0 ? x[j] > 0 : sums[j] < 0 ? x[j] < 0 : x[j] == 0));
+            norm += x[j] * x[j], most = fmax(most, fabs(sums[j]));
+        }
+        EXPECT(most == 0 ? norm == 0 : close_to(norm, 1, 1e-9));
+    }
+
     STARVE(CALL(shares, cells, length, relevance, sums, counts, epsilons, spread, out, ledger));
     double absorbed = 0, empty = 0, zero = 0, size = 1;
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -825,6 +837,12 @@ static void vectors(void) {
     EXPECT(CALL(normalise, -1, 1, &one, &one) == FVLRP_E_ARGUMENT);
     EXPECT(CALL(normalise, 1, -1, &one, &one) == FVLRP_E_ARGUMENT);
     EXPECT(CALL(normalise, PTRDIFF_MAX, 3, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(normalise_intra, -1, 1, 1, 1.0, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(normalise_intra, 1, -1, 1, 1.0, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(normalise_intra, 1, 1, -1, 1.0, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(normalise_intra, PTRDIFF_MAX / 4, 2, 2, 1.0, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(normalise_intra, 0, 1, 1, 0.0, &one, &one) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(normalise_intra, 0, 1, 1, NAN, &one, &one) == FVLRP_E_ARGUMENT);
     EXPECT(CALL(shares, -1, 1, &one, &one, &count, &one, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
     EXPECT(CALL(shares, 1, -1, &one, &one, &count, &one, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
     EXPECT(CALL(shares, 1, 1, &one, &one, &count, &epsilon, NULL, &one, ledger) == FVLRP_E_ARGUMENT);
