@@ -217,6 +217,46 @@ def test_shifts_behind_are_folded_factors_and_the_normalisation_of_the_input_sta
     assert kinds(net) == ["affine", "conv", "scale", "globalaveragepool", "flatten"]
 
 
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_branches_of_one_array_that_are_summed_are_one_convolution(tmp_path, groups, stride):
+    """As RepVGG, MobileOne and FastViT are trained: windows of several sizes, and a normalisation beside them."""
+    graph = Graph().conv("x", "a", 3, 8).add("Relu", "a", "r")
+    for kernel, name in ((3, "c"), (1, "d"), (5, "e")):
+        around = [kernel // 2] * 4
+        graph.conv("r", name, 8, 8, kernel, bias=False, groups=groups, pads=around, strides=[stride] * 2)
+        graph.batchnorm(name, f"{name}n", 8)
+    graph.add("Add", "cn dn", "s").add("Add", "en s", "t")
+    if stride == 1:
+        graph.batchnorm("r", "b", 8).add("Add", "b t", "u")
+    graph.add("Relu", "u" if stride == 1 else "t", "v").pooled("v")
+    net = check(graph.save(tmp_path / "n.onnx"))
+    assert kinds(net) == ["conv", "relu", "conv", "relu", "globalaveragepool", "flatten"]
+    assert net.nodes[2].layer.kernel == (5, 5)
+
+
+def test_windows_beside_each_other_are_one_convolution(tmp_path):
+    graph = Graph().conv("x", "a", 3, 8).add("Relu", "a", "r")
+    graph.conv("r", "c", 8, 8, pads=[2, 0, 0, 1])
+    graph.conv("r", "d", 8, 8, kernel=2, pads=[0, 0, 1, 0]).add("Add", "c d", "s").pooled("s")
+    assert kinds(check(graph.save(tmp_path / "n.onnx"))).count("conv") == 2
+
+
+def test_the_array_itself_is_a_branch_in_front_of_a_normalisation_and_else_a_residual(tmp_path):
+    graph = Graph().conv("x", "a", 3, 8).add("Relu", "a", "r").conv("r", "c", 8, 8, groups=8, pads=[1] * 4)
+    plain = graph.add("Add", "c r", "s").add("Relu", "s", "t").pooled("t")
+    assert kinds(check(plain.save(tmp_path / "residual.onnx")))[2:5] == ["conv", "add", "relu"]
+    graph.nodes = graph.nodes[:-3]
+    graph.batchnorm("s", "n", 8).add("Relu", "n", "t").pooled("t")
+    assert kinds(check(graph.save(tmp_path / "branch.onnx")))[2:4] == ["conv", "relu"]
+
+
+def test_branches_that_others_read_stay(tmp_path):
+    graph = Graph().conv("x", "a", 3, 8).add("Relu", "a", "r").conv("r", "c", 8, 8, kernel=1)
+    graph.conv("r", "d", 8, 8, kernel=1).add("Add", "c d", "s").add("Mul", "s c", "t").pooled("t")
+    assert kinds(check(graph.save(tmp_path / "n.onnx"))).count("conv") == 3
+
+
 def test_residual_sums_of_two_and_three(tmp_path):
     graph = Graph().conv("x", "a", 3, 4, pads=[1] * 4).conv("x", "b", 3, 4, pads=[1] * 4).add("Add", "a b", "s")
     graph.add("Relu", "s", "r").add("Sum", "s r a", "t").add("Add", "t t", "u").pooled("u")
