@@ -30,6 +30,7 @@ class Absolute(Rule):
     signed: ClassVar[bool] = True
 
     def shares(self, r: Array, z: Array, positive: Array | None, negative: Array | None) -> Shares:
+        assert positive is not None and negative is not None  # since the rule is signed
         share, zero = ratio(r, positive - negative)
         return Shares(share, -share, 0.0, zero)
 
