@@ -80,8 +80,9 @@ class Trace:
     def __init__(self, model: Any, image: ImageLike, dtype: Any, menu: Menu) -> None:
         self.model, self.dtype, self.menu = model, check_precision(dtype), menu
         pixels = images.load(image)
-        # The caller may change an array that is its own picture.
-        self.source = pixels.copy() if isinstance(image, np.ndarray) else pixels
+        # The caller may change an array that is its own picture; a mapped file stays in its file.
+        own = isinstance(image, np.ndarray) and not isinstance(image, np.memmap)
+        self.source = pixels.copy() if own else pixels
         self.image = images.rgb(self.source)
 
     @property

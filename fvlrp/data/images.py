@@ -201,6 +201,25 @@ def _weighted(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(weighted)  # a rotated array passes its order of axes on
 
 
+class GreyRows:
+    """`grey` of an image that is not resized, computed for the rows that are asked for: of mapped or large images.
+
+    Parameters
+    ----------
+    pixels : array
+        What `load` returns: uint8 or float32, (H, W) or (H, W, 3).
+    """
+
+    def __init__(self, pixels: Array) -> None:
+        self.pixels, self.shape = pixels, (int(pixels.shape[0]), int(pixels.shape[1]))
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[np.float32]:
+        return _weighted(_unit(self.pixels[rows]))
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.asarray(self[:], dtype)
+
+
 def grey_part(
     pixels: Array, window: tuple[slice, slice], max_height: int | None = None
 ) -> tuple[npt.NDArray[np.float32], tuple[slice, slice]]:

@@ -275,7 +275,7 @@ class FisherVectorClassifier(Classifier, Estimator):
 
         def code(image: ImageLike, mirrored: bool) -> Doubles:
             grey = read_grey(image, encode.bins.sift, self.max_height)
-            sums, _ = encode.forward(np.ascontiguousarray(grey[:, ::-1]) if mirrored else grey, keep=False)
+            sums, _ = encode.forward(np.ascontiguousarray(np.asarray(grey)[:, ::-1]) if mirrored else grey, keep=False)
             return normalise.forward(sums)[0]
 
         training.encode_images(images, codes, code, self.n_jobs, self.verbose)

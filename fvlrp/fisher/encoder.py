@@ -147,6 +147,8 @@ class Pooled:
     occupancy : float64 (cells, K)
         Sums of posteriors over each pyramid cell.
     priors : float64 (K,)
+    counts : int64 (cells,)
+        Descriptors in each pyramid cell.
     n_jobs : int or None
     """
 
@@ -160,17 +162,13 @@ class Pooled:
     sums: Doubles
     occupancy: Doubles
     priors: Doubles
+    counts: Indices
     n_jobs: int | None
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64: the type of the arithmetic."""
         return np.dtype(self.model.dtype)
-
-    @property
-    def counts(self) -> Indices:
-        """Descriptors in each pyramid cell: int64 (cells,)."""
-        return self.layout.counts
 
     def magnitudes(self) -> Doubles:
         """Upper bounds of sum |Psi|, in the shape of the sums (docs/numerics.md §2)."""
@@ -209,7 +207,21 @@ def pool(
     sums, occupancy = _kernels.merge(parts, layout.member, priors, model.dims)
     kept = tuple((cell, rows, one) for (cell, rows), (one, _) in zip(pieces, done, strict=True)) if keep else ()
     return Pooled(
-        model, values, descriptors.geometry, layout, kept, tuple(zeros), zero, sums, occupancy, priors, n_jobs
+        *(model, values, descriptors.geometry, layout, kept, tuple(zeros), zero),
+        *(sums, occupancy, priors, layout.counts, n_jobs),
+    )
+
+
+def total(geometry: Geometry, parts: Iterable[Pooled]) -> Pooled:
+    """Sums over the strips of an image. Posteriors are not kept: relevance computes each strip's again."""
+    parts = iter(parts)
+    first = next(parts)
+    sums, occupancy, counts = first.sums, first.occupancy, first.counts
+    for part in parts:
+        sums, occupancy, counts = sums + part.sums, occupancy + part.occupancy, counts + part.counts
+    return Pooled(
+        *(first.model, first.values[:0], geometry, Layout(first.layout.member[:0], ()), (), (), None),
+        *(sums, occupancy, first.priors, counts, first.n_jobs),
     )
 
 

@@ -7,9 +7,9 @@ of this wing, and public as `fvlrp.geometry`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ class Scale:
     rows: int
     cols: int
     start: int  # index of this scale's first descriptor
+    above: int = 0  # rows of frames before the first, which belong to strips above
+    lead: int = 0  # how many of these begin in the strip's own pixels
 
     @property
     def count(self) -> int:
@@ -47,11 +49,30 @@ class Scale:
 
     def corners(self, axis: int) -> npt.NDArray[np.int64]:
         """Top-left bin centre of every frame along `axis` (0 = y, 1 = x): int64 (rows,) or (cols,)."""
-        return self.first + self.step * np.arange((self.rows, self.cols)[axis])
+        frames = np.arange(self.rows) + self.above if axis == 0 else np.arange(self.cols)
+        corners: npt.NDArray[np.int64] = self.first + self.step * frames
+        return corners
 
     def centres(self, axis: int) -> npt.NDArray[np.float64]:
         """Frame centres along `axis`: float64 (rows,) or (cols,)."""
         return self.corners(axis) + np.float64(1.5 * self.bin_size)
+
+
+class Strip(NamedTuple):
+    """A horizontal strip of an image, of which some rows of frames are computed alone.
+
+    Attributes
+    ----------
+    begin, end : int
+        Rows of frames of every scale, as far as it has them.
+    top, bottom : int
+        Rows of pixels that these see, from `top` to before `bottom`; `top` is a multiple of the step.
+    """
+
+    begin: int
+    end: int
+    top: int
+    bottom: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,8 @@ class Geometry:
         Bin sizes in pixels, one scale each.
     step : int
         Distance of neighbouring descriptors in pixels.
+    strip : Strip, optional
+        The frames of these rows alone, where they lie in the whole image. None: all of them.
 
     Examples
     --------
@@ -80,6 +103,7 @@ class Geometry:
     width: int
     bin_sizes: tuple[int, ...] = (4, 6, 8, 10)
     step: int = 3
+    strip: Strip | None = None
 
     @cached_property
     def scales(self) -> tuple[Scale, ...]:
@@ -91,9 +115,13 @@ class Geometry:
             rows, cols = (
                 max((length - 1 - first - 3 * size) // self.step + 1, 0) for length in (self.height, self.width)
             )
+            above, lead = 0, 0
+            if self.strip:
+                above = self.strip.begin
+                rows, lead = max(min(rows, self.strip.end) - above, 0), above - self.strip.top // self.step
             if rows == 0 or cols == 0:
                 rows = cols = 0
-            scales.append(Scale(size, self.step, first, rows, cols, start))
+            scales.append(Scale(size, self.step, first, rows, cols, start, above, lead))
             start += rows * cols
         return tuple(scales)
 
@@ -106,6 +134,27 @@ class Geometry:
     def whole(self) -> Part:
         """All scales that have descriptors."""
         return Part(self, tuple(scale for scale in self.scales if scale.count))
+
+    @property
+    def pixels(self) -> slice:
+        """Rows of the image's pixels that the frames see."""
+        return slice(self.strip.top, self.strip.bottom) if self.strip else slice(0, self.height)
+
+    def strips(self, most: int, margin: int) -> tuple[Geometry, ...]:
+        """The image in strips of at most `most` descriptors, and at least one row of frames.
+
+        `margin` is how many pixels a frame sees around the centres of its bins.
+        """
+        rows = max(scale.rows for scale in self.scales)
+        height = max(1, most // max(1, sum(scale.cols for scale in self.scales)))
+        found = []
+        for begin in range(0, rows, height):
+            end = min(begin + height, rows)
+            top = max(begin * self.step - margin, 0) // self.step * self.step
+            lowest = max(scale.first + 3 * scale.bin_size for scale in self.scales) + (end - 1) * self.step
+            strip = Strip(begin, end, top, min(lowest + margin + 1, self.height))
+            found.append(replace(self, strip=strip))
+        return tuple(found)
 
     @staticmethod
     def smallest_side(bin_sizes: tuple[int, ...]) -> int:

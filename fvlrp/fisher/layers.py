@@ -12,7 +12,7 @@ prove. All relevance is (targets, ...). Imported by the walk and the trace.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -23,13 +23,14 @@ import numpy.typing as npt
 from .. import _kernels
 from ..core.layer import Passed
 from ..core.ledger import Entries
-from ..runtime import threads
+from ..runtime import limits, threads
 from ..runtime.memory import Memory, empty, zeros
 from . import relevance as eqs
-from .encoder import PYRAMID, TINY, PackedModels, Pooled, encode_fused, encode_projected, pool
-from .geometry import BINS, Part, Pyramid, Scale
+from . import sift
+from .encoder import PYRAMID, TINY, PackedModels, Pooled, encode_fused, encode_projected, pool, total
+from .geometry import BINS, Geometry, Part, Pyramid, Scale
 from .rules import FisherRules
-from .sift import DenseSIFT, Descriptors
+from .sift import DenseSIFT, Descriptors, Grey
 from .supports import spread, spread_cells
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -49,7 +50,7 @@ PART = 24 << 20  # bytes up to which scales go back together
 class Seen:
     """What `SpatialBins` saves: the grey image (H, W), and the scales that relevance comes back of (all of them)."""
 
-    grey: npt.NDArray[np.float32]
+    grey: Grey
     part: Part
     n_jobs: int | None
 
@@ -60,8 +61,8 @@ class SpatialBins:
     Normalising, clipping and truncating a descriptor are elementwise and positive: relevance passes them unchanged.
     """
 
-    def __init__(self, sift: DenseSIFT) -> None:
-        self.sift = sift
+    def __init__(self, extractor: DenseSIFT) -> None:
+        self.sift = extractor
 
     def forward(self, grey: npt.NDArray[np.float32], *, n_jobs: int | None = None) -> tuple[Descriptors, Seen]:
         """Grey values float32 (H, W) in 0..1 -> Descriptors, of values (n, 128)."""
@@ -75,6 +76,7 @@ class SpatialBins:
         maps to add to. "zero_bin" is relevance of values whose bin holds no gradient at all.
         """
         pixels = zeros((len(r), *saved.grey.shape)) if pixels is None else pixels
+        grey = np.asarray(saved.grey)
         part, alone = saved.part, len(r) >= threads.count(saved.n_jobs) or len(saved.part.scales) == 1
         # A kernel adds to a pixel once: a map for each scale gives the same bits as one map for all.
         maps = [[pixels[t] if alone else zeros(saved.grey.shape) for _ in part.scales] for t in range(len(r))]
@@ -83,7 +85,7 @@ class SpatialBins:
             lost = 0.0
             for i in scales:
                 scale = part.scales[i]
-                lost += self.sift.spread(saved.grey, scale, r[target, part.rows(scale)], maps[target][i])
+                lost += self.sift.spread(grey, scale, r[target, part.rows(scale)], maps[target][i])
             return lost
 
         groups = [range(len(part.scales))] if alone else [[i] for i in range(len(part.scales))]
@@ -331,11 +333,16 @@ class Linear:
 
 
 class Parts(NamedTuple):
-    """What `Encode` saves: what each of its parts saves."""
+    """What `Encode` saves: what each of its parts saves.
+
+    Of an image too large for that, `strips` are its parts, which relevance computes again one after another; `project`
+    has no descriptors, and `fisher` the sums of all strips.
+    """
 
     bins: Seen
     project: Projected
     fisher: Pooled
+    strips: tuple[Geometry, ...] = ()
 
 
 class Encode:
@@ -358,7 +365,7 @@ class Encode:
 
     def forward(
         self,
-        grey: npt.NDArray[np.float32],
+        grey: Grey,
         *,
         dtype: npt.DTypeLike = np.float32,
         n_jobs: int | None = None,
@@ -368,14 +375,63 @@ class Encode:
 
         With ``keep=False`` relevance cannot go back, and posteriors are not kept.
         """
+        geometry = self.bins.sift.geometry(*grey.shape)
+        if geometry.n > sift.WHOLE:
+            parts = self._streamed(grey, geometry, dtype, n_jobs)
+            return parts.fisher.sums, parts
+        assert isinstance(grey, np.ndarray)
         descriptors, seen = self.bins.forward(grey, n_jobs=n_jobs)
         pooled = self.pooled(descriptors, dtype, n_jobs, keep)
         return pooled.sums, Parts(seen, Projected(descriptors, descriptors.geometry.whole, n_jobs), pooled)
 
     def again(self, saved: Parts, dtype: npt.DTypeLike) -> Parts:
         """What the forward pass of the same descriptors saves in another type."""
+        if saved.strips:
+            return self._streamed(saved.bins.grey, saved.bins.part.geometry, dtype, saved.bins.n_jobs)
         descriptors, n_jobs = saved.project.descriptors, saved.bins.n_jobs
         return saved._replace(fisher=self.pooled(descriptors, dtype, n_jobs))
+
+    def _streamed(self, grey: Grey, geometry: Geometry, dtype: npt.DTypeLike, n_jobs: int | None) -> Parts:
+        """The forward pass of an image in strips, of which the sums alone are kept."""
+        self.bins.sift.check()
+        strips = self.bins.sift.strips(geometry, sift.STRIP)
+        pooled = total(geometry, (self._strip(grey, one, dtype, n_jobs, keep=False).fisher for one in strips))
+        none = Descriptors(pooled.values, np.empty(0, np.bool_), geometry)
+        return Parts(Seen(grey, geometry.whole, n_jobs), Projected(none, geometry.whole, n_jobs), pooled, strips)
+
+    def _strip(
+        self, grey: Grey, geometry: Geometry, dtype: npt.DTypeLike, n_jobs: int | None, keep: bool = True
+    ) -> Parts:
+        """The forward pass of one strip of an image."""
+        seen = np.ascontiguousarray(grey[geometry.pixels])
+        descriptors = self.bins.sift.extract_strip(seen, geometry, n_jobs)
+        pooled = self.pooled(descriptors, dtype, n_jobs, keep)
+        return Parts(Seen(seen, geometry.whole, n_jobs), Projected(descriptors, geometry.whole, n_jobs), pooled)
+
+    def _kept(self, saved: Parts) -> Iterator[Parts]:
+        """What relevance goes back through: all that was saved, or one strip after another."""
+        if not saved.strips:
+            yield saved
+        for geometry in saved.strips:
+            yield self._strip(saved.bins.grey, geometry, saved.fisher.dtype, saved.bins.n_jobs)
+
+    def _gathered(self, saved: Parts, one: Callable[[Parts], Floats]) -> Floats:
+        """Relevance of all descriptors (targets, n, ...), where `one` gives that of what is kept."""
+        if not saved.strips:
+            return one(saved)
+        out: Floats | None = None
+        for strip in self._kept(saved):
+            found = one(strip)
+            if out is None:
+                size = found[:, :1].nbytes * saved.bins.part.geometry.n
+                limits.require(size, f"relevance of {saved.bins.part.geometry.n} descriptors")
+                out = np.empty((len(found), saved.bins.part.geometry.n, *found.shape[2:]), found.dtype)
+            whole = {scale.bin_size: scale for scale in saved.bins.part.scales}
+            for scale in strip.bins.part.scales:
+                begin = whole[scale.bin_size].start + scale.above * scale.cols
+                out[:, begin : begin + scale.count] = found[:, scale.slice]
+        assert out is not None
+        return out
 
     def pooled(
         self, descriptors: Descriptors, dtype: npt.DTypeLike, n_jobs: int | None = None, keep: bool = True
@@ -396,11 +452,17 @@ class Encode:
 
     def at(self, name: str, r: Floats, saved: Parts, rule: FisherRules) -> Floats:
         """Relevance between the parts: "descriptor" (targets, n), "pca" (.., D), "sift" (.., 128), "bin" (.., 4, 4)."""
-        pooled, memory = saved.fisher, Memory(saved.fisher.dtype)
-        table = eqs.tables(eqs.shares(np.asarray(r, np.float64), pooled, rule)[0], pooled, memory)
+        given, _ = eqs.shares(np.asarray(r, np.float64), saved.fisher, rule)
         projection = eqs.Projection.of(rule, self.project.mean)
         field = {"descriptor": "total", "bin": "bins"}.get(name, name)
-        found: Floats = getattr(eqs.back(table, pooled, [field], memory, projection), field)
+
+        def one(kept: Parts) -> Floats:
+            memory = Memory(kept.fisher.dtype)
+            table = eqs.tables(given, kept.fisher, memory)
+            values: Floats = getattr(eqs.back(table, kept.fisher, [field], memory, projection), field)
+            return values
+
+        found = self._gathered(saved, one)
         return found.reshape(*found.shape[:2], BINS, BINS) if name == "bin" else found
 
     def by_component(self, r: Floats, saved: Parts, rule: FisherRules) -> Doubles:
@@ -417,18 +479,22 @@ class Encode:
 
         Summed over all components it is the relevance of descriptors, at("descriptor").
         """
-        pooled, memory = saved.fisher, Memory(saved.fisher.dtype)
-        given, _ = eqs.shares(np.asarray(r[None], np.float64), pooled, rule)
-        out = np.empty((len(components), len(pooled.values)))
-        for at in range(0, len(components), TOGETHER):
-            some = components[at : at + TOGETHER]
-            alone = zeros((len(some), *given.shape[1:]))
-            for one, k in zip(alone, some, strict=True):
-                one[:, :, k] = given[0, :, :, k]
-            totals = eqs.back(eqs.tables(alone, pooled, memory), pooled, ("total",), memory).total
-            assert totals is not None
-            out[at : at + len(some)] = totals
-        return out
+        given, _ = eqs.shares(np.asarray(r[None], np.float64), saved.fisher, rule)
+
+        def one(kept: Parts) -> Doubles:
+            pooled, memory = kept.fisher, Memory(kept.fisher.dtype)
+            out = np.empty((len(components), len(pooled.values)))
+            for at in range(0, len(components), TOGETHER):
+                some = components[at : at + TOGETHER]
+                alone = zeros((len(some), *given.shape[1:]))
+                for of_one, k in zip(alone, some, strict=True):
+                    of_one[:, :, k] = given[0, :, :, k]
+                totals = eqs.back(eqs.tables(alone, pooled, memory), pooled, ("total",), memory).total
+                assert totals is not None
+                out[at : at + len(some)] = totals
+            return out
+
+        return np.asarray(self._gathered(saved, one), np.float64)
 
     def descend(self, r: Floats, saved: Parts, rule: FisherRules, flats: Sequence[int]) -> list[Passed]:
         """Sums to pixels for several depths at once: for each, how many of the parts are flat (0 to 3).
@@ -443,18 +509,18 @@ class Encode:
 
     def _through(self, r: Doubles, saved: Parts, rule: FisherRules, flats: Sequence[int]) -> dict[int, Passed]:
         """The same for depths below the sums, a few scales at a time."""
-        pooled, memory = saved.fisher, Memory(saved.fisher.dtype)
-        given, pooling = eqs.shares(r, pooled, rule, out=r)  # the shares take the place of r
-        table = eqs.tables(given, pooled, memory)
-        projection = eqs.Projection.of(rule, self.project.mean)
+        given, pooling = eqs.shares(r, saved.fisher, rule, out=r)  # the shares take the place of r
+        memory, projection = Memory(saved.fisher.dtype), eqs.Projection.of(rule, self.project.mean)
         shape = len(r), *saved.bins.grey.shape
         maps, kept = {n: zeros(shape) for n in flats}, {n: Entries(pooling) for n in flats}
-        for part in self._scales_together(saved, len(r) * _value_bytes(flats, pooled.dtype)):
-            values = eqs.back(table, pooled, [_VALUES[n] for n in flats], memory, projection, part)
-            for n in flats:
-                if n < 2:
-                    kept[n].include(values.entries)
-                kept[n].include(self._to_pixels(n, values, saved, part, rule, maps[n]))
+        for one in self._kept(saved):
+            table, rows = eqs.tables(given, one.fisher, memory), one.bins.part.geometry.pixels
+            for part in self._scales_together(one, len(r) * _value_bytes(flats, one.fisher.dtype)):
+                values = eqs.back(table, one.fisher, [_VALUES[n] for n in flats], memory, projection, part)
+                for n in flats:
+                    if n < 2:
+                        kept[n].include(values.entries)
+                    kept[n].include(self._to_pixels(n, values, one, part, rule, maps[n][:, rows]))
         return {n: Passed([maps[n]], kept[n]) for n in flats}
 
     def _to_pixels(
@@ -473,7 +539,7 @@ class Encode:
 
     def targets_together(self, saved: Parts, flats: Sequence[int]) -> int:
         """Targets in one pass: TOGETHER at most, and no more than whose values of one scale fit into PASS bytes."""
-        most = max(scale.count for scale in saved.bins.part.scales)
+        most = min(max(scale.count for scale in saved.bins.part.scales), sift.STRIP if saved.strips else sift.WHOLE)
         return max(1, min(TOGETHER, PASS // (most * _value_bytes(flats, saved.fisher.dtype))))
 
     def _scales_together(self, saved: Parts, size: int) -> list[Part]:

@@ -46,14 +46,15 @@ def in_doubt(pooled: Pooled, epsilon: Doubles) -> npt.NDArray[np.bool_]:
 def settled(pooled: Pooled, models: PackedModels, epsilon: Doubles, everything: Callable[[], Doubles]) -> Pooled:
     """`pooled` with its doubtful sums computed again by the float64 form of `models`.
 
-    `everything` returns all sums of a float64 pass, which costs less where doubtful sums have many descriptors.
+    `everything` returns all sums of a float64 pass, which costs less where doubtful sums have many descriptors, and is
+    the only way where posteriors were not kept.
     """
     doubtful = in_doubt(pooled, epsilon)
     if not doubtful.any():
         return pooled
     pairs = np.argwhere(doubtful.any(axis=(1, 3))).tolist()  # cells and components
     rows = [_rows_of(pooled, cell, component) for cell, component in pairs]
-    if 2 * sum(map(len, rows)) > len(pooled.values):
+    if not pooled.pieces or 2 * sum(map(len, rows)) > len(pooled.values):
         return replace(pooled, sums=everything())
     exact, sums = models.of(np.float64), pooled.sums.copy()
     for (cell, component), members in zip(pairs, rows, strict=True):

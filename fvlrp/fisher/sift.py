@@ -7,10 +7,11 @@ For the layers and the classifier of this wing; `DenseSIFT` is public.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from math import ceil
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,15 @@ import numpy.typing as npt
 from .. import _kernels
 from ..core.estimator import Transformer
 from ..data import images as pictures
-from ..data.images import ImageLike, batch, naming
-from ..runtime import threads
+from ..data.images import GreyRows, ImageLike, batch, naming
+from ..runtime import limits, threads
 from ..runtime.arguments import check_choice, is_real, is_whole
 from .geometry import Geometry, Scale
+
+Grey: TypeAlias = "npt.NDArray[np.float32] | GreyRows"
+
+WHOLE = 1 << 21  # descriptors up to which an image is kept as a whole: docs/numerics.md §11
+STRIP = 1 << 19  # descriptors in a strip of a larger one
 
 
 @dataclass(frozen=True)
@@ -201,11 +207,26 @@ class DenseSIFT(Transformer):
                 f"image of {grey.shape[0]} x {grey.shape[1]} pixels is too small: bin_sizes={geometry.bin_sizes} need "
                 f"at least {side} x {side}; choose smaller bin_sizes or enlarge the image"
             )
-        values = np.empty((geometry.n, 128), np.uint8 if self.quantize else np.float32)
-        zeroed = np.empty(geometry.n, np.uint8)
+        return self._extracted(grey, geometry, n_jobs)
+
+    def strips(self, geometry: Geometry, most: int) -> tuple[Geometry, ...]:
+        """An image's geometry in strips of about `most` descriptors: what `extract_strip` takes."""
+        # A bin is pooled over its size to either side, of gradients of pixels smoothed over 4 standard deviations.
+        return geometry.strips(most, max(size + ceil(4 * size / self.magnif) + 1 for size in geometry.bin_sizes))
+
+    def extract_strip(self, grey: npt.NDArray[Any], geometry: Geometry, n_jobs: int | None = None) -> Descriptors:
+        """Descriptors of a strip: the same bits as in the whole image. `grey` holds the pixels of the strip alone."""
+        return self._extracted(_grey(grey), geometry, n_jobs)
+
+    def _extracted(self, grey: npt.NDArray[np.float32], geometry: Geometry, n_jobs: int | None) -> Descriptors:
+        size = np.uint8 if self.quantize else np.float32
+        limits.require(geometry.n * 128 * np.dtype(size).itemsize, f"{geometry.n} descriptors")
+        # A kernel counts rows of frames from the top of its pixels, and writes none of those that lead.
+        lead = max(scale.lead * scale.cols for scale in geometry.scales)
+        values, zeroed = np.empty((lead + geometry.n, 128), size), np.empty(lead + geometry.n, np.uint8)
         n_jobs = self.n_jobs if n_jobs is None else n_jobs
-        threads.run(self._tasks(grey, geometry, values, zeroed, threads.count(n_jobs)), n_jobs)
-        return Descriptors(values, zeroed.view(np.bool_), geometry)
+        threads.run(self._tasks(grey, geometry, lead, values, zeroed, threads.count(n_jobs)), n_jobs)
+        return Descriptors(values[lead:], zeroed[lead:].view(np.bool_), geometry)
 
     def spread(
         self,
@@ -218,8 +239,8 @@ class DenseSIFT(Transformer):
 
         Returns the relevance of values whose bin holds no gradient at all: it belongs to no pixel.
         """
-        values = relevance.reshape(scale.rows, scale.cols, -1)
-        return float(_kernels.sift_pixels(grey, scale, values, pixels, **self._options(scale.bin_size)))
+        values = led(relevance.reshape(scale.rows, scale.cols, -1), scale)
+        return float(_kernels.sift_pixels(grey, _in_strip(scale), values, pixels, **self._options(scale.bin_size)))
 
     def _options(self, bin_size: int) -> dict[str, Any]:
         """What the kernels need to know of a scale, in Python's types: a float32 would set the precision."""
@@ -235,23 +256,31 @@ class DenseSIFT(Transformer):
         self,
         grey: npt.NDArray[np.float32],
         geometry: Geometry,
+        lead: int,
         values: npt.NDArray[Any],
         zeroed: npt.NDArray[np.uint8],
         workers: int,
     ) -> list[Callable[[], Any]]:
-        """Bands of frame rows. A band computes the rows it shares with the next again: as few as keep workers busy."""
+        """Bands of frame rows. A band computes the rows it shares with the next again: as few as keep workers busy.
+
+        The first descriptor is row `lead` of values and zeroed.
+        """
         scales = _dearest_first(geometry)
         bands = 1 if workers == 1 else -(-2 * workers // len(scales))
         tasks: list[Callable[[], Any]] = []
         for scale in scales:
-            edges = np.linspace(0, scale.rows, min(bands, scale.rows) + 1).astype(int).tolist()
-            call = partial(_kernels.sift, grey, scale, _of(scale, values), _of(scale, zeroed))
-            tasks += [partial(call, begin, end, **self._options(scale.bin_size)) for begin, end in pairwise(edges)]
+            edges = np.linspace(0, scale.rows, min(bands, scale.rows) + 1).astype(int) + scale.lead
+            call = partial(_kernels.sift, grey, _in_strip(scale), _of(scale, values, lead), _of(scale, zeroed, lead))
+            tasks += [
+                partial(call, begin, end, **self._options(scale.bin_size)) for begin, end in pairwise(edges.tolist())
+            ]
         return tasks
 
 
-def read_grey(image: ImageLike, sift: DenseSIFT, max_height: int | None) -> npt.NDArray[np.float32]:
+def read_grey(image: ImageLike, sift: DenseSIFT, max_height: int | None) -> Grey:
     """Grey values float32 (h, w) that are analysed: the image's, reduced to `max_height` rows where it has more.
+
+    Those of a large image are computed row by row when they are asked for.
 
     Raises
     ------
@@ -260,6 +289,9 @@ def read_grey(image: ImageLike, sift: DenseSIFT, max_height: int | None) -> npt.
         for `DenseSIFT.extract_grey` to refuse.) Also as `fvlrp.images.load` does.
     """
     pixels = pictures.load(image)
+    height, width = pixels.shape[:2]
+    if pictures.reduced(height, width, max_height) == (height, width) and sift.geometry(height, width).n > WHOLE:
+        return GreyRows(pixels)
     grey = pictures.grey(pixels, max_height)
     if grey.shape != pixels.shape[:2] and not sift.geometry(*grey.shape).n:
         sizes = sift.geometry(*grey.shape).bin_sizes
@@ -277,9 +309,25 @@ def _dearest_first(geometry: Geometry) -> list[Scale]:
     return sorted((scale for scale in geometry.scales if scale.count), key=lambda scale: -scale.bin_size)
 
 
-def _of(scale: Scale, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Rows of a per-descriptor array that belong to `scale`, as (rows, cols, ...)."""
-    return array[scale.slice].reshape(scale.rows, scale.cols, *array.shape[1:])
+def _of(scale: Scale, array: npt.NDArray[Any], lead: int) -> npt.NDArray[Any]:
+    """Rows of a per-descriptor array that belong to `scale`, and the rows of frames that lead, as (rows, cols, ...).
+
+    The first descriptor is row `lead` of the array.
+    """
+    begin = lead + scale.start - scale.lead * scale.cols
+    return array[begin : lead + scale.slice.stop].reshape(-1, scale.cols, *array.shape[1:])
+
+
+def _in_strip(scale: Scale) -> Scale:
+    """The grid from the top of the strip's pixels on, as kernels count it."""
+    return replace(scale, rows=scale.lead + scale.rows)
+
+
+def led(values: npt.NDArray[Any], scale: Scale) -> npt.NDArray[Any]:
+    """Values (rows, ...) after as many rows of zeros as rows of frames lead."""
+    if not scale.lead:
+        return values
+    return np.concatenate([np.zeros((scale.lead, *values.shape[1:]), values.dtype), values])
 
 
 def _pixels(name: str, value: Any) -> int:

@@ -17,6 +17,7 @@ from .. import _kernels
 from ..runtime import threads
 from .geometry import BINS, Geometry, Part, Pyramid, Scale, axis_cell, box
 from .rules import FisherRules
+from .sift import led
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -103,12 +104,13 @@ def spread(
     part : Part
         The scales that the n descriptors are of.
     pixels : float64 (targets, H, W)
+        Of a strip, its own rows.
 
     Returns
     -------
     float64 (targets,)
     """
-    height = pixels.shape[1]
+    height, geometry = pixels.shape[1], part.geometry
     # Where there are fewer maps than workers, each is cut into bands of rows, which are the same bits.
     bands = min(-(-threads.count(n_jobs) // len(pixels)), height)
     edges = np.linspace(0, height, bands + 1).astype(int).tolist()
@@ -117,8 +119,8 @@ def spread(
         lost = 0.0
         for scale in part.scales:
             of_scale = values[target, part.rows(scale)].reshape(scale.rows, scale.cols, bins, bins)
-            _splat(of_scale, scale, rules, pixels[target], band)
-            lost += _outside(of_scale, scale, rules, pixels.shape[1:]) if band[0] == 0 else 0.0
+            _splat(of_scale, scale, rules, geometry, pixels[target], band)
+            lost += _outside(of_scale, scale, rules, geometry) if band[0] == 0 else 0.0
         return lost
 
     tasks = [partial(one, target, band) for target in range(len(pixels)) for band in pairwise(edges)]
@@ -126,20 +128,22 @@ def spread(
     return lost
 
 
-def _splat(values: Floats, scale: Scale, rules: FisherRules, pixels: Doubles, band: tuple[int, int]) -> None:
+def _splat(
+    values: Floats, scale: Scale, rules: FisherRules, geometry: Geometry, pixels: Doubles, band: tuple[int, int]
+) -> None:
     """ADD one scale's values (rows, cols, bins, bins) to a band of rows of pixels (H, W)."""
-    height, width = pixels.shape
-    support = support_of(height, width, scale, values.shape[2], rules.splat, rules.clip)
+    support = support_of(geometry.height, geometry.width, scale, values.shape[2], rules.splat, rules.clip)
+    grid, (rows, cols) = (scale.first, scale.step), support.weights
     _kernels.splat(
-        values, support.spacing, scale.first, scale.step, *support.weights, support.taps, support.lead, pixels, band
+        *(led(values, scale), support.spacing, *grid, led(rows, scale), cols, support.taps, support.lead, pixels, band)
     )
 
 
-def _outside(values: Floats, scale: Scale, rules: FisherRules, shape: tuple[int, ...]) -> float:
-    """What of one scale's values (rows, cols, bins, bins) falls outside an image of `shape` and is dropped."""
+def _outside(values: Floats, scale: Scale, rules: FisherRules, geometry: Geometry) -> float:
+    """What of one scale's values (rows, cols, bins, bins) falls outside the image and is dropped."""
     if rules.clip != "drop":
         return 0.0
-    rows, cols = support_of(shape[0], shape[1], scale, values.shape[2], rules.splat, rules.clip).inside
+    rows, cols = support_of(geometry.height, geometry.width, scale, values.shape[2], rules.splat, rules.clip).inside
     outside = 1 - rows[:, None, :, None] * cols[None, :, None, :]
     return float((values * outside).sum(dtype=np.float64))
 

@@ -68,7 +68,8 @@ class FisherModel:
     def vector(self, image: ImageLike, *, mirror: bool = False, n_jobs: int | None = None) -> Doubles:
         """The improved Fisher vector of an image or of its mirror image, float64 (cells * 2 K D,)."""
         grey = read_grey(image, self.sift, self.max_height)
-        return self.stack.vector(np.ascontiguousarray(grey[:, ::-1]) if mirror else grey, np.float32, n_jobs)
+        mirrored = np.ascontiguousarray(np.asarray(grey)[:, ::-1]) if mirror else grey
+        return self.stack.vector(mirrored, np.float32, n_jobs)
 
     def scores(self, image: ImageLike, n_jobs: int | None = None) -> Doubles:
         """Scores of every class, float64 (n_classes,)."""
@@ -85,9 +86,8 @@ class FisherTrace(Trace):
     Attributes
     ----------
     image : uint8 (H, W, 3)
-    grey : float32 (h, w)
+    grey : float32 (h, w), or GreyRows
         What was analysed: `image` in grey, reduced where it is higher than `max_height`.
-    descriptors : Descriptors
     vector : float64 (cells * 2 K D,)
         The improved Fisher vector.
     scores, classes : as in Trace
@@ -100,10 +100,17 @@ class FisherTrace(Trace):
         self.stack = model.stack
         self.grey = read_grey(self.source, model.sift, model.max_height)
         passed = self.stack.forward(self.grey, self.dtype, n_jobs)
-        self.descriptors: Descriptors = passed.encode.project.descriptors
         self.vector, self.scores = passed.linear.x, passed.scores
         self._passes = {self.dtype: passed}
         self._settled: tuple[tuple[float, ...], Pass] | None = None  # stabilisers, and the pass settled for them
+
+    @property
+    def descriptors(self) -> Descriptors:
+        """All descriptors; of a large image, which is analysed strip by strip, they are computed when asked for."""
+        saved = self._passes[self.dtype].encode
+        if saved.strips:
+            return self.stack.encode.bins.sift.extract_grey(np.asarray(self.grey), saved.bins.n_jobs)
+        return saved.project.descriptors
 
     def relevance(self, target: Target, depth: str, rules: FisherRules, name: str) -> Doubles:
         """Relevance of a target at a representation, which is the same on the way to every depth."""

@@ -47,7 +47,7 @@ def sample_descriptors(
     progress = Progress("descriptors of image", len(images), verbose)
 
     def values_of(image: ImageLike) -> npt.NDArray[Any]:
-        return sift.extract_grey(read_grey(image, sift, max_height)).values
+        return sift.extract_grey(np.asarray(read_grey(image, sift, max_height))).values
 
     def one(i: int, seed: int) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = naming(images, i, values_of)

@@ -17,6 +17,7 @@ from ..core.ledger import Entries
 from ..core.target import Target
 from .layers import Encode, Linear, Normalise, Parts, Scored
 from .rules import FisherRules
+from .sift import Grey
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
@@ -57,7 +58,7 @@ class FisherStack:
     def __init__(self, encode: Encode, normalise: Normalise, linear: Linear, n_classes: int) -> None:
         self.encode, self.normalise, self.linear, self.n_classes = encode, normalise, linear, n_classes
 
-    def forward(self, grey: npt.NDArray[np.float32], dtype: npt.DTypeLike, n_jobs: int | None = None) -> Pass:
+    def forward(self, grey: Grey, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Pass:
         """Grey values float32 (H, W) in 0..1 up to the scores, computed in `dtype` after SIFT."""
         _, parts = self.encode.forward(grey, dtype=dtype, n_jobs=n_jobs)
         return self.upward(parts)
@@ -69,12 +70,12 @@ class FisherStack:
         scores, scored = self.linear.forward(x, exact=exact, n_jobs=parts.bins.n_jobs)
         return Pass(parts, shape, scored, self.per_class(scores))
 
-    def vector(self, grey: npt.NDArray[np.float32], dtype: npt.DTypeLike, n_jobs: int | None = None) -> Doubles:
+    def vector(self, grey: Grey, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Doubles:
         """The improved Fisher vector, float64 (d,); nothing is kept for a way back."""
         sums, _ = self.encode.forward(grey, dtype=dtype, n_jobs=n_jobs, keep=False)
         return self.normalise.forward(sums)[0]
 
-    def scores(self, grey: npt.NDArray[np.float32], dtype: npt.DTypeLike, n_jobs: int | None = None) -> Doubles:
+    def scores(self, grey: Grey, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Doubles:
         """Scores of every class, float64 (n_classes,); nothing is kept for a way back."""
         x = self.vector(grey, dtype, n_jobs)
         return self.per_class(self.linear.forward(x, exact=np.dtype(dtype) == np.float64, n_jobs=n_jobs)[0])
