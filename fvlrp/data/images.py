@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ..runtime import limits
+from . import formats
 
 T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
@@ -128,14 +129,21 @@ def load(image: ImageLike, *, range: tuple[float, float] | None = None, page: in
     Notes
     -----
     Alpha is composited on white, as viewers show it. Grey files of 16 bits keep their range (value / 65535), unless a
-    TIFF file's MaxSampleValue says otherwise; Pillow reads RGB files of 16 bits as 8 bits. Pictures in CMYK, YCbCr, HSV
-    or with a palette become RGB.
+    TIFF file's MaxSampleValue says otherwise; Pillow reads RGB files of 16 bits as 8 bits, and tifffile, where it is
+    installed, as 16 in TIFF files. Pictures in CMYK, YCbCr, HSV or with a palette become RGB. A DICOM file's grey is
+    what its window shows, MONOCHROME1 inverted; `range` is a window instead of it, in the
+    modality's units (HU), and a page is a frame.
     """
     range = _checked_range(range)
     if isinstance(image, Photograph):
         return load(image.path, range=range or image.range, page=page or image.page)
     if isinstance(image, str | os.PathLike | Image.Image):
         name = _name(image)
+        if not isinstance(image, Image.Image) and formats.kind(image):
+            with _named_errors(image, name):
+                values = formats.read(image, page, range)
+            if values is not None:
+                return _from_array(values, name, None if formats.kind(image) == "dicom" else range)
         return _from_picture(_decoded(image, name, page), name, range)
     array: Any = image  # or a tensor, or whatever else NumPy reads as an array
     if hasattr(array, "__array__"):
@@ -159,8 +167,11 @@ def size(image: ImageLike) -> tuple[int, int]:
     if isinstance(image, Image.Image):
         return image.height, image.width
     if isinstance(image, str | os.PathLike):
-        with _named_errors(image, _name(image)), Image.open(image) as picture:
-            return picture.height, picture.width
+        with _named_errors(image, _name(image)):
+            if (found := formats.size(image)) is not None:
+                return found
+            with Image.open(image) as picture:
+                return picture.height, picture.width
     height, width = np.shape(image)[:2]
     return height, width
 
@@ -440,6 +451,8 @@ def _named_errors(image: str | os.PathLike[str] | Image.Image, name: str) -> Ite
         yield
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise type(error)(f"cannot read {name}: {_REASONS.get(type(error), error)}") from error
+    except ImportError as error:
+        raise ImportError(f"cannot read {name}: {error}") from error
     except MemoryError as error:
         raise MemoryError(f"cannot read {name}: {str(error) or 'it does not fit into memory'}") from error
     except UnidentifiedImageError as error:

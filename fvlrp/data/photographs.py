@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-# Formats that Pillow reads, some of them with a plugin (HEIF: pillow-heif). A file of one of these that cannot be
-# decoded is a broken photograph, and told; a file of another is passed over, and counted.
+# Formats that Pillow reads, some of them with a plugin (HEIF: pillow-heif), and DICOM. A file of one of these that
+# cannot be decoded is a broken photograph, and told; a file of another is passed over, and counted.
 # fmt: off
 SUFFIXES = frozenset({
-    ".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k", ".jfif", ".jp2",
-    ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".jxl", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd",
-    ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp",
+    ".apng", ".avif", ".avifs", ".bmp", ".dcm", ".dib", ".dicom", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k",
+    ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".jxl", ".pbm", ".pfm", ".pgm", ".png", ".pnm",
+    ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp",
 })
 # fmt: on
 

@@ -1,0 +1,149 @@
+"""Files that Pillow does not read, or not at their depth: DICOM, and TIFF beyond 8 bits of colour or beyond memory.
+
+Hides pydicom and tifffile, which are optional. For data.images alone.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from importlib.util import find_spec
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+
+DICOM = (".dcm", ".dicom")
+TIFF = (".tif", ".tiff")
+LARGE = 1 << 26  # pixels from which on a TIFF file is decoded tile by tile into a temporary file
+_MINISWHITE, _MINISBLACK, _RGB, _YCBCR = 0, 1, 2, 6  # TIFF's PhotometricInterpretation
+_ORIENTATION = 274
+
+
+def kind(path: str | os.PathLike[str]) -> str:
+    """ "dicom", "tiff", or "" for all others, by the file's name."""
+    suffix = os.path.splitext(os.fsdecode(path))[1].lower()
+    return "dicom" if suffix in DICOM else "tiff" if suffix in TIFF else ""
+
+
+def read(path: str | os.PathLike[str], page: int, range: tuple[float, float] | None = None) -> Array | None:
+    """Values of a file, upright: (H, W), (H, W, 3) or (H, W, 4). None where Pillow is to read it.
+
+    A DICOM file's grey is in 0..1 after its window (VOI), or that of `range` in the modality's units, such as HU. Other
+    files have their own values, whatever the `range`.
+
+    Raises
+    ------
+    ImportError
+        A DICOM file, and pydicom is not installed.
+    Exception
+        Whatever the readers stumble over in a damaged file.
+    """
+    which = kind(path)
+    if which == "dicom":
+        return _dicom(path, page, range)
+    return _tiff(path, page) if which == "tiff" and find_spec("tifffile") else None
+
+
+def size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Height and width by the header; None where Pillow is to say."""
+    which = kind(path)
+    if which == "dicom":
+        header = _pydicom().dcmread(path, stop_before_pixels=True)
+        return int(header.Rows), int(header.Columns)
+    if which == "tiff" and find_spec("tifffile"):
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            first: Any = file.pages[0]
+            return int(first.imagelength), int(first.imagewidth)
+    return None
+
+
+# ---- DICOM -----------------------------------------------------------------------------------------------------------
+
+
+def _pydicom() -> Any:
+    try:
+        import pydicom
+        import pydicom.pixels
+    except ImportError:
+        raise ImportError("DICOM files need pydicom: pip install 'fvlrp[dicom]'") from None
+    return pydicom
+
+
+def _dicom(path: str | os.PathLike[str], page: int, range: tuple[float, float] | None) -> Array:
+    pydicom = _pydicom()
+    file = pydicom.dcmread(path)
+    frames = int(getattr(file, "NumberOfFrames", 1) or 1)
+    if not 0 <= page < frames:
+        raise ValueError(f"it has no page {page}, counted from 0")
+    if frames > 1 and not page:
+        warnings.warn(
+            f"{os.fsdecode(path)} has {frames} frames and the first was read: page=1 reads the second", stacklevel=4
+        )
+    values: Array = pydicom.pixels.pixel_array(file, index=page)  # YBR becomes RGB
+    if values.ndim == 3:
+        white = (1 << int(file.BitsStored)) - 1
+        return values if white == 255 else (values / white).astype(np.float32)
+    units = pydicom.pixels.apply_modality_lut(values, file)
+    shown = np.asarray(units if range else pydicom.pixels.apply_voi_lut(units, file), np.float64)
+    low, high = range or _ends(file, shown)
+    grey = np.clip((shown - low) / (high - low if high > low else 1), 0, 1).astype(np.float32)
+    return 1 - grey if file.PhotometricInterpretation == "MONOCHROME1" else grey
+
+
+def _ends(file: Any, shown: Array) -> tuple[float, float]:
+    """The values of black and white: those that the window leads to, or without one, the range of the values."""
+    if not ("WindowCenter" in file or "VOILUTSequence" in file):
+        return float(shown.min()), float(shown.max())
+    if "VOILUTSequence" in file:
+        return 0.0, float((1 << int(file.VOILUTSequence[0].LUTDescriptor[2])) - 1)
+    # A window leads to all values that the stored bits have, in the modality's units (PS3.3 C.11.2.1.2).
+    bits, signed = int(file.BitsStored), int(file.PixelRepresentation)
+    stored = np.array([-(1 << (bits - 1)), (1 << (bits - 1)) - 1] if signed else [0, (1 << bits) - 1], np.float64)
+    slope, shift = float(getattr(file, "RescaleSlope", 1)), float(getattr(file, "RescaleIntercept", 0))
+    low, high = sorted(stored * slope + shift)
+    return low, high
+
+
+# ---- TIFF ------------------------------------------------------------------------------------------------------------
+
+
+def _tiff(path: str | os.PathLike[str], page: int) -> Array | None:
+    """A page that Pillow would not read, or would read with 8 bits a colour, or at once into memory."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        if page >= len(file.pages):
+            return None  # Pillow refuses it in its own words
+        found: Any = file.pages[page]
+        deep = found.samplesperpixel > 1 and found.bitspersample > 8
+        if not (deep or file.is_bigtiff or found.size > LARGE):
+            return None
+        if int(found.photometric) not in (_MINISWHITE, _MINISBLACK, _RGB, _YCBCR):
+            return None
+        if len(file.pages) > 1 and not page and not found.is_reduced:
+            warnings.warn(
+                f"{os.fsdecode(path)} has several pages and the first was read: page=1 reads the second", stacklevel=4
+            )
+        values: Array = found.asarray(out="memmap" if found.size > LARGE else None)
+        orientation = found.tags[_ORIENTATION].value if _ORIENTATION in found.tags else 1
+        if values.ndim == 3 and int(found.planarconfig) == 2:  # one plane a colour
+            values = np.moveaxis(values, 0, -1)
+        if int(found.photometric) == _MINISWHITE:
+            values = (np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1) - values
+        return _upright(values, int(orientation))
+
+
+def _upright(values: Array, orientation: int) -> Array:
+    """EXIF's orientation 1..8 undone, as a view."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values
