@@ -118,6 +118,22 @@ def test_an_unknown_target_is_told_the_nearest(animals):
         animals.explain("dgo")
 
 
+@pytest.mark.parametrize(
+    "asked, answer",
+    [
+        ("cat", "did you mean 'Egyptian cat' or 'tiger cat'?"),
+        ("EGYPTIAN CAT", "did you mean 'Egyptian cat'?"),
+        ("sport car", "did you mean 'sports car'?"),
+        ("zebra", "unknown target 'zebra'; classes"),
+    ],
+)
+def test_a_word_finds_the_classes_that_hold_it(asked, answer):
+    names = ["Egyptian cat", "tiger cat", "caterpillar", "sports car"]
+    with pytest.raises(ValueError) as caught:
+        Recorder(np.zeros(4), names).explain(asked)
+    assert answer in str(caught.value)
+
+
 def test_a_name_of_two_classes_is_refused_with_their_indices():
     with pytest.raises(ValueError, match=r"target 'crane' names 2 classes; their indices are \[0, 2\]"):
         Recorder(np.zeros(3), ["crane", "dog", "crane"]).explain("crane")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -99,8 +100,12 @@ class Menu:
         return tuple(_one_of("representation", "representations", name, self.representations) for name in listed(keep))
 
     def _near(self, name: Any) -> str:
-        near = get_close_matches(str(name), map(str, self.classes), n=1)
-        return f": did you mean {near[0]!r}?" if near else ""
+        """A question for the class that is spelled alike, or for the few that hold the same word."""
+        asked, known = str(name).casefold(), {str(known).casefold(): str(known) for known in self.classes}
+        alike = get_close_matches(asked, known, n=1, cutoff=0.75)
+        word = [known[key] for key in known if re.search(rf"\b{re.escape(asked)}\b", key)]
+        near = [known[alike[0]]] if alike else word or [known[key] for key in get_close_matches(asked, known, n=1)]
+        return f": did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
 
     def _shown(self, most: int = 20) -> str:
         shown = ", ".join(map(str, self.classes[:most]))

@@ -26,12 +26,12 @@ from ..data.labels import parse_labels, weights_of
 from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real, is_whole
 from ..runtime.progress import Progress
-from . import training
+from . import importing, training
 from . import weights as coefficients
 from .encoder import PYRAMID
 from .flipper import FisherFlipper, Mixture
 from .geometry import Pyramid
-from .gmm import DiagonalGMM
+from .gmm import GATE, DiagonalGMM
 from .layers import NORMALISATIONS, Encode, Fisher, Linear, Normalise, Project, SpatialBins
 from .sift import DenseSIFT, read_grey
 from .trace import FisherMenu, FisherModel, FisherTrace
@@ -505,6 +505,96 @@ class FisherVectorClassifier(Classifier, Estimator):
             if np.array_equal(arrays[name], arrays[name].astype(np.float32)):
                 arrays[name] = arrays[name].astype(np.float32)
         return header, arrays | coefficients.stored(self.coef_, weights, self.gmm_.means_.shape[1])
+
+    @classmethod
+    def from_arrays(
+        cls,
+        components: npt.ArrayLike,
+        weights: npt.ArrayLike,
+        means: npt.ArrayLike,
+        covariances: npt.ArrayLike,
+        coef: npt.ArrayLike,
+        intercept: npt.ArrayLike,
+        classes: npt.ArrayLike,
+        *,
+        mean: npt.ArrayLike | None = None,
+        order: str = "vlfeat",
+        descriptor_scale: float = 1.0,
+        multilabel: bool = False,
+        **params: Any,  # of the classifier
+    ) -> FisherVectorClassifier:
+        """A fitted classifier of parts that were learned elsewhere.
+
+        Parameters
+        ----------
+        components, mean : (D, 128), (128,)
+            The projection y = (x - mean) components^T of SIFT descriptors; `mean` None is zero.
+        weights, means, covariances : (K,), (K, D), (K, D)
+            The mixture, with variances.
+        coef, intercept : (n_classes, cells * 2 K D), (n_classes,)
+            Weights for improved Fisher vectors: the L2 norm of each cell, signed square roots, the L2 norm of all. With
+            two exclusive classes also one row, for the second.
+        classes : (n_classes,)
+        order : {"vlfeat", "skimage"}
+            Layout of each cell of `coef`: [u_1..u_K, v_1..v_K], each of length D, as VLFeat and cyvlfeat have it; or
+            scikit-image's, with K entries before and the v of the other sign, which are repaired.
+        descriptor_scale : float
+            What the descriptors were multiplied by that the projection was learned from: here they are 0..255.
+        multilabel : bool
+            Whether classes do not exclude each other.
+        **params
+            Parameters of the classifier, such as `pyramid`, `bin_sizes`, `step`, `window`. Those that follow from the
+            arrays are set.
+
+        Raises
+        ------
+        ValueError
+            Arrays that do not fit together, or values that are not finite.
+
+        Examples
+        --------
+        >>> voc20 = fvlrp.load("voc20")
+        >>> pca, gmm = voc20.pca_, voc20.gmm_
+        >>> arrays = pca.components_, gmm.weights_, gmm.means_, gmm.covariances_, voc20.coef_, voc20.intercept_
+        >>> clf = fvlrp.FisherVectorClassifier.from_arrays(*arrays, voc20.classes_, multilabel=True)
+        >>> clf.coef_.shape == voc20.coef_.shape
+        True
+        """
+        check_choice("order", order, importing.ORDERS)
+        if not (is_real(descriptor_scale) and 0 < descriptor_scale < np.inf):
+            raise ValueError(f"descriptor_scale must be a positive number, got {descriptor_scale!r}")
+        pyramid = params.get("pyramid", PYRAMID)
+        cells = sum(rows * cols for rows, cols in pyramid)
+        mixture, linear = (weights, means, covariances), (coef, intercept)
+        arrays = importing.parts(components, mean, mixture, linear, classes, order, cells, float(descriptor_scale))
+        K, D = len(arrays["gmm_weights"]), len(arrays["pca_components"])
+        given = {"gate": min(GATE, 0.5 / K), **params, "n_components": K, "n_pca": D, "center": mean is not None}
+        C = given.get("C", 1.0)
+        header = {
+            "parameters": cls(**given)._lasting(),
+            "random_state": None,
+            "weights": "float32",
+            "multilabel": multilabel,
+            "C": C if is_real(C) else 1.0,
+        }
+        return cls.from_parts(header, arrays)
+
+    @classmethod
+    def from_sklearn(cls, pca: Any, gmm: Any, svm: Any, **params: Any) -> FisherVectorClassifier:
+        """A fitted classifier of scikit-learn's parts: PCA, GaussianMixture and LinearSVC, or others alike.
+
+        Parameters
+        ----------
+        pca : PCA or None
+            Of SIFT descriptors; whitening is kept. None: descriptors as they are.
+        gmm : GaussianMixture(covariance_type="diag"), or anything with weights_, means_ and covariances_
+        svm : LinearSVC, LogisticRegression, or anything with coef_, intercept_ and classes_
+        **params
+            As for `from_arrays`.
+        """
+        components, mean = importing.projection(pca)
+        mixture = gmm.weights_, gmm.means_, gmm.covariances_
+        return cls.from_arrays(components, *mixture, svm.coef_, svm.intercept_, svm.classes_, mean=mean, **params)
 
     @classmethod
     def from_parts(cls, header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> FisherVectorClassifier:
