@@ -543,8 +543,8 @@ class FisherVectorClassifier(Classifier, Estimator):
         multilabel : bool
             Whether classes do not exclude each other.
         **params
-            Parameters of the classifier, such as `pyramid`, `bin_sizes`, `step`, `window`. Those that follow from the
-            arrays are set.
+            Parameters of the classifier, such as `pyramid`, `bin_sizes`, `step`, `window`; `normalisation` is
+            "improved" unless given. Those that follow from the arrays are set.
 
         Raises
         ------
@@ -568,7 +568,8 @@ class FisherVectorClassifier(Classifier, Estimator):
         mixture, linear = (weights, means, covariances), (coef, intercept)
         arrays = importing.parts(components, mean, mixture, linear, classes, order, cells, float(descriptor_scale))
         K, D = len(arrays["gmm_weights"]), len(arrays["pca_components"])
-        given = {"gate": min(GATE, 0.5 / K), **params, "n_components": K, "n_pca": D, "center": mean is not None}
+        usual = {"gate": min(GATE, 0.5 / K), "normalisation": "improved"}
+        given = {**usual, **params, "n_components": K, "n_pca": D, "center": mean is not None}
         C = given.get("C", 1.0)
         header = {
             "parameters": cls(**given)._lasting(),
