@@ -245,7 +245,7 @@ def test_layers_take_their_own_rules(capsys, network, photographs, tmp_path):
         ("pool=box", "Box is a rule of the layer that sees the pixels, got it for 'pool'"),
         ("conv2=box", "Box is a rule of the layer that sees the pixels, got it for 'conv2'"),
         ("lrp", "unknown rules 'lrp'; presets are 'paper', .*; rules are epsilon"),
-        ("epsilon:much", "takes numbers for epsilon behind colons"),
+        ("epsilon:much", "takes numbers for epsilon after colons"),
     ],
 )
 def test_rules_of_a_network_are_checked_first(capsys, network, photographs, tmp_path, rule, words, monkeypatch):

@@ -178,7 +178,7 @@ def test_what_has_no_colour_is_refused_with_its_place(value):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"cmap": "viridis"}, "'viridis'.*choose one of grey, paper, safe"),
+        ({"cmap": "viridis"}, "cmap must be one of grey, paper, safe, got 'viridis'"),
         ({"heatmap": np.zeros((2, 2, 3))}, r"shape \(2, 2, 3\).*sum the channels"),
         ({"heatmap": np.zeros((0, 2))}, r"shape \(0, 2\)"),
         ({"scale": -1}, "scale is -1"),

@@ -74,5 +74,5 @@ def test_a_saved_explanation_is_read_back(explanation, tmp_path):
 def test_what_is_no_explanation_is_refused_by_name(explanation, tmp_path):
     path = tmp_path / "it.npz"
     files.save_arrays(path, {"kind": "explanation", "score": 1.0}, {"heatmap": np.zeros((2, 2))})
-    with pytest.raises(ValueError, match=r"it\.npz is no explanation that this fvlrp can read"):
+    with pytest.raises(ValueError, match=r"it\.npz is not an explanation that this fvlrp can read"):
         Explanation.load(path)

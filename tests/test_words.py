@@ -61,7 +61,7 @@ def test_kept_components_outlive_the_model(plain, photo, tmp_path):
     ex.save(tmp_path / "ex.npz")
     np.testing.assert_array_equal(Explanation.load(tmp_path / "ex.npz").components(), ex.components())
     plain.explain(photo, "grass").save(tmp_path / "ex.npz")
-    with pytest.raises(ValueError, match="components are those of a Fisher vector's mixture"):
+    with pytest.raises(ValueError, match="only Fisher-vector explanations have components"):
         Explanation.load(tmp_path / "ex.npz").components()
 
 

@@ -1,4 +1,4 @@
-"""The one idea, for both stacks: the layer protocol, rules as values, the ledger, traces and explanations.
+"""What both stacks share: the layer protocol, rules, the ledger, traces and explanations.
 
-May import evaluate, show, data and runtime; is imported by the two stacks, models and the command line.
+May import evaluate, show, data and runtime. Imported by the two stacks, models and the command line.
 """

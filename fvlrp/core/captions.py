@@ -1,33 +1,33 @@
-"""What a ledger says, in words: how much of the score a map holds, and where the rest went.
+"""A ledger in words: how much of the score the heatmap holds, and where the rest went.
 
-For sheets, reports and whoever shows a map: the sum of a heatmap alone says little about the score.
+For `report` and the command line: the sum of a heatmap by itself says little about the score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Where an amount is, as it completes "+1.90 ...". Entries that are not listed are explained by their meaning.
+# Completes the sentence "+1.90 ..." for each entry of a ledger.
 PLACES = {
-    "bias": "is the part of biases, which no pixel accounts for",
+    "bias": "is due to biases, which no pixel accounts for",
     "absorbed": "was absorbed by the stabiliser",
     "absorbed_pool": "was absorbed by the stabiliser where descriptors are pooled",
     "absorbed_pca": "was absorbed by the stabiliser in the projection",
     "zero_sum": "belongs to sums that are exactly 0, outside this map",
     "empty_cell": "belongs to cells without descriptors, outside this map",
-    "mean": "is the part of the projection's mean, outside this map",
+    "mean": "is due to the projection's mean, outside this map",
     "zero_desc": "lies in areas without texture, outside this map",
     "zero_bin": "lies in bins without any gradient, outside this map",
     "clipped": "fell outside the image",
     "padding": "fell on the border that the network adds",
-    "constants": "is the part of constants inside the network",
+    "constants": "is due to constants inside the network",
     "class_token": "belongs to class tokens",
     "softmax": "was not conserved by the softmax of attention",
     "flat": "is what the Caffe toolbox's flat rule changes",
     "rounding": "is float32 rounding error",
 }
-SMALL = 0.02  # of the largest amount: smaller ones are told together
-MOST = 3  # amounts that are told one by one
+SMALL = 0.02  # of the largest amount: smaller ones are summed up
+MOST = 3  # amounts that are listed separately
 
 
 def share(ledger: Mapping[str, float]) -> str:
@@ -48,12 +48,12 @@ def share(ledger: Mapping[str, float]) -> str:
 
 
 def rest(ledger: Mapping[str, float]) -> str:
-    """Where that went which is not in the map, as sentences; "" where everything is in it."""
+    """Where the rest of the score went, as sentences; "" if the map holds all of it."""
     kept = {name: value for name, value in ledger.items() if name not in ("score", "heatmap")}
     largest = max(abs(value) for value in ledger.values())
-    told = sorted((name for name in kept if abs(kept[name]) > SMALL * largest), key=lambda name: -abs(kept[name]))
-    parts = [f"{amount(kept[name])} {PLACES.get(name, f'is {name}')}" for name in told[:MOST]]
-    other = sum(value for name, value in kept.items() if name not in told[:MOST])
+    listed = sorted((name for name in kept if abs(kept[name]) > SMALL * largest), key=lambda name: -abs(kept[name]))
+    parts = [f"{amount(kept[name])} {PLACES.get(name, f'is {name}')}" for name in listed[:MOST]]
+    other = sum(value for name, value in kept.items() if name not in listed[:MOST])
     if parts and abs(other) > SMALL * largest:
         parts.append(f"{amount(other)} is in smaller entries")
     return "; ".join(parts) + "." if parts else ""

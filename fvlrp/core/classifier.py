@@ -1,4 +1,7 @@
-"""The verbs that both kinds of classifier share: predictions and their quality, explanations of one image or many."""
+"""The methods that both kinds of classifier share: predict, score, explain one image or many.
+
+For the classifiers of the two stacks, which inherit from `Classifier`.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ from .trace import Trace
 
 
 class Classifier:
-    """What a classifier makes of its scores and traces.
+    """Predictions and explanations, from the scores and traces that subclasses provide.
 
-    Subclasses owe `decision_function`, `trace` and `menu`, and the attributes `classes_`, `multilabel_` and `n_jobs`.
+    Subclasses implement `decision_function`, `trace` and `menu`, and set `classes_`, `multilabel_` and `n_jobs`.
     """
 
     classes_: npt.NDArray[Any]
@@ -38,11 +41,11 @@ class Classifier:
 
     @property
     def menu(self) -> Menu:
-        """The valid targets, depths and rules; `menu.check` refuses others up front."""
+        """The valid targets, depths and rules; `menu.check` rejects others before any computation."""
         raise NotImplementedError
 
     def predict(self, images: Sequence[ImageLike]) -> npt.NDArray[Any]:
-        """Classes (n,); for labels that were a matrix, an indicator of 0 / 1 (n, n_classes)."""
+        """Classes (n,); for a classifier trained on a matrix of labels, an indicator of 0 / 1 (n, n_classes)."""
         scores = self.decision_function(images)
         if self.multilabel_:
             return (scores > 0).astype(np.int64)
@@ -62,7 +65,7 @@ class Classifier:
             wanted = f"(n, {len(self.classes_)}), a column per class" if self.multilabel_ else "(n,), a class per image"
             raise ValueError(f"labels must have shape {wanted}, as those learned from, got {np.shape(labels)}")
         if not self.multilabel_:
-            # scikit-learn's own refuses classes that are fractions.
+            # scikit-learn's accuracy_score rejects classes that are not whole numbers.
             return float(np.average(np.asarray(labels) == self.predict(images), weights=sample_weight))
         if sample_weight is not None:
             raise ValueError("sample_weight must be None for a matrix of labels: average precision takes no weights")
@@ -78,10 +81,10 @@ class Classifier:
         *,
         keep: Sequence[str] = (),
     ) -> Any:  # as `Trace.explain`: one explanation or a list
-        """Why `target` has its score: an Explanation, or a list where target or depth is a sequence.
+        """Explain the score of `target`: an Explanation, or a list of them if target or depth is a sequence.
 
-        Parameters are those of `Trace.explain`; `dtype` "float64" is the exact mode, whose ledgers close to 1e-9.
-        For a list of images the result is the list that `explain_many` makes one by one.
+        The parameters are those of `Trace.explain`. With `dtype` "float64" (exact mode) ledgers close to 1e-9.
+        A list of images gives the list of what `explain_many` yields.
         """
         if several_images(image):
             return list(self.explain_many(image, target, depth, rules, dtype=dtype, keep=keep))
@@ -100,27 +103,27 @@ class Classifier:
         dtype: Any = "float32",
         keep: Sequence[str] = (),
     ) -> Iterator[Any]:
-        """Explain images one after another, photographs in parallel, in bounded memory.
+        """Explain many images in order, in parallel and in bounded memory.
 
         Parameters
         ----------
         images : sequence of paths, PIL images or arrays
         target, depth, rules, dtype, keep
-            As `explain` takes them, the same for every image.
+            As for `explain`, the same for every image.
         n_jobs : int, optional
-            Threads, as scikit-learn counts; None takes the classifier's own. Results do not depend on it.
+            Number of threads, as in scikit-learn; None: the classifier's `n_jobs`. Results do not depend on it.
         errors : {"raise", "return"}
-            What happens to an image that cannot be explained: its error is raised, naming the image, or comes in its
-            place in the results.
+            For an image that cannot be explained: raise the error, naming the image, or yield the error in place of
+            its explanation.
 
         Yields
         ------
-        What `explain` returns for each image, in their order.
+        What `explain` returns for each image, in the order of `images`.
 
         Raises
         ------
         ValueError
-            At once: an unknown target, depth, rule or representation.
+            An unknown target, depth, rule or representation. Raised by the call itself, before the first image.
         """
         images = batch(images)
         check_choice("errors", errors, ("raise", "return"))
@@ -140,9 +143,9 @@ class Classifier:
         return threads.stream(tasks, self.n_jobs if n_jobs is None else n_jobs)
 
     def flipper(self, image: ImageLike, target: Any = None) -> Score:
-        """f of a target (None: the best class) for copies of `image` with other pixels, as `pixel_flipping` takes it.
+        """The score of a target (None: the best class) as a function of altered copies of `image`.
 
-        A model that has no shortcut scores whole images.
+        For `fvlrp.evaluate.pixel_flipping`. Scores whole images; subclasses may have something faster.
         """
         found = self.menu.target(self.trace(image).top if target is None else target)
 

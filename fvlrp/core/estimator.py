@@ -1,6 +1,6 @@
-"""What scikit-learn asks of an estimator, without importing scikit-learn: that takes ten times as long as a heatmap.
+"""scikit-learn's estimator interface without importing scikit-learn, which takes ten times as long as a heatmap.
 
-Hides the parameters' bookkeeping and the twin that answers what is rarely asked. For the estimators of fisher.
+Hides how parameters are read and set, and the twin that answers rarer requests. For the estimators of `fisher`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ CONTAINERS = ("default", "pandas", "polars")
 
 
 class Estimator:
-    """An estimator by scikit-learn's developer guide: parameters are the arguments of `__init__`, kept as attributes.
+    """An estimator as scikit-learn's developer guide defines it: parameters are the arguments of `__init__`.
 
-    Tags, its display in notebooks and the routing of metadata come from a twin: an object of the same name and
-    parameters that does inherit from scikit-learn's classes, made when one of them is asked for. So an estimator works
-    in ``clone``, pipelines and searches, and is loaded and applied without scikit-learn.
+    Tags, the display in notebooks and metadata routing come from a twin: an object of the same name and parameters
+    that inherits from scikit-learn's classes and is created on demand. Estimators thus work in ``clone``, pipelines
+    and searches, but can be loaded and applied without scikit-learn.
     """
 
     _mixins: tuple[str, ...] = ()  # classes of sklearn.base that the twin inherits from, beside BaseEstimator
@@ -30,14 +30,14 @@ class Estimator:
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
-        """Parameters in their order, with their defaults."""
+        """Parameters in the order of `__init__`, with their defaults."""
         if cls.__init__ is object.__init__:
             return {}
         arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]
         return {argument.name: argument.default for argument in arguments}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters by name; with `deep`, also those of parameters that are estimators, as ``name__parameter``."""
+        """Parameters by name; with `deep`, parameters of nested estimators, too, as ``name__parameter``."""
         params = {name: getattr(self, name) for name in self._defaults()}
         if deep:
             for name, value in list(params.items()):
@@ -46,7 +46,7 @@ class Estimator:
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters by name, those of a parameter that is an estimator as ``name__parameter``. Returns self."""
+        """Set parameters by name, those of nested estimators as ``name__parameter``. Returns self."""
         valid = self._defaults()
         nested: dict[str, dict[str, Any]] = {}
         for key, value in params.items():
@@ -64,7 +64,7 @@ class Estimator:
         return self
 
     def __repr__(self) -> str:
-        """Parameters that are not at their defaults, as scikit-learn shows them."""
+        """The parameters that differ from their defaults, in scikit-learn's format."""
         defaults = self._defaults()
         values = sorted(self.get_params(deep=False).items())
         changed = [f"{name}={value!r}" for name, value in values if repr(value) != repr(defaults[name])]
@@ -78,7 +78,7 @@ class Estimator:
         return html
 
     def get_metadata_routing(self) -> Any:
-        """What metadata the methods ask for, as scikit-learn's routing wants to know."""
+        """The metadata that the methods request, for scikit-learn's metadata routing."""
         return self._twin().get_metadata_routing()
 
     def set_fit_request(self, **requests: Any) -> Self:
@@ -90,7 +90,7 @@ class Estimator:
         return self._request("set_score_request", requests)
 
     def _request(self, name: str, requests: dict[str, Any]) -> Self:
-        """Have the twin note what metadata a method asks for, and keep the note where ``clone`` looks for it."""
+        """Record a request for metadata with the twin, and keep it where ``clone`` looks for it."""
         twin = self._twin()
         getattr(twin, name)(**requests)
         self._metadata_request = twin._metadata_request
@@ -104,23 +104,24 @@ class Estimator:
 
 
 class Transformer(Estimator):
-    """An estimator whose `transform` is what it is for.
+    """An estimator with a `transform` method.
 
-    One whose output is a table names its columns in `get_feature_names_out`, and returns ``self._put_out(table, X)``.
+    If the output is a table, subclasses name its columns in `get_feature_names_out` and return
+    ``self._put_out(table, X)``.
     """
 
     _mixins = ("TransformerMixin",)
     _sklearn_output_config: dict[str, str]  # scikit-learn's name: `clone` copies it
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        """`fit`, then `transform` of the same."""
+        """`fit`, then `transform` of the same data."""
         fitted: Any = self
         return fitted.fit(X, y, **fit_params).transform(X)
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Choose what `transform` returns: "default" (an array), "pandas" or "polars"; None leaves it. Returns self.
+        """Choose what `transform` returns: "default" (an array), "pandas" or "polars"; None: no change. Returns self.
 
-        What is no table, such as a list of arrays, is returned as it is.
+        Outputs that are no tables, such as lists of arrays, are not converted.
         """
         if transform is None:
             return self
@@ -130,7 +131,7 @@ class Transformer(Estimator):
         return self
 
     def _put_out(self, table: npt.NDArray[Any], X: Any) -> Any:
-        """A table (n, columns) in the container asked for; pandas keeps the index of what it was made of."""
+        """A table (n, columns) in the chosen container; for pandas, with the index of `X`."""
         kind = getattr(self, "_sklearn_output_config", {}).get("transform")
         if kind is None and (sklearn := sys.modules.get("sklearn")):  # the setting for all of scikit-learn
             kind = sklearn.get_config()["transform_output"]
@@ -145,7 +146,7 @@ class Transformer(Estimator):
 
 
 def check_fitted(estimator: Any, attribute: str, way_out: str = "call fit") -> None:
-    """Raise scikit-learn's NotFittedError unless `estimator` has an attribute that `fit` makes."""
+    """Raise scikit-learn's NotFittedError unless `estimator` has `attribute`, which `fit` sets."""
     if hasattr(estimator, attribute):
         return
     from sklearn.exceptions import NotFittedError
@@ -165,7 +166,7 @@ def _twin_class(kind: type[Estimator]) -> Any:
 
 
 def _no_metadata(kind: type[Estimator], method: Any) -> dict[str, str]:
-    """What tells scikit-learn that arguments passed by place are not to be routed."""
+    """Marks the arguments that are passed by position as not routed."""
     from sklearn.utils.metadata_routing import UNUSED
 
     return {name: UNUSED for name in inspect.signature(method).parameters if name in kind._by_place}

@@ -1,4 +1,8 @@
-"""An explanation: the heatmap, the account behind it, and what is needed to compute more; as pictures and files."""
+"""The class Explanation: a heatmap with its ledger, as pictures, files and reports.
+
+Made by the traces of both stacks, public as `fvlrp.Explanation`. Hides the files, and that further relevances are
+computed on demand.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +23,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-# Explains the same image anew, by the model: of targets and depths (None: those worth showing).
+# Explains the same image again, for given targets and depths (None: those of a report).
 Again: TypeAlias = "Callable[[Sequence[Any], Sequence[str] | None], list[Explanation]]"
 
 
 class Relevances(Mapping[str, npt.NDArray[np.float64]]):
     """Relevance at a model's representations, float64, by name.
 
-    Each is computed when first asked for, by a new pass of the model over the image, and then kept. What
-    ``explain(keep=...)`` named is there from the start. A pickled or loaded explanation has only what was kept.
+    Each is computed on first access, by a new pass of the model over the image, and then kept. Those named in
+    ``explain(keep=...)`` are computed at once. A pickled or loaded explanation has only those that were kept.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class Relevances(Mapping[str, npt.NDArray[np.float64]]):
 
     @property
     def kept(self) -> dict[str, npt.NDArray[np.float64]]:
-        """What is there without any computation."""
+        """The relevances that have been computed."""
         return dict(self._kept)
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float64]:
@@ -51,7 +55,8 @@ class Relevances(Mapping[str, npt.NDArray[np.float64]]):
             raise KeyError(f"no relevance at {name!r}; representations are {', '.join(map(repr, self._names))}")
         if self._compute is None:
             raise KeyError(
-                f"relevance at {name!r} was not kept, and the model is not here: explain with keep=({name!r},)"
+                f"relevance at {name!r} was not kept, and a loaded or pickled explanation has no model to compute it: "
+                f"explain with keep=({name!r},)"
             )
         self._kept[name] = np.asarray(self._compute(name), np.float64)
         return self._kept[name]
@@ -63,21 +68,21 @@ class Relevances(Mapping[str, npt.NDArray[np.float64]]):
         return len(self._names if self._compute else self._kept)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the model, which another process has, or not."""
+        """Without the model."""
         return {"_names": self._names, "_compute": None, "_kept": self._kept}
 
     def __copy__(self) -> Relevances:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Relevances:
-        return self  # nothing in it changes but what is kept
+        return self  # immutable but for its cache
 
 
 class Explanation:
-    """Why the score of one target is what it is: a heatmap, and the account behind it.
+    """Why a target has its score: a heatmap, and a ledger of where the relevance went.
 
-    It holds the heatmap, the image, the rules and a reference to its model, but no forward pass. Pickled or saved, it
-    leaves the model behind.
+    An explanation holds the heatmap, the image, the rules and a reference to its model, but no forward pass. The model
+    is not pickled or saved with it.
 
     Attributes
     ----------
@@ -88,17 +93,18 @@ class Explanation:
     target : class name, value of ``classes_`` or Contrast
     depth : str
         The representation down to which relevance was decomposed exactly.
-    rules : the choices made, a frozen value (of a loaded explanation: the mapping it was saved as)
+    rules : FisherRules or NetworkRules
+        All choices that were made; for a loaded explanation, the same as a dictionary.
     relevance : mapping of str to float64 array
-        Relevance at the model's representations, computed when asked.
+        Relevance at the model's representations, computed on access.
     ledger : Ledger
         Where every unit of relevance went.
     image : uint8 (H, W, 3)
         The photograph, upright.
     model : str
-        What kind of classifier decided: "Fisher vector" or "network".
+        The kind of classifier: "Fisher vector" or "network".
     best : tuple of (class, float)
-        The classes of the five highest scores, and these.
+        The classes with the five highest scores, and their scores.
 
     Examples
     --------
@@ -134,7 +140,7 @@ class Explanation:
         self._again = again
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the model, which another process has, or not."""
+        """Without the model."""
         return {**vars(self), "_again": None}
 
     def __repr__(self) -> str:
@@ -156,8 +162,8 @@ class Explanation:
         bar : bool
             Whether to add a colour bar.
         scale : float, str, pair or None
-            |R| at the end of the colour map: a number, a percentile such as "99.5%", the default everywhere, or None
-            for the largest. Where 0 is not the middle, a pair of both ends.
+            The |R| at the end of the colour map: a number, a percentile of |R| such as "99.5%" (the default), or None
+            for the largest |R|. If not `symmetric`, a pair (low, high).
 
         Returns
         -------
@@ -168,7 +174,7 @@ class Explanation:
         return render.to_image(self.heatmap, cmap=cmap, symmetric=symmetric, bar=bar, scale=scale)
 
     def overlay(self, *, cmap: str = "paper", gamma: float = 0.5, scale: float | str | None = SCALE) -> Image:
-        """The heatmap over the photograph, more opaque where |R| is larger: a PIL image. Options as `to_image`."""
+        """The heatmap over the photograph, more opaque where |R| is larger: a PIL image. Options as for `to_image`."""
         from PIL import Image
 
         from ..show import render
@@ -184,39 +190,39 @@ class Explanation:
         return Image.fromarray(render.alpha(self.image, self.heatmap, gamma=gamma, background=background, scale=scale))
 
     def again(self, target: Any = None, depth: Sequence[str] | None = None) -> list[Explanation]:
-        """The same image explained by the same rules for other targets, at other depths: a list, target by target.
+        """Explain the same image by the same rules for other targets or depths: a list, target by target.
 
         Parameters
         ----------
         target : sequence of targets, optional
-            None: this one's.
+            None: the target of this explanation.
         depth : sequence of str, optional
-            None: the depths worth showing, from coarse to fine, and this one's.
+            None: the depths that a report shows, from coarse to fine, and the depth of this explanation.
 
         Raises
         ------
         ValueError
-            The model is not here: the explanation was loaded or pickled.
+            The explanation was loaded or pickled, and so has no model.
         """
         if self._again is None:
-            raise ValueError("the model is not here: a loaded or pickled explanation leaves it behind")
+            raise ValueError("a loaded or pickled explanation has no model: explain the image again with the model")
         return self._again([self.target] if target is None else target, depth)
 
     def components(self) -> npt.NDArray[np.float64]:
-        """Which visual words: what reaches the descriptors through each component of a Fisher vector's mixture, (K,).
+        """Relevance that reaches the descriptors through each mixture component (visual word) of a Fisher vector, (K,).
 
-        Its sum is the relevance of all descriptors; the ledger says what the pooling has absorbed before.
+        The sum over components is the relevance of all descriptors; the ledger has what pooling absorbed above them.
 
         Raises
         ------
         ValueError
-            The model is no Fisher vector, or is not here and the components were not kept
-            (``explain(keep=("component",))``).
+            The model is not a Fisher vector; or the explanation was loaded or pickled, and was not made with
+            ``keep=("component",)``.
         """
         try:
             return self.relevance["component"]
         except KeyError as error:
-            raise ValueError(f"components are those of a Fisher vector's mixture: {error.args[0]}") from error
+            raise ValueError(f"only Fisher-vector explanations have components: {error.args[0]}") from error
 
     def report(
         self,
@@ -228,22 +234,22 @@ class Explanation:
         scale: float | str | None = SCALE,
         name: str = "",
     ) -> None:
-        """Write an HTML report that needs nothing else: the photograph under this map, and under those of other depths.
+        """Write a self-contained HTML report: the photograph under this heatmap and those of other depths.
 
         Parameters
         ----------
         path : path
         target, depth
-            As `again` takes them. An explanation that was loaded or pickled shows itself alone.
+            As for `again`. A loaded or pickled explanation shows only itself.
         cmap, scale
-            As `to_image` takes them.
+            As for `to_image`.
         name : str
-            Of the photograph.
+            Name of the photograph.
 
         Raises
         ------
         ValueError
-            An unknown target, depth or `cmap`; targets or depths without the model.
+            An unknown target, depth or `cmap`; or `target` or `depth` for a loaded or pickled explanation.
         OSError
             The file cannot be written.
         """
@@ -264,7 +270,7 @@ class Explanation:
         return render.png_bytes(self.to_image())
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the arrays, ready for JSON."""
+        """Everything but the arrays, as plain values for JSON."""
         return {
             "target": _plain(self.target),
             "depth": self.depth,
@@ -283,15 +289,15 @@ class Explanation:
         Parameters
         ----------
         path : path
-            Its suffix decides. A picture carries target, depth, score and ledger as text chunks. Numbers hold the
-            heatmap, the image and the relevances that were kept or asked for: `load` reads them back.
+            Its suffix decides. A picture carries target, depth, score and ledger as text chunks. An .npz file holds
+            the heatmap, the image and all relevances computed so far; `load` reads it back.
         **options
-            Of a picture, as `to_image` takes them; and `level`, of compression, 0 to 9 (smallest, and slow).
+            For a picture: those of `to_image`, and `level`, the compression level, 0 to 9 (smallest, but slow).
 
         Raises
         ------
         ValueError
-            Another suffix, or options for numbers.
+            Another suffix, or options for an .npz file.
         OSError
             The file cannot be written.
         """
@@ -317,14 +323,14 @@ class Explanation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
-        """Read back what `save` wrote as .npz: everything but the model.
+        """Read an explanation that `save` wrote as .npz; its model is not in the file.
 
         Raises
         ------
         OSError
             The file is missing or cannot be opened.
         ValueError
-            It holds no explanation, or is damaged.
+            The file does not hold an explanation, or is damaged.
         """
         header, arrays = files.load_arrays(path, files.EXPLANATION)
         try:
@@ -345,9 +351,9 @@ class Explanation:
                 best=header.get("best", ()),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)} is no explanation that this fvlrp can read: {error}") from error
+            raise ValueError(f"{os.fspath(path)} is not an explanation that this fvlrp can read: {error}") from error
 
 
 def _plain(name: Any) -> Any:
-    """A class as JSON holds it."""
+    """A class as a value for JSON."""
     return name if isinstance(name, str | int | float | bool) else str(name)

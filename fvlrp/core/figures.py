@@ -1,6 +1,6 @@
 """Sheets of explanations: one photograph at every depth, and the paper's Figure 1 for any models.
 
-Here explanations meet show, which takes arrays and words. For the command line and users (`fvlrp.sheet`).
+Turns explanations into the arrays and words that `show` lays out. For the command line and users (`fvlrp.sheet`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def depth_sheet(
     explanations : sequence of Explanation
         Of one or more traces, target by target, the same depths for each.
     cmap, scale
-        As `Explanation.to_image` takes them; without a number every heatmap has a scale of its own, since depths differ
+        As for `Explanation.to_image`. Unless `scale` is a number, every heatmap has its own scale, since depths differ
         by orders of magnitude.
     height : int
         Pixels of a panel.
@@ -68,7 +68,7 @@ def _panel(ex: Explanation, cmap: str, scale: float | str | None) -> render.Pane
 
 
 def _low(row: Sequence[Explanation]) -> Explanation:
-    """The map of low resolution that the paper shows as alpha: the last of the coarser depths, if there are any."""
+    """The low-resolution map that the paper shows as alpha channel: the finest of the coarse depths, if any."""
     coarse = [ex for ex in row if ex.depth not in (*FINE, "vector")]
     return coarse[-1] if coarse else row[0]
 

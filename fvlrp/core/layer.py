@@ -1,7 +1,7 @@
-"""The one idea as a type: what every layer of both stacks owes.
+"""The layer protocol: the methods that every layer of both stacks implements.
 
-A classifier is a stack or a graph of layers. A forward pass leaves what each layer saved; an explanation walks the
-layers backwards. Down to the depth the walk calls `Layer.relevance`, below it `Layer.flat`.
+A classifier is a stack or a graph of layers. In a forward pass each layer saves what it will need; an explanation walks
+the layers backwards. The walk calls `Layer.relevance` down to the depth, and `Layer.flat` below it. For both stacks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Rule = TypeVar("Rule", contravariant=True)
 
 
 class Passed(NamedTuple):
-    """What a layer makes of the relevance of its output.
+    """The relevance of a layer's inputs, and what the layer keeps.
 
     Attributes
     ----------
     inputs : list of real (targets, ...)
         Relevance of each input, in the order of `Layer.forward`'s arguments.
     entries : Entries
-        What stays behind: ``r.sum() = sum of inputs + sum of entries`` for every target.
+        What the layer keeps: ``r.sum() = sum of inputs + sum of entries`` for every target.
     """
 
     inputs: list[Array]
@@ -35,17 +35,17 @@ class Passed(NamedTuple):
 
 @runtime_checkable
 class Layer(Protocol[Saved, Rule]):
-    """A mapping with its three forms: forward, exact relevance and flat relevance.
+    """A mapping in three forms: forward, exact relevance and flat relevance.
 
-    Relevance has one row per target, ``(targets, ...)``, in the shape of the layer's output. The computation runs in
-    the type of the arrays: float32, or float64 in exact mode, where each `Passed` adds up to 1e-9.
+    Relevance has one row per target, ``(targets, ...)``, in the shape of the layer's output. Layers compute in the type
+    of the arrays: float32, or float64 in exact mode, where each `Passed` conserves relevance to 1e-9.
     """
 
     def forward(self, *inputs: Any) -> tuple[Any, Saved]:
-        """The output, and what `relevance` and `flat` need to know of this pass."""
+        """The output, and what `relevance` and `flat` need from this pass."""
 
     def relevance(self, r: Array, saved: Saved, rule: Rule) -> Passed:
-        """Relevance of the inputs by the layer's rule: what exact decomposition means here."""
+        """Relevance of the inputs by `rule`: the exact decomposition."""
 
     def flat(self, r: Array, saved: Saved, rule: Rule) -> Passed:
-        """Relevance of the inputs below the depth: spread over the receptive field, whatever the activations were."""
+        """Relevance of the inputs below the depth: spread over the receptive field, independent of the activations."""

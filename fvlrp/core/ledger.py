@@ -1,6 +1,6 @@
-"""Where relevance goes: what layers keep back (`Entries`), and the account of a whole explanation (`Ledger`).
+"""Where relevance goes: what single layers keep (`Entries`), and the balance of an explanation (`Ledger`).
 
-For every module of core and of the two stacks. Numbers only: nothing here knows a layer or a rule.
+For `core` and both stacks. Deals in numbers and names only; it does not depend on layers or rules.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy.typing as npt
 
 Amount: TypeAlias = "npt.NDArray[np.float64] | float"  # one value per target, or one for all
 
-# What the entries of a ledger mean, for people who read one. Both stacks use these words and no others.
+# What each entry of a ledger means, for its readers. Both stacks use these names and no others.
 MEANINGS = {
     "score": "the score that is explained",
     "heatmap": "what arrived at the pixels",
     "rounding": "float32 rounding error",
-    "bias": "the part of biases, which no input accounts for",
+    "bias": "the share of biases, which no input accounts for",
     "absorbed": "what the stabiliser epsilon absorbed",
     "absorbed_pool": "what epsilon absorbed where descriptors are pooled",
     "absorbed_pca": "what epsilon absorbed in the projection",
     "zero_sum": "relevance of sums that are exactly 0, which nothing accounts for",
     "empty_cell": "relevance of pyramid cells without descriptors or pixels",
-    "mean": "the part of the projection's mean",
+    "mean": "the share of the projection's mean",
     "zero_desc": "relevance of areas without texture, whose descriptors are zero",
     "zero_bin": "relevance of bins without any gradient",
     "clipped": "what fell outside the image",
     "padding": "what fell on the border that the network adds",
-    "constants": "the part of constants inside the network, such as position embeddings",
+    "constants": "the share of constants inside the network, such as position embeddings",
     "class_token": "relevance of class tokens, spread evenly over the patches",
     "softmax": "what the rule of the softmax in attention does not conserve",
     "flat": "the difference that the Caffe toolbox's flat rule makes",
@@ -37,7 +37,7 @@ MEANINGS = {
 
 
 class Entries(dict[str, Amount]):
-    """What a layer keeps from its inputs, by kind: float64 (targets,), each computed from its own formula."""
+    """What a layer keeps, by kind: float64 (targets,), each computed from its own formula."""
 
     def add(self, kind: str, amount: Amount) -> None:
         """Add `amount` to the entry `kind`."""
@@ -56,9 +56,9 @@ class Entries(dict[str, Amount]):
 class Ledger(Mapping[str, float]):
     """Where every unit of relevance went: ``score = sum of all other entries``.
 
-    "score" is what was put in, "heatmap" what arrived at the pixels. The other entries are signed amounts that were
-    kept back on the way (`meaning` explains each), every one computed from its own formula and never as what is left
-    over. In fast mode (float32) the signed entry "rounding" shows the difference; exact mode has none.
+    "score" is what was put in, "heatmap" what arrived at the pixels. The other entries are signed amounts that layers
+    kept (`meaning` explains each). Each is computed from its own formula, never as the remainder of a balance, with one
+    exception: in fast mode (float32), "rounding" is the remainder. Exact mode has no such entry.
 
     Parameters
     ----------
@@ -97,23 +97,23 @@ class Ledger(Mapping[str, float]):
 
     @property
     def size(self) -> float:
-        """Sum of the absolute amounts, against which `closes` measures."""
+        """Sum of the absolute amounts: the tolerance of `closes` is relative to it."""
         return sum(map(abs, self._entries.values()))
 
     @property
     def residual(self) -> float:
-        """What the entries do not explain, rounding error included: score - heatmap - all that was kept back."""
+        """What the entries do not explain, rounding error included: score - heatmap - all other entries."""
         return self["score"] - sum(
             amount for name, amount in self._entries.items() if name not in ("score", "rounding")
         )
 
     def closes(self, rtol: float = 1e-9) -> bool:
-        """Whether the residual is within `rtol` of `size`. Float32 arithmetic is granted 1e-5."""
+        """Whether |residual| is at most `rtol` times `size`; in float32, `rtol` is at least 1e-5."""
         return abs(self.residual) <= (rtol if self.exact else max(rtol, 1e-5)) * self.size
 
     @staticmethod
     def meaning(name: str) -> str:
-        """What an entry stands for, in words."""
+        """What an entry means, in words."""
         return MEANINGS.get(name, name)
 
     def to_dict(self) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""What a model's explanations can be asked for, known before any photograph is: targets, depths and rules."""
+"""The valid arguments of a model's explanations: targets, depths, rules and representations.
+
+For traces and classifiers, which check arguments before any computation. Hides the spellings.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +52,11 @@ class Menu:
 
     @property
     def report_depths(self) -> tuple[str, ...]:
-        """A few depths worth showing, coarse to fine."""
+        """The depths that a report shows, coarse to fine."""
         return self._report_depths
 
     def check(self, target: Any = None, depth: Any = None, rules: Any = None, keep: Sequence[str] = ()) -> None:
-        """Raise the ValueError that `Trace.explain` would raise for these arguments, without a forward pass."""
+        """Raise the ValueError that `Trace.explain` raises for invalid arguments, without a forward pass."""
         for one in [] if target is None else listed(target):
             self.target(one)
         for one in [] if depth is None else listed(depth):
@@ -62,11 +65,11 @@ class Menu:
         self.kept(keep)
 
     def rules(self, rules: Any) -> Any:
-        """The frozen value that holds all choices, from anything that spells them; None means the defaults."""
+        """All choices as one frozen value, from any of their spellings; None means the defaults."""
         return rules
 
     def target(self, target: Any) -> Target:
-        """The target that a class name, a value of the classes or a `Contrast` of two stands for."""
+        """The target for a class name, a value of the classes, or a `Contrast` of two."""
         if isinstance(target, Target):
             return target
         if not isinstance(target, Contrast):
@@ -79,11 +82,11 @@ class Menu:
         return Target(Contrast(for_.label, against.label), terms)
 
     def at(self, position: int) -> Target:
-        """The target that is the class at a position."""
+        """The target for the class at a position."""
         return Target(self.classes[position], ((position, 1.0),))
 
     def position(self, name: Any) -> int:
-        """Position of a class among the scores. ValueError where there is none, or more than one of that name."""
+        """Position of a class among the scores. ValueError if no class, or more than one, has that name."""
         found = [i for i, known in enumerate(self.classes) if _same(name, known)]
         if len(found) == 1:
             return found[0]
@@ -113,13 +116,13 @@ class Menu:
 
 
 def _same(name: Any, known: Any) -> bool:
-    if isinstance(name, bool) and not isinstance(known, bool):  # True is no class 1
+    if isinstance(name, bool) and not isinstance(known, bool):  # True does not name class 1
         return False
     return str(name) == str(known) or (np.ndim(name) == 0 and bool(name == known))
 
 
 def _one_of(what: str, plural: str, value: Any, valid: Sequence[str]) -> str:
-    for name in valid:  # NumPy's strings are found, and leave as Python's
+    for name in valid:  # NumPy strings match, and Python strings are returned
         if np.ndim(value) == 0 and value == name:
             return name
     shown = ", ".join(map(repr, valid[:60])) + (", ..." if len(valid) > 60 else "")

@@ -1,7 +1,7 @@
-"""Reports of explanations: one HTML file that works offline, and the cell that a notebook shows.
+"""Reports of explanations: a self-contained HTML file, and the output of a notebook's cell.
 
-Explanations become plain values here; `show.report` makes the page of them. For `Explanation.report`, the command line
-and users.
+Turns explanations into the plain values from which `show.report` builds the page. For `Explanation.report`, the command
+line and users.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .ledger import MEANINGS, Ledger
 
 TITLE = "Why the classifier decided"
 ABOUT = (
-    "What speaks for the class has the colours at the right of the bar, what speaks against it those at the left; its "
-    "middle is neutral. Every heatmap has a scale of its own."
+    "Colours at the right of the bar mark evidence for the class, those at the left evidence against it; the middle is "
+    "neutral. Every heatmap has its own scale."
 )
 CELL_HEIGHT = 640  # pixels of a notebook's cell
 
 
 class Explained(Protocol):
-    """What a report takes of an `Explanation`."""
+    """The attributes of an `Explanation` that a report reads."""
 
     @property
     def heatmap(self) -> npt.NDArray[np.float64]: ...
@@ -50,7 +50,7 @@ class Explained(Protocol):
     def best(self) -> Sequence[tuple[Any, float]]: ...
 
 
-# Photograph, explanations, and what to call the model, where its kind does not say enough.
+# Name of the photograph, explanations, and optionally the name of the model.
 Groups: TypeAlias = "Iterable[tuple[str, Sequence[Explained]] | tuple[str, Sequence[Explained], str]]"
 
 
@@ -63,7 +63,7 @@ def html(
     scale: Scale = SCALE,
     date: str | None = None,
 ) -> str:
-    """The report as text; parameters and errors as `write`."""
+    """The report as a string; parameters and errors are those of `write`."""
     return "".join(_pieces(groups, title, failed, cmap, scale, date))
 
 
@@ -77,21 +77,21 @@ def write(
     scale: Scale = SCALE,
     date: str | None = None,
 ) -> None:
-    """Write the report, atomically and photograph by photograph: of a generator, one group at a time is in memory.
+    """Write the report atomically. `groups` may be a generator: only one group at a time is in memory.
 
     Parameters
     ----------
     path : path
     groups : iterable of (name, explanations) or (name, explanations, model)
-        Explanations of one photograph by one model, of any targets at any depths, coarse to fine, and what to call the
-        model. Groups of the same name and photograph that follow each other are models side by side.
+        Explanations of one photograph by one model for any targets, at any depths from coarse to fine, and the name of
+        the model. Consecutive groups of the same name and photograph are shown side by side, as different models.
     title : str
     failed : sequence of {"photo": ..., "error": ...}
-        Photographs that could not be explained, listed at the end; it may grow while `groups` are read.
+        Photographs that could not be explained, listed at the end; the list may grow while `groups` is read.
     cmap : {"paper", "safe", "grey"}
-        The colour map that is shown first.
+        The initial colour map.
     scale : float, str or None
-        |R| at the end of the colour map; "99.5%" is a percentile; None is each map's largest.
+        The |R| at the end of the colour map; "99.5%" is a percentile; None is each map's largest.
     date : str, optional
         None: today.
 
@@ -108,7 +108,7 @@ def write(
 
 
 def cell(explanations: Sequence[Explained]) -> str:
-    """What a notebook shows of explanations of one target: the same page, small, in a frame of its own."""
+    """The output of a notebook's cell for explanations of one target: a small report in a frame."""
     photographs = _photographs([("", explanations)])
     explanation = explanations[0]
     title = f"{explanation.target}, score {captions.amount(explanation.score)}"
@@ -120,7 +120,7 @@ def _pieces(
     groups: Groups, title: str, failed: Sequence[Mapping[str, str]], cmap: str, scale: Scale, date: str | None
 ) -> Iterator[str]:
     if cmap not in MAPS:
-        raise ValueError(f"cmap is {cmap!r}, which is no colour map of fvlrp; choose one of {', '.join(MAPS)}")
+        raise ValueError(f"cmap must be one of {', '.join(MAPS)}, got {cmap!r}")
     day = calendar.today().isoformat() if date is None else date
     return page.pieces(
         _photographs(groups),
@@ -134,7 +134,7 @@ def _pieces(
 
 
 def _photographs(groups: Groups) -> Iterator[page.Photograph]:
-    """Groups that follow each other and are of one photograph, as one."""
+    """Consecutive groups of the same photograph, merged."""
     name, image, viewers = "", None, []
     for own, explanations, *called in groups:
         if not explanations:

@@ -1,11 +1,11 @@
-"""Rules: how an output's relevance is shared among the contributions it was summed from.
+"""Rules: how the relevance of an output is shared among the contributions to it.
 
-An output z_j = sum_i z_ij + b_j of a linear map has contributions z_ij = w_ij x_i. A layer computes sums and products;
-all that makes a rule is here, one frozen value a rule: what takes the place of weights and inputs, whether
-contributions of either sign go apart, the denominators, the shares, and what a stabiliser absorbs. For the layers of
-both stacks, which ask a rule and never which rule it is.
+An output z_j = sum_i z_ij + b_j of a linear map has contributions z_ij = w_ij x_i. Layers compute sums and products;
+the rule decides everything else: what replaces weights and inputs, whether positive and negative contributions are treated
+separately, the denominators, the shares, and what a stabiliser absorbs. Every rule is a frozen value. The layers of
+both stacks call the methods of `Rule` and never test which rule it is.
 
-A new rule is one subclass of `Rule` with `shares`; named in `RULES`, it can be spelled as text, too.
+To add a rule, subclass `Rule` and implement `shares`. Add it to `RULES`, so that text can name it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def total(values: Array) -> npt.NDArray[np.float64]:
 
 
 def ratio(r: Array, z: Array) -> tuple[Array, Amount]:
-    """r / z with 0 where z is 0, and the sums of the r that find nothing there to be shared by.
+    """r / z, with 0 where z is 0; and for each target the sum of r over those places.
 
     Examples
     --------
@@ -54,16 +54,16 @@ def ratio(r: Array, z: Array) -> tuple[Array, Amount]:
 
 @dataclass(frozen=True, eq=False)
 class Shares:
-    """What multiplies contributions on the way back: R_i = sum_j (z+_ij positive_j + z-_ij negative_j).
+    """What contributions are multiplied by on the way back: R_i = sum_j (z+_ij positive_j + z-_ij negative_j).
 
     Attributes
     ----------
     positive : real (targets, ...)
-        Of contributions >= 0.
+        For contributions >= 0.
     negative : real (targets, ...) or None
-        Of contributions <= 0: the very array `positive` where the sign does not matter, None where they get nothing.
+        For contributions <= 0: the same object as `positive` if the sign does not matter, None if they get nothing.
     absorbed, zero : float64 (targets,) or 0.0
-        What the stabiliser keeps, and what finds a denominator of 0 (0 / 0 is 0).
+        What the stabiliser absorbs, and the relevance of outputs whose denominator is 0 (where 0 / 0 counts as 0).
 
     Examples
     --------
@@ -78,26 +78,24 @@ class Shares:
 
 
 class Rule:
-    """How the relevance of outputs is shared among their contributions. Subclasses are frozen dataclasses.
+    """How the relevance of outputs is shared among contributions. Subclasses are frozen dataclasses.
 
     Attributes
     ----------
     signed : bool
-        Whether z+ and z-, the sums of the contributions of either sign, are needed apart. They hold the biases of
-        their sign.
+        Whether the rule needs z+ and z-, the sums of positive and of negative contributions, biases included.
     sees : {"inputs", "weights", "nothing"}
-        What the contributions are made of. Rules that see "weights" give the same shares whatever the inputs are, those
-        that see "nothing" (`Flat`) the same to every input of an output; layers without weights of their own then
-        share evenly.
+        What the shares depend on. With "weights" they are the same for all inputs; with "nothing" (`Flat`) they are the
+        same for every input of an output. Layers without weights share evenly in both cases.
     bounded : bool
-        Whether the range of the inputs is needed: a rule for the layer that sees the pixels.
+        Whether the rule needs the range of the inputs. Such a rule is for the layer that sees the pixels.
     kernel : (float, float, float) or None
-        Alpha, beta and gamma for the faster kernels that know these families of rules; gamma is -1 where it is none.
+        Alpha, beta and gamma, if one of the faster kernels implements the rule; gamma is -1 for the alpha-beta rules.
 
     Notes
     -----
-    Rules that see more or less than w_ij x_i override `weights` and `inputs` so that all contributions are >= 0. Their
-    z is the sum of these contributions instead of the layer's output, and biases take no part.
+    Rules whose contributions are not w_ij x_i override `weights` and `inputs` so that all contributions are >= 0. Then
+    z is the sum of these contributions instead of the layer's output, and biases get no share.
 
     Examples
     --------
@@ -115,12 +113,12 @@ class Rule:
 
     @property
     def alpha_beta(self) -> tuple[float, float] | None:
-        """Alpha and beta, where the rule is of that family."""
+        """Alpha and beta, if the rule is an alpha-beta rule."""
         return self.kernel[:2] if self.kernel and self.kernel[2] < 0 else None
 
     @property
     def stabiliser(self) -> float:
-        """Epsilon of maps that share by z alone under every rule, such as normalisations and products of attention."""
+        """Epsilon for layers that use the epsilon rule whatever the rule is: normalisations, products in attention."""
         return 1e-6
 
     @property
@@ -129,28 +127,29 @@ class Rule:
         return self.sees == "inputs" and not self.bounded
 
     def fitted(self, z: Array) -> Rule:
-        """The rule for a layer whose outputs are z (1, ...): another one where numbers depend on the whole layer."""
+        """The rule for a layer whose outputs are z (1, ...); for rules whose parameters depend on the whole layer."""
         return self
 
     def range_of(self, x: Array) -> Bounds | None:
-        """The least and greatest values that the rule itself gives for the pixels x (1, C, H, W), in their shape."""
+        """The least and greatest values of the pixels x (1, C, H, W), in their shape, if the rule states them."""
         return None
 
     def weights(self, weight: Array) -> Array:
-        """What takes the place of weights in the contributions."""
+        """What replaces the weights in the contributions."""
         return weight
 
     def inputs(self, x: Array, bounds: Bounds | None) -> tuple[Array, Array | None]:
-        """What takes the place of inputs: arrays that meet W+ and W- for contributions >= 0; one if it is the same.
+        """What replaces the inputs: two arrays, whose products with W+ and W- are the contributions >= 0.
 
-        For a signed rule the other pairs, W- with the first and W+ with the second, give the contributions <= 0.
+        The second is None if it equals the first. For a signed rule the other products, W- with the first and W+ with
+        the second, are the contributions <= 0.
         """
         if not self.signed or x.min(initial=0) >= 0:
             return x, None
         return np.maximum(x, 0), np.minimum(x, 0)
 
     def shares(self, r: Array, z: Array, positive: Array | None, negative: Array | None) -> Shares:
-        """The shares of relevance r (targets, ...), of which z, z+ >= 0 and z- <= 0 have the trailing shape.
+        """The shares for relevance r (targets, ...) of outputs z (...), with z+ >= 0 and z- <= 0 of the same shape.
 
         z+ and z- are None unless the rule is `signed`.
         """
@@ -158,13 +157,13 @@ class Rule:
 
     @property
     def spelled(self) -> str:
-        """The rule as text: its name, and its numbers behind colons. `spelled` in this module reads it."""
+        """The rule as text: its name, then its numbers after colons. The function `spelled` reads it."""
         values = [_number(getattr(self, field.name)) for field in fields(self)]  # type: ignore[arg-type]
         return ":".join([type(self).__name__.lower(), *(text for text in values if text)])
 
 
 def _number(value: Any) -> str:
-    """A number, or some with commas between; nothing for None."""
+    """A number, or several separated by commas; "" for None."""
     if value is None:
         return ""
     return ",".join(f"{v:g}" if float(f"{v:g}") == v else repr(v) for v in np.ravel(value).tolist())
@@ -172,7 +171,7 @@ def _number(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Epsilon(Rule):
-    """R_i = sum_j z_ij / (z_j + epsilon sgn z_j) R_j, sgn 0 = +1: what epsilon keeps is in the ledger.
+    """R_i = sum_j z_ij / (z_j + epsilon sgn z_j) R_j, with sgn 0 = +1. The ledger has what epsilon absorbs.
 
     Examples
     --------
@@ -196,7 +195,7 @@ class Epsilon(Rule):
 
 
 def _alpha_beta(alpha: float, beta: float, r: Array, positive: Array, negative: Array | None) -> Shares:
-    """R_i = sum_j (alpha z+_ij / z+_j - beta z-_ij / z-_j) R_j; z- is not needed where beta is 0."""
+    """R_i = sum_j (alpha z+_ij / z+_j - beta z-_ij / z-_j) R_j; z- is not needed if beta is 0."""
     share, zero = ratio(r, positive)
     share *= share.dtype.type(alpha)
     zero = alpha * zero
@@ -211,8 +210,8 @@ def _alpha_beta(alpha: float, beta: float, r: Array, positive: Array, negative: 
 class AlphaBeta(Rule):
     """R_i = sum_j (alpha z+_ij / z+_j - beta z-_ij / z-_j) R_j with alpha = 1 + beta.
 
-    A term whose denominator is 0 vanishes (the ledger names it). Inputs of both signs are right: z+ holds positive
-    inputs times positive weights and negative times negative.
+    A term whose denominator is 0 is left out, and the ledger has its relevance. Inputs may have both signs: z+ sums
+    products of positive inputs and weights and of negative inputs and weights.
 
     Examples
     --------
@@ -261,7 +260,7 @@ class ZPlus(Rule):
 
 @dataclass(frozen=True)
 class Gamma(Rule):
-    """R_i = sum_j (z_ij + gamma z+_ij) / (z_j + gamma z+_j) R_j where z_j >= 0; where z_j < 0, with z- for z+.
+    """R_i = sum_j (z_ij + gamma z+_ij) / (z_j + gamma z+_j) R_j for z_j >= 0; for z_j < 0 with z- instead of z+.
 
     Examples
     --------
@@ -290,7 +289,7 @@ class Gamma(Rule):
 
 @dataclass(frozen=True)
 class WSquare(Rule):
-    """R_i = sum_j w_ij^2 / sum_i w_ij^2 R_j over the inputs inside the image: blind to the input, conserving.
+    """R_i = sum_j w_ij^2 / sum_i w_ij^2 R_j over the inputs inside the image: conserves, and ignores the activations.
 
     Examples
     --------
@@ -313,7 +312,7 @@ class WSquare(Rule):
 
 @dataclass(frozen=True)
 class Flat(Rule):
-    """R_i = sum_j R_j / (inputs of j inside the image): each output spread evenly over its receptive field.
+    """R_i = sum_j R_j / (number of inputs of j inside the image): evenly over the receptive field of each output.
 
     Examples
     --------
@@ -336,7 +335,7 @@ class Flat(Rule):
 
 @dataclass(frozen=True)
 class Box(Rule):
-    """z^B for the layer that sees the pixels: z_ij = x_i w_ij - low_i w+_ij - high_i w-_ij, all of them >= 0.
+    """The z^B rule for the layer that sees the pixels: z_ij = x_i w_ij - low_i w+_ij - high_i w-_ij >= 0.
 
     Parameters
     ----------
@@ -345,7 +344,7 @@ class Box(Rule):
 
     Notes
     -----
-    The bias cancels (b - b+ - b- = 0), so the rule conserves whatever the policy for biases.
+    The bias cancels (b - b+ - b- = 0), so the rule conserves relevance under every policy for biases.
 
     Examples
     --------
@@ -359,7 +358,7 @@ class Box(Rule):
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
-            raise ValueError("low and high must be given together, or neither: then preprocessing says")
+            raise ValueError("low and high must be given together; without them the range follows from preprocessing")
         if self.low is None:
             return
         for name in ("low", "high"):
@@ -385,7 +384,9 @@ class Box(Rule):
 
     def inputs(self, x: Array, bounds: Bounds | None) -> tuple[Array, Array | None]:
         if bounds is None:
-            raise ValueError("Box needs the range of the inputs, which the layer that sees the pixels alone has")
+            raise ValueError(
+                "Box needs the range of the inputs, which is known only for the layer that sees the pixels"
+            )
         low, high = (bound.reshape(x.shape).astype(x.dtype, copy=False) for bound in bounds)
         return x - low, x - high
 
@@ -395,16 +396,16 @@ class Box(Rule):
 
 
 RULES: tuple[type[Rule], ...] = (Epsilon, AlphaBeta, ZPlus, Gamma, WSquare, Flat, Box)
-NAMES = {kind.__name__.lower(): kind for kind in RULES}  # as text spells the rules
+NAMES = {kind.__name__.lower(): kind for kind in RULES}  # the names of rules in text
 
 
 def spelled(text: str, what: str = "rule") -> Rule:
-    """A rule from its name, and its numbers behind colons: "flat", "epsilon:0.1", "alphabeta:2:1", "box:-1:1".
+    """A rule from text, its name and then its numbers after colons: "flat", "epsilon:0.1", "alphabeta:2:1", "box:-1:1".
 
     Raises
     ------
     ValueError
-        An unknown name, or numbers that the rule does not take; `what` is what the message calls the argument.
+        An unknown name, or numbers that the rule does not take. The message calls the argument `what`.
     """
     name, *numbers = text.split(":")
     check_choice(what, name.lower(), tuple(NAMES))
@@ -416,11 +417,11 @@ def spelled(text: str, what: str = "rule") -> Rule:
         values = []
     if len(values) != len(numbers) or len(values) > len(takes):
         wanted = f"numbers for {', '.join(takes)}" if takes else "no numbers"
-        raise ValueError(f"rule {name!r} takes {wanted} behind colons, got {text!r}")
+        raise ValueError(f"rule {name!r} takes {wanted} after colons, got {text!r}")
     return kind(*values)
 
 
 def _value(text: str) -> float | tuple[float, ...]:
-    """A number, or several with commas between."""
+    """A number, or several separated by commas."""
     numbers = tuple(float(number) for number in text.split(","))
     return numbers if len(numbers) > 1 else numbers[0]

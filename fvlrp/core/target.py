@@ -1,4 +1,4 @@
-"""What can be explained: one class, or the difference of two (`Contrast`)."""
+"""Targets: what an explanation is of, one class or the difference of two (`Contrast`). For core and both stacks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Contrast:
-    """A contrastive target: why the score of one class is larger than that of another.
+    """A contrastive target: why one class scores higher than another.
 
-    The explained score is the difference of the two scores; relevance is linear in the score, so that the heatmap is
-    the difference of two heatmaps wherever rules do not depend on the target.
+    The explained score is the difference of the two scores. Relevance is linear in the score, so the heatmap is the
+    difference of the two heatmaps, unless the rules depend on the target.
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Target:
-    """A target that was found among a model's classes.
+    """A target resolved among a model's classes.
 
     Attributes
     ----------
     label : class, or Contrast of two
-        As explanations and files name it.
+        The name in explanations and files.
     terms : tuple of (int, float)
         Positions among the model's scores and their coefficients: the explained score is their weighted sum.
     """
@@ -57,7 +57,7 @@ class Target:
     terms: tuple[tuple[int, float], ...]
 
     def score(self, scores: npt.NDArray[np.float64]) -> float:
-        """The explained score, of the scores of all classes (n_classes,)."""
+        """The explained score, from the scores of all classes (n_classes,)."""
         return float(sum(coefficient * scores[position] for position, coefficient in self.terms))
 
     def coefficients(self, count: int) -> npt.NDArray[np.float64]:
@@ -69,7 +69,7 @@ class Target:
 
 
 def listed(value: Any) -> list[Any]:
-    """`value` as a list: its items where it is a sequence, itself where it is one target or depth."""
+    """`value` as a list: its items if it is a sequence, itself if it is a single target or depth."""
     return list(value) if several(value) else [value]
 
 

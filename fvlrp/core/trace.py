@@ -1,7 +1,7 @@
-"""A trace: one forward pass of one image, from which any number of explanations can be asked.
+"""The class Trace: one forward pass of one image, which explains any number of targets, depths and rules.
 
-The two stacks subclass `Trace`; each walks its own layers. What is the same for both is here: what was asked for, the
-many combinations of targets and depths, and how an explanation is put together.
+Both stacks subclass `Trace` and walk their own layers. Hides what they share: the arguments of `explain`, the
+combinations of targets and depths, and how an Explanation is assembled.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ BEST = 5  # classes that an explanation lists with their scores
 
 
 def check_precision(dtype: Any) -> np.dtype[Any]:
-    """The type that a pass computes in. ValueError unless it is float32 (fast) or float64 (exact)."""
-    if dtype not in (np.float32, np.float64, "float32", "float64"):  # np.dtype(None) would be exact, too
+    """The dtype of a pass. ValueError unless it is float32 (fast) or float64 (exact)."""
+    if dtype not in (np.float32, np.float64, "float32", "float64"):  # np.dtype(None) would be float64
         raise ValueError(f"dtype must be 'float32' (fast) or 'float64' (exact), got {dtype!r}")
     return EXACT if np.dtype(dtype) == EXACT else np.dtype(np.float32)
 
 
 class Descent(NamedTuple):
-    """Relevance of one target that has come down to the pixels at one depth.
+    """Relevance of one target at the pixels, for one depth.
 
     Attributes
     ----------
     heatmap : float64 (H, W)
         At the photograph's own size.
     score : float
-        What was put in at the top.
+        The relevance at the top.
     entries : mapping of str to float
-        What was kept back on the way.
+        What layers kept on the way.
     """
 
     heatmap: npt.NDArray[np.float64]
@@ -67,20 +67,20 @@ class Trace:
     Parameters
     ----------
     model : a classifier
-        With `trace(image, dtype)`; explanations compute further relevances with it.
+        Has a method `trace(image, dtype)`, by which explanations compute further relevances.
     image : path, PIL image or array
-        Decoded once. Subclasses read its pixels from `source`.
+        Decoded once. Subclasses read the pixels from `source`.
     dtype : {"float32", "float64"}
     menu : Menu
     """
 
     scores: npt.NDArray[np.float64]
-    kind = "classifier"  # what explanations call the model
+    kind = "classifier"  # the name of the model in explanations
 
     def __init__(self, model: Any, image: ImageLike, dtype: Any, menu: Menu) -> None:
         self.model, self.dtype, self.menu = model, check_precision(dtype), menu
         pixels = images.load(image)
-        # The caller may change an array that is its own picture; a mapped file stays in its file.
+        # The caller may change its array later. A memory-mapped file is not copied.
         own = isinstance(image, np.ndarray) and not isinstance(image, np.memmap)
         self.source = pixels.copy() if own else pixels
         self.image = images.rgb(self.source)
@@ -99,7 +99,7 @@ class Trace:
         """The class with the highest score."""
         return self.classes[int(np.argmax(self.scores))]
 
-    # Any: whether one explanation or a list comes back depends on values that types do not tell apart.
+    # Any: the type cannot say whether one explanation or a list is returned, which depends on values.
     def explain(self, target: Any = None, depth: Any = None, rules: Any = None, *, keep: Sequence[str] = ()) -> Any:
         """Explain targets at depths in one backward pass.
 
@@ -110,13 +110,13 @@ class Trace:
         depth : str or sequence of str
             None: the default depth.
         rules : optional
-            Choices of the stack; None for its defaults.
+            `FisherRules` or `NetworkRules`, or any spelling of them; None for the defaults.
         keep : sequence of str
-            Names of representations whose relevance is computed now and kept in the explanation.
+            Names of representations whose relevance is computed at once and kept in the explanation.
 
         Returns
         -------
-        Explanation, or a list target by target with depths in the order given where either is a sequence.
+        Explanation, or a list if target or depth is a sequence: target by target, depths in the order given.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class Trace:
     def explain_all(
         self, targets: Sequence[Any], depths: Sequence[str], rules: Any = None, *, keep: Sequence[str] = ()
     ) -> list[Explanation]:
-        """`explain` for sequences of targets and depths: always a list, target by target."""
+        """`explain` for sequences of targets and depths: always returns a list, target by target."""
         found_targets = [self.menu.target(target) for target in targets]
         found_depths = [self.menu.depth(depth) for depth in depths]
         rules, names = self.menu.rules(rules), self.menu.kept(keep)
@@ -158,7 +158,7 @@ class Trace:
     def _explanation(
         self, target: Target, depth: str, rules: Any, descent: Descent, keep: Sequence[str]
     ) -> Explanation:
-        # What is spread evenly over the heatmap, having no place in it, has an entry of its own.
+        # Class tokens have no position: their relevance is spread evenly over the heatmap, but has its own entry.
         arrived = float(descent.heatmap.sum()) - descent.entries.get("class_token", 0.0)
         entries = {"score": descent.score, **descent.entries, "heatmap": arrived}
         again = _Again(self, target, depth, rules)
@@ -179,13 +179,13 @@ class Trace:
         )
 
     def _best(self) -> list[tuple[Any, float]]:
-        """The classes of the highest scores, BEST of them, and these."""
+        """The BEST classes with the highest scores, and their scores."""
         order = np.argsort(-self.scores, kind="stable")[:BEST]
         return [(self.classes[i], float(self.scores[i])) for i in order]
 
 
 class _Again:
-    """Computes more for an explanation: from its trace while someone holds that, else by a new pass."""
+    """Computes more for an explanation: from its trace while that is alive, otherwise by a new pass."""
 
     def __init__(self, trace: Trace, target: Target, depth: str, rules: Any) -> None:
         self._trace = weakref.ref(trace)
@@ -196,7 +196,7 @@ class _Again:
         return self._found().relevance(*self._asked, name)
 
     def explain(self, targets: Sequence[Any], depths: Sequence[str] | None) -> list[Explanation]:
-        """Explanations by the same rules; depths None: those worth showing, and the one that was asked for."""
+        """Explanations by the same rules; depths None: those of a report, and the one of the explanation."""
         trace, (_, own, rules) = self._found(), self._asked
         if depths is None:
             depths = list(dict.fromkeys([*trace.menu.report_depths, own]))

@@ -83,7 +83,7 @@ MAPS = tuple(_CURVES)
 def table(cmap: str) -> npt.NDArray[np.uint8]:
     """The colours of `cmap` from -1 to 1: uint8 (2 * _STEPS + 1, 3), read-only."""
     if cmap not in MAPS:
-        raise ValueError(f"cmap is {cmap!r}, which is no colour map of fvlrp; choose one of {', '.join(MAPS)}")
+        raise ValueError(f"cmap must be one of {', '.join(MAPS)}, got {cmap!r}")
     steps = np.arange(-_STEPS, _STEPS + 1) / _STEPS
     colours: npt.NDArray[np.uint8] = np.rint(255 * _CURVES[cmap](steps)).astype(np.uint8)
     colours.flags.writeable = False
