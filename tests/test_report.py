@@ -160,7 +160,7 @@ def test_a_report_is_written_group_by_group(tmp_path):
 
 
 def test_a_report_that_fails_leaves_no_file(tmp_path):
-    with pytest.raises(ValueError, match="cmap must be .*, got 'jet'"):
+    with pytest.raises(ValueError, match=r"cmap must be .*, got 'jet'"):
         report.write(tmp_path / "out.html", [group()], cmap="jet")
     with pytest.raises(ValueError, match="holds no explanation"):
         report.write(tmp_path / "out.html", [("x.jpg", [])])

@@ -1,9 +1,9 @@
 """Rules: how the relevance of an output is shared among the contributions to it.
 
 An output z_j = sum_i z_ij + b_j of a linear map has contributions z_ij = w_ij x_i. Layers compute sums and products;
-the rule decides everything else: what replaces weights and inputs, whether positive and negative contributions are treated
-separately, the denominators, the shares, and what a stabiliser absorbs. Every rule is a frozen value. The layers of
-both stacks call the methods of `Rule` and never test which rule it is.
+the rule decides everything else: what replaces weights and inputs, whether positive and negative contributions are
+treated separately, the denominators, the shares, and what a stabiliser absorbs. Every rule is a frozen value. The
+layers of both stacks call the methods of `Rule` and never test which rule it is.
 
 To add a rule, subclass `Rule` and implement `shares`. Add it to `RULES`, so that text can name it.
 """
