@@ -190,6 +190,44 @@ def test_caffe_flat_multiplies_by_the_channels():
     np.testing.assert_allclose(entries["flat"], -2 * r.sum())
 
 
+@pytest.mark.parametrize("groups", (1, 2))
+@pytest.mark.parametrize("stride", ((1, 1), (2, 2), (2, 3)))
+def test_level_weights_are_one_over_the_windows_that_see_an_input(stride, groups):
+    rng = np.random.default_rng(6)
+    options = {"kernel": (3, 3), "stride": stride, "pads": (1, 1, 0, 1)}
+    pool, x = MaxPool(**options), rng.uniform(0, 1, (1, 4, 11, 10))
+    layer = Conv(rng.standard_normal((4, 4 // groups, 3, 3)), np.zeros(4), stride, options["pads"], groups=groups)
+    r = rng.standard_normal((2, 4, *pool.apply(x).shape[2:]))
+    seen = np.zeros(x.shape[2:])
+    for _, inputs in windows_of(pool, x):
+        for place in inputs:
+            seen[place] += 1
+    want = np.zeros((2, *x.shape[1:]))
+    for (oy, ox), inputs in windows_of(pool, x):
+        weights = np.array([1 / seen[place] for place in inputs])
+        for place, weight in zip(inputs, weights / weights.sum(), strict=True):
+            want[:, :, place[0], place[1]] += r[:, :, oy, ox] * weight
+    (got,), entries = pool.flat(r, pool.forward(x)[1], Choice(AlphaBeta(), pool="flat", flat="level"))
+    np.testing.assert_allclose(got, want, atol=1e-12)
+    np.testing.assert_allclose(got.sum(), r.sum())
+    assert not entries
+    (got,), entries = layer.flat(r, layer.forward(x)[1], Choice(AlphaBeta(), flat="level"))
+    of_group = want.reshape(2, groups, -1, *x.shape[2:]).mean(axis=2)
+    np.testing.assert_allclose(got, np.repeat(of_group, 4 // groups, axis=1), atol=1e-12)
+    assert not any(np.any(value) for value in entries.values())
+
+
+def test_level_weights_leave_equal_relevance_equal():
+    """Windows of 3 at a stride of 2 see every other pixel twice; plain flat weights draw that as a mesh."""
+    layer, x = conv(np.random.default_rng(0), (1, 1, 3, 3), stride=(2, 2)), np.ones((1, 1, 31, 31))
+    r = np.ones((1, 1, 15, 15))
+    level, mesh = (
+        through(layer, x, r, Choice(Flat(), flat=flat))[0][..., 4:-4, 4:-4] for flat in ("level", "conserving")
+    )
+    np.testing.assert_allclose(level, level.mean())
+    assert mesh.max() > 3 * mesh.min()
+
+
 def test_flat_at_conv1_is_alpha_beta_averaged_over_the_window():
     """The paper: "averaging lower layer relevances for each convolution operator"; exact without bias."""
     rng = np.random.default_rng(12)

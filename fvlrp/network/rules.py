@@ -16,7 +16,7 @@ from ..runtime.arguments import check_choice
 WORDS = {
     "bias": ("absorb", "distribute", "ignore"),
     "pool": ("winner", "flat"),
-    "flat": ("conserving", "caffe"),
+    "flat": ("conserving", "level", "caffe"),
     "attention": ("value", "both"),
     "gate": ("signal", "half"),
     "norm": ("linear", "identity"),
@@ -67,10 +67,12 @@ class NetworkRules:
     pool : {"winner", "flat"}
         Pools below the depth: as above the depth, where maxima give all to the winner and averages follow their rule;
         or evenly over the window. For pools above the depth, give their kind or name the rule `Flat`.
-    flat : {"conserving", "caffe"}
-        `Flat` divides by the window's inputs inside the image, all channels; or by kernel height x width alone as the
-        LRP toolbox for Caffe does. That multiplies relevance by the channels and loses what falls on padding: for
-        reproduction only (the ledger's "flat" names the difference).
+    flat : {"conserving", "level", "caffe"}
+        `Flat` divides by the window's inputs inside the image, all channels. "level" conserves, too, and gives inputs
+        that several windows see less of each, so that equal relevance stays equal: without the mesh that windows of 3
+        at a stride of 2 draw below the depth. "caffe" divides by kernel height x width alone as the LRP toolbox for
+        Caffe does. That multiplies relevance by the channels and loses what falls on padding: for reproduction only
+        (the ledger's "flat" names the difference).
     attention : {"value", "both"}
         Products of attention: the weights A of A V are constants and V takes all (CP-LRP, Ali et al. 2022); or every
         product shares half and half, and the softmax follows its first-order rule (AttnLRP, Achtibat et al. 2024).

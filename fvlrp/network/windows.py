@@ -249,6 +249,21 @@ class Windows:
         """Inputs of each window, (oh, ow)."""
         return np.outer(self.rows.sum(axis=1), self.cols.sum(axis=1))
 
+    def level(self) -> Windows:
+        """The same windows with weights that add up to 1, in inverse proportion to how many windows see an input.
+
+        Spread with these, equal relevance stays equal in the interior: windows of 3 at a stride of 2 see every other
+        pixel twice, and plain flat weights draw that as a mesh.
+        """
+
+        def weighted(covers: Array) -> Array:
+            share = covers / np.maximum(covers.sum(axis=0), 1)
+            total = share.sum(axis=1, keepdims=True)
+            weights: Array = share / np.where(total == 0, 1, total)
+            return weights
+
+        return Windows(weighted(self.rows), weighted(self.cols))
+
     def spread(self, share: Array) -> Array:
         """Each of share (..., oh, ow) given to every input of its window, (..., H, W)."""
         given: Array = self.rows.T @ share @ self.cols

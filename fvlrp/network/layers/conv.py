@@ -190,14 +190,18 @@ class Conv(NetworkLayer):
         return np.repeat(reads.spread(share), channels, axis=1)
 
     def _uniform(self, r: Array, x: Array, choice: Choice) -> Passed:
-        """Flat weights: conserving, or as the Caffe toolbox has it."""
+        """Flat weights: conserving, level, or as the Caffe toolbox has it."""
         entries = Entries()
         if choice.flat == "conserving":
             return Passed([self._evenly(r, x, entries)], entries)
         reads, channels = Windows.of(self, x, r), self.weight.shape[1]
+        per_group = r.reshape(len(r), self.groups, -1, *r.shape[2:]).sum(axis=2)
+        if choice.flat == "level":
+            entries.add("zero_sum", total(r * (reads.counts == 0)))
+            share = reads.level().spread(per_group / r.dtype.type(channels))
+            return Passed([np.repeat(share, channels, axis=1)], entries)
         size = r.dtype.type(self.kernel[0] * self.kernel[1])
         entries.add("flat", total(r * (1 - reads.counts * channels / size)))
-        per_group = r.reshape(len(r), self.groups, -1, *r.shape[2:]).sum(axis=2)
         return Passed([np.repeat(reads.spread(per_group / size), channels, axis=1)], entries)
 
     def _bands(self, r: Array) -> list[tuple[int, int]]:

@@ -43,13 +43,13 @@ class MaxPool(NetworkLayer):
         """All to the first maximum of a window, row by row; under `Flat`, evenly to its inputs inside the image."""
         (x,), y = saved
         if choice.rule.sees == "nothing":
-            return _spread(Windows.of(self, x, y), r)
+            return _spread(Windows.of(self, x, y), r, choice)
         return self._winner(r, saved)
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """To the winner as above the depth, or evenly: what `pool` says."""
         if choice.pool == "flat":
-            return _spread(Windows.of(self, saved.inputs[0], saved.y), r)
+            return _spread(Windows.of(self, saved.inputs[0], saved.y), r, choice)
         return self._winner(r, saved)
 
     def _winner(self, r: Array, saved: Saved) -> Passed:
@@ -60,8 +60,10 @@ class MaxPool(NetworkLayer):
         return Passed([out], Entries())
 
 
-def _spread(reads: Windows, r: Array) -> Passed:
-    """Evenly over the inputs of each window inside the image."""
+def _spread(reads: Windows, r: Array, choice: Choice) -> Passed:
+    """Evenly over the inputs of each window inside the image, or level; see `NetworkRules.flat`."""
+    if choice.flat == "level":
+        return Passed([reads.level().spread(r)], Entries())
     return Passed([reads.spread(r / reads.counts.astype(r.dtype))], Entries())
 
 
@@ -79,7 +81,7 @@ class _Average(NetworkLayer):
         (x,), y = saved
         reads, rule = Windows.of(self, x, y), choice.rule.fitted(y)
         if rule.sees != "inputs":
-            return _spread(reads, r)
+            return _spread(reads, r, choice)
         weight = 1 / self.counts(*x.shape[2:]).astype(r.dtype)
         if not rule.signed:
             shares = rule.shares(r, y, None, None)
@@ -101,7 +103,7 @@ class _Average(NetworkLayer):
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """As above the depth, or evenly: what `pool` says."""
         if choice.pool == "flat":
-            return _spread(Windows.of(self, saved.inputs[0], saved.y), r)
+            return _spread(Windows.of(self, saved.inputs[0], saved.y), r, choice)
         return self.relevance(r, saved, choice)
 
 
