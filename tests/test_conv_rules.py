@@ -61,7 +61,7 @@ def test_a_name_counts_before_first_and_first_before_a_kind():
     (
         ({"bias": "drop"}, "bias must be one of 'absorb', 'distribute', 'ignore', got 'drop'"),
         ({"pool": "mean"}, "pool must be one of 'winner', 'flat'"),
-        ({"flat": "toolbox"}, "flat must be one of 'conserving', 'caffe'"),
+        ({"flat": "toolbox"}, "flat must be one of 'conserving', 'level', 'caffe'"),
         ({"below": ZPlus()}, r"below must be Flat\(\) or WSquare\(\)"),
         ({"layers": ["conv"]}, r"layers must be a mapping of names or kinds to rules, got \['conv'\]"),
         ({"layers": None}, "layers must be a mapping"),
