@@ -17,6 +17,7 @@ from fvlrp.cli.bench import alternate, relative
 from fvlrp.fisher import relevance as eqs
 from fvlrp.fisher.encoder import layout_of
 from fvlrp.fisher.geometry import BINS, Geometry
+from fvlrp.fisher.layers import LEAST
 from fvlrp.fisher.rules import FisherRules
 from fvlrp.fisher.supports import bin_taps, edge_weights
 from fvlrp.fisher.walk import walk
@@ -62,7 +63,8 @@ class Chain:
         logits = np.concatenate([-0.5 / variances, self.means / variances, constant[:, None]], axis=1)
         # Float products are exact enough only about the mean quadratic, which softmax does not see.
         self.logits = np.ascontiguousarray((logits - logits.mean(axis=0)).T, np.float32)
-        self.coef, self.intercept = clf.coef_, clf.intercept_
+        self.coef, self.intercept, self.kind = clf.coef_, clf.intercept_, clf.normalisation
+        self.gate = np.float32(clf.gate)
 
         layout = layout_of(geometry, tuple(map(tuple, clf.pyramid)))
         self.member = layout.member.astype(np.float64)
@@ -92,6 +94,7 @@ class Chain:
         components, dims = self.means.shape
         widths = {"x": 128, "z": 2 * dims + 1, "zs": 2 * dims + 1, "highest": 1, "poly": 3 * dims, "q": dims, "g": 128}
         return {name: np.empty((self.BLOCK, width), np.float32) for name, width in widths.items()} | {
+            "above": np.empty((self.BLOCK, components), bool),
             "ones": np.ones((components, 1), np.float32),
             "eight": np.ones((8, 1), np.float32),
         }
@@ -121,6 +124,8 @@ class Chain:
         np.maximum(gamma, self.FLOOR, out=gamma)
         np.exp(gamma, out=gamma)
         np.matmul(gamma, scratch["ones"], out=self.inverse[rows])
+        np.greater_equal(gamma, self.gate * self.inverse[rows], out=scratch["above"])
+        np.multiply(gamma, scratch["above"], out=gamma)
         np.reciprocal(self.inverse[rows], out=self.inverse[rows])
 
     def posteriors(self) -> None:
@@ -159,9 +164,13 @@ class Chain:
 
     def scores(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The improved Fisher vector float32 (d,) of the sums, and the scores of all classes."""
-        flat = sums.reshape(len(sums), -1).astype(np.float32)
-        flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
-        x = np.copysign(np.sqrt(np.abs(flat)), flat).ravel()
+        x = sums.astype(np.float32)
+        size = np.abs(x)
+        if self.kind == "intra":
+            by = np.maximum(size.sum(axis=(1, 3), keepdims=True), LEAST)
+        else:
+            by = np.maximum(np.sqrt((x * x).sum(axis=(1, 2, 3), keepdims=True)), 1e-12)
+        x = np.copysign(np.sqrt(size / by), x).ravel()
         x /= np.linalg.norm(x)
         return x, self.coef @ x + self.intercept
 
