@@ -543,7 +543,7 @@ def test_a_photograph_that_is_refused_was_decoded_once(plain, tmp_path, monkeypa
     Image.fromarray(np.zeros((2000, 60), np.uint8)).save(tmp_path / "sliver.png")
     decoded, right = [], Image.open
     monkeypatch.setattr(Image, "open", lambda file, *args: decoded.append(file) or right(file, *args))
-    with pytest.raises(ValueError, match=r"2000 x 60 .* too small once max_height=480"):
+    with pytest.raises(ValueError, match=r"2000 x 60 .* too small after max_height=480"):
         plain.scores(tmp_path / "sliver.png")
     assert len(decoded) == 1
 
@@ -573,7 +573,7 @@ def test_labels_that_come_together_have_a_score_each(multilabel, photo):
     ("image", "words"),
     [
         (np.zeros((21, 300), np.uint8), "21 x 300 pixels is too small.*at least 22 x 22.*smaller bin_sizes"),
-        (np.zeros((2000, 60), np.uint8), "2000 x 60 .* too small once max_height=480 makes it 480 x 14: .*raise"),
+        (np.zeros((2000, 60), np.uint8), "2000 x 60 .* too small after max_height=480 reduced it to 480 x 14: .*raise"),
         (np.zeros((480, 14), np.uint8), "image of 480 x 14 pixels is too small: "),
         (np.full((40, 40), np.nan), "image has 1600 values that are NaN"),
         (np.full((40, 40), 3.0), r"floats from 3 to 3; expected \[0, 1\]: divide"),

@@ -2,12 +2,12 @@
 
 May import core and the rings below; never the network stack. `fvlrp` names its public classes.
 
-Three rooms, as in the network stack: `layers` (each mapping with its forward, exact and flat form), `walk` (the stack
-and the way down it) and `trace` (one image's forward pass and its explanations). What the layers stand on:
+It has the same three parts as the network stack: `layers` (each mapping in its forward, exact and flat form), `walk`
+(relevance through the stack) and `trace` (one image's forward pass and its explanations). The layers are built on:
 
-- `geometry` knows where everything lies, `sift` extracts descriptors, `gmm` learns the mixture.
-- `encoder` sums Eqs. 3-4 over the pyramid; `relevance` goes back by Eqs. 5-6 and Eq. 1; `supports` decides which
-  pixels a bin, a descriptor and a cell have; `settle` mends sums whose sign float32 cannot tell.
-- `rules` holds the choices of an explanation and their formulas.
+- `geometry`, where everything lies; `sift`, the descriptors; `gmm`, the mixture.
+- `encoder`, Eqs. 3-4 summed over the pyramid; `relevance`, Eqs. 5-6 and Eq. 1; `supports`, which pixels a bin, a
+  descriptor and a cell cover; `settle`, sums whose sign is uncertain in float32.
+- `rules`, the choices of an explanation and their formulas.
 - `classifier` is the estimator, `training` its stages, `weights` its file.
 """

@@ -1,9 +1,9 @@
 """Fisher encoding, Eqs. 3-4: descriptors to sums over a spatial pyramid, and the public `FisherEncoder`.
 
-Hides how the sums are computed. Every descriptor is encoded once, into the finest pyramid cell it lies in; sums of
-finest cells give those of all levels. Descriptors zeroed by the contrast threshold are all alike: one stands for all of
-a cell. Rows are encoded in pieces whose number depends on the image alone, so that results are the same bits for any
-number of threads. For the modules of this wing.
+Hides how the sums are computed. Every descriptor is encoded once, into the finest pyramid cell that contains it; the
+sums of all levels are sums over finest cells. Descriptors below the contrast threshold are all zero, so only one is
+encoded. Rows are encoded in pieces whose number depends only on the image, so that results are the same to the bit for
+any number of threads. For the modules of this wing.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Moments: TypeAlias = tuple[Doubles, Doubles, Doubles]  # sums of gamma (K,), gam
 
 PYRAMID: Pyramid = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level: 8 cells, in the preset's order
 PIECE = 4096  # descriptors in one task: docs/numerics.md §7
-PIECES = 16  # tasks of one finest cell at most: each has sums of its own, 0.3 MB with the preset
-TINY = 1e-12  # a float64 sum this small beside the terms it is made of is rounding error: docs/numerics.md §3
-KEEP = 1 << 18  # descriptors up to which projections are kept (84 MB); of more, they are computed again, the same bits
+PIECES = 16  # most tasks of one finest cell: each has its own sums, 0.3 MB with the preset
+TINY = 1e-12  # a float64 sum below TINY times the size of its terms is rounding error: docs/numerics.md §3
+KEEP = 1 << 18  # up to so many descriptors, projections are kept (84 MB); otherwise they are computed again
 
 
 # ---- the pyramid -----------------------------------------------------------------------------------------------------
@@ -62,9 +62,9 @@ class Layout:
 
 @lru_cache(maxsize=4)
 def layout_of(geometry: Geometry, pyramid: Pyramid) -> Layout:
-    """The layout of a geometry; kept, since photographs come in few sizes."""
-    # Each axis decides by itself which cell of every level a frame lies in: finest cells are the products of the
-    # combinations on either axis, and no array of all descriptors is sorted.
+    """The layout of a geometry; cached, since photographs come in few sizes."""
+    # The cells of a frame follow from each axis separately: finest cells are products of the combinations along y and
+    # x, and no array of all descriptors has to be sorted.
     combinations, strips = zip(*(_strips(geometry, pyramid, axis) for axis in (0, 1)), strict=True)
     cells = sum(rows * cols for rows, cols in pyramid)
     member = np.zeros((len(combinations[0]), len(combinations[1]), cells), np.uint8)
@@ -96,9 +96,9 @@ def _strips(geometry: Geometry, pyramid: Pyramid, axis: int) -> tuple[Indices, l
 
 
 class PackedModels:
-    """Kernel models of one projection and mixture, packed when first needed for a type and an instruction set.
+    """Kernel models of one projection and mixture, packed on first use for a dtype and an instruction set.
 
-    Parameters are those of `_kernels.Model`, without the type. Pickled, the packed forms are left behind.
+    The parameters are those of `_kernels.Model` without the dtype. Packed models are not pickled.
     """
 
     def __init__(
@@ -126,22 +126,22 @@ class PackedModels:
 
 @dataclass(frozen=True)
 class Pooled:
-    """What pooling saves: enough to recompute every Psi, and nothing of their size.
+    """What pooling saves: enough to recompute every Psi, without storing any.
 
     Attributes
     ----------
     model : Model
         The packed model that `values` were encoded with.
     values : (n, inputs)
-        What was encoded: descriptors for a model with a projection; for a mixture alone, nothing (inputs = 0).
+        The input: descriptors for a model with a projection; nothing (inputs = 0) for a mixture alone.
     geometry : Geometry
     layout : Layout
     pieces : tuple of (finest cell, int64 rows, Encoded)
         Non-zero descriptors by finest cell.
     zeros : tuple of int64 arrays
-        Rows of zeroed descriptors of each finest cell.
+        Rows of the zero descriptors of each finest cell.
     zero : (Encoded, moments), or None
-        The one encoding of a zeroed descriptor; None where there is none.
+        The encoding of a zero descriptor; None if there are none.
     sums : float64 (cells, 2, K, D)
         S: un-normalised sums of Psi over each pyramid cell, first order, then second.
     occupancy : float64 (cells, K)
@@ -174,7 +174,7 @@ class Pooled:
         """Upper bounds of sum |Psi|, in the shape of the sums (docs/numerics.md §2)."""
         s0, by = self.occupancy[..., None], 1 / np.sqrt(self.priors)[:, None]
         s2 = self.sums[:, 1] * (np.sqrt(2) / by) + s0  # sum gamma z^2
-        s2[s2 <= TINY * s0] = 0  # what rounding leaves of z = 0
+        s2[s2 <= TINY * s0] = 0  # the rounding error of z = 0
         return np.stack([np.sqrt(s0 * s2) * by, (s2 + s0) * (by / np.sqrt(2))], axis=1)
 
 
@@ -190,7 +190,7 @@ def pool(
 ) -> Pooled:
     """Sums of Psi over the pyramid; `encode` maps lists of rows to their posteriors and moments.
 
-    With ``keep=False`` the posteriors of one piece may share memory with those of the next: `Pooled.pieces` is empty.
+    With ``keep=False`` pieces may share memory for their posteriors, and `Pooled.pieces` is empty.
     """
     layout = layout_of(descriptors.geometry, pyramid)
     pieces, zeros = [], []
@@ -213,7 +213,7 @@ def pool(
 
 
 def total(geometry: Geometry, parts: Iterable[Pooled]) -> Pooled:
-    """Sums over the strips of an image. Posteriors are not kept: relevance computes each strip's again."""
+    """Sums over the strips of an image. Posteriors are not kept: relevance computes them again strip by strip."""
     parts = iter(parts)
     first = next(parts)
     sums, occupancy, counts = first.sums, first.occupancy, first.counts
@@ -226,7 +226,7 @@ def total(geometry: Geometry, parts: Iterable[Pooled]) -> Pooled:
 
 
 def _pieces(rows: Indices) -> list[Indices]:
-    """Rows of one cell for one task each: cut by their number alone, so that no number of threads changes a bit."""
+    """Rows of one cell in pieces, one for each task. They depend only on the number of rows, not on that of threads."""
     count = min(-(-len(rows) // PIECE), PIECES)
     return np.array_split(rows, count) if count else []
 
@@ -234,10 +234,10 @@ def _pieces(rows: Indices) -> list[Indices]:
 def encode_fused(
     model: _kernels.Model, values: npt.NDArray[Any], keep: bool, n_jobs: int | None, pieces: list[Indices]
 ) -> list[tuple[_kernels.Encoded, Moments]]:
-    """Posteriors and moments of lists of rows, each by one kernel that projects, assigns and pools tile by tile."""
+    """Posteriors and moments of lists of rows, by one kernel that projects, assigns and pools tile by tile."""
     lengths = [len(rows) for rows in pieces]
     room: list[Any] | None
-    if not keep and threads.count(n_jobs) == 1:  # one piece after another in the same memory, which stays in cache
+    if not keep and threads.count(n_jobs) == 1:  # all pieces in the same memory, which stays in cache
         (widest,) = model.room([max(lengths, default=0)])
         room = [(widest[0][:n], *widest[1:]) for n in lengths]
     else:
@@ -251,7 +251,7 @@ def encode_fused(
 def _encode_sparingly(
     model: _kernels.Model, values: npt.NDArray[Any], rows: Indices
 ) -> tuple[_kernels.Encoded, Moments]:
-    """What `model.encode` returns, without the projections and in arrays no longer than their entries."""
+    """The result of `model.encode` without projections and in arrays of minimal size."""
     encoded, moments = model.encode(values, rows)
     return _kernels.Encoded(None, encoded.indptr, encoded.index.copy(), encoded.gamma.copy()), moments
 
@@ -259,7 +259,7 @@ def _encode_sparingly(
 def encode_projected(
     model: _kernels.Model, y: Floats, n_jobs: int | None, pieces: list[Indices]
 ) -> list[tuple[_kernels.Encoded, Moments]]:
-    """The same of rows that are already projected, by a model without a projection: real (n, D)."""
+    """The same for rows real (n, D) that are already projected, by a model without a projection."""
 
     def one(rows: Indices) -> tuple[_kernels.Encoded, Moments]:
         encoded, _ = model.posteriors(model.pad(y[rows]))
@@ -277,21 +277,21 @@ class FisherEncoder(Transformer):
     Parameters
     ----------
     gmm : DiagonalGMM, or anything with weights_, means_ and diagonal covariances_
-        A fitted mixture is used as it is: `transform` then needs no `fit`. An unfitted one is cloned, and `fit` learns
-        it from rows of all lists.
+        A fitted mixture is used unchanged, and `transform` needs no `fit`. An unfitted mixture is cloned, and `fit`
+        learns it from rows of all lists.
     gate : float, default 1e-6
         Posteriors below it count as 0.
     n_samples : int, default 500000
-        Rows that an unfitted mixture is learned from: an equal share of each list's, chosen at random. More cost time
-        and hardly change the mixture.
+        Number of rows from which an unfitted mixture is learned: an equal, random share of each list. More rows cost
+        time and hardly change the mixture.
     random_state : int, RandomState or None
-        Of that choice.
+        Seed of that choice.
     n_jobs : int or None
         Threads, as in scikit-learn. Results do not depend on it.
 
     Attributes
     ----------
-    gmm_ : the mixture in use, once `fit` was called
+    gmm_ : the mixture in use, after `fit`
 
     Examples
     --------
@@ -317,7 +317,7 @@ class FisherEncoder(Transformer):
         self.n_jobs = n_jobs
 
     def fit(self, X: Iterable[npt.ArrayLike] | None = None, y: object = None) -> FisherEncoder:
-        """Learn the mixture from the lists of descriptors X, unless it is given fitted; `y` is ignored."""
+        """Learn the mixture from the lists of descriptors X, unless it is fitted already; `y` is ignored."""
         if hasattr(self.gmm, "weights_"):
             self.gmm_ = self.gmm
             return self
@@ -338,7 +338,7 @@ class FisherEncoder(Transformer):
         return hasattr(self, "gmm_") or hasattr(self.gmm, "weights_")
 
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
-        """Names of the columns of `transform`: u_k_d of first order, then v_k_d of second, from 0 on."""
+        """Names of the columns of `transform`: u_k_d (first order), then v_k_d (second order), counted from 0."""
         components, dims = np.shape(self._mixture().means_)
         names = [f"{order}_{k}_{d}" for order in "uv" for k in range(components) for d in range(dims)]
         return np.array(names, object)
@@ -351,8 +351,8 @@ class FisherEncoder(Transformer):
     def transform(self, X: Iterable[npt.ArrayLike]) -> Any:
         """Sums float64 (m, 2 K D) of m arrays of descriptors (n_i, D), laid out [u_1..u_K, v_1..v_K], each of length D.
 
-        A list without descriptors has a vector of zeros. float32 and uint8 arrays are encoded in float32, with sums in
-        float64. After `set_output`, a table of pandas or polars.
+        An empty list gives a vector of zeros. float32 and uint8 arrays are encoded in float32, with sums in float64.
+        After `set_output` the result is a table of pandas or polars.
 
         Raises
         ------
@@ -388,7 +388,7 @@ def _fisher_vector(model: _kernels.Model, x: Floats, priors: Doubles) -> Doubles
 
 
 def _some(x: Floats, count: int, random: np.random.RandomState) -> Floats:
-    """At most `count` of rows x, in their order."""
+    """At most `count` of the rows x, in order."""
     return x if len(x) <= count else x[np.sort(random.choice(len(x), count, replace=False))]
 
 
@@ -399,7 +399,7 @@ def _lists(X: Any) -> Sequence[npt.ArrayLike]:
 
 
 def _rows(i: int, x: npt.ArrayLike, dims: int | None = None) -> Floats:
-    """Descriptors as real (n, D), in the precision that they are encoded in."""
+    """Descriptors as real (n, D), in the precision in which they are encoded."""
     given = np.asarray(x)
     real = np.float32 if given.dtype in (np.float32, np.uint8) else np.float64
     rows: Floats = np.ascontiguousarray(given, real)

@@ -1,8 +1,8 @@
-"""Pixel flipping with a shortcut: where a region of a photograph changes, only what sees it is computed again.
+"""Fast pixel flipping: when a region of a photograph changes, only the descriptors that see it are computed again.
 
 A descriptor sees the pixels of its bins' triangles, one more for the gradient, and the radius of its scale's smoothing.
-All other descriptors, their projections and posteriors stay as they are, and the sums S of a pyramid cell change by the
-new Psi less the old ones. For `FisherVectorClassifier.flipper`; `evaluate.pixel_flipping` walks with it.
+All other descriptors keep their projections and posteriors, and the sums S of a pyramid cell change by the new Psi
+minus the old. For `FisherVectorClassifier.flipper`; used by `evaluate.pixel_flipping`.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ Window = tuple[slice, slice]  # rows and columns of pixels
 
 
 class FisherFlipper:
-    """Scores of one target for a photograph whose regions are replaced one after the other.
+    """Scores of one target for a photograph whose regions are replaced one after another.
 
-    What `evaluate.Flipper` describes. Scores are within 1e-6 of those of the whole photograph computed again.
+    Implements `evaluate.Flipper`. Scores agree to 1e-6 with those of a full forward pass.
 
     Parameters
     ----------
     image : path, PIL image or array
     max_height : int or None
-        As `images.grey` takes it.
+        As for `images.grey`.
     sift : DenseSIFT
     mixture : Mixture
     normalise : callable
         Sums (cells, 2, K, D) -> vector float64 (cells * 2 K D,).
     coef : array (cells * 2 K D,)
-        Of the explained score: of a contrast, the difference of two rows.
+        Coefficients of the explained score; for a contrast, the difference of two rows.
     intercept : float
     """
 
@@ -66,19 +66,20 @@ class FisherFlipper:
         self._start = _Encoding(images.grey(self._pixels, max_height), sift, mixture)
 
     def walk(self, filled: npt.NDArray[Any], regions: npt.NDArray[np.int64], region: int, every: int = 1) -> Doubles:
-        """The score of the photograph itself, and after every so many more of `regions` show `filled`.
+        """The score of the photograph, and the score each time `every` more of `regions` show `filled`.
 
-        Threads may walk at the same time.
+        May be called from several threads at once.
 
         Parameters
         ----------
         filled : array
-            Of the photograph's shape and type.
+            The replacement pixels, in the photograph's shape and type.
         regions : int64 (L, 2)
-            Top-left pixel (y, x) of each.
+            Top-left pixel (y, x) of each region, in the order of replacement.
         region : int
-            Side of a region.
+            Side of a region in pixels.
         every : int
+            How many regions are replaced between two scores.
 
         Returns
         -------
@@ -113,7 +114,7 @@ class Mixture(NamedTuple):
 
 
 class _Encoding:
-    """Grey values, descriptors and sums of a photograph, kept up as its pixels change.
+    """Grey values, descriptors and sums of a photograph, updated as its pixels change.
 
     Attributes
     ----------
@@ -142,7 +143,7 @@ class _Encoding:
             self._add(number, (count * s0, count * s1, count * s2))
 
     def copy(self) -> _Encoding:
-        """One that changes by itself."""
+        """An independent copy."""
         other = copy.copy(self)
         other._codes = self._codes.copy()
         for name in ("_grey", "_values", "_zeroed", "sums"):
@@ -150,7 +151,7 @@ class _Encoding:
         return other
 
     def change(self, part: npt.NDArray[np.float32], window: Window) -> None:
-        """Take over new grey values of a window of pixels."""
+        """Update to new grey values in a window of pixels."""
         self._grey[window] = part
         rows, values, zeroed = self._changed(window)
         if not len(rows):
@@ -213,11 +214,11 @@ def _touched(scale: Scale, axis: int, pixels: slice, reach: int) -> tuple[int, i
 def _crop(
     grey: npt.NDArray[np.float32], scale: Scale, begin: tuple[int, int], end: tuple[int, int], reach: int
 ) -> tuple[npt.NDArray[np.float32], Scale, tuple[int, int]]:
-    """Pixels that give the descriptors of these frames the very values that the whole image gives them.
+    """The crop from which the descriptors of these frames get the same values as from the whole image.
 
-    A crop's own edges count as the image's, so that they must lie beyond what a descriptor sees, or on the image's
-    edges. The grid of a crop begins at one offset in y and x. Near the top or left edge it is the image's own, and
-    frames are added before those that the other edge would spoil.
+    SIFT treats the edges of the crop as edges of the image. They must therefore lie beyond what a descriptor sees, or
+    on the edges of the image. The grid of a crop has a single offset for y and x: near the top or left edge it is the
+    image's own, and frames are added in front, so that the other edge is far enough away.
 
     Returns
     -------
@@ -235,10 +236,10 @@ def _crop(
 
 
 class _Codes:
-    """Projections and gated posteriors of descriptors, by row; new ones take the place of old ones.
+    """Projections and gated posteriors of descriptors, by row; new ones replace old ones.
 
-    They are float32, as those of the whole photograph; their moments are float64, so that what was added can be taken
-    away again and nothing is left.
+    They are float32, as in a full forward pass; their moments are float64, so that subtracting what was added before
+    leaves no rounding error.
     """
 
     def __init__(self, mixture: Mixture, count: int) -> None:
@@ -254,7 +255,7 @@ class _Codes:
         return other
 
     def put(self, rows: Rows, values: npt.NDArray[Any]) -> Encoded:
-        """Encode descriptors, and keep what was found in the place of what `rows` had."""
+        """Encode descriptors and store the result for `rows`, replacing what was there."""
         found = self._encoded(values)
         if self._end + len(found.index) > len(self._index):
             self._make_room(len(found.index))
@@ -265,12 +266,12 @@ class _Codes:
         return found
 
     def take(self, rows: Rows) -> Encoded:
-        """What `rows` have."""
+        """The encoding of `rows`."""
         indptr, entries = self._entries(rows)
         return Encoded(self._y.take(rows, axis=0), indptr, self._index.take(entries), self._gamma.take(entries))
 
     def pooled(self, encoded: Encoded, less: Encoded | None = None) -> Moments:
-        """Sums of gamma (K,), gamma z and gamma z^2 (K, D) over descriptors, less those of others."""
+        """Sums of gamma (K,), gamma z and gamma z^2 (K, D) over some descriptors minus those over others."""
         parts = [encoded] if less is None else [encoded, less]
         counts = [len(part.indptr) - 1 for part in parts]
         y = np.zeros((sum(counts), self._exact.stride))
@@ -297,7 +298,7 @@ class _Codes:
         return indptr, np.repeat(self._start.take(rows) - indptr[:-1], lengths) + np.arange(indptr[-1])
 
     def _make_room(self, count: int) -> None:
-        """Drop what has been replaced, and leave room for `count` entries and as many as there are."""
+        """Drop replaced entries; make room for `count` more, and for as many as there are now."""
         rows = np.flatnonzero(self._length)
         indptr, entries = self._entries(rows)
         room = ROOM * (len(entries) + count)

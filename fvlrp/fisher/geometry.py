@@ -1,8 +1,8 @@
-"""Where everything lies: frames, bin centres, clipped supports and pyramid cells of one image size and grid.
+"""Where everything lies: frames, bin centres, boxes and pyramid cells for one image size and sampling grid.
 
-Every half-pixel bug is made of these numbers, so they exist once, here; SIFT, pooling and supports ask. Rows (y) come
-before columns (x) everywhere; coordinates are 0-based pixel centres. Imports nothing of the package; for the modules
-of this wing, and public as `fvlrp.geometry`.
+All coordinates are computed here and nowhere else, so that SIFT, pooling and supports cannot disagree by half a pixel.
+Rows (y) come before columns (x) everywhere; coordinates are 0-based pixel centres. Imports nothing of the package. For
+the modules of this wing; public as `fvlrp.geometry`.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class Scale:
 
 
 class Strip(NamedTuple):
-    """A horizontal strip of an image, of which some rows of frames are computed alone.
+    """A horizontal strip of an image: some rows of frames, computed separately.
 
     Attributes
     ----------
     begin, end : int
-        Rows of frames of every scale, as far as it has them.
+        Rows of frames, begin .. end - 1 of every scale that has them.
     top, bottom : int
-        Rows of pixels that these see, from `top` to before `bottom`; `top` is a multiple of the step.
+        The rows of pixels that these frames see, top .. bottom - 1; `top` is a multiple of the step.
     """
 
     begin: int
@@ -90,7 +90,7 @@ class Geometry:
     step : int
         Distance of neighbouring descriptors in pixels.
     strip : Strip, optional
-        The frames of these rows alone, where they lie in the whole image. None: all of them.
+        Only the frames of these rows, at their places in the whole image. None: all frames.
 
     Examples
     --------
@@ -199,7 +199,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive scales of an image, to whose descriptors the rows of an array belong.
+    """Consecutive scales of an image; the rows of an array are their descriptors.
 
     Attributes
     ----------
@@ -213,7 +213,7 @@ class Part:
 
     @property
     def begin(self) -> int:
-        """Index of the first descriptor among all of the image's."""
+        """Index of the first descriptor among all descriptors of the image."""
         return self.scales[0].start
 
     @property
@@ -246,10 +246,10 @@ def show(
 ) -> Any:
     """Draw what one descriptor covers: its 16 boxes, their centres, its frame, and the support of one bin.
 
-    The relevance of a bin goes evenly to its box at depth "bin", and that of the descriptor to all 16 at depth
-    "descriptor". The value of the bin was pooled over its support, 2s - 1 pixels a side for a bin size of s, with
-    weights that fall off linearly. Pixel centres are whole numbers. What lies outside the image is drawn here; heatmaps
-    clip it.
+    At depth "bin" the relevance of a bin is spread evenly over its box, at depth "descriptor" that of the descriptor
+    over all 16 boxes. The value of a bin was pooled over its support, 2s - 1 pixels on a side for bin size s, with
+    linearly decreasing weights. Pixel centres are whole numbers. Boxes are drawn beyond the border of the image;
+    heatmaps clip them.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ def show(
     ImportError
         matplotlib is not installed.
     IndexError
-        There is no such descriptor or bin.
+        The descriptor or bin does not exist.
 
     Examples
     --------
@@ -297,7 +297,7 @@ def show(
         ax.imshow(image, cmap="gray", alpha=0.6)
 
     def outline(y: float, x: float, height: int, width: int, **style: Any) -> None:
-        """Around the pixels from (y, x) on: half a pixel before the first centre, half a pixel after the last."""
+        """A rectangle around pixels, from half a pixel before the first centre to half a pixel after the last."""
         ax.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, **style))
 
     outline(0, 0, geometry.height, geometry.width, color="0.5")

@@ -1,8 +1,8 @@
-"""Diagonal Gaussian mixtures by EM on the Fisher vector's own kernels.
+"""Diagonal Gaussian mixtures, fitted by EM with the kernels of the Fisher vector.
 
-Soft assignment is the E-step, and the pooled moments of z = (y - mean) / deviation are the M-step: rows are streamed
-in blocks, and nothing of size rows x components is ever held. Hides how rows are cut and seeds are found. For the
-encoder and the classifier of this wing; `DiagonalGMM` is public.
+Soft assignment is the E-step; the M-step follows from the pooled moments of z = (y - mean) / deviation. Rows are
+streamed in blocks, so no array of rows x components is ever stored. Hides how rows are divided and seeds are chosen.
+For the encoder and the classifier of this wing; `DiagonalGMM` is public.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Moments: TypeAlias = tuple[float, Doubles, Doubles, Doubles]  # log-likelihood; sums of gamma, gamma z and gamma z^2
 
 GATE = 1e-6  # posteriors below it count as 0: docs/numerics.md §1
-SEGMENTS = 8  # of rows, each with its own sums, merged in order: the same bits for any number of threads
-BLOCK = 8192  # rows whose posteriors exist at a time
-SEEDS = 32  # rows per component that the seeds are chosen from
-GROWTH = 4  # EM converges on a share of the rows, then goes on with this many times as many
+SEGMENTS = 8  # of rows, each with its own sums, merged in order: results do not depend on the number of threads
+BLOCK = 8192  # rows whose posteriors exist at the same time
+SEEDS = 32  # rows per component among which seeds are chosen
+GROWTH = 4  # EM converges on a share of the rows, then continues with GROWTH times as many
 
 
 class DiagonalGMM(Estimator):
@@ -42,17 +42,17 @@ class DiagonalGMM(Estimator):
     ----------
     n_components : int, default 256
     weights : {"smoothed", "ml"}
-        Mixing weights: proportional to n_k + 100 N / K, which keeps them near 1 / K and 1 / sqrt(weight) tame, or the
-        maximum-likelihood n_k / N.
+        Mixing weights: proportional to n_k + 100 N / K, which keeps them near 1 / K and 1 / sqrt(weight) small; or the
+        maximum-likelihood estimate n_k / N.
     variance_floor : float, default 0.01
-        Smallest variance of a component, in units of the data's variance in that dimension.
+        Smallest variance of a component, as a fraction of the data's variance in that dimension.
     max_iter : int, default 100
-        Iterations over all rows, and over each share of them before.
+        Most iterations on all rows, and on each share of them before.
     tol : float, default 5e-4
-        EM stops when an iteration adds less than this share of all the log-likelihood gained so far.
+        EM stops when an iteration improves the log-likelihood by less than this fraction of the total gain so far.
     n_init_samples : int, default 50000
-        Rows that EM starts on, chosen at random. Once it has converged on them it goes on with four times as many, and
-        so on up to all: most iterations are cheap, and the last ones see every row.
+        Number of rows, chosen at random, on which EM starts. After convergence it continues with four times as many,
+        and so on up to all rows: most iterations are cheap, and the last ones use every row.
     random_state : int, RandomState or None
     n_jobs : int or None
         Threads, as in scikit-learn. Results do not depend on it.

@@ -1,13 +1,13 @@
-"""The layers of the Fisher-vector stack: each a mapping with its three forms, as `fvlrp.core.layer.Layer` asks.
+"""The layers of the Fisher-vector stack; each implements the protocol `fvlrp.core.layer.Layer`.
 
     pixels -> SpatialBins -> Project -> Fisher -> Normalise -> Linear -> scores
 
-`relevance` decomposes exactly. `flat` of the layers that see the image (the first three) goes straight to the pixels of
-what their output stands for: bins, whole descriptors, pyramid cells. A depth says how many layers are flat, of which
-the topmost does the work (`walk.py`).
+`relevance` decomposes exactly. `flat` of the first three layers spreads relevance directly over the pixels that their
+outputs cover: those of bins, of whole descriptors, of pyramid cells. A depth says how many layers are flat; only the
+topmost of them is called (`walk.py`).
 
-`Encode` is the first three in one, for speed. Relevance that it computes equals that of its parts, which the tests
-prove. All relevance is (targets, ...). Imported by the walk and the trace.
+`Encode` combines the first three, for speed. Its relevance equals that of its parts, as the tests prove. All relevance
+is (targets, ...). For the walk and the trace.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PART = 24 << 20  # bytes up to which scales go back together
 
 @dataclass(frozen=True)
 class Seen:
-    """What `SpatialBins` saves: the grey image (H, W), and the scales that relevance comes back of (all of them)."""
+    """What `SpatialBins` saves: the grey image (H, W), and the scales whose relevance goes back (all of them)."""
 
     grey: Grey
     part: Part
@@ -100,8 +100,8 @@ class SpatialBins:
     def flat(self, r: Floats, saved: Seen, rule: FisherRules, pixels: Doubles | None = None) -> Passed:
         """Bins evenly over their pixels: values (targets, n, 128) -> pixels (targets, H, W). Depth "bin".
 
-        Relevance may come summed over the 8 orientations, (targets, n, 16): flat weights do not see them. `pixels` are
-        maps to add to. "clipped" is what `FisherRules.clip` drops outside the image.
+        Relevance may be summed over the 8 orientations already, (targets, n, 16): flat weights do not depend on them.
+        `pixels` are maps to add to. "clipped" is what `FisherRules.clip` drops outside the image.
         """
         pixels = zeros((len(r), *saved.grey.shape)) if pixels is None else pixels
         bins = r if r.shape[2] == BINS * BINS else r.reshape(*r.shape[:2], BINS * BINS, -1).sum(axis=3)
@@ -113,7 +113,7 @@ class SpatialBins:
 
 @dataclass(frozen=True)
 class Projected:
-    """What `Project` saves: the descriptors, and the scales that relevance comes back of (all of them)."""
+    """What `Project` saves: the descriptors, and the scales whose relevance goes back (all of them)."""
 
     descriptors: Descriptors
     part: Part
@@ -123,7 +123,7 @@ class Projected:
 class Project:
     """PCA: y = (x - mean) components^T.
 
-    Forward and back in NumPy, as Eq. 1 reads: what the kernels of `Encode` are tested against.
+    Both directions are plain NumPy, written after Eq. 1: the kernels of `Encode` are tested against it.
 
     Parameters
     ----------
@@ -146,15 +146,15 @@ class Project:
     def relevance(self, r: Floats, saved: Projected, rule: FisherRules) -> Passed:
         """Eq. 1 with its stabiliser: components (targets, n, D) -> values (targets, n, 128).
 
-        R_i = sum_j z_ij R_j / (z_j + epsilon sgn z_j) with z_ij = P_ji x_i, in float64. "absorbed_pca" is
-        R_j epsilon / (abs(z_j) + epsilon); "mean" is what the mean absorbs; descriptors without values have nothing to
-        share by: "zero_desc".
+        R_i = sum_j z_ij R_j / (z_j + epsilon sgn z_j) with z_ij = P_ji x_i, in float64. Ledger: "absorbed_pca" is
+        R_j epsilon / (abs(z_j) + epsilon); "mean" is what the mean absorbs; "zero_desc" is the relevance of zero
+        descriptors.
         """
         how = eqs.Projection.of(rule, self.mean)
         x = saved.descriptors.values - (self.mean if how.treatment == "centered" else 0.0)
         shift = self.components @ self.mean if how.treatment == "bias" else np.zeros(len(self.components))
         z = x @ self.components.T - shift
-        # Without a stabiliser, a sum that rounding cannot tell from 0 counts as 0, and 0 / 0 = 0: docs/numerics.md §3.
+        # Without a stabiliser, a sum within rounding error of 0 counts as 0, and 0 / 0 = 0: docs/numerics.md §3.
         magnitude = np.abs(x) @ np.abs(self.components.T) + np.abs(shift)
         none = (how.epsilon == 0) & (np.abs(z) <= TINY * magnitude)
         inverse = np.divide(1, z + np.copysign(how.epsilon, z + 0.0), out=np.zeros(z.shape), where=~none)
@@ -175,7 +175,7 @@ class Project:
     def flat(self, r: Floats, saved: Projected, rule: FisherRules, pixels: Doubles | None = None) -> Passed:
         """Descriptors evenly over their 4s x 4s pixels: (targets, n, D) -> pixels (targets, H, W). Depth "descriptor".
 
-        Relevance may come summed over the components, (targets, n, 1). `pixels` are maps to add to.
+        Relevance may be summed over the components already, (targets, n, 1). `pixels` are maps to add to.
         """
         geometry = saved.descriptors.geometry
         pixels = zeros((len(r), geometry.height, geometry.width)) if pixels is None else pixels
@@ -194,7 +194,7 @@ class Fisher:
     weights, means, covariances : float64 (K,), (K, D), (K, D)
         The mixture.
     gate : float
-        Posteriors below it count as 0, forward and backward alike.
+        Posteriors below it count as 0, in the forward pass and in relevance.
     pyramid : sequence of (rows, columns)
     """
 
@@ -306,7 +306,7 @@ class Linear:
     def relevance(self, r: Floats, saved: Scored, rule: FisherRules) -> Passed:
         """Relevance of scores (targets, n_scores) -> of dimensions (targets, d): w_d x_d and a share of the intercept.
 
-        "bias" is what no dimension takes of the intercept. A score of exactly 0 has no shares: 0 / 0 = 0.
+        "bias" is the part of the intercept that no dimension gets. A score of exactly 0 gives no relevance: 0 / 0 = 0.
         """
         factors = np.divide(r, saved.scores, out=np.zeros(r.shape), where=saved.scores != 0)
         out = empty((len(r), len(saved.x)), np.float64)

@@ -1,9 +1,10 @@
-"""Eqs. 5-6 and Eq. 1: relevance of the pyramid's sums back to descriptors.
+"""Eqs. 5-6 and Eq. 1: relevance of the pyramid's sums back to descriptors, and through the PCA to their values.
 
 Eqs. 5-6 give a descriptor, per dimension, R_i = sum over k of Psi_k,i R_k,i / (S_k,i + epsilon sgn S_k,i), added over
 the pyramid cells that the descriptor lies in. `shares` is the quotient R / (S + epsilon sgn S); `tables` folds it and
-Psi into one polynomial in y per component and dimension; `back` evaluates that for every descriptor and, through the
-projection, Eq. 1. Hides the pieces, the zeroed descriptors and the kernel's buffers. For the layers of this wing.
+Psi into one polynomial in y per component and dimension; `back` evaluates the polynomials for every descriptor and,
+through the projection, Eq. 1. The kernels are in csrc/fisher/vector.inc.c (`shares`) and csrc/fisher/relevance.inc.c.
+Hides how rows are cut into pieces, zero descriptors, and buffers. For the layers of this wing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 def shares(r: Doubles, pooled: Pooled, rules: FisherRules, out: Doubles | None = None) -> tuple[Doubles, Entries]:
-    """R / (S + epsilon sgn S) of every sum, by which Eqs. 5-6 weigh each Psi, and what stays behind.
+    """R / (S + epsilon sgn S) of every sum, the weight of each Psi in Eqs. 5-6, and the entries of the ledger.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def shares(r: Doubles, pooled: Pooled, rules: FisherRules, out: Doubles | None =
     """
     cells, counts = len(pooled.sums), pooled.counts
     sums, epsilon = pooled.sums.reshape(cells, -1), rules.stabilisers(pooled.sums, counts)
-    # Without a stabiliser, a sum that rounding cannot tell from 0 counts as 0: dividing by it would amplify noise.
+    # Without a stabiliser, a sum within rounding error of 0 counts as 0: dividing by it would amplify noise.
     bounds = None if rules.epsilon_pool else pooled.magnitudes().reshape(cells, -1)
     out = empty(r.shape, np.float64) if out is None else out
 
@@ -63,7 +64,7 @@ def shares(r: Doubles, pooled: Pooled, rules: FisherRules, out: Doubles | None =
 def tables(given: Doubles, pooled: Pooled, memory: Memory) -> Floats:
     """Shares (targets, cells, 2, K, D) as polynomials in y: real (finest cells, targets, K, 3, stride).
 
-    A finest cell's table adds the shares of the pyramid cells it lies in. The result lies in `memory`.
+    The table of a finest cell adds up the shares of the pyramid cells that contain it. The result lies in `memory`.
     """
     model, layout = pooled.model, pooled.layout
     out = memory.take("tables", len(layout.rows), len(given), model.components, 3, model.stride)
@@ -88,9 +89,9 @@ class Projection:
     treatment : {"none", "centered", "bias"}
         Of the projection's mean.
     shares_zeroed : bool
-        Whether descriptors of zeros have values to share by.
+        Whether zero descriptors have values by which to share relevance.
     uniform : bool
-        Whether those that have none spread their relevance evenly; else it is dropped.
+        If they have none: whether their relevance is spread evenly; otherwise it is dropped.
     """
 
     epsilon: float
@@ -100,14 +101,14 @@ class Projection:
 
     @classmethod
     def of(cls, rules: FisherRules, mean: Doubles) -> Projection:
-        """What `rules` say of a projection with `mean` (128,)."""
+        """The choices of `rules` for a projection with `mean` (128,)."""
         uniform = rules.zero_desc == "uniform"
         return cls(rules.epsilon_pca, rules.treatment(mean), rules.shares_zeroed(mean), uniform)
 
 
 @dataclass(frozen=True)
 class DescriptorRelevance:
-    """Relevance of descriptors, for several targets; None where it was not wanted.
+    """Relevance of descriptors for several targets; None for what was not requested.
 
     Attributes
     ----------
@@ -139,22 +140,22 @@ def back(
     projection: Projection | None = None,
     part: Part | None = None,
 ) -> DescriptorRelevance:
-    """Relevance of descriptors through `table` (see `tables`), and through the projection where one is given.
+    """Relevance of descriptors through `table` (see `tables`), and through the projection if one is given.
 
     Parameters
     ----------
     wanted : collection of "total", "pca", "bins", "sift"
         The last two need a projection.
     memory : Memory
-        Of the pass's type. Results but the totals lie there.
+        Of the dtype of the pass. Holds all results but the totals.
     part : Part, optional
-        These scales only.
+        Only these scales.
     """
     model = pooled.model
     begin, end = (part.begin, part.end) if part else (0, len(pooled.values))
     x, targets, n = pooled.values[begin:end], table.shape[1], end - begin
     widths = {"pca": model.dims, "bins": BINS * BINS, "sift": x.shape[1]}
-    # Every row is written below, in a piece or as one of the zeroed descriptors.
+    # Every row is written below, in a piece or as a zero descriptor.
     total = empty((targets, n), np.float64) if "total" in wanted else None
     out = {name: memory.take(name, targets, n, width) for name, width in widths.items() if name in wanted}
     through = projection if projection and ("bins" in out or "sift" in out) else None
@@ -195,7 +196,7 @@ def back(
 
 
 def _zeroed(table: Floats, pooled: Pooled, through: Projection | None, widths: dict[str, int]) -> DescriptorRelevance:
-    """Relevance of one zeroed descriptor of a finest cell: as `back` gives it, of arrays of these widths."""
+    """Relevance of one zero descriptor of a finest cell, as from `back`; `widths` are those of the result's arrays."""
     model, targets = pooled.model, table.shape[0]
     assert pooled.zero is not None
     encoded, _ = pooled.zero
@@ -228,7 +229,7 @@ def _zeroed(table: Floats, pooled: Pooled, through: Projection | None, widths: d
 
 
 def _between(pooled: Pooled, begin: int, end: int) -> list[tuple[int, npt.NDArray[np.int64], _kernels.Encoded]]:
-    """Pieces cut to the descriptors begin .. end - 1, their rows counted from `begin`."""
+    """Pieces restricted to descriptors begin .. end - 1, with rows counted from `begin`."""
     cut = []
     for cell, rows, encoded in pooled.pieces:
         first, last = np.searchsorted(rows, (begin, end))

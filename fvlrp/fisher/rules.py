@@ -1,7 +1,7 @@
-"""The choices of a Fisher-vector explanation as one frozen value, and the formulas that these choices stand for.
+"""The choices of a Fisher-vector explanation as one frozen value, with the formulas behind them.
 
-Hides how an option is spelled: the layers ask for stabilisers, shares of the intercept and the treatment of the mean.
-For the modules of this wing; users reach `FisherRules` as `fvlrp.rules.FisherRules`.
+Hides the options from the layers, which call methods for stabilisers, shares of the intercept and the treatment of the
+mean. For the modules of this wing; public as `fvlrp.rules.FisherRules`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..runtime.arguments import check_amounts, check_choice
 
 Treatment = Literal["none", "centered", "bias"]
 
-STEADY = 10.0  # least stabiliser beside which float32 denominators are exact enough: docs/numerics.md §4
+STEADY = 10.0  # least stabiliser for which float32 denominators are exact enough: docs/numerics.md §4
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,26 @@ class FisherRules:
     epsilon_pca : float, default 100
         Stabiliser of Eq. 1 in the projection, in units of descriptor values on 0..255.
     bias : {"distribute", "active", "ignore"}
-        The classifier's intercept b: b / dimensions to every dimension; equal parts to the dimensions with S != 0; or
-        left out, and named by the ledger.
+        The classifier's intercept b: b / dimensions for every dimension; equal parts for the dimensions with S != 0; or
+        left out (the ledger has it).
     mean : {"auto", "none", "centered", "bias"}
-        The mean m of a projection that subtracts one: z_ij = P_ji x_i; z_ij = P_ji (x_i - m_i); or z_ij = P_ji x_i
-        over the centred sum, so that the mean absorbs like a bias. "auto" is "centered" where there is a mean, "none"
-        elsewhere.
+        How Eq. 1 treats the mean m that a projection subtracts. "none": z_ij = P_ji x_i; "centered":
+        z_ij = P_ji (x_i - m_i); "bias": z_ij = P_ji x_i over the centred sum, so that the mean absorbs relevance like a
+        bias; "auto": "centered" if there is a mean, otherwise "none".
     zero_desc : {"drop", "uniform"}
-        Descriptors that are all zero hold relevance but have no values to share it by: it is dropped (the ledger names
-        it) or spread evenly over their 16 bins.
+        Zero descriptors have relevance but no values by which to share it: it is dropped (the ledger has it) or spread
+        evenly over their 16 bins.
     splat : {"box", "box_sym", "tri"}
-        Pixels of a bin of size s: s x s pixels; s + 1 wide with half weights at both ends where s is even; or the
-        triangle that the bin is pooled with.
+        Pixels of a bin of size s: s x s pixels; the same but, for even s, s + 1 wide with half weights at both ends; or
+        the triangle with which the bin is pooled.
     clip : {"renormalise", "drop"}
-        Bins that reach outside the image: their relevance is shared among the pixels inside, or what falls outside is
-        lost (the ledger names it).
+        Bins that reach outside the image: their relevance goes to the pixels inside, or what falls outside is dropped
+        (the ledger has it).
     pool_scale : {"sum", "mean"}
         Whether `epsilon_pool` acts on sums over a cell's descriptors or on their means.
     eps_mode : {"absolute", "relative"}
-        Whether `epsilon_pool` is used as it is, or in units of the median of the nonzero abs(S) of each cell (an
-        extension, not in the paper).
+        Whether `epsilon_pool` is absolute, or in units of the median of the nonzero abs(S) of each cell (not in the
+        paper).
 
     Examples
     --------
@@ -82,9 +82,9 @@ class FisherRules:
 
     @classmethod
     def of(cls, rules: FisherRules | Epsilon | Mapping[str, Any] | str | None) -> FisherRules:
-        """The value that `rules` spells: itself, a mapping of its fields, "epsilon:1", or None for the defaults.
+        """`rules` as a FisherRules value: such a value, a mapping of its fields, "epsilon:1", or None for the defaults.
 
-        "epsilon:1", and the `Epsilon(1)` that it spells, set both stabilisers.
+        "epsilon:1" and `Epsilon(1)` set both stabilisers.
 
         Raises
         ------
@@ -121,22 +121,22 @@ class FisherRules:
 
     @property
     def fast_enough(self) -> bool:
-        """Whether a float32 pass gives these heatmaps within tolerance (docs/numerics.md §4).
+        """Whether heatmaps by these rules are within tolerance in a float32 pass (docs/numerics.md §4).
 
-        Small stabilisers need float64 denominators. And one float32 posterior just above the gate makes all sums of a
-        component nonzero: nothing that counts nonzero sums may depend on it.
+        Small stabilisers need float64 denominators. Rules that count nonzero sums need float64, too: a float32
+        posterior just above the gate makes all sums of a component nonzero.
         """
         return not self.counts_sums and min(self.epsilon_pool, self.epsilon_pca) >= STEADY
 
     @property
     def reaches_small_sums(self) -> bool:
-        """Whether a sum next to 0 has relevance: its own is about sqrt(abs(S)), its share of the intercept is not."""
+        """Whether sums close to 0 can have much relevance: a share of the bias does not vanish with S."""
         return self.bias != "ignore"
 
     def share_intercept(self, r: npt.NDArray[np.float64], intercept: float, x: npt.NDArray[np.float64]) -> Entries:
-        """Add the intercept's shares to one target's relevance r (d,), in place; what is left over.
+        """Add the shares of the intercept to one target's relevance r (d,), in place; returns what is left of it.
 
-        `x` (d,) is 0 exactly where the sum S of a dimension is.
+        `x` (d,) is 0 exactly where the sum S is.
         """
         if self.bias == "distribute":
             r += intercept / len(r)
@@ -162,5 +162,5 @@ class FisherRules:
         return self.mean  # type: ignore[return-value]  # __post_init__ has checked it
 
     def shares_zeroed(self, mean: npt.NDArray[np.float64]) -> bool:
-        """Whether a descriptor of zeros has values to share by: only where a mean was subtracted from it."""
+        """Whether zero descriptors have values by which to share relevance: only if a mean was subtracted."""
         return self.treatment(mean) == "centered" and bool(mean.any())

@@ -1,8 +1,8 @@
-"""Sums of a float32 pass whose sign float32 cannot tell, computed again in float64.
+"""Sums whose sign is uncertain in float32, computed again in float64.
 
-Shares are R / (S + epsilon sgn S): where S is within rounding error of 0, a wrong sign turns R / epsilon into
--R / epsilon. Hides which sums are in doubt and which descriptors they take; docs/numerics.md §2 derives both constants.
-For the trace.
+Shares are R / (S + epsilon sgn S): if S is within rounding error of 0, a wrong sign turns R / epsilon into
+-R / epsilon. Hides which sums are in doubt and which descriptors contribute to them. docs/numerics.md §2 derives both
+constants. For the trace.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 DOUBT = 7.5e-7  # error of a float32 sum, in units of sqrt(sum gamma sum gamma z^2 / pi), which bounds sum |Psi|
-SHOWS = 3e-6  # size of a sum's terms from which a wrong sign shows, in units of epsilon times the number of sums
+SHOWS = 3e-6  # least size of a sum's terms at which a wrong sign matters, in units of epsilon times the number of sums
 
 
 def in_doubt(pooled: Pooled, epsilon: Doubles) -> npt.NDArray[np.bool_]:
-    """Which sums float32 cannot tell from 0, and would show if their sign were wrong: bool (cells, 2, K, D).
+    """Which sums may have the wrong sign and matter if they have: bool (cells, 2, K, D).
 
-    `epsilon` (cells,) is what stabilises the sums of each cell.
+    `epsilon` (cells,) is the stabiliser of each cell's sums.
     """
     doubtful = np.empty(pooled.sums.shape, bool)
     second, shows = np.sqrt(2 / pooled.priors)[:, None], np.square(SHOWS * pooled.sums.size * epsilon)
-    for cell, sums in enumerate(pooled.sums):  # cell by cell: what lies in between stays in L2 cache
+    for cell, sums in enumerate(pooled.sums):  # cell by cell: intermediate arrays stay in the L2 cache
         s0 = pooled.occupancy[cell][:, None]
         squares = sums[1] * second  # sum gamma z^2 / pi, about the sum of Psi^2 of either order
         squares += s0 / pooled.priors[:, None]
@@ -46,8 +46,8 @@ def in_doubt(pooled: Pooled, epsilon: Doubles) -> npt.NDArray[np.bool_]:
 def settled(pooled: Pooled, models: PackedModels, epsilon: Doubles, everything: Callable[[], Doubles]) -> Pooled:
     """`pooled` with its doubtful sums computed again by the float64 form of `models`.
 
-    `everything` returns all sums of a float64 pass, which costs less where doubtful sums have many descriptors, and is
-    the only way where posteriors were not kept.
+    `everything` returns all sums of a float64 pass. That is cheaper if doubtful sums have many descriptors, and the
+    only way if posteriors were not kept.
     """
     doubtful = in_doubt(pooled, epsilon)
     if not doubtful.any():
@@ -64,7 +64,7 @@ def settled(pooled: Pooled, models: PackedModels, epsilon: Doubles, everything: 
 
 
 def _rows_of(pooled: Pooled, cell: int, component: int) -> Indices:
-    """Descriptors of a pyramid cell, zeroed ones aside, that have a posterior of the component."""
+    """The non-zero descriptors of a pyramid cell that have a posterior of the component."""
     found = [np.empty(0, np.int64)]
     for finest, rows, encoded in pooled.pieces:
         if pooled.layout.member[finest, cell]:

@@ -1,7 +1,7 @@
-"""Dense SIFT in VLFeat's geometry: descriptors of an image, and the way back from descriptor values to pixels.
+"""Dense SIFT in VLFeat's geometry: descriptors of an image, and relevance of descriptor values back to pixels.
 
-Hides the scales, the bands of rows that threads compute, and how an image becomes the grey values that are analysed.
-For the layers and the classifier of this wing; `DenseSIFT` is public.
+Hides scales, the bands of rows that threads compute, and the conversion of images to grey values. For the layers and
+the classifier of this wing; `DenseSIFT` is public.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from .geometry import Geometry, Scale
 
 Grey: TypeAlias = "npt.NDArray[np.float32] | GreyRows"
 
-WHOLE = 1 << 21  # descriptors up to which an image is kept as a whole: docs/numerics.md §11
-STRIP = 1 << 19  # descriptors in a strip of a larger one
+WHOLE = 1 << 21  # images of more descriptors are analysed in strips: docs/numerics.md §11
+STRIP = 1 << 19  # descriptors in a strip
 
 
 @dataclass(frozen=True)
 class Descriptors:
-    """Dense SIFT descriptors of one image, or what a projection made of them.
+    """Dense SIFT descriptors of one image, projected or not.
 
-    Rows follow the bin sizes, then y, then x; descriptors that the contrast threshold zeroed stay in place.
+    Rows are ordered by bin size, then y, then x. Descriptors below the contrast threshold are zero but stay in place.
 
     Attributes
     ----------
     values : uint8 or float32 (n, 128)
         On 0..255. Value 32 iy + 8 ix + o belongs to spatial bin (iy, ix) and orientation o. Projected: real (n, D).
     zeroed : bool (n,)
-        Which descriptors are all 0: their contrast is below the threshold, or they hold no gradient.
+        Which descriptors are zero: those with contrast below the threshold or without any gradient.
     geometry : Geometry
         Frames, supports and pyramid cells.
     """
@@ -66,8 +66,7 @@ class DenseSIFT(Transformer):
     orientations and pools them into 4 x 4 bins by triangles of twice the bin size. Descriptors are L2-normalised,
     clipped at 0.2, normalised again, multiplied by 512 and clipped at 255.
 
-    A scikit-learn transformer from images to lists of descriptors; it learns nothing. Parameters are checked when they
-    are used.
+    A stateless scikit-learn transformer from images to lists of descriptors. Parameters are checked when used.
 
     Parameters
     ----------
@@ -150,7 +149,7 @@ class DenseSIFT(Transformer):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The bin sizes as whole numbers, one number as a sequence of one."""
+        """The bin sizes as a tuple of whole numbers."""
         given: Iterable[Any] = self.bin_sizes if isinstance(self.bin_sizes, Iterable) else (self.bin_sizes,)
         sizes = tuple(_pixels("bin_sizes", size) for size in given)
         if not sizes:
@@ -163,7 +162,7 @@ class DenseSIFT(Transformer):
         return self
 
     def transform(self, images: Sequence[ImageLike]) -> list[npt.NDArray[Any]]:
-        """Values of the descriptors of each image, (n, 128), as `extract` gives them; `n_jobs` images at a time."""
+        """Values (n, 128) of the descriptors of each image, as from `extract`; `n_jobs` images in parallel."""
         images = batch(images)
         one = partial(naming, images, function=lambda image: self.extract(image).values)
         return threads.run([partial(one, i) for i in range(len(images))], self.n_jobs)
@@ -181,7 +180,7 @@ class DenseSIFT(Transformer):
         Parameters
         ----------
         image : path, PIL image or array
-            A 2-D array is its own grey; colours become grey as `fvlrp.images.grey` does.
+            A 2-D array is taken as grey values; colours are converted by `fvlrp.images.grey`.
 
         Returns
         -------
@@ -235,9 +234,9 @@ class DenseSIFT(Transformer):
         relevance: npt.NDArray[np.floating[Any]],
         pixels: npt.NDArray[np.float64],
     ) -> float:
-        """ADD to pixels (H, W) what one scale's relevance, real (n, 128), comes to by Eq. 1.
+        """ADD one scale's relevance, real (n, 128), to pixels (H, W) by Eq. 1.
 
-        Returns the relevance of values whose bin holds no gradient at all: it belongs to no pixel.
+        Returns the relevance of values whose bin has no gradient: it belongs to no pixel.
         """
         values = led(relevance.reshape(scale.rows, scale.cols, -1), scale)
         return float(_kernels.sift_pixels(grey, _in_strip(scale), values, pixels, **self._options(scale.bin_size)))
@@ -278,15 +277,15 @@ class DenseSIFT(Transformer):
 
 
 def read_grey(image: ImageLike, sift: DenseSIFT, max_height: int | None) -> Grey:
-    """Grey values float32 (h, w) that are analysed: the image's, reduced to `max_height` rows where it has more.
+    """The grey values float32 (h, w) to analyse: those of the image, reduced to at most `max_height` rows.
 
-    Those of a large image are computed row by row when they are asked for.
+    For a large image they are computed row by row, on access.
 
     Raises
     ------
     ValueError
-        The image is large enough for a descriptor, but not once it is reduced. (One that is too small by itself is left
-        for `DenseSIFT.extract_grey` to refuse.) Also as `fvlrp.images.load` does.
+        The image is large enough for a descriptor, but the reduced image is not. (`DenseSIFT.extract_grey` rejects
+        images that are too small in the first place.) Also the errors of `fvlrp.images.load`.
     """
     pixels = pictures.load(image)
     height, width = pixels.shape[:2]
@@ -297,8 +296,8 @@ def read_grey(image: ImageLike, sift: DenseSIFT, max_height: int | None) -> Grey
         sizes = sift.geometry(*grey.shape).bin_sizes
         side = Geometry.smallest_side(sizes)
         raise ValueError(
-            f"image of {pixels.shape[0]} x {pixels.shape[1]} pixels is too small once max_height={max_height} makes it "
-            f"{grey.shape[0]} x {grey.shape[1]}: bin_sizes={sizes} need at least {side} x {side}; "
+            f"image of {pixels.shape[0]} x {pixels.shape[1]} pixels is too small after max_height={max_height} reduced "
+            f"it to {grey.shape[0]} x {grey.shape[1]}: bin_sizes={sizes} need at least {side} x {side}; "
             "raise max_height or choose smaller bin_sizes"
         )
     return grey
@@ -342,7 +341,7 @@ def _grey(grey: npt.ArrayLike) -> npt.NDArray[np.float32]:
     grey = np.ascontiguousarray(grey, np.float32)
     if grey.ndim != 2 or grey.size == 0:
         raise ValueError(f"grey must be a non-empty 2-D array of grey values, got shape {grey.shape}")
-    # The contrast threshold is absolute: values on 0..255 would silently disable it.
+    # The contrast threshold is absolute: it would never apply to values in 0..255.
     low, high = float(grey.min()), float(grey.max())
     if not (low >= 0 and high <= 1):
         raise ValueError(f"grey must hold values in 0..1, got {low:g}..{high:g}; divide values on 0..255 by 255")

@@ -1,7 +1,7 @@
-"""Flat relevance: which pixels a bin, a descriptor and a pyramid cell have, and how relevance is spread over them.
+"""Flat relevance: which pixels a bin, a descriptor and a pyramid cell cover, and how relevance is spread over them.
 
-This is where a bin's pixels are decided (`bin_taps`), and what happens to those outside the image (`edge_weights`).
-Hides the separable kernels that make a splat cost one addition per bin. For the layers of this wing.
+`bin_taps` decides the pixels of a bin, `edge_weights` what happens to those outside the image. Hides the separable
+filters that make spreading cost one addition per bin. For the layers of this wing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def bin_taps(splat: str, bin_size: int) -> tuple[Doubles, int]:
 
 
 def edge_weights(length: int, taps: Doubles, lead: int, centres: npt.NDArray[np.int64], clip: str) -> Doubles:
-    """What multiplies a value at each centre: 1 / the sum of its taps inside the image, or of all taps ("drop")."""
+    """The factor of a value at each centre: 1 / the sum of its taps inside the image, or of all taps ("drop")."""
     if clip == "drop":
         return np.full(len(centres), 1 / taps.sum())
     before = np.concatenate([[0.0], np.cumsum(taps)])
@@ -51,7 +51,7 @@ def edge_weights(length: int, taps: Doubles, lead: int, centres: npt.NDArray[np.
 
 
 class Support(NamedTuple):
-    """How the values of one scale are spread over pixels.
+    """How values of one scale are spread over pixels.
 
     Attributes
     ----------
@@ -60,11 +60,11 @@ class Support(NamedTuple):
     lead : int
         Offset of the first tap from a value's point.
     spacing : int
-        Distance of a descriptor's points, in pixels.
+        Distance of neighbouring points of a descriptor, in pixels.
     weights : float64 (rows, bins), (cols, bins)
-        What multiplies each value, per axis.
+        The factor of each value, per axis.
     inside : float64 (rows, bins), (cols, bins)
-        The share of each value that stays inside the image, per axis.
+        The share of each value that falls inside the image, per axis.
     """
 
     taps: Doubles
@@ -76,7 +76,7 @@ class Support(NamedTuple):
 
 @lru_cache(maxsize=64)
 def support_of(height: int, width: int, scale: Scale, bins: int, splat: str, clip: str) -> Support:
-    """The supports of one scale: of its spatial bins (bins = 4), or of whole descriptors (bins = 1)."""
+    """The support of the spatial bins of one scale (bins = 4), or of whole descriptors (bins = 1)."""
     size = scale.bin_size
     if bins == 1:
         taps, lead, spacing = np.ones(BINS * size), box(size)[0], 0
@@ -95,23 +95,23 @@ def support_of(height: int, width: int, scale: Scale, bins: int, splat: str, cli
 def spread(
     values: Floats, bins: int, part: Part, rules: FisherRules, pixels: Doubles, n_jobs: int | None = None
 ) -> Doubles:
-    """ADD values of descriptors to pixels, each evenly over its own; what falls outside the image and is dropped.
+    """ADD values of descriptors to pixels, each spread over its support. Returns what is dropped outside the image.
 
     Parameters
     ----------
     values : real (targets, n, bins * bins)
-        Of the 4 x 4 spatial bins, or of whole descriptors (bins = 1).
+        Values of the 4 x 4 spatial bins, or of whole descriptors (bins = 1).
     part : Part
-        The scales that the n descriptors are of.
+        The scales of the n descriptors.
     pixels : float64 (targets, H, W)
-        Of a strip, its own rows.
+        For a strip, only its rows.
 
     Returns
     -------
     float64 (targets,)
     """
     height, geometry = pixels.shape[1], part.geometry
-    # Where there are fewer maps than workers, each is cut into bands of rows, which are the same bits.
+    # If there are fewer maps than workers, each map is cut into bands of rows. The result is the same to the bit.
     bands = min(-(-threads.count(n_jobs) // len(pixels)), height)
     edges = np.linspace(0, height, bands + 1).astype(int).tolist()
 
@@ -140,7 +140,7 @@ def _splat(
 
 
 def _outside(values: Floats, scale: Scale, rules: FisherRules, geometry: Geometry) -> float:
-    """What of one scale's values (rows, cols, bins, bins) falls outside the image and is dropped."""
+    """How much of one scale's values (rows, cols, bins, bins) falls outside the image and is dropped."""
     if rules.clip != "drop":
         return 0.0
     rows, cols = support_of(geometry.height, geometry.width, scale, values.shape[2], rules.splat, rules.clip).inside
@@ -159,7 +159,7 @@ def spread_cells(cells: Doubles, pyramid: Pyramid, geometry: Geometry) -> tuple[
     -------
     pixels : float64 (targets, H, W)
     lost : float64 (targets,)
-        Relevance of cells without pixels, which only images smaller than the grid of cells have.
+        Relevance of cells without pixels. Only images smaller than the grid of cells have such cells.
     """
     height, width = geometry.height, geometry.width
     pixels, lost, at = np.zeros((len(cells), height, width)), np.zeros(len(cells)), 0

@@ -1,7 +1,7 @@
-"""One image's forward pass through a Fisher-vector classifier, and the explanations that can be asked of it.
+"""One image's forward pass through a Fisher-vector classifier, and its explanations.
 
-Hides which pass relevance walks back through (float32, float32 with settled sums, or float64) and how targets are
-batched. Imported by the classifier.
+Hides which pass relevance goes back through (float32, float32 with settled sums, or float64) and how targets are
+batched. For the classifier.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
 class FisherMenu(Menu):
-    """What a Fisher-vector classifier's explanations can be asked for."""
+    """The valid targets, depths and rules of a Fisher-vector classifier."""
 
     def __init__(self, classes: Sequence[Any]) -> None:
         super().__init__(
@@ -40,20 +40,20 @@ class FisherMenu(Menu):
         )
 
     def rules(self, rules: Any) -> FisherRules:
-        """The FisherRules value that `rules` spells; see `FisherRules.of`."""
+        """`rules` as a FisherRules value; see `FisherRules.of`."""
         return FisherRules.of(rules)
 
 
 @dataclass(frozen=True)
 class FisherModel:
-    """A fitted classifier, ready to be applied: how images are read, the stack, and what can be asked for.
+    """A fitted classifier, ready to be applied: how images are read, the stack, and the valid arguments.
 
     Attributes
     ----------
     stack : FisherStack
     menu : FisherMenu
     max_height : int or None
-        Taller images are reduced to this height first.
+        Taller images are first reduced to this height.
     """
 
     stack: FisherStack
@@ -87,7 +87,7 @@ class FisherTrace(Trace):
     ----------
     image : uint8 (H, W, 3)
     grey : float32 (h, w), or GreyRows
-        What was analysed: `image` in grey, reduced where it is higher than `max_height`.
+        What was analysed: `image` in grey, reduced to at most `max_height` rows.
     vector : float64 (cells * 2 K D,)
         The improved Fisher vector.
     scores, classes : as in Trace
@@ -106,7 +106,7 @@ class FisherTrace(Trace):
 
     @property
     def descriptors(self) -> Descriptors:
-        """All descriptors; of a large image, which is analysed strip by strip, they are computed when asked for."""
+        """All descriptors. Large images are analysed in strips; their descriptors are computed on access."""
         saved = self._passes[self.dtype].encode
         if saved.strips:
             return self.stack.encode.bins.sift.extract_grey(np.asarray(self.grey), saved.bins.n_jobs)
@@ -153,7 +153,7 @@ class FisherTrace(Trace):
     def _descend_together(
         self, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules, passed: Pass
     ) -> list[Descent]:
-        """Descents of targets that one pass takes, target by target."""
+        """Descents of as many targets as one pass takes, target by target."""
         found = walk(self.stack, passed, targets, depths, rules)
         shape = self.image.shape[0], self.image.shape[1]
         return [
@@ -169,9 +169,9 @@ class FisherTrace(Trace):
         return self._passes[dtype]
 
     def _pass_for(self, rules: FisherRules) -> Pass:
-        """The pass that relevance walks back through: float64 where the rules ask for it, else with settled sums.
+        """The pass that relevance goes back through: float64 if the rules need it, otherwise with settled sums.
 
-        Settled sums differ from the pass's own next to 0 alone: vector and scores stay those that the trace shows.
+        Settled sums differ only close to 0, so the vector and scores of the trace remain valid.
         """
         passed = self._pass(self.dtype if rules.fast_enough else EXACT)
         pooled = passed.encode.fisher

@@ -1,7 +1,7 @@
 """The stages of training: descriptors, projection, codes and SVMs. (The mixture's EM is in `gmm`.)
 
-Hides where the time and the memory of training go: descriptors are sampled evenly, codes may lie in a file, and SVMs
-are solved on a Gram matrix made block by block. For the classifier.
+Hides how training stays fast and within memory: descriptors are sampled evenly, codes may be stored in a temporary
+file, and SVMs are solved on a Gram matrix that is computed block by block. For the classifier.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ T = TypeVar("T")
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]
 
-CODES_IN_MEMORY = 4 << 30  # bytes of training codes beyond which they go to a temporary file
-CANDIDATES = np.arange(1.6, 7.9, 0.2)  # of C: the enceval toolkit's
+CODES_IN_MEMORY = 4 << 30  # bytes; larger arrays of codes are stored in a temporary file
+CANDIDATES = np.arange(1.6, 7.9, 0.2)  # values of C to choose from, those of the enceval toolkit
 
 
 def sample_descriptors(
@@ -78,7 +78,7 @@ def principal_components(sample: npt.NDArray[Any], count: int) -> tuple[Doubles,
 
 
 def _single(values: Doubles) -> Doubles:
-    """float64 values that float32 holds exactly, so that a saved model is the very same model."""
+    """float64 values rounded to float32, so that saving a model does not change it."""
     return values.astype(np.float32).astype(np.float64)
 
 
@@ -128,8 +128,8 @@ def room_for_codes(n: int, d: int) -> Iterator[Singles]:
     Raises
     ------
     OSError
-        The temporary folder has too little space. It is reserved at once: a mapped file that found the disk full later
-        would end the process.
+        The temporary folder has too little space. All of it is reserved at once, since writing to a mapped file on a
+        full disk kills the process.
     """
     if 4 * n * d <= CODES_IN_MEMORY:
         yield np.empty((n, d), np.float32)
@@ -145,7 +145,7 @@ def room_for_codes(n: int, d: int) -> Iterator[Singles]:
 
 
 def _reserve(path: str, size: int) -> None:
-    """Make a file of `size` bytes that the disk has set aside."""
+    """Create a file of `size` bytes with its disk space reserved."""
     folder = os.path.dirname(os.path.dirname(path))
     free = shutil.disk_usage(folder).free
     if size > free:
@@ -173,7 +173,7 @@ def encode_images(
     n_jobs: int | None,
     verbose: bool,
 ) -> None:
-    """Codes (n, d) of all images by `encode(image, mirrored)`; of as many again, of their mirror images."""
+    """Write the codes (n, d) of all images, by `encode(image, mirrored)`; with 2 n rows, of mirror images, too."""
     progress = Progress("encoded image", len(codes), verbose)
 
     def one(i: int) -> None:
@@ -225,9 +225,9 @@ def choose_c(
     folds: int = 5,
     weights: Doubles | None = None,
 ) -> float:
-    """The C of 1.6, 1.8, ..., 7.8 with the best mean average precision in cross-validation on the Gram matrix.
+    """The C among 1.6, 1.8, ..., 7.8 with the best mean average precision in cross-validation on the Gram matrix.
 
-    Rows are `copies` runs of the same images; all copies of an image lie in one fold.
+    The rows are `copies` repetitions of the images; all copies of an image are in the same fold.
     """
     from sklearn.svm import SVC
 

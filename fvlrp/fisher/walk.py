@@ -1,7 +1,8 @@
-"""The stack of a Fisher-vector classifier, the forward pass up it, and the walk of relevance down to the pixels.
+"""The stack of a Fisher-vector classifier: its forward pass, and the walk of relevance down to the pixels.
 
-A depth says how many of the five layers are flat: all above decompose exactly by `relevance`, the topmost flat one goes
-straight to the pixels by `flat`, and those below it are skipped. Imported by the trace and the classifier.
+A depth says how many of the five layers are flat. The layers above decompose exactly (`relevance`), the topmost flat
+layer spreads relevance directly over the pixels (`flat`), and the layers below it are skipped. For the trace and the
+classifier.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from .sift import Grey
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
-FLATS = {"vector": 3, "descriptor": 2, "bin": 1, "gradient": 0}  # flat layers of each depth, counted from the pixels
+FLATS = {"vector": 3, "descriptor": 2, "bin": 1, "gradient": 0}  # number of flat layers at each depth, from the pixels
 DEPTHS = tuple(FLATS)  # coarse to fine
-REPRESENTATIONS = ("vector", "component", "descriptor", "pca", "sift", "bin")  # at which relevance can be asked
+REPRESENTATIONS = ("vector", "component", "descriptor", "pca", "sift", "bin")  # keys of `Explanation.relevance`
 
 
 class Pass(NamedTuple):
-    """What one forward pass leaves.
+    """What one forward pass saves.
 
     Attributes
     ----------
@@ -43,7 +44,7 @@ class Pass(NamedTuple):
 
 
 class FisherStack:
-    """Encode -> Normalise -> Linear, as one value with a way up.
+    """Encode -> Normalise -> Linear, with their forward pass.
 
     Parameters
     ----------
@@ -59,29 +60,29 @@ class FisherStack:
         self.encode, self.normalise, self.linear, self.n_classes = encode, normalise, linear, n_classes
 
     def forward(self, grey: Grey, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Pass:
-        """Grey values float32 (H, W) in 0..1 up to the scores, computed in `dtype` after SIFT."""
+        """The forward pass of grey values float32 (H, W) in 0..1, computed in `dtype` after SIFT."""
         _, parts = self.encode.forward(grey, dtype=dtype, n_jobs=n_jobs)
         return self.upward(parts)
 
     def upward(self, parts: Parts) -> Pass:
-        """The forward pass from the Fisher sums on."""
+        """The rest of the forward pass, from the Fisher sums on."""
         x, shape = self.normalise.forward(parts.fisher.sums)
         exact = parts.fisher.dtype == np.float64
         scores, scored = self.linear.forward(x, exact=exact, n_jobs=parts.bins.n_jobs)
         return Pass(parts, shape, scored, self.per_class(scores))
 
     def vector(self, grey: Grey, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Doubles:
-        """The improved Fisher vector, float64 (d,); nothing is kept for a way back."""
+        """The improved Fisher vector, float64 (d,); nothing is saved for explanations."""
         sums, _ = self.encode.forward(grey, dtype=dtype, n_jobs=n_jobs, keep=False)
         return self.normalise.forward(sums)[0]
 
     def scores(self, grey: Grey, dtype: npt.DTypeLike, n_jobs: int | None = None) -> Doubles:
-        """Scores of every class, float64 (n_classes,); nothing is kept for a way back."""
+        """Scores of every class, float64 (n_classes,); nothing is saved for explanations."""
         x = self.vector(grey, dtype, n_jobs)
         return self.per_class(self.linear.forward(x, exact=np.dtype(dtype) == np.float64, n_jobs=n_jobs)[0])
 
     def start(self, targets: Sequence[Target], linear: Scored) -> Doubles:
-        """Relevance of the hyperplanes' scores: what each contributes to the score of a target. (targets, n_scores)."""
+        """Relevance of the hyperplanes' scores (targets, n_scores): what each contributes to the score of a target."""
         return self.terms(targets) * linear.scores
 
     def terms(self, targets: Sequence[Target]) -> Doubles:
@@ -90,7 +91,7 @@ class FisherStack:
         return terms[:, 1:] - terms[:, :1] if self._mirrored else terms
 
     def per_class(self, scores: Doubles) -> Doubles:
-        """One score per class: of two classes with one hyperplane, positive speaks for the second."""
+        """One score per class; two classes with one hyperplane of score f have -f and f."""
         return np.array([-scores[0], scores[0]]) if self._mirrored else scores
 
     @property
@@ -101,7 +102,7 @@ class FisherStack:
 def walk(
     stack: FisherStack, passed: Pass, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules
 ) -> list[Passed]:
-    """Relevance of targets down to the pixels: for each depth, maps (targets, H, W) and what was kept on the way."""
+    """Relevance of targets at the pixels: for each depth, maps (targets, H, W) and what layers kept on the way."""
     flats = [FLATS[depth] for depth in depths]
     (r,), above = stack.linear.relevance(stack.start(targets, passed.linear), passed.linear, rules)
     (r,), none = stack.normalise.relevance(r, passed.normalise, rules)

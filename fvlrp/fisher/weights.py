@@ -1,6 +1,6 @@
-"""What a model file holds of a Fisher-vector classifier: coef_ as float32 or as small integers; checks of all arrays.
+"""The arrays of a model file: coef_ as float32 or as small integers, and checks of all arrays.
 
-Hides the packing of integers. For the classifier.
+Hides how integers are packed. For the classifier.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ..runtime.arguments import check_choice
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
-WEIGHTS = {"float32": None, "int8": 127, "int4": 7}  # largest integer of each way to store coef_
+WEIGHTS = {"float32": None, "int8": 127, "int4": 7}  # formats of coef_ and their largest integers
 
 
 def stored(coef: npt.NDArray[np.float32], weights: str, run: int) -> dict[str, npt.NDArray[Any]]:
-    """Arrays that hold coef_ float32 (any, cells * 2 K D): itself, or its integers and the scale of each run of values.
+    """coef_ float32 (any, cells * 2 K D) as arrays of a file: itself, or integers with a scale for each run of values.
 
-    Two values of "int4" share a byte, the first in its lower half.
+    Two "int4" values share a byte, the first in the lower half.
     """
     top = WEIGHTS[weights]
     if top is None:

@@ -1,6 +1,6 @@
-"""Which visual words: the patches of photographs through which a component of the mixture has most relevance.
+"""Visual words: for each mixture component, the patches of photographs with most relevance through it.
 
-For `fvlrp words` and users. Hides how patches are found among the descriptors of many photographs, one at a time.
+For `fvlrp words` and users. Hides how the best patches of many photographs are found one photograph at a time.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy.typing as npt
 from .geometry import BINS, box
 from .trace import FisherTrace
 
-APART = 0.5  # patches of one photograph and component: distance of their centres, at least, in sides of the larger
+APART = 0.5  # least distance of the centres of patches of one photograph and component, in sides of the larger patch
 
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """What one descriptor sees, and how much relevance it has through a component.
+    """The pixels under one descriptor, with its relevance through a component.
 
     Attributes
     ----------
     component : int
     relevance : float
     photograph : int
-        Which of the photographs, from 0.
+        Index of the photograph.
     pixels : uint8 (h, w, 3)
     box : (ymin, xmin, ymax, xmax)
         In pixels of the photograph, half-open.
@@ -62,21 +62,21 @@ def top_patches(
     Parameters
     ----------
     traces : iterable of (FisherTrace, target)
-        One for each photograph; read one after the other, and none is kept.
+        One for each photograph; read one after another, and not kept.
     components : sequence of int
     count : int
-        Patches of each component; fewer where no more have positive relevance.
+        Number of patches per component; fewer if fewer have positive relevance.
     rules : optional
-        As `Trace.explain` takes them.
+        As for `Trace.explain`.
     each : int, optional
-        Patches of one photograph at most; None is `count`. Those of one photograph do not overlap by more than half.
+        Most patches per photograph; None: `count`. Patches of one photograph do not overlap by more than half.
 
     Returns
     -------
     list of lists of Patch
         One list for each component.
     """
-    best: list[list[tuple[float, int, Patch]]] = [[] for _ in components]  # heaps: the least relevant patch first
+    best: list[list[tuple[float, int, Patch]]] = [[] for _ in components]  # heaps, the least relevant patch first
     number = 0
     for photograph, (trace, target) in enumerate(traces):
         relevance = trace.through(components, target, rules)
@@ -92,7 +92,7 @@ def top_patches(
 
 
 def _apart(trace: FisherTrace, relevance: npt.NDArray[np.float64], count: int, least: float) -> list[int]:
-    """The most relevant descriptors above `least` whose patches do not lie on each other, at most `count`."""
+    """The most relevant descriptors above `least` whose patches do not overlap much, at most `count`."""
     frames = trace.descriptors.frames
     chosen: list[int] = []
     for row in np.argsort(-relevance, kind="stable").tolist():
