@@ -23,7 +23,7 @@ def names() -> list[str]:
 
 
 def load(
-    model: str | os.PathLike[str], *, preprocess: Any = None, classes: Any = None
+    model: str | os.PathLike[str], *, preprocess: Any = None, classes: Any = None, output: str | None = None
 ) -> FisherVectorClassifier | Network:
     """A classifier from a file, or one of the models inside the package by its name ("voc20").
 
@@ -32,7 +32,7 @@ def load(
     model : path or str
         An ONNX file (its name ends in .onnx) is read with the JSON file of the same stem beside it, where there is one:
         how photographs are prepared, and the names of the classes.
-    preprocess, classes : optional
+    preprocess, classes, output : optional
         Of an ONNX file, instead of what that JSON file says: as `Network.from_onnx` takes them.
 
     Raises
@@ -42,8 +42,8 @@ def load(
     OSError
         There is no such file.
     ValueError
-        The file is damaged, newer than this fvlrp, or holds something else; or `preprocess` or `classes` is given for a
-        model that has its own.
+        The file is damaged, newer than this fvlrp, or holds something else; or `preprocess`, `classes` or `output` is
+        given for a model that has its own.
 
     Examples
     --------
@@ -55,9 +55,10 @@ def load(
         raise TypeError(f"model must be the path of a file or a name such as 'voc20', got {model!r}")
     name = os.fsdecode(model)
     if name.lower().endswith(".onnx"):
-        return _onnx(name, preprocess, classes)
-    if preprocess is not None or classes is not None:
-        option = "preprocess" if preprocess is not None else "classes"
+        return _onnx(name, preprocess, classes, output)
+    given = {"preprocess": preprocess, "classes": classes, "output": output}
+    option = next((option for option, value in given.items() if value is not None), None)
+    if option is not None:
         raise ValueError(f"{option} belongs to an ONNX file; {name} has its own")
     if os.path.isfile(name):  # a folder may well have the name of a model
         return _open(name)
@@ -93,7 +94,7 @@ def _told(error: Exception) -> str:
     return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _onnx(name: str, preprocess: Any, classes: Any) -> Network:
+def _onnx(name: str, preprocess: Any, classes: Any, output: str | None) -> Network:
     from .network.network import Network
 
-    return Network.from_onnx(name, preprocess, classes)
+    return Network.from_onnx(name, preprocess, classes, output)

@@ -536,6 +536,40 @@ def test_a_network_takes_its_description_from_the_command_line(capsys, data, pho
     assert json.loads(text)["results"][0]["scores"][0]["score"] == pytest.approx(wanted.score, rel=1e-5)
 
 
+def test_one_of_several_outputs_and_the_difference_of_two_classes(capsys, photographs, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    random = np.random.default_rng(0)
+    weights = {"w": random.normal(size=(4, 3, 3, 3)), "a": random.normal(size=(4, 3)), "b": random.normal(size=(4, 5))}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        *(helper.make_node("MatMul", ["f", name], [f"to_{name}"]) for name in "ab"),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", real, ["n", 3, 16, 16])],
+        [helper.make_tensor_value_info(f"to_{name}", real, ["n", n]) for name, n in (("a", 3), ("b", 5))],
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )  # fmt: skip
+    file = tmp_path / "two.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
+    (tmp_path / "names.txt").write_text("cat\ndog\nhen - house\n")
+    args = ["explain", photographs[0], "--model", file, "--out", tmp_path / "o", "--quiet", "--json"]
+    code, _, err = run(capsys, *args)
+    assert code == 2 and "several outputs could hold the scores, 'to_a', 'to_b'" in err
+    code, _, err = run(capsys, *args, "--output", "to_c")
+    assert code == 2 and "output must be one of 'to_a', 'to_b', got 'to_c'" in err
+    chosen = [*args, "--output", "to_a", "--classes", tmp_path / "names.txt", "--target"]
+    code, text, _ = run(capsys, *chosen, "cat,dog,hen - house,cat - dog,cat - hen - house")
+    scores = {each["target"]: each["score"] for each in json.loads(text)["results"][0]["scores"]}
+    assert code == 0 and list(scores) == ["cat", "dog", "hen - house", "cat - dog", "cat - hen - house"]
+    assert scores["cat - dog"] == pytest.approx(scores["cat"] - scores["dog"])
+    assert scores["cat - hen - house"] == pytest.approx(scores["cat"] - scores["hen - house"])
+    assert "with itself" in run(capsys, *chosen, "cat - cat")[2]
+    assert "unknown target 'cow'" in run(capsys, *chosen, "cat - cow")[2]
+
+
 def test_a_description_belongs_to_a_network(capsys, model):
     code, _, err = run(capsys, "info", model, "--classes", "names.txt")
     assert code == 2 and "classes belongs to an ONNX file" in err

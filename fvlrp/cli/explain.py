@@ -18,7 +18,10 @@ from .output import Listing, UsageError, one_line, say, write_picture
 
 FORMATS = ("png", "npz")
 # What the results depend on.
-ASKED = ("model", "target", "depth", "format", "sheet", "exact", "rule", "cmap", "bar", "range", "page")
+ASKED = (
+    *("model", "preprocess", "classes", "output", "target", "depth", "format", "sheet", "exact", "rule", "cmap", "bar"),
+    *("range", "page"),
+)
 
 
 def add_options(parser: ArgumentParser) -> None:

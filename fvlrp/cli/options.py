@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.menu import Menu
+from ..core.target import Contrast
 from ..data.images import ImageLike, Photograph
 from ..data.photographs import File, find
 from ..show.curves import check_path
@@ -131,6 +132,7 @@ def add_description(parser: ArgumentParser) -> None:
         help="of an ONNX file: how photographs are prepared (default: what the file or the JSON file beside it says)",
     )
     parser.add_argument("--classes", metavar="FILE", help="of an ONNX file: names of the classes, one per line or JSON")
+    parser.add_argument("--output", metavar="NAME", help="of an ONNX file with several outputs: which has the scores")
 
 
 def add_depths(parser: ArgumentParser) -> None:
@@ -180,7 +182,7 @@ def load_model(args: Namespace, name: str) -> Any:
     """A model by name or file, set to the threads that --jobs asks for."""
     from .. import models
 
-    given = {option: getattr(args, option, None) for option in ("preprocess", "classes")}
+    given = {option: getattr(args, option, None) for option in ("preprocess", "classes", "output")}
     return usage(models.load, name, **given).set_params(n_jobs=args.jobs)
 
 
@@ -191,12 +193,18 @@ def model_files(name: str) -> list[str]:
 
 
 def target(menu: Menu, text: str) -> Any:
-    """A class as --target spells it: its name, or its index where Python takes that. "top" is None."""
+    """A class as --target spells it: its name, or its index where Python takes that. "top" is None.
+
+    "cat - dog" is the contrast of two, as explanations call it.
+    """
     if text == "top":
         return None
     try:
         return menu.target(text).label
     except ValueError:
+        if " - " in text:
+            first, _, second = text.partition(" - ")
+            return menu.target(Contrast(target(menu, first.strip()), target(menu, second.strip()))).label
         if not text.isdecimal():
             raise
         return menu.target(int(text)).label
