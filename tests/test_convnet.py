@@ -171,10 +171,10 @@ def test_what_does_not_fit_together_is_refused_by_name(net):
         ConvNet(net.nodes, (1, 24, 20))
     with pytest.raises(ValueError, match="one score per class"):
         ConvNet(net.nodes[:-1], (3, 24, 20))
-    with pytest.raises(ValueError, match=r"layer 'conv1' does not fit what it reads: .*zero"):
+    with pytest.raises(ValueError, match=r"layer 'conv1' does not fit its inputs: .*zero"):
         ConvNet([net.nodes[0], node("conv1", replace(net.nodes[1].layer, stride=(0, 1)), 0)], (3, 24, 20))
     for name in ("pad", "input", None):
-        with pytest.raises(ValueError, match=f"layers must have names of their own, .* got {name!r}"):
+        with pytest.raises(ValueError, match=f"layers must have distinct names, .* got {name!r}"):
             ConvNet([net.nodes[0], replace(net.nodes[1], name=name)], (3, 24, 20))
     with pytest.raises(ValueError, match="layer 'relu1' must come after"):
         ConvNet([net.nodes[0], net.nodes[2]], (3, 24, 20))

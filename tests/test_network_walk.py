@@ -234,7 +234,7 @@ def test_rules_that_fit_no_layer_are_told_what_does(photo):
         trace.explain(rules={"relu1": ZPlus()})
     with pytest.raises(ValueError, match="a pool takes the rule Flat"):
         trace.explain(rules={"pool1": ZPlus()})
-    with pytest.raises(ValueError, match="Box is a rule of the layer that sees the pixels, got it for 'mix'"):
+    with pytest.raises(ValueError, match="Box is a rule for the layer that sees the pixels, got it for 'mix'"):
         trace.explain(rules={"mix": Box()})
     with pytest.raises(ValueError, match="Box holds 2 values, the input has 3 channels"):
         trace.explain(rules={"first": Box((0, 0), (1, 1))})

@@ -1,8 +1,8 @@
-"""Caffe networks in: a prototxt (layers, as text) and a caffemodel (weights, as bytes), read without Caffe.
+"""Import of Caffe networks, without Caffe: a prototxt (layers, as text) and a caffemodel (weights, as bytes).
 
-For `fvlrp.network.network`, which calls `read_network` and nothing else. Caffe's own ways are kept: pools round up,
-padding counts in averages, photographs are BGR in 0..255. Files come from strangers: whatever is wrong is a ValueError
-that names the file and the layer.
+For `fvlrp.network.importing`, which only calls `read_network`. Follows Caffe's conventions: pools round their size up,
+padding counts in averages, photographs are BGR in 0..255. Files are not trusted: every defect raises a ValueError that
+names the file and the layer.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from .preprocess import Preprocess
 from .protobuf import Message, fields, parse_text, varint
 
 Array = npt.NDArray[np.float32]
-# What changes no score at test time; `Split` copies.
+# Layers that do not change the scores at test time; `Split` copies.
 SKIPPED = {"Dropout", "Split", "Accuracy", "Silence"}
 SOURCES = {"Input", "Data", "ImageData", "MemoryData", "HDF5Data", "DummyData", "WindowData"}
 DEFAULTS_OF_POWER = (("scale", 1), ("shift", 0))
-# Ends that only rescale scores: the scores before them are explained.
+# Final layers that only rescale the scores: the scores before them are explained.
 ENDS = {"Softmax", "SoftmaxWithLoss", "Sigmoid", "SigmoidCrossEntropyLoss", "HingeLoss"}
-SEVERAL = {"Sigmoid", "SigmoidCrossEntropyLoss"}  # ends of networks in which classes do not exclude each other
-# Types of layers in files before 2015, by number and by the names of their text form.
+SEVERAL = {"Sigmoid", "SigmoidCrossEntropyLoss"}  # final layers of multi-label networks
+# Layer types in files before 2015: number, name in the text form, and today's name.
 OLD_TYPES = {
     3: ("CONCAT", "Concat"),
     4: ("CONVOLUTION", "Convolution"),
@@ -68,7 +68,7 @@ OLD_NAMES = dict(OLD_TYPES.values())
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """A network as its files have it.
+    """A network as stored in its files.
 
     Attributes
     ----------
@@ -90,22 +90,22 @@ class Imported:
 
 
 def read_network(prototxt: str | os.PathLike[str], caffemodel: str | os.PathLike[str]) -> Imported:
-    """The layers of a Caffe network, with its weights.
+    """The layers of a Caffe network, with their weights.
 
     Parameters
     ----------
     prototxt : path
-        The network as it is deployed or tested; layers of the training phase are passed over.
+        The network for deployment or testing; layers of the training phase are skipped.
     caffemodel : path
-        Its weights, by the layers' names.
+        The weights, by name of the layer.
 
     Raises
     ------
     OSError
         One of the files cannot be read.
     ValueError
-        One of them is damaged, they do not belong together, or a layer is of a type that fvlrp does not know: the
-        message names the file and the layer.
+        A file is damaged, the files do not belong together, or a layer type is not supported. The message names the
+        file and the layer.
     """
     try:
         net = parse_text(Path(prototxt).read_text(encoding="utf-8", errors="replace"))
@@ -177,7 +177,7 @@ def read_weights(data: bytes) -> dict[str, list[Array]]:
 
 @dataclass
 class _Builder:
-    """A network on its way from messages to nodes."""
+    """Builds nodes from the messages of a prototxt."""
 
     net: Message
     weights: dict[str, list[Array]]

@@ -1,6 +1,6 @@
-"""What files say about a network's photographs and classes: JSON of several programs, metadata, lists of labels.
+"""Descriptions of preprocessing and classes in files: JSON of several programs, ONNX metadata, lists of labels.
 
-For `fvlrp.network.network` and the command line. Hides the spellings; what comes out is a `Preprocess` and class names.
+For `fvlrp.network.importing` and the command line. Hides the formats; the results are a `Preprocess` and class names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read_description(path: PathLike) -> tuple[Preprocess, list[str] | None]:
     OSError
         There is no such file.
     ValueError
-        It is no JSON file, or does not say how photographs are prepared.
+        The file is not JSON, or does not describe preprocessing.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"preprocess must be a Preprocess value or the path of a JSON file, got {path!r}")
@@ -59,7 +59,7 @@ def read_description(path: PathLike) -> tuple[Preprocess, list[str] | None]:
 
 
 def description_beside(path: PathLike) -> str | None:
-    """The JSON file that belongs to a model file: of its name, or Hugging Face's in its folder."""
+    """The JSON file that belongs to a model file: the one of the same name, or Hugging Face's in the same folder."""
     folder, name = os.path.split(os.fspath(path))
     stem = os.path.splitext(name)[0]
     beside = (os.path.join(folder, each) for each in (f"{stem}.json", *_BESIDE) if each != name)
@@ -67,11 +67,11 @@ def description_beside(path: PathLike) -> str | None:
 
 
 def read_classes(path: PathLike) -> list[str]:
-    """Names of a network's outputs, of a label file in any form that people use.
+    """Names of a network's outputs, from a label file in any of the common formats.
 
-    JSON: a list; an object from index to name, to [identifier, name], or from name to index; or a file with such an
-    entry. Text: one name a line, maybe with its index or its WordNet identifier in front; a dictionary as Python
-    writes it.
+    JSON: a list; an object from index to name, from index to [identifier, name], or from name to index; or an object
+    with such an entry. Text: one name per line, optionally after its index or WordNet identifier; or a Python
+    dictionary.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def read_classes(path: PathLike) -> list[str]:
 
 
 def preprocess_of(values: Mapping[str, Any]) -> Preprocess:
-    """How photographs are prepared, as a description says in any of the known spellings."""
+    """Preprocessing from a description in any of the known formats."""
     if _is_hugging_face(values):
         return _hugging_face(values)
     for key in ("pretrained_cfg", "default_cfg"):
@@ -106,10 +106,10 @@ def preprocess_of(values: Mapping[str, Any]) -> Preprocess:
 
 
 def of_metadata(metadata: Mapping[str, str], size: tuple[int, int]) -> tuple[Preprocess | None, list[str] | None]:
-    """What an ONNX file's metadata say: preprocessing for an input of `size`, and class names; None where nothing.
+    """Preprocessing for an input of `size`, and class names, from an ONNX file's metadata; None for what is missing.
 
-    Known are ONNX's own keys of image metadata, descriptions as JSON under "preprocess" and the like, single values
-    such as "mean", and lists of names, also as the exporter of Ultralytics writes them.
+    Understands ONNX's keys of image metadata, JSON descriptions under "preprocess" and similar keys, single values
+    such as "mean", and lists of names, including those by the exporter of Ultralytics.
     """
     values = {key: _parsed(text) for key, text in metadata.items()}
     lower = {key.lower(): value for key, value in values.items()}
@@ -130,7 +130,7 @@ def class_names(values: Mapping[str, Any]) -> list[str] | None:
 
 
 def short_names(labels: Sequence[str]) -> list[str]:
-    """The first synonym of each class, "tench" of "tench, Tinca tinca"; all of them, or numbered, where two agree."""
+    """The first synonym of each class ("tench" of "tench, Tinca tinca"); if ambiguous, all synonyms, or a number."""
     labels = [str(label) for label in labels]
     first = [label.split(",")[0].strip() for label in labels]
     names: list[str] = []
@@ -171,7 +171,7 @@ def _hugging_face(values: Mapping[str, Any]) -> Preprocess:
 
 
 def _extent(size: Any) -> tuple[tuple[int, int], int | None]:
-    """Height and width that a configuration gives, and the shorter side where it gives that alone."""
+    """Height and width from a configuration, and the shorter side if it states only that."""
     if not isinstance(size, dict):
         numbers = [int(n) for n in np.ravel(size)]
         return (numbers[0], numbers[-1]), None
@@ -278,7 +278,7 @@ def _parsed(text: str) -> Any:
 
 
 def _in_order(key: str, names: Any) -> list[str]:
-    """Labels of the outputs in their order, from a list or from an object whose order says nothing."""
+    """Labels in the order of the outputs, from a list or from an object, whose order does not matter."""
     if isinstance(names, dict):
         if all(isinstance(value, int) and not isinstance(value, bool) for value in names.values()):
             names = {str(index): name for name, index in names.items()}  # from name to index

@@ -1,7 +1,7 @@
 """Forward passes through a network's nodes. For `fvlrp.network.network` and `retraining`.
 
-Hides how long outputs are kept: all of them where an explanation will follow, only as long as another node reads them
-where the scores alone are wanted; and that a convolution computes the activation behind it in the same pass.
+Hides how long outputs are kept (all of them for an explanation; for scores, only until their last use), and that
+activations are fused with the convolution before them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .layers import Saved
 
 
 def passed(nodes: Sequence[Node], x: Array) -> list[Saved]:
-    """What a forward pass of the batch `x` (n, C, H, W) leaves of every node, in their order."""
+    """What every node saves in a forward pass of the batch `x` (n, C, H, W), in the order of the nodes."""
     out: list[Saved] = []
     for node in nodes:
         _, saved = node.layer.forward(*(x if k == INPUT else out[k].y for k in node.inputs))
@@ -45,7 +45,7 @@ def output(nodes: Sequence[Node], x: Array, last: int) -> Array:
 
 
 def _fused(nodes: Sequence[Node], i: int, uses: Counter[int]) -> int | None:
-    """The elementwise layer right behind convolution `i`, if nothing else reads the convolution."""
+    """The elementwise layer directly after convolution `i`, if nothing else reads the convolution."""
     following = nodes[i + 1]
     alone = nodes[i].kind == "conv" and uses[i] == 1 and following.inputs == (i,)
     return i + 1 if alone and following.layer.elementwise else None

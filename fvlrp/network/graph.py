@@ -1,4 +1,7 @@
-"""A network as a graph: layers with names, in an order in which each comes after those it reads."""
+"""A network as a graph: nodes in topological order, and what follows from their connections.
+
+Hides graph searches: ancestors, first layers, strides, ends of blocks. For the modules of this wing.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ from dataclasses import dataclass
 from .layers import LAYERS, NetworkLayer
 from .layers.layer import Shape
 
-INPUT = -1  # what nodes call the network's input
+INPUT = -1  # stands for the network's input among the indices of nodes
 
-# What a node's `kind` calls each layer; rules and files spell it this way, too.
+# Layer classes by the name that nodes, rules and files use.
 KINDS: dict[str, type[NetworkLayer]] = {cls.__name__.lower(): cls for cls in LAYERS}
 
 
 @dataclass(frozen=True)
 class Node:
-    """A layer in its place: its name, its kind and the nodes it reads (INPUT is the network's input)."""
+    """A layer in a network: its name, its kind, and the nodes that are its inputs (INPUT: the network's input)."""
 
     name: str
     kind: str
@@ -35,7 +38,7 @@ def output_shapes(nodes: Sequence[Node], input_shape: Shape) -> list[Shape]:
     Raises
     ------
     ValueError
-        There are no nodes, two have one name, one comes before a node it reads, or does not fit the shapes it reads.
+        There are no nodes, two have the same name, or one comes before its inputs or does not fit their shapes.
     """
     if not nodes:
         raise ValueError("nodes must hold at least one layer, got none")
@@ -43,21 +46,21 @@ def output_shapes(nodes: Sequence[Node], input_shape: Shape) -> list[Shape]:
     names: list[object] = [node.name for node in nodes]  # a damaged file may hold anything
     for name in names:
         if not isinstance(name, str) or name in taken:  # names are depths, which must be unambiguous
-            raise ValueError(f"layers must have names of their own, strings other than 'input', got {name!r}")
+            raise ValueError(f"layers must have distinct names, strings other than 'input', got {name!r}")
         taken.add(name)
     shapes: list[Shape] = []
     for i, node in enumerate(nodes):
         if not all(INPUT <= k < i for k in node.inputs):
-            raise ValueError(f"layer {node.name!r} must come after those it reads, {node.inputs}")
+            raise ValueError(f"layer {node.name!r} must come after its inputs, the nodes {node.inputs}")
         try:
             shapes.append(node.layer.out_shape(*(input_shape if k == INPUT else shapes[k] for k in node.inputs)))
         except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:  # a stride of 0 divides by zero
-            raise ValueError(f"layer {node.name!r} does not fit what it reads: {error}") from error
+            raise ValueError(f"layer {node.name!r} does not fit its inputs: {error}") from error
     return shapes
 
 
 def ancestors(nodes: Sequence[Node], node: int) -> frozenset[int]:
-    """A node and all that it is computed from, the network's input aside; none for the input itself."""
+    """A node and all nodes that it is computed from; the empty set for INPUT."""
     found, waiting = set(), [node]
     while waiting:
         i = waiting.pop()
@@ -77,7 +80,7 @@ def first_layers(nodes: Sequence[Node]) -> frozenset[int]:
 
 
 def strides(nodes: Sequence[Node]) -> list[int]:
-    """How many pixels of the input lie between neighbours in each node's output, along the axis with fewer."""
+    """Stride of each node's output in pixels of the input, the smaller of both axes."""
     steps: list[int] = []
     for node in nodes:
         before = max((1 if k == INPUT else steps[k] for k in node.inputs), default=1)
@@ -86,7 +89,7 @@ def strides(nodes: Sequence[Node]) -> list[int]:
 
 
 def narrows(nodes: Sequence[Node]) -> list[int]:
-    """The nodes that everything before them passes through on its way to the scores: between blocks, not inside one."""
+    """The nodes that every path from an earlier node to the scores passes through: between blocks, not inside one."""
     last = list(range(len(nodes)))  # the last node that reads each
     for i, node in enumerate(nodes):
         for k in node.inputs:
@@ -101,10 +104,10 @@ def narrows(nodes: Sequence[Node]) -> list[int]:
 
 
 def block_ends(nodes: Sequence[Node]) -> list[int]:
-    """The nodes that end a block: a join, or a convolution of all channels once a window has looked around.
+    """The nodes that end a block: a join, or a convolution of all channels after one with a window larger than 1.
 
-    A pool or a convolution with a stride begins a block, and a pointwise convolution behind it does not end one yet
-    (SqueezeNet's squeeze); behind a depthwise one it does (MobileNet's projection).
+    A pool or a strided convolution begins a block. A pointwise convolution directly after it does not end the block
+    (SqueezeNet's squeeze), but one after a depthwise convolution does (MobileNet's projection).
     """
     narrow, ends, looked = frozenset(narrows(nodes)), [], False
     for i, node in enumerate(nodes):
@@ -119,9 +122,9 @@ def block_ends(nodes: Sequence[Node]) -> list[int]:
 
 
 def coarse(nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> int:
-    """The depth of low resolution: the output of the first block with a stride of 8 or more.
+    """The low-resolution depth: the output of the first block with a stride of 8 or more.
 
-    A network without such a block has that of its largest stride; one without blocks, its first layer with weights.
+    Without such a block, the first block of the largest stride; without blocks, the first layer with weights.
     """
     steps = strides(nodes)
     ends = [i for i in block_ends(nodes) if len(shapes[i]) == 3 and min(shapes[i][1:]) > 1]

@@ -40,38 +40,38 @@ T = TypeVar("T")
 
 
 class Network(Classifier):
-    """An image classifier made of layers whose decisions can be explained down to any layer, or to the pixels.
+    """A neural network that classifies images and explains its scores down to any layer, or to the pixels.
 
-    Made by `from_onnx`, `from_caffe`, `fvlrp.load` or `retrain`. Images are paths, PIL images or arrays (uint8, uint16,
-    or floats in 0..1), of any sizes.
+    Create one by `from_onnx`, `from_caffe`, `fvlrp.load` or `retrain`. Images are paths, PIL images or arrays (uint8,
+    uint16, or floats in 0..1), of any sizes.
 
     Parameters
     ----------
     nodes : sequence of Node
-        Each after those it reads; the last one's output holds a score for each class.
+        In topological order. The output of the last node has one score per class.
     input_shape : (C, H, W)
-        H and W may be None: free.
+        H and W may be None, if the network accepts any size.
     classes : sequence, optional
         Names or values of the classes; None: 0, 1, ...
     preprocess : Preprocess, optional
         None: RGB (or grey, for one channel) in 0..1, resized to the network's input.
     multilabel : bool
-        Whether several classes can be present at a time, each where its score is positive.
+        Whether an image can have several classes: those with positive scores.
     n_jobs : int or None
-        Threads, as scikit-learn counts.
+        Threads, as in scikit-learn.
     verbose : bool
-        Progress on stderr.
+        Whether to show progress on stderr.
 
     Attributes
     ----------
     nodes : list of Node
     layers : list of str
-        Names of the nodes, the depths of an explanation.
+        Names of the nodes: the valid depths of an explanation, beside "input".
     classes_ : array (n_classes,)
     account : Account or None
-        What became of the nodes of the ONNX file that the network was read from; None where it was not.
+        How the nodes of the ONNX file were converted; None if the network was not read from one.
     binary : bool
-        Whether the network has one score for two classes: f speaks for ``classes_[1]``, -f for ``classes_[0]``.
+        Whether the network has a single score f for two classes: f for ``classes_[1]``, -f for ``classes_[0]``.
 
     Examples
     --------
@@ -121,37 +121,37 @@ class Network(Classifier):
         output: str | None = None,
         **options: Any,
     ) -> Network:
-        """A network from an ONNX file of opset 7 or later, of whatever exporter.
+        """Read a network from an ONNX file (opset 7 or later).
 
         Parameters
         ----------
         path : path
         preprocess : Preprocess or path, optional
-            How photographs are prepared, or a JSON file that says so and may name the classes, too: our own, Hugging
-            Face's preprocessor_config.json, or a configuration of timm. None: what the JSON file of the same name
-            beside the network says, or the file's metadata; where neither says anything, RGB in 0..1 (0..255 for a
-            network that scales its input itself) resized to the network's input, with a warning.
+            How photographs are prepared, or a JSON file that describes it and may also name the classes: our own
+            format, Hugging Face's preprocessor_config.json, or a timm configuration. None: the JSON file of the same
+            name beside the network, or else the metadata of the ONNX file. If neither describes it, RGB in 0..1
+            (0..255 for a network that scales its input itself) resized to the network's input, with a warning.
         classes : sequence or path, optional
-            Names of the classes, or a file that lists them. None: those of the JSON file or the metadata (repeated
-            ones numbered), or 0, 1, ...
+            Names of the classes, or a file that lists them. None: those of the JSON file or the metadata (numbered if
+            they repeat), or else 0, 1, ...
         output : str, optional
-            Which output holds the scores. None: the only one that can.
+            The output that holds the scores. None: the only one that can.
         **options
-            multilabel (None: whether the network ends in a sigmoid), n_jobs, verbose.
+            multilabel (default: whether the network ends in a sigmoid), n_jobs, verbose.
 
         Returns
         -------
         Network
-            Its `account` says what became of the file's nodes.
+            Its `account` lists how the nodes of the file were converted.
 
         Raises
         ------
         ImportError
             The package onnx is not installed.
         OSError
-            There is no such file.
+            The file cannot be read.
         ValueError
-            It is no ONNX file, or holds an operator that fvlrp cannot explain: the message names it.
+            The file is not ONNX, or has an operator that fvlrp does not support; the message names it.
         """
         opened = open_onnx(path, preprocess, classes, output)
         return cls._of(opened, options)
@@ -165,28 +165,28 @@ class Network(Classifier):
         classes: Sequence[Any] | PathLike | None = None,
         **options: Any,
     ) -> Network:
-        """A network from Caffe's files, without Caffe.
+        """Read a network from Caffe's files; Caffe is not needed.
 
         Parameters
         ----------
         prototxt : path
-            The layers, as the network is deployed or tested.
+            The layers, for deployment or testing.
         caffemodel : path
             The weights.
         preprocess : Preprocess or path, optional
-            As for `from_onnx`. None: BGR in 0..255 resized to the network's input, less the mean that the prototxt
-            states; where it states none, a warning says so.
+            As for `from_onnx`. None: BGR in 0..255 resized to the network's input, minus the mean that the prototxt
+            states; if it states none, a warning is issued.
         classes : sequence, optional
             Names of the classes; None: those of the JSON file, or 0, 1, ...
         **options
-            multilabel (by default whether the scores end in a sigmoid), n_jobs, verbose.
+            multilabel (default: whether the network ends in a sigmoid), n_jobs, verbose.
 
         Raises
         ------
         OSError
             One of the files cannot be read.
         ValueError
-            One of them is damaged, they do not belong together, or hold a layer that fvlrp does not know.
+            A file is damaged, the files do not belong together, or a layer is not supported.
         """
         opened = open_caffe(prototxt, caffemodel, preprocess, classes)
         return cls._of(opened, options)
@@ -206,7 +206,7 @@ class Network(Classifier):
 
     @cached_property
     def coarse_depth(self) -> str:
-        """The depth of low resolution, which figures and reports show beside the pixels."""
+        """The low-resolution depth that figures and reports show beside the pixels."""
         return coarse_depth(self)
 
     @property
@@ -233,16 +233,16 @@ class Network(Classifier):
         Parameters
         ----------
         x : float32 or float64 (n, C, H, W)
-            The dtype is that of the computation.
+            The computation runs in the same dtype.
         """
         return self._output(self._batch(x), len(self.nodes) - 1)
 
     def activations(self, x: npt.ArrayLike) -> list[Array]:
-        """Output of every node, in their order, for a prepared batch."""
+        """Outputs of all nodes, in order, for a prepared batch."""
         return [saved.y for saved in self.passed(x)]
 
     def passed(self, x: npt.ArrayLike) -> list[Saved]:
-        """A forward pass of a prepared batch: what it leaves of every node, in their order."""
+        """What every node saves in a forward pass of a prepared batch, in the order of the nodes."""
         with blas_threads(self.n_jobs):
             return forward.passed(self.nodes, self._batch(x))
 
@@ -264,7 +264,7 @@ class Network(Classifier):
         return self.preprocess.prepare(image)
 
     def scores(self, image: ImageLike) -> npt.NDArray[np.float64]:
-        """Scores of one image for every class, float64 (n_classes,): what an explanation of each starts from."""
+        """Scores of one image, float64 (n_classes,): the relevance from which explanations start."""
         return self.per_class(self.forward(self.prepare(image))[0].astype(np.float64))
 
     def per_class(self, outputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -272,7 +272,7 @@ class Network(Classifier):
         return np.concatenate([-outputs, outputs]) if self.binary else outputs
 
     def decision_function(self, images: Sequence[ImageLike]) -> npt.NDArray[np.float64]:
-        """Scores float64 (n, n_classes); with two exclusive classes (n,), by how much ``classes_[1]`` is ahead."""
+        """Scores float64 (n, n_classes); with two exclusive classes (n,), score of ``classes_[1]`` minus the other."""
         scores = np.array(self._each(self.scores, images, "image"))
         if self.binary:
             return scores[:, 1]
@@ -294,13 +294,13 @@ class Network(Classifier):
 
     @property
     def menu(self) -> NetworkMenu:
-        """Classes, depths and rules that an explanation can be asked for; `menu.check` refuses others up front."""
+        """The valid targets, depths and rules; `menu.check` rejects others before any computation."""
         return NetworkMenu(self)
 
     def trace(self, image: ImageLike, dtype: Any = "float32") -> NetworkTrace:
-        """One forward pass of one image, to explain any number of targets, depths and rules from.
+        """One forward pass of one image, which can explain any number of targets, depths and rules.
 
-        `dtype` "float32" is fast; "float64" is exact: the ledger closes to 1e-9.
+        `dtype` "float32" is fast, "float64" exact: the ledger closes to 1e-9.
         """
         return NetworkTrace(self, image, dtype)
 
@@ -317,14 +317,15 @@ class Network(Classifier):
         class_weight: Mapping[Any, float] | str | None = None,
         sample_weight: npt.ArrayLike | None = None,
     ) -> Network:
-        """A new network with other classes: its last layer is learned anew from photographs, all others are kept.
+        """A new network for other classes: the last layer is learned from photographs, all other layers are kept.
 
-        The features are what the layer that makes the scores reads, averaged over pixels where that layer is a
-        convolution. A network that ends in features (a class token, a pooled map) keeps all its layers and gets a dense
-        layer behind them.
-        Each class gets a logistic regression against the rest, whose standardised weights are folded into an ordinary
-        layer: a dense one, or a 1 x 1 convolution with global average pooling behind it, so that evidence keeps its
-        place. Nothing comes after it: scores can be negative.
+        The features are the inputs of the layer that computes the scores, averaged over pixels if that layer is a
+        convolution. A network that ends in features (a class token, a pooled map) keeps all its layers, and a dense
+        layer is added.
+
+        Each class gets a logistic regression against the rest on standardised features. Their weights are folded into
+        an ordinary layer: a dense layer, or a 1 x 1 convolution followed by global average pooling, so that evidence
+        keeps its position. The new layer is the last one; scores can be negative.
 
         Parameters
         ----------
@@ -336,8 +337,8 @@ class Network(Classifier):
         mirror : bool
             Learn from the mirror images, too.
         C : float, optional
-            Inverse strength of the L2 penalty on weights of standardised features, against the sum of losses. None: 10
-            over the number of rows learned from, so that the balance does not depend on how many there are.
+            Inverse strength of the L2 penalty on the weights of standardised features, relative to the sum of losses.
+            None: 10 / number of training rows, so that the balance does not depend on their number.
         class_weight : dict of class to float, "balanced" or None
             Weights of the classes; "balanced" gives a class and the rest the same weight in sum.
         sample_weight : (n,), optional
@@ -375,7 +376,7 @@ class Network(Classifier):
     # ---- files ----
 
     def describe(self) -> dict[str, Any]:
-        """What the model holds, ready for JSON."""
+        """A summary of the model as plain values for JSON."""
         return {
             "kind": "convolutional network",
             "classes": [str(name) for name in self.classes_],
@@ -390,12 +391,12 @@ class Network(Classifier):
         }
 
     def save(self, path: PathLike) -> None:
-        """Write the network to `path`, exactly that name, atomically and byte for byte reproducible."""
+        """Write the network to `path` (exactly that name), atomically and reproducibly to the byte."""
         header, arrays = self.to_parts()
         files.save_arrays(path, {"kind": files.CONVNET, **header}, arrays)
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-        """What a file holds: a header ready for JSON, and arrays by name."""
+        """The parts of a model file: a header of plain values for JSON, and arrays by name."""
         header = {
             "input_shape": list(self.input_shape),
             "preprocess": self.preprocess.to_dict(),

@@ -1,4 +1,7 @@
-"""How a photograph becomes a network's input and a heatmap finds its way back, as a value or as a JSON file says."""
+"""The class Preprocess: from a photograph to a network's input, and from a heatmap on the input back to the photograph.
+
+For the modules of this wing and users (`fvlrp.Preprocess`).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from PIL import Image
 from ..data import images
 from ..runtime.arguments import check_choice, is_real
 
-USUAL_SIZE = 224  # height and width that a network of free input size gets where nothing says otherwise
+USUAL_SIZE = 224  # default height and width for networks that accept any size
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a photograph becomes a network's input, and how a heatmap finds its way back.
+    """How a photograph becomes a network's input, and how a heatmap is mapped back to the photograph.
 
     ``x = (value - mean) / std`` channel by channel, in the order of `order`, after resizing.
 
@@ -26,17 +29,18 @@ class Preprocess:
     size : (int, int)
         Height and width of the network's input.
     how : {"stretch", "crop"}
-        The whole photograph, its aspect changed; or its centre, after the shorter side became `resize` pixels.
+        Resize the whole photograph, changing its aspect ratio; or resize the shorter side to `resize` pixels and crop
+        the centre.
     resize : int or None
-        For "crop"; None is the larger of `size`.
+        For "crop"; None: the larger of `size`.
     order : {"RGB", "BGR", "grey"}
         Channels of the input. A grey photograph becomes three equal channels.
     high : {1, 255}
         Value of white before mean and std.
     mean, std : tuple of float
-        One for each channel, in the order of `order`; of length 1, the same for all.
+        One value per channel, in the order of `order`; or a single value for all channels.
     resample : {"bilinear", "bicubic"}
-        How it is resized, with antialiasing.
+        Interpolation for resizing, with antialiasing.
 
     Examples
     --------
@@ -68,7 +72,7 @@ class Preprocess:
         short = self.resize
         if short is not None and (self.how != "crop" or not is_real(short) or short < max(self.size)):
             raise ValueError(
-                f"resize must be at least {max(self.size)}, and of use for how='crop', got {self.resize!r}"
+                f"resize must be at least {max(self.size)} and is only for how='crop', got {self.resize!r}"
             )
         for name in ("mean", "std"):
             values = getattr(self, name)
@@ -79,11 +83,11 @@ class Preprocess:
 
     @property
     def channels(self) -> int:
-        """How many there are: 1 or 3."""
+        """Number of channels: 1 or 3."""
         return 1 if self.order == "grey" else 3
 
     def prepare(self, image: images.ImageLike) -> npt.NDArray[np.float32]:
-        """The network's input, float32 (1, channels, height, width). Raises as `fvlrp.images.load` does."""
+        """The network's input, float32 (1, channels, height, width). Raises the errors of `fvlrp.images.load`."""
         values = images.grey(image) if self.order == "grey" else images.load(image)
         planes = values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0)
         white = 255 if planes.dtype == np.uint8 else 1
@@ -99,7 +103,7 @@ class Preprocess:
         return np.asarray(prepared, np.float32)[None]
 
     def undo(self, heatmap: npt.ArrayLike, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
-        """A heatmap on the network's input, at the photograph's own size: the same sum, nothing outside a crop.
+        """Map a heatmap on the network's input back to the photograph's size; keeps its sum, and is 0 outside a crop.
 
         Parameters
         ----------
@@ -122,7 +126,7 @@ class Preprocess:
         return images.resample_conserving(heatmap, shape)
 
     def _window(self, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Size that a photograph of `shape` is resized to, and where in it the input's first pixel lies."""
+        """The size to which a photograph of `shape` is resized, and the top-left pixel of the input in it."""
         if self.how == "stretch":
             return self.size, (0, 0)
         short = max(self.size) if self.resize is None else self.resize
@@ -135,11 +139,11 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
-        """From what `to_dict` gives, or from the description beside a model file.
+        """From the dictionary that `to_dict` returns, or from the description beside a model file.
 
         Such a description has input_size, channel_order ("BGR"), value_range ([0, 255]), mean_rgb, mean_bgr or mean,
-        scale (x = (value - mean) * scale) or std, and resize ("shorter side to 256, centre crop 224" or whatever else,
-        which means the whole photograph).
+        scale (x = (value - mean) * scale) or std, and resize ("shorter side to 256, centre crop 224"; any other text
+        means that the whole photograph is resized).
         """
         known = {field.name for field in fields(cls)}
         if "input_size" not in values:

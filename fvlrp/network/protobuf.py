@@ -1,7 +1,7 @@
 """Protocol buffers without a schema: messages as text, and the fields of messages as bytes.
 
-For `fvlrp.network.caffe`. Files come from strangers: nesting is limited, lengths are checked, and whatever is wrong is
-a ValueError or an IndexError.
+For `fvlrp.network.caffe`. Files are not trusted: nesting is limited, lengths are checked, and every defect raises a
+ValueError or an IndexError.
 """
 
 from __future__ import annotations

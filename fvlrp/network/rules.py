@@ -1,6 +1,6 @@
-"""The choices of a network's explanation as one frozen value, and what a single layer is told of them.
+"""The choices of a network's explanation as one frozen value, and the choices for a single layer.
 
-Rules themselves are in `fvlrp.core.rules`. For the modules of this wing; users find all of it in `fvlrp.rules`.
+The rules themselves are in `fvlrp.core.rules`. For the modules of this wing; public in `fvlrp.rules`.
 """
 
 from __future__ import annotations
@@ -47,44 +47,46 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class NetworkRules:
-    """Choices of a network's explanation: a rule for every layer and what else there is to choose.
+    """Choices of a network's explanation: a rule for every layer, and further options.
 
-    Activations, shapes and local response normalisation pass relevance on unchanged and take no rule.
+    Activations, reshaping and local response normalisation pass relevance on unchanged and have no rule.
 
     Parameters
     ----------
     default : rule, default AlphaBeta(2, 1)
-        The rule of every layer that no other entry names.
+        The rule of all layers that are not in `layers`.
     layers : mapping of str to rule
         Rules by a layer's name, by its kind ("conv", "dense", ...), or by "first": the convolutions and dense layers
-        that no other comes before. A name counts before "first", "first" before a kind. Rules may be spelled as text
-        here and in `default` and `below`: "flat", "epsilon:0.1" (see `fvlrp.core.rules.spelled`).
+        closest to the pixels. A name takes precedence over "first", and "first" over a kind. Here and in `default` and
+        `below`, rules may be given as text: "flat", "epsilon:0.1" (see `fvlrp.core.rules.spelled`).
     below : Flat or WSquare
-        What takes the place of convolutions and dense layers below the depth.
+        The rule of convolutions and dense layers below the depth.
     bias : {"absorb", "distribute", "ignore"}
-        The bias is part of the denominators and keeps its share (the ledger names it); its share is spread evenly over
-        the output's inputs; or it is left out of the denominators.
+        "absorb": the bias is part of the denominators and keeps its share (the ledger has it). "distribute": its share
+        is spread evenly over the inputs of the output. "ignore": it is left out of the denominators.
     pool : {"winner", "flat"}
-        Pools below the depth: as above the depth, where maxima give all to the winner and averages follow their rule;
-        or evenly over the window. For pools above the depth, give their kind or name the rule `Flat`.
+        Pooling layers below the depth. "winner": as above the depth, where a maximum gives all relevance to the winner
+        and an average follows its rule. "flat": evenly over the window. For pools above the depth, set the rule `Flat`
+        for their name or kind.
     flat : {"conserving", "level", "caffe"}
-        `Flat` divides by the window's inputs inside the image, all channels. "level" conserves, too, and gives inputs
-        that several windows see less of each, so that equal relevance stays equal: without the mesh that windows of 3
-        at a stride of 2 draw below the depth. "caffe" divides by kernel height x width alone as the LRP toolbox for
-        Caffe does. That multiplies relevance by the channels and loses what falls on padding: for reproduction only
-        (the ledger's "flat" names the difference).
+        What `Flat` does. "conserving" divides by the number of inputs of the window inside the image, over all
+        channels. "level" conserves as well, and gives less to inputs that several windows share, so that equal
+        relevance stays equal: this avoids the mesh that windows of 3 at a stride of 2 draw. "caffe" divides by kernel
+        height x width only, as the LRP toolbox for Caffe does. That multiplies relevance by the number of channels and
+        loses what falls on padding (ledger: "flat"); use it only to reproduce results.
     attention : {"value", "both"}
-        Products of attention: the weights A of A V are constants and V takes all (CP-LRP, Ali et al. 2022); or every
-        product shares half and half, and the softmax follows its first-order rule (AttnLRP, Achtibat et al. 2024).
+        Matrix products of attention. "value": the attention weights A of A V are constants and V gets all relevance
+        (CP-LRP, Ali et al. 2022). "both": both factors of every product get half, and the softmax follows its
+        first-order rule (AttnLRP, Achtibat et al. 2024).
     gate : {"signal", "half"}
-        Products of a signal and a gate: the signal takes all (Arras et al. 2019), or half each.
+        Products of a signal and a gate: the signal gets all (Arras et al. 2019), or both get half.
     norm : {"linear", "identity"}
         Normalisations by statistics of the input: the standard deviation is a constant and the rest a linear map, or
         relevance passes unchanged.
     input_affine : {"pass", "rule", "fold"}
-        A channelwise scale and shift of the pixels, such as a normalisation inside the network: relevance passes
-        unchanged, as where `Preprocess` normalises; it follows its rule as any other; or it counts as part of the layer
-        behind it, so that black pixels get 0.
+        A channelwise scale and shift of the pixels, such as a normalisation inside the network. "pass": relevance
+        passes unchanged, as if `Preprocess` normalised. "rule": it follows its rule, like any other layer. "fold": it
+        is treated as part of the next layer, so that black pixels get 0.
 
     Examples
     --------
@@ -113,7 +115,7 @@ class NetworkRules:
             raise ValueError(f"layers must be a mapping of names or kinds to rules, got {self.layers!r}") from None
         object.__setattr__(self, "layers", tuple((name, _rule(name, rule)) for name, rule in layers))
         if self.below.sees == "inputs":
-            raise ValueError(f"below must be Flat() or WSquare(), which are blind to activations, got {self.below!r}")
+            raise ValueError(f"below must be Flat() or WSquare(), which ignore activations, got {self.below!r}")
         for name, words in WORDS.items():
             check_choice(name, getattr(self, name), words)
 
@@ -128,18 +130,18 @@ class NetworkRules:
 
     @classmethod
     def of(cls, rules: Any) -> NetworkRules:
-        """The value that anything users write stands for.
+        """`rules` as a NetworkRules value.
 
         Parameters
         ----------
         rules : NetworkRules, rule, str, mapping or None
-            A rule, or its spelling, is the default of all layers; a name of `PRESETS` is that set; a mapping goes from
-            layer names or kinds to rules, or is what `to_dict` gave; None stands for the defaults.
+            A rule, or its text form, becomes the default of all layers. A name in `PRESETS` selects that preset. A
+            mapping is from layer names or kinds to rules, or a result of `to_dict`. None: the defaults.
 
         Raises
         ------
         ValueError
-            Anything else; the message lists what is valid.
+            Anything else; the message lists the valid forms.
         """
         if rules is None:
             return cls()
@@ -167,9 +169,9 @@ class NetworkRules:
         return cls(**rules)
 
     def changed(self, settings: Mapping[str, str], layers: Sequence[str] = ()) -> NetworkRules:
-        """These rules with some said otherwise, as text.
+        """These rules with some replaced, given as text.
 
-        A name is one of the `layers` that the network has, or a field ("bias", "below", ...), or a kind of layer.
+        A name is that of one of the network's `layers`, of a field ("bias", "below", ...) or of a kind of layer.
         """
         own = {mine.name for mine in fields(self)} - {"layers", *layers}
         values: dict[str, Any] = {name: value for name, value in settings.items() if name in own}
@@ -178,7 +180,7 @@ class NetworkRules:
         return replace(self, **values)
 
     def named(self, name: str, kind: str, first: bool) -> Rule | None:
-        """The rule that `layers` has for a layer, if any."""
+        """The entry of `layers` for a layer, if any."""
         layers = dict(self.layers)
         keys = (name, "first", kind) if first else (name, kind)
         return next((layers[key] for key in keys if key in layers), None)
@@ -205,7 +207,7 @@ def _rule(name: str, rule: Any) -> Rule:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What one layer is told: its rule, and the options that apply to it.
+    """The choices for a single layer: its rule and options.
 
     Attributes
     ----------

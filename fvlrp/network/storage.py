@@ -38,7 +38,7 @@ def nodes_of(entries: Sequence[Mapping[str, Any]], arrays: Mapping[str, npt.NDAr
     Raises
     ------
     ValueError
-        An entry is of a kind that there is no layer of. Damaged entries raise whatever reading them raises.
+        The kind of an entry is unknown. Damaged entries may also raise LookupError, TypeError or AttributeError.
     """
     nodes = []
     for i, entry in enumerate(entries):

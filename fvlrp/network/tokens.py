@@ -1,7 +1,7 @@
-"""Tokens and blocks: which axes of a network's arrays are places in the image, and the names of its blocks.
+"""Tokens and blocks: which axes of a network's arrays are positions in the image, and the names of its blocks.
 
-For `fvlrp.network.trace`: depths such as "blocks.6", layers that mix tokens, class tokens. All of it follows from the
-nodes and their shapes; nothing is kept in files.
+For `fvlrp.network.trace`: depths such as "blocks.6", layers that mix tokens, class tokens. Everything is derived from
+the nodes and their shapes; nothing is stored in files.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from .layers import (
     Transpose,
 )
 
-# What an axis is: "c" channels, "s" places in the image, "h" hidden units that were made of places, "m" a mixture.
+# Roles of axes: "c" channels, "s" positions in the image, "h" hidden units computed from positions, "m" a mixture.
 Roles: TypeAlias = tuple[str, ...]
 # Every axis as what was joined to make it, outermost first: (role, length).
 _Axes: TypeAlias = tuple[tuple[tuple[str, int], ...], ...]
 
 
 def roles(nodes: Sequence[Node], shapes: Sequence[Shape], pixels: Shape) -> list[Roles]:
-    """What the axes of every node's output are.
+    """The roles of the axes of every node's output.
 
     Parameters
     ----------
@@ -119,8 +119,8 @@ _BETWEEN = (Dense, Affine, Scale, Constant)  # beside activations: what may stan
 def mixers(nodes: Sequence[Node], shapes: Sequence[Shape], kinds: Sequence[Roles]) -> dict[int, int]:
     """Dense layers that mix tokens with fixed weights, and the node whose tokens theirs are, place by place.
 
-    Below a depth such a layer passes each token's relevance to itself: flat weights over all tokens would leave a
-    uniform map. One that makes hidden units of tokens, which another turns into tokens again, is taken as one with it.
+    Below a depth such a layer passes the relevance of each token to the same token: flat weights over all tokens would
+    give a uniform map. A layer from tokens to hidden units and one from hidden units to tokens are treated as one.
     """
     found: dict[int, int] = {}
     for i, node in enumerate(nodes):
@@ -138,7 +138,7 @@ def mixers(nodes: Sequence[Node], shapes: Sequence[Shape], kinds: Sequence[Roles
 
 
 def class_tokens(nodes: Sequence[Node], kinds: Sequence[Roles], shapes: Sequence[Shape]) -> tuple[int, int, int] | None:
-    """Tokens that have no place in the image: how many come first, how many last, and how many tokens there are."""
+    """Tokens without a position in the image: how many come first, how many last, and the number of all tokens."""
     for i, node in enumerate(nodes):
         layer = node.layer
         if isinstance(layer, Extend) and layer.axis == 1 and len(shapes[i]) == 2 and kinds[i][0] == "s":
@@ -152,11 +152,11 @@ _INDEXED = re.compile(r"(^|[a-zA-Z_.\-])\d+$")
 
 
 def blocks(nodes: Sequence[Node]) -> dict[str, int]:
-    """The blocks of a network by name, each with the node that ends it, from the names that exporters give.
+    """The blocks of a network by name, each with its last node, from the names that exporters give to nodes.
 
-    A block is a module with a number ("blocks.6", "layer1.0", "encoder.layers.encoder_layer_3") that everything passes
-    through and that holds several layers with weights. Where names say nothing, the blocks of a transformer are
-    counted: "blocks.0", "blocks.1" and so on.
+    A block is a numbered module ("blocks.6", "layer1.0", "encoder.layers.encoder_layer_3") that every path passes
+    through and that has several layers with weights. If the names do not tell, the blocks of a transformer are counted:
+    "blocks.0", "blocks.1" and so on.
     """
     narrow = frozenset(narrows(nodes))
     last: dict[str, int] = {}
@@ -221,12 +221,12 @@ def coarse_block(
 
 @dataclass(frozen=True)
 class Layout:
-    """What depths and tokens mean in one network.
+    """The blocks and tokens of one network.
 
     Attributes
     ----------
     blocks : mapping of str to int
-        Names of blocks, and the nodes that end them.
+        Names of blocks and their last nodes.
     mixers : mapping of int to int
         See `mixers`.
     outside : (int, int, int) or None

@@ -1,6 +1,6 @@
-"""What a network's explanations can be asked for, and the forward pass of one image that answers.
+"""One image's forward pass through a network and its explanations, and the valid arguments of explanations.
 
-For `fvlrp.network.network`. Hides how targets, depths and rules become positions of nodes and choices of layers, and
+For `fvlrp.network.network`. Hides how targets, depths and rules are translated into nodes and choices of layers, and
 how relevance of the prepared input becomes a heatmap of the photograph.
 """
 
@@ -27,12 +27,12 @@ from .rules import PRESETS, Choice, NetworkRules
 from .tokens import Layout
 from .walk import Walk, walk
 
-ATTENTION = ("softmax", "attention")  # kinds of layers that say a network has attention
+ATTENTION = ("softmax", "attention")  # kinds of layers that occur only in networks with attention
 Box: TypeAlias = Callable[[Node, Rule], Bounds | None]
 
 
 class Net(Protocol):
-    """What a trace needs of a `fvlrp.network.network.Network`."""
+    """The attributes of a `fvlrp.network.network.Network` that a trace uses."""
 
     nodes: list[Node]
     shapes: list[tuple[int, ...]]
@@ -63,14 +63,14 @@ class Net(Protocol):
 
 
 def choices(nodes: Sequence[Node], rules: NetworkRules, box: Box) -> list[Choice]:
-    """What each node is told; `box(node, rule)` is the range of the inputs of a layer that sees the pixels.
+    """The choices for each node; `box(node, rule)` is the range of the inputs of a layer that sees the pixels.
 
     Raises
     ------
     ValueError
-        Rules name a layer or kind that there is none of, or one that does not take the rule.
+        Rules name an unknown layer or kind, or a layer that cannot have the rule.
     """
-    # A kind may be one that this network has none of, so that one set of rules serves many networks.
+    # Kinds that do not occur in this network are allowed, so that a set of rules can serve many networks.
     kinds = {kind for kind, layer in KINDS.items() if layer.role != "none"}
     kinds |= {name for preset in PRESETS.values() for name in preset.get("layers", {})} - {"first"}
     names = [node.name for node in nodes]
@@ -97,7 +97,7 @@ def _choice(nodes: Sequence[Node], i: int, first: bool, rules: NetworkRules, box
     bounds = None
     if rule.bounded and role in ("linear", "sum", "affine") and not (first and role == "affine"):
         if not first or role != "linear":
-            raise ValueError(f"Box is a rule of the layer that sees the pixels, got it for {node.name!r}")
+            raise ValueError(f"Box is a rule for the layer that sees the pixels, got it for {node.name!r}")
         bounds = box(node, rule)
     return Choice(
         rule,
@@ -114,10 +114,10 @@ def _choice(nodes: Sequence[Node], i: int, first: bool, rules: NetworkRules, box
 
 
 def coarse_depth(net: Net) -> str:
-    """The depth of low resolution: the first block with a stride of 8 pixels or more between its places.
+    """The low-resolution depth: the first block whose positions are 8 pixels or more apart.
 
-    Where the scores are read from a class token, the block at which patches hold the largest share of a photograph's
-    relevance; of noise, since it depends on the network much more than on the photograph.
+    If the scores are read from a class token, the block at which patches hold the largest share of relevance. It is
+    measured on an image of noise, since it depends much more on the network than on the photograph.
     """
     if net.layout.coarse is None:
         return net.layers[coarse(net.nodes, net.shapes)]
@@ -128,28 +128,28 @@ def coarse_depth(net: Net) -> str:
     saved = net.passed(net.prepare(noise))
     logits = saved[-1].y
     start = np.where(logits == logits.max(), logits, 0)
-    told = choices(net.nodes, NetworkRules.preset("attention"), lambda node, rule: None)
-    kept = walk(net.nodes, saved[0].inputs[0], saved, start, [INPUT], told, keep=True)[0].kept
+    chosen = choices(net.nodes, NetworkRules.preset("attention"), lambda node, rule: None)
+    kept = walk(net.nodes, saved[0].inputs[0], saved, start, [INPUT], chosen, keep=True)[0].kept
     tokens = net.layout.outside[2]
     ends = {name: i for name, i in net.layout.blocks.items() if i in kept and net.shapes[i][0] == tokens}
     return max(ends, key=lambda name: net.layout.on_patches(kept[ends[name]][0]), default=net.layout.coarse)
 
 
 def above_pixels(nodes: Sequence[Node], node: Node) -> list[NetworkLayer]:
-    """The layers between the pixels and a first layer, in their order."""
+    """The layers between the pixels and a first layer, in order."""
     chain, source = [], node.inputs[0]
     while source != INPUT:
         if len(nodes[source].inputs) != 1:
-            raise ValueError(f"Box needs a layer that sees the pixels alone, got {node.name!r}")
+            raise ValueError(f"Box needs a layer whose only input is the pixels, got {node.name!r}")
         chain.append(nodes[source].layer)
         source = nodes[source].inputs[0]
     return chain[::-1]
 
 
 class NetworkMenu(Menu):
-    """What a network's explanations can be asked for: targets and depths by index, too.
+    """The valid targets, depths and rules of a network; targets and depths may also be indices.
 
-    A network of one score has two classes: the second explains the score f, the first -f.
+    A network with a single score f has two classes: the second explains f, the first -f.
     """
 
     def __init__(self, net: Net) -> None:
@@ -159,12 +159,12 @@ class NetworkMenu(Menu):
 
     @property
     def figure_depths(self) -> tuple[str, ...]:
-        """The pixels, and the depth of low resolution."""
+        """The pixels and the low-resolution depth."""
         return "input", self._net.coarse_depth
 
     @property
     def report_depths(self) -> tuple[str, ...]:
-        """The same."""
+        """The same as `figure_depths`."""
         return self.figure_depths
 
     def at(self, position: int) -> Target:
@@ -173,7 +173,7 @@ class NetworkMenu(Menu):
         return Target(self.classes[position], ((0, 1.0 if position else -1.0),))
 
     def position(self, name: Any) -> int:
-        """A class, or its index: unless classes are integers, which then mean themselves and nothing else."""
+        """A class, or its index. If the classes are integers, an integer is always a class, never an index."""
         if not _index(name) or all(isinstance(known, int) for known in self.classes):
             return super().position(name)
         if not 0 <= name < len(self.classes):
@@ -190,7 +190,7 @@ class NetworkMenu(Menu):
         return self.nodes[int(depth)].name
 
     def rules(self, rules: Any) -> NetworkRules:
-        """The choices that `rules` spells; None is "attention" for a network that has attention, else "paper"."""
+        """`rules` as a NetworkRules value; None: "attention" for networks with attention, otherwise "paper"."""
         if rules is None and any(node.kind in ATTENTION for node in self.nodes):
             rules = "attention"
         read = NetworkRules.of(rules)
@@ -213,7 +213,7 @@ class NetworkTrace(Trace):
     ----------
     image : uint8 (H, W, 3)
     x : real (1, C, h, w)
-        What the network sees of it.
+        The prepared input of the network.
     scores, classes : as in Trace
         Scores before any softmax or sigmoid.
 
@@ -222,7 +222,7 @@ class NetworkTrace(Trace):
     net : a Network
     image : path, PIL image or array
     dtype : {"float32", "float64"}
-        Fast, or exact: then ledgers close to 1e-9.
+        Fast, or exact: ledgers close to 1e-9.
     """
 
     kind = "network"
@@ -255,8 +255,8 @@ class NetworkTrace(Trace):
         self, targets: Sequence[Target], depths: Sequence[str], rules: NetworkRules, keep: bool = False
     ) -> list[Walk]:
         nodes, at = self.net.nodes, [self._node(depth) for depth in depths]
-        told, start = choices(nodes, rules, self._box), self._start(targets)
-        return walk(nodes, self.x, self._saved, start, at, told, keep, self.net.layout.mixers)
+        chosen, start = choices(nodes, rules, self._box), self._start(targets)
+        return walk(nodes, self.x, self._saved, start, at, chosen, keep, self.net.layout.mixers)
 
     def _node(self, depth: str) -> int:
         if depth == "input":
@@ -264,7 +264,7 @@ class NetworkTrace(Trace):
         return self.net.layers.index(depth) if depth in self.net.layers else self.net.layout.blocks[depth]
 
     def _start(self, targets: Sequence[Target]) -> Array:
-        """The targets' scores times their coefficients, one target a row; all others 0."""
+        """The relevance of the scores, one row per target: score times coefficient, 0 for all others."""
         terms = np.stack([target.coefficients(self._logits.size) * self._logits for target in targets])
         return terms.astype(self.dtype).reshape(len(terms), *self._saved[-1].y.shape[1:])
 
@@ -275,23 +275,23 @@ class NetworkTrace(Trace):
         return Descent(heatmap, target.score(self._logits), entries)
 
     def _warn(self, depths: Sequence[str], rules: NetworkRules) -> None:
-        """Flat weights below a dense layer know nothing of where its relevance came from."""
+        """Warn if a dense layer is flat: its relevance is then spread uniformly over the image."""
         if rules.below.sees != "nothing":
             return
         for depth in depths:
             below = sorted(ancestors(self.net.nodes, self._node(depth)))
-            # Positions that stay apart, such as tokens, keep their place.
+            # A dense layer on separate positions, such as tokens, keeps the positions.
             cut = [i for i in below if self.net.nodes[i].kind == "dense" and len(self.net.shapes[i]) == 1]
             if cut:
                 warnings.warn(
-                    f"depth {depth!r} puts flat weights in the place of the dense layer {self.net.layers[cut[-1]]!r}: "
+                    f"depth {depth!r} replaces the dense layer {self.net.layers[cut[-1]]!r} by flat weights: "
                     "the heatmap is uniform over its inputs; choose a depth below it, or "
                     "rules=NetworkRules(below=WSquare())",
                     stacklevel=4,
                 )
 
     def _box(self, node: Node, rule: Rule) -> Bounds:
-        """Least and greatest input of a first layer, real (1, C, H, W): the rule's, or those of black and white."""
+        """Least and greatest input of a first layer, real (1, C, H, W): from the rule, or for black and white."""
         given = rule.range_of(self.x)
         one, other = self._black_and_white() if given is None else given
         for layer in above_pixels(self.net.nodes, node):
@@ -299,6 +299,6 @@ class NetworkTrace(Trace):
         return np.minimum(one, other), np.maximum(one, other)
 
     def _black_and_white(self) -> Bounds:
-        """What the network sees of a black and of a white photograph."""
+        """The network's inputs for a black and for a white photograph."""
         black, white = (self.net.prepare(np.full_like(self.image, level)) for level in (0, 255))
         return black.astype(self.dtype), white.astype(self.dtype)

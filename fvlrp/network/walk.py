@@ -1,7 +1,7 @@
 """The walk through a network, from the relevance of its scores back to the pixels.
 
-Above the depth every layer follows its rule; the layer that the depth names, and all that it is computed from, are
-flat. For `fvlrp.network.trace`. The walk knows no kind of layer and no rule: it calls `relevance` and `flat`.
+Above the depth every layer follows its rule; the layer named by the depth, and all layers that it is computed from, are
+flat. For `fvlrp.network.trace`. The walk depends on no kind of layer or rule: it only calls `relevance` and `flat`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .rules import Choice
 
 @dataclass
 class Walk:
-    """What a walk leaves at one depth.
+    """The result of a walk for one depth.
 
     Attributes
     ----------
     pixels : real (T, C, H, W)
         Relevance of the network's input.
     entries : Entries
-        What was kept back on the way.
+        What layers kept on the way.
     kept : dict of int to real (T, ...)
-        Relevance of nodes' outputs, where it was asked for.
+        Relevance of the outputs of nodes, if requested.
     """
 
     pixels: Array
@@ -49,25 +49,25 @@ def walk(
 ) -> list[Walk]:
     """Relevance from the last node down to each of `depths`, and flat from there to the input.
 
-    Layers that a depth is not computed from follow their rules until they reach one that it is. One pass with the rules
-    serves all depths: what crosses from there into the flat part of a depth is set aside for its own end.
+    Every node follows its rule unless the depth is computed from it. One pass with the rules serves all depths: the
+    relevance that enters the flat part of a depth is set aside, and each flat part is finished separately.
 
     Parameters
     ----------
     nodes : the network's, in topological order
     x : real (1, C, H, W)
         The input.
-    saved : what the forward pass left of every node
+    saved : what every node saved in the forward pass
     start : real (T, ...)
         Relevance of the last node's output.
     depths : sequence of int
         Nodes, or INPUT.
     choices : sequence of Choice
-        What each node is told.
+        The choices for each node.
     keep : bool
         Whether to keep relevance at every node.
     mixers : mapping of int to int, optional
-        Nodes that below a depth hand their relevance on to another node, place by place (see `tokens.mixers`).
+        Nodes that pass their relevance below a depth to another node, position by position (see `tokens.mixers`).
     """
     below = [ancestors(nodes, depth) for depth in depths]
     walks = [Walk(np.zeros((len(start), *x.shape[1:]), start.dtype)) for _ in depths]
@@ -112,5 +112,5 @@ def walk(
 
 
 def _give(store: dict[int, Array], node: int, r: Array) -> None:
-    """Add relevance to what a node has."""
+    """Add to the relevance of a node."""
     store[node] = store[node] + r if node in store else r

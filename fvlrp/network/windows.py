@@ -1,8 +1,9 @@
 """Windows that slide over an image: how many there are, which pixels they cover, and products with all of them.
 
-Images are (C, H, W), or (..., H, W) where channels do not matter; padding is zeros around them. A convolution is one
-product with the windows of its input, which the kernel reads where they lie; `scatter` gives their matrix back to the
-pixels. All work on bands of output rows, so that the copy of a large layer never exists as a whole.
+Images are (C, H, W), or (..., H, W) if channels do not matter, surrounded by zero padding. A convolution is one product
+with the windows of its input, which the kernel reads in place; `scatter` adds a matrix of windows back to the pixels.
+All functions work on bands of output rows, so that a large layer is never copied as a whole. For the layers of this
+wing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ QUICK_CHANNELS, QUICK_PIXELS = 8, 64  # the fewest channels, in and out, and pix
 
 
 class Window(NamedTuple):
-    """How a window slides: (y, x) of its size, its step and the distance of its taps; padding on the four sides."""
+    """A sliding window: its size, stride and dilation along (y, x), and the padding on the four sides."""
 
     kernel: Pair
     stride: Pair
@@ -39,7 +40,7 @@ def window_count(
 ) -> int:
     """Output length of a sliding window along one axis.
 
-    With `ceil_mode`, a last window that starts inside the axis or the padding before it counts although it sticks out.
+    With `ceil_mode`, a last window counts even if it sticks out, as long as it starts inside the axis or its padding.
     """
     room = length + before + after - dilation * (kernel - 1) - 1
     if room < 0:
@@ -139,7 +140,7 @@ def convolve(
     doubt: float = 0.0,
     whole: Array | None = None,
 ) -> Array:
-    """The product of weights with the windows of an image in a band of output rows, in the quickest way.
+    """The product of weights with the windows of an image in a band of output rows, by the fastest method.
 
     Parameters
     ----------
@@ -157,7 +158,7 @@ def convolve(
     other : real (C, H, W), optional
         With `sign` 1 or -1: meets the weights of the opposite sign; the two are added.
     doubt, whole : as in `_kernels.winograd`
-        Without effect where no transforms can spoil a result.
+        Without effect unless the product is computed by Winograd's transforms.
 
     Returns
     -------
@@ -211,7 +212,7 @@ def coverage(length: int, out: int, size: int, stride: int, before: int, dilatio
 
 @dataclass(frozen=True)
 class Windows:
-    """Which inputs (H, W) the windows of a convolution or a pool cover; padding is not among them.
+    """Which inputs (H, W) the windows of a convolution or a pool cover; padding is excluded.
 
     Attributes
     ----------
@@ -250,10 +251,10 @@ class Windows:
         return np.outer(self.rows.sum(axis=1), self.cols.sum(axis=1))
 
     def level(self) -> Windows:
-        """The same windows with weights that add up to 1, in inverse proportion to how many windows see an input.
+        """The same windows with weights that add up to 1, inversely proportional to the number of windows per input.
 
-        Spread with these, equal relevance stays equal in the interior: windows of 3 at a stride of 2 see every other
-        pixel twice, and plain flat weights draw that as a mesh.
+        With these weights, equal relevance stays equal in the interior. With plain flat weights, windows of 3 at a
+        stride of 2 would draw a mesh, since they cover every other pixel twice.
         """
 
         def weighted(covers: Array) -> Array:

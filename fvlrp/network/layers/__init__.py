@@ -1,7 +1,7 @@
-"""The layers of a network as plain values: parameters, and a mapping in three forms; no names, no order.
+"""The layers of a network as plain values: parameters and a mapping in three forms, without names or connections.
 
-One file a kind. A new layer is a class of its own in one of them, named in `LAYERS`, and a case in
-tests/test_layer_protocol.py.
+One module for each kind of layer, for the modules of `fvlrp.network`. To add a layer, write a class in one of them, add
+it to `LAYERS`, and add a case to tests/test_layer_protocol.py.
 """
 
 from .activation import LRN, Activation, Clip, LeakyReLU, PReLU, ReLU
@@ -18,7 +18,7 @@ from .reduce import GlobalMaxPool, Reduce, Resize
 from .select import Expand, Gather, Slice, Transpose
 from .shape import Flatten, Pad, Reshape
 
-# Every kind of layer: rules and files call it by its class's name in lower case.
+# Every kind of layer: in rules and files, its name is that of the class in lower case.
 LAYERS: tuple[type[NetworkLayer], ...] = (
     Conv,
     Dense,

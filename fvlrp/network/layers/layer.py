@@ -1,7 +1,7 @@
-"""What every layer of a network owes, and what it gets in return.
+"""The base class of all layers of a network, and what layers save in a forward pass.
 
-For the files of this package: each holds the layers of one kind. Arrays have a leading axis, images of a batch in a
-forward pass and targets in relevance, and then the shape of one image; layers know the latter alone.
+For the other modules of this package. Arrays have a leading axis (images of a batch in a forward pass, targets in
+relevance) followed by the shape for one image; layers work with the latter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BATCH = 1 << 26  # values of one activation for all targets of a pass; more targ
 
 
 class Saved(NamedTuple):
-    """What a forward pass leaves of a layer.
+    """What a layer saves in a forward pass.
 
     Attributes
     ----------
@@ -38,27 +38,27 @@ class Saved(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class NetworkLayer:
-    """A layer of a network: parameters, and its mapping in three forms (see `fvlrp.core.layer.Layer`).
+    """A layer of a network: parameters, and a mapping in three forms (see `fvlrp.core.layer.Layer`).
 
-    Subclasses are frozen dataclasses; fields that are arrays are parameters, all others options. They owe `apply`,
-    `out_shape` unless it is that of the input, `relevance` and `flat`. A layer computes in the type of its inputs:
-    float32, or float64 in exact mode.
+    Subclasses are frozen dataclasses; fields that are arrays are parameters, all others options. They implement
+    `apply`, `relevance`, `flat`, and `out_shape` unless the output has the shape of the input. A layer computes in the
+    dtype of its inputs: float32, or float64 in exact mode.
 
     Attributes
     ----------
     role : {"linear", "sum", "affine", "pool", "none"}
-        Which rules may name the layer: any; any but `Box`, and the same for a channelwise affine, which has an option
-        of its own where it sees the pixels; `Flat` alone; or none, because relevance passes unchanged. The first
-        "linear" layers behind the pixels are what rules call "first".
+        Which rules the layer can have. "linear": any; "sum" and "affine": any but `Box` (an affine that sees the pixels
+        has the option `input_affine`); "pool": only `Flat`; "none": no rule, since relevance passes unchanged. The
+        "linear" layers closest to the pixels are called "first" in rules.
     elementwise : bool
-        Whether each value of the output depends on the value in its place alone, and `apply` takes `out`, an array for
-        the result that may be its input.
+        Whether each value of the output depends only on the value at the same place, and `apply` accepts `out`, an
+        array for the result that may be the input.
     """
 
     role: ClassVar[str] = "none"
     elementwise: ClassVar[bool] = False
 
-    # Any: subclasses name their own inputs, one, two or a varying number; types can say that only so.
+    # Any: subclasses have one, two or any number of inputs, which no other signature can express.
     def apply(self, *inputs: Any, **options: Any) -> Array:
         """The output (n, ...) of the inputs (n, ...)."""
         raise NotImplementedError
@@ -69,7 +69,7 @@ class NetworkLayer:
         return first
 
     def forward(self, *inputs: Array) -> tuple[Array, Saved]:
-        """The output, and what `relevance` and `flat` need to know of this pass."""
+        """The output, and what `relevance` and `flat` need from this pass."""
         y = self.apply(*inputs)
         return y, Saved(inputs, y)
 
@@ -86,7 +86,7 @@ class NetworkLayer:
         return {}
 
     def cast(self, name: str, dtype: npt.DTypeLike) -> Array:
-        """Parameter `name` in `dtype`, kept for the next time."""
+        """Parameter `name` in `dtype`; the conversion is cached."""
         value: Array = getattr(self, name)
         if value.dtype == dtype:
             return value
@@ -97,12 +97,12 @@ class NetworkLayer:
 
 
 class Unchanged(NetworkLayer):
-    """A layer of one input through which relevance passes unchanged: activations, normalisations, shapes."""
+    """A layer with one input through which relevance passes unchanged, such as an activation."""
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """All of it, in the shape of the input."""
         return Passed([r.reshape(len(r), *saved.inputs[0].shape[1:])], Entries())
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """As above the depth: the receptive field is the input itself."""
+        """The same as above the depth: the receptive field of a value is that value."""
         return self.relevance(r, saved, choice)
