@@ -17,7 +17,7 @@ from fvlrp.cli import info, naming
 from fvlrp.data import files
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import Conv, Flatten, GlobalAveragePool, ReLU
-from fvlrp.rules import Box, ConvRules, Epsilon, Gamma, WSquare
+from fvlrp.rules import Box, ConvRules, Epsilon, Gamma, WSquare, ZPlus
 
 
 @pytest.fixture
@@ -225,8 +225,8 @@ def test_layers_take_their_own_rules(capsys, network, photographs, tmp_path):
     code, text, _ = run(capsys, "explain", *args, *rules, "--out", tmp_path)
     result = json.loads(text)["results"][0]
     assert code == 0 and [score["target"] for score in result["scores"]] == ["crane, bird"]
-    layers = {"conv2": Gamma(0.5), "conv1": WSquare(), "dense": Epsilon(), "first": Box()}
-    given = ConvRules(layers=layers, bias="ignore")
+    layers = {"conv2": Gamma(0.5), "conv1": WSquare(), "conv": ZPlus(), "first": Box()}
+    given = ConvRules(Epsilon(), layers, bias="ignore")
     assert result["explanations"][0]["rules"] == given.to_dict()
     with np.load(result["files"][0]) as arrays:
         wanted = models.load(network).explain(photographs[0], "crane, bird", rules=given).heatmap
@@ -510,7 +510,7 @@ def test_info_reads_well_however_many_classes_there_are(capsys, data):
     code, text, _ = run(capsys, "info", data / "cnn" / "squeezenet_v1.1.onnx")
     assert code == 0 and max(map(len, text.splitlines())) < 200
     assert "classes: 1000 of them: tench, goldfish, great white shark, ..., toilet tissue" in text
-    assert "\n  conv1  conv  (64, 113, 113)  AlphaBeta(" in text
+    assert "\n  conv1  conv  (64, 113, 113)  ZPlus(" in text
     assert "  unchanged\n" in text and "\nimport:\n  a layer for each node\n" in text
 
 

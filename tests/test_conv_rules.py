@@ -38,11 +38,14 @@ def test_box_is_given_whole_and_in_order():
 
 
 def test_presets():
-    assert ConvRules.of(None) == ConvRules.of("paper") == ConvRules() == ConvRules.of(AlphaBeta(2, 1))
+    assert ConvRules.of(None) == ConvRules() and ConvRules().default is None
+    assert ConvRules().rule("conv2", "conv", False) == ZPlus() and ConvRules().rule("fc", "dense", False) == Epsilon()
+    assert ConvRules("gamma").rule("conv2", "conv", True) == Gamma()
+    assert ConvRules.of("paper") == ConvRules.of(AlphaBeta(2, 1))
     composite = ConvRules.of("composite")
-    assert isinstance(composite.named("fc8", "dense", False), Epsilon)
+    assert isinstance(composite.rule("fc8", "dense", False), Epsilon)
     assert isinstance(composite.named("conv1", "conv", True), Box)
-    assert composite.named("conv2", "conv", False) is None and composite.default == AlphaBeta(2, 1)
+    assert composite.rule("conv2", "conv", False) == ZPlus() and composite.rule("sum", "add", False) == Epsilon()
     assert ConvRules.of("caffe-flat").flat == "caffe"
     with pytest.raises(ValueError, match="unknown rules 'lrp'; presets are 'paper', 'composite', 'caffe-flat'"):
         ConvRules.of("lrp")
@@ -94,7 +97,7 @@ def test_rules_can_be_changed_by_text():
     rules = ConvRules.of("composite")
     changed = rules.changed({"first": "wsquare", "bias": "ignore", "pool": "flat"})
     assert changed == ConvRules(
-        layers={"dense": Epsilon(), "first": WSquare()}, bias="ignore", pool="flat"
+        Epsilon(), {"conv": ZPlus(), "first": WSquare()}, bias="ignore", pool="flat"
     ) and rules == ConvRules.of("composite")  # fmt: skip
     assert rules.changed({"pool": "flat"}, layers=["pool"]).named("pool", "maxpool", False) == Flat()
 

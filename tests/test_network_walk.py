@@ -108,10 +108,10 @@ RULE_SETS = (
     ZPlus(),
     WSquare(),
     {"conv": Gamma(1), "mix": Epsilon(1), "first": Box()},
-    ConvRules(bias="distribute"),
-    ConvRules(bias="ignore"),
-    ConvRules(pool="flat"),
-    ConvRules(layers={"maxpool": Flat(), "averagepool": Flat()}),
+    ConvRules(AlphaBeta(2, 1), bias="distribute"),
+    ConvRules(AlphaBeta(2, 1), bias="ignore"),
+    ConvRules(AlphaBeta(2, 1), pool="flat"),
+    ConvRules(AlphaBeta(2, 1), layers={"maxpool": Flat(), "averagepool": Flat()}),
 )
 
 
@@ -153,8 +153,8 @@ def test_epsilon_of_a_network_without_bias_is_input_times_gradient(photo):
 def test_a_depth_inside_a_branch_leaves_the_other_branch_exact(photo):
     """Depth "left": pool1 gets flat relevance from the left and exact relevance from the right."""
     net, trace = branched(), lrp.NetworkTrace(branched(), photo, "float64")
-    ex = trace.explain("dog", "left")
-    exact = trace.explain("dog", "input").relevance
+    ex = trace.explain("dog", "left", "paper")
+    exact = trace.explain("dog", "input", "paper").relevance
     saved = net.passed(trace.x)
     rules = Choice(AlphaBeta(2, 1))
     (left,), _ = net.nodes[3].layer.relevance(exact["left"][None], saved[3], Choice(Flat()))
@@ -196,6 +196,42 @@ def test_relevance_is_there_at_every_layer(photo):
     np.testing.assert_allclose(ex.relevance["fc"], [0, 0, ex.score, 0])
     assert ex.relevance["conv1"].shape == (6, 11, 12) and ex.relevance["conv1"].dtype == np.float64
     np.testing.assert_allclose(ex.relevance["input"].sum(axis=0), ex.heatmap)
+
+
+def deep(convolutions):
+    """Convolutions of 3 channels one behind the other, and four classes."""
+    draw = np.random.default_rng(convolutions)
+    layers = [(f"c{i}", "conv", conv(draw, (3, 3, 3, 3), pads=(1, 1, 1, 1)), (i - 1,)) for i in range(convolutions)]
+    end = convolutions - 1
+    dense = Dense(draw.standard_normal((4, 3), np.float32), np.zeros(4, np.float32))
+    tail = ("mean", "globalaveragepool", GlobalAveragePool(), (end,)), ("f", "flatten", Flatten(1), (end + 1,))
+    return Net(*layers, *tail, ("fc", "dense", dense, (end + 2,)))
+
+
+@pytest.mark.parametrize(
+    ("convolutions", "rules", "depth", "warns"),
+    [
+        (8, "paper", "input", True),
+        (8, Epsilon(0.01), "input", True),
+        (8, AlphaBeta(1, 0), "input", False),
+        (8, None, "input", False),
+        (8, {"conv": ZPlus(), "dense": AlphaBeta(2, 1)}, "input", False),
+        (8, "paper", "c3", False),
+        (7, "paper", "input", False),
+    ],
+)
+def test_rules_that_are_poor_at_the_pixels_of_deep_networks_warn(photo, convolutions, rules, depth, warns):
+    trace = lrp.NetworkTrace(deep(convolutions), photo)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trace.explain("dog", depth, rules)
+    found = [(w.filename, "convolutions down to the pixels" in str(w.message)) for w in caught]
+    assert found == ([(__file__, True)] if warns else [])
+
+
+def test_figure_1_takes_the_papers_rules(photo):
+    trace = lrp.NetworkTrace(branched(), photo)
+    assert trace.menu.figure_rules == ConvRules.of("paper") != trace.menu.rules(None)
 
 
 def test_a_cut_above_a_dense_layer_is_uniform_and_warns(photo):
@@ -266,14 +302,14 @@ def golden():
 
 GOLDEN = {
     "alphabeta_2_1": AlphaBeta(2, 1),
-    "alphabeta_2_1_no_bias": ConvRules(bias="ignore"),
+    "alphabeta_2_1_no_bias": ConvRules(AlphaBeta(2, 1), bias="ignore"),
     "alphabeta_3_2": AlphaBeta(3, 2),
     "epsilon_0.1": Epsilon(0.1),
     "gamma_0.25": Gamma(0.25),
     "zplus": ZPlus(),
-    "wsquare": {"first": WSquare()},
-    "flat": {"first": Flat()},
-    "zbox": {"first": Box(-2.0, 2.5)},
+    "wsquare": ConvRules(AlphaBeta(2, 1), {"first": WSquare()}),
+    "flat": ConvRules(AlphaBeta(2, 1), {"first": Flat()}),
+    "zbox": ConvRules(AlphaBeta(2, 1), {"first": Box(-2.0, 2.5)}),
 }
 
 

@@ -88,7 +88,8 @@ def sheet(
     Parameters
     ----------
     models : classifier, or sequence of them
-        High and low resolution are the model's own: "bin" and "descriptor"; the input and an early layer.
+        High and low resolution are the model's own: "bin" and "descriptor"; the input and the first block of stride 8.
+        Rules are the paper's: alpha-beta with alpha 2 and beta 1 for networks without attention.
     images : sequence of paths, PIL images or arrays
         A row each.
     targets : sequence
@@ -155,7 +156,7 @@ def sheet_row(
     """A row of `sheet`: one photograph, traced by every model."""
     row = []
     for trace, name in zip(traces, _each(target, len(traces)), strict=True):
-        high, low = trace.explain(name, trace.menu.figure_depths)
+        high, low = trace.explain(name, trace.menu.figure_depths, trace.menu.figure_rules)
         row += [
             render.Panel(high.image, f"{high.target} {high.score:+.2f}"),
             _panel(high, cmap, scale),

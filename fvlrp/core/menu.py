@@ -55,6 +55,11 @@ class Menu:
         """The depths that a report shows, coarse to fine."""
         return self._report_depths
 
+    @property
+    def figure_rules(self) -> Any:
+        """The rules of the paper's Figure 1."""
+        return self.rules(None)
+
     def check(self, target: Any = None, depth: Any = None, rules: Any = None, keep: Sequence[str] = ()) -> None:
         """Raise the ValueError that `Trace.explain` raises for invalid arguments, without a forward pass."""
         for one in [] if target is None else listed(target):

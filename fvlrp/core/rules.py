@@ -117,6 +117,14 @@ class Rule:
         return self.kernel[:2] if self.kernel and self.kernel[2] < 0 else None
 
     @property
+    def amplifies(self) -> bool:
+        """Whether relevance of both signs grows from layer to layer, each contribution beyond what it shares.
+
+        Through all convolutions of a deep network, what is left at the pixels is mostly that (docs/choosing.md).
+        """
+        return False
+
+    @property
     def stabiliser(self) -> float:
         """Epsilon for layers that use the epsilon rule whatever the rule is: normalisations, products in attention."""
         return 1e-6
@@ -185,6 +193,10 @@ class Epsilon(Rule):
         check_amounts(self, "epsilon")
 
     @property
+    def amplifies(self) -> bool:
+        return True
+
+    @property
     def stabiliser(self) -> float:
         return self.epsilon
 
@@ -227,6 +239,10 @@ class AlphaBeta(Rule):
         check_amounts(self, "alpha", "beta")
         if abs(self.alpha - 1 - self.beta) > 1e-9:
             raise ValueError(f"alpha must be 1 + beta, got alpha={self.alpha!r}, beta={self.beta!r}")
+
+    @property
+    def amplifies(self) -> bool:
+        return self.beta > 0
 
     @property
     def kernel(self) -> tuple[float, float, float]:

@@ -26,9 +26,9 @@ WORDS = {
 # Names of whole sets of rules: the fields that differ from the defaults. Those with an underscore are zennit's
 # composites of that name (0.5.1): the rule of convolutions, epsilon 1e-6 for everything else that is linear.
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "composite": {"layers": {"dense": Epsilon(), "first": Box()}},
-    "caffe-flat": {"flat": "caffe"},
+    "paper": {"default": AlphaBeta(2, 1)},
+    "composite": {"default": Epsilon(), "layers": {"conv": ZPlus(), "first": Box()}},
+    "caffe-flat": {"default": AlphaBeta(2, 1), "flat": "caffe"},
     "attention": {
         "default": Epsilon(),
         "layers": {"conv": Gamma(0.25), "dense": Gamma(0.05), "matmul": Gamma(0.05)},
@@ -53,8 +53,10 @@ class NetworkRules:
 
     Parameters
     ----------
-    default : rule, default AlphaBeta(2, 1)
-        The rule of all layers that are not in `layers`.
+    default : rule, optional
+        The rule of all layers that are not in `layers`. None: z+ in convolutions and epsilon in all others;
+        docs/choosing.md has the measurements. (The preset "paper" is AlphaBeta(2, 1), whose heatmaps of deep networks
+        are poor at the pixels.)
     layers : mapping of str to rule
         Rules by a layer's name, by its kind ("conv", "dense", ...), or by "first": the convolutions and dense layers
         closest to the pixels. A name takes precedence over "first", and "first" over a kind. Here and in `default` and
@@ -95,7 +97,7 @@ class NetworkRules:
     Epsilon(epsilon=0.01)
     """
 
-    default: Rule = field(default_factory=AlphaBeta)
+    default: Rule | None = None
     layers: Mapping[str, Rule] | tuple[tuple[str, Rule], ...] = ()
     below: Rule = field(default_factory=Flat)
     bias: str = "absorb"
@@ -107,8 +109,9 @@ class NetworkRules:
     input_affine: str = "pass"
 
     def __post_init__(self) -> None:
-        for name in ("default", "below"):
-            object.__setattr__(self, name, _rule(name, getattr(self, name)))
+        object.__setattr__(self, "below", _rule("below", self.below))
+        if self.default is not None:
+            object.__setattr__(self, "default", _rule("default", self.default))
         try:
             layers = sorted(dict(self.layers).items(), key=lambda item: str(item[0]))
         except (TypeError, ValueError):
@@ -135,8 +138,8 @@ class NetworkRules:
         Parameters
         ----------
         rules : NetworkRules, rule, str, mapping or None
-            A rule, or its text form, becomes the default of all layers. A name in `PRESETS` selects that preset. A
-            mapping is from layer names or kinds to rules, or a result of `to_dict`. None: the defaults.
+            A rule, or its text form, becomes that of all layers. A name in `PRESETS` selects that preset. A mapping is
+            from layer names or kinds to rules, or a result of `to_dict`. None: the defaults.
 
         Raises
         ------
@@ -185,11 +188,16 @@ class NetworkRules:
         keys = (name, "first", kind) if first else (name, kind)
         return next((layers[key] for key in keys if key in layers), None)
 
+    def rule(self, name: str, kind: str, first: bool) -> Rule:
+        """The rule of a layer."""
+        return self.named(name, kind, first) or self.default or (ZPlus() if kind == "conv" else Epsilon())
+
     def to_dict(self) -> dict[str, Any]:
         """The choices, ready for JSON, rules as text: `of` reads them back."""
         values = {own.name: getattr(self, own.name) for own in fields(self)}
         layers = {name: rule.spelled for name, rule in dict(self.layers).items()}
-        return {**values, "default": self.default.spelled, "below": self.below.spelled, "layers": layers}
+        default = None if self.default is None else self.default.spelled
+        return {**values, "default": default, "below": self.below.spelled, "layers": layers}
 
 
 ConvRules = NetworkRules

@@ -28,6 +28,7 @@ from .tokens import Layout
 from .walk import Walk, walk
 
 ATTENTION = ("softmax", "attention")  # kinds of layers that occur only in networks with attention
+DEEP = 8  # convolutions from which rules that amplify leave noise at the pixels; measured with 16 and more
 Box: TypeAlias = Callable[[Node, Rule], Bounds | None]
 
 
@@ -91,7 +92,7 @@ def _choice(nodes: Sequence[Node], i: int, first: bool, rules: NetworkRules, box
         raise ValueError(f"{node.name!r} ({node.kind}) passes relevance on unchanged and takes no rule")
     if role == "pool" and named is not None and named.sees != "nothing":
         raise ValueError(f"a pool takes the rule Flat() or none, got {named!r} for {node.name!r}")
-    rule: Rule = rules.default if named is None else named
+    rule = rules.rule(node.name, node.kind, first and role == "linear")
     if role == "pool" and named is None:
         rule = ZPlus()  # whatever the default is: maxima give all to the winner
     bounds = None
@@ -111,6 +112,11 @@ def _choice(nodes: Sequence[Node], i: int, first: bool, rules: NetworkRules, box
         norm=rules.norm,
         affine=rules.input_affine if first else "rule",
     )
+
+
+def attends(nodes: Sequence[Node]) -> bool:
+    """Whether the network has attention."""
+    return any(node.kind in ATTENTION for node in nodes)
 
 
 def coarse_depth(net: Net) -> str:
@@ -167,6 +173,11 @@ class NetworkMenu(Menu):
         """The same as `figure_depths`."""
         return self.figure_depths
 
+    @property
+    def figure_rules(self) -> NetworkRules:
+        """The paper's rules, or what a network that has attention takes by itself."""
+        return self.rules(None) if attends(self.nodes) else NetworkRules.preset("paper")
+
     def at(self, position: int) -> Target:
         if not self._binary:
             return super().at(position)
@@ -190,8 +201,8 @@ class NetworkMenu(Menu):
         return self.nodes[int(depth)].name
 
     def rules(self, rules: Any) -> NetworkRules:
-        """`rules` as a NetworkRules value; None: "attention" for networks with attention, otherwise "paper"."""
-        if rules is None and any(node.kind in ATTENTION for node in self.nodes):
+        """`rules` as a NetworkRules value; None: "attention" for networks with attention, otherwise the defaults."""
+        if rules is None and attends(self.nodes):
             rules = "attention"
         read = NetworkRules.of(rules)
 
@@ -275,6 +286,21 @@ class NetworkTrace(Trace):
         return Descent(heatmap, target.score(self._logits), entries)
 
     def _warn(self, depths: Sequence[str], rules: NetworkRules) -> None:
+        self._warn_of_noise(depths, rules)
+        self._warn_of_uniform_maps(depths, rules)
+
+    def _warn_of_noise(self, depths: Sequence[str], rules: NetworkRules) -> None:
+        """Warn of rules whose heatmaps of deep networks are known to be poor at the pixels."""
+        told = [rules.rule(node.name, node.kind, False) for node in self.net.nodes if node.kind == "conv"]
+        loud = [rule for rule in told if rule.amplifies]
+        if "input" in depths and len(loud) >= DEEP and not attends(self.net.nodes):
+            warnings.warn(
+                f"{loud[0]!r} in {len(loud)} convolutions down to the pixels: maps of such networks are poor; "
+                f"leave rules to the default, or choose a coarser depth, such as {self.net.coarse_depth!r}",
+                stacklevel=6,
+            )
+
+    def _warn_of_uniform_maps(self, depths: Sequence[str], rules: NetworkRules) -> None:
         """Warn if a dense layer is flat: its relevance is then spread uniformly over the image."""
         if rules.below.sees != "nothing":
             return
@@ -287,7 +313,7 @@ class NetworkTrace(Trace):
                     f"depth {depth!r} replaces the dense layer {self.net.layers[cut[-1]]!r} by flat weights: "
                     "the heatmap is uniform over its inputs; choose a depth below it, or "
                     "rules=NetworkRules(below=WSquare())",
-                    stacklevel=4,
+                    stacklevel=6,
                 )
 
     def _box(self, node: Node, rule: Rule) -> Bounds:
