@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..core import figures
 from ..core.explanation import Explanation
+from ..data.images import ImageLike
 from ..data.photographs import File
+from ..runtime import cluster
 from ..show.render import LEVEL
 from . import naming, options
 from .batch import Batch, Task
@@ -44,6 +47,9 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--exact", action="store_true", help="compute in float64")
     parser.add_argument("--rule", action="append", default=[], metavar="NAME=VALUE", help=options.RULES)
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="explain on the workers of a dask cluster, such as tcp://10.0.0.1:8786"
+    )
     parser.add_argument("--resume", action="store_true", help="skip photographs whose results are all there")
 
 
@@ -61,9 +67,10 @@ def run(args: Namespace) -> int:
     out = options.output_folder(args.out)
     outbox = Outbox(out, {name: getattr(args, name) for name in ASKED}, options.model_files(args.model))
     batch, listing = Batch(args), Listing(args)
-    tasks = (_task(file, clf, asked, outbox, batch) for file in photographs)
-    for record in batch.run(tasks, clf, [file.path for file in photographs], told=_told):
-        listing.put(record)
+    with _explainer(args, clf, asked) as explainer:
+        tasks = (_task(file, clf, explainer, outbox, batch) for file in photographs)
+        for record in batch.run(tasks, clf, [file.path for file in photographs], told=_told):
+            listing.put(record)
     listing.close(batch.failed)
     if outbox.removed:
         say(args, f"removed {outbox.removed} temporary files of runs that were killed")
@@ -78,7 +85,31 @@ class Asked(NamedTuple):
     rules: Any
 
 
-def _task(file: File, clf: Any, asked: Asked, outbox: Outbox, batch: Batch) -> Task[dict[str, Any]]:
+Explainer: TypeAlias = Callable[[ImageLike], list[Explanation]]
+
+
+@contextmanager
+def _explainer(args: Namespace, clf: Any, asked: Asked) -> Iterator[Explainer]:
+    """Explains a photograph, here or on a cluster; pictures are written here."""
+    dtype = "float64" if args.exact else "float32"
+    if not args.scheduler:
+        yield partial(_explained, clf, asked, dtype)
+        return
+    with cluster.connected(args.scheduler) as workers:
+        if args.jobs == -1:  # all of them are the cluster's
+            args.jobs = workers.threads
+        yield partial(workers.call, _explained, workers.keep(clf), asked, dtype)
+
+
+def _explained(clf: Any, asked: Asked, dtype: str, image: ImageLike) -> list[Explanation]:
+    trace = clf.trace(image, dtype)
+    explanations: list[Explanation] = trace.explain_all(
+        options.with_top(trace, asked.targets), asked.depths, asked.rules
+    )
+    return explanations  # pictures need nothing of the forward pass
+
+
+def _task(file: File, clf: Any, explainer: Explainer, outbox: Outbox, batch: Batch) -> Task[dict[str, Any]]:
     """What there is to do for one photograph. Its results get their name here, in the order of the photographs."""
     try:
         done = outbox.finished(file) if batch.args.resume else None
@@ -87,21 +118,19 @@ def _task(file: File, clf: Any, asked: Asked, outbox: Outbox, batch: Batch) -> T
         return Task(file.path, partial(_raise, error))
     if claim is None:
         return Task(file.path, lambda: done or {})
-    return Task(file.path, partial(_explain, file.path, clf, asked, claim, batch))
+    return Task(file.path, partial(_explain, file.path, clf, explainer, claim, batch))
 
 
 def _raise(error: Exception) -> dict[str, Any]:
     raise error
 
 
-def _explain(photo: str, clf: Any, asked: Asked, claim: Claim, batch: Batch) -> dict[str, Any]:
+def _explain(photo: str, clf: Any, explainer: Explainer, claim: Claim, batch: Batch) -> dict[str, Any]:
     """Explain one photograph and write its results; the record."""
     args = batch.args
     try:
         with batch.room(clf, photo):
-            trace = clf.trace(options.image(args, photo), "float64" if args.exact else "float32")
-            explanations = trace.explain_all(options.with_top(trace, asked.targets), asked.depths, asked.rules)
-            del trace  # pictures need nothing of the forward pass
+            explanations = explainer(options.image(args, photo))
             files = _written(explanations, claim, args)
         summaries = [ex.summary() for ex in explanations]
         best = {summary["target"]: summary["score"] for summary in summaries}

@@ -6,17 +6,17 @@ For the classifiers of the two stacks, which inherit from `Classifier`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data.images import ImageLike, batch, naming, several_images
+from ..data.images import ImageLike, batch, naming_one, several_images
 from ..evaluate.flipping import Score
 from ..evaluate.ranking import average_precision
-from ..runtime import threads
+from ..runtime import cluster
 from ..runtime.arguments import check_choice
+from ..runtime.progress import Progress
 from .menu import Menu
 from .trace import Trace
 
@@ -33,6 +33,10 @@ class Classifier:
 
     def decision_function(self, images: Sequence[ImageLike]) -> npt.NDArray[np.float64]:
         """Scores (n, n_classes), or (n,) with two exclusive classes."""
+        raise NotImplementedError
+
+    def scores(self, image: ImageLike) -> npt.NDArray[np.float64]:
+        """Scores of one image."""
         raise NotImplementedError
 
     def trace(self, image: ImageLike, dtype: Any = "float32") -> Trace:
@@ -118,7 +122,9 @@ class Classifier:
 
         Yields
         ------
-        What `explain` returns for each image, in the order of `images`.
+        What `explain` returns for each image, in the order of `images`. On a dask cluster (inside joblib's
+        ``parallel_config(backend="dask")``) explanations are returned without the model, like pickled ones.
+
 
         Raises
         ------
@@ -129,18 +135,22 @@ class Classifier:
         check_choice("errors", errors, ("raise", "return"))
         self.menu.check(target, depth, rules, keep)
 
-        def one(i: int) -> Any:
-            try:
-                return naming(
-                    images, i, lambda image: self.trace(image, dtype).explain(target, depth, rules, keep=keep)
-                )
-            except (ValueError, TypeError, OSError, MemoryError) as error:
-                if errors == "raise":
-                    raise
-                return error
+        pool = cluster.workers(self.n_jobs if n_jobs is None else n_jobs)
+        asked = pool.keep((self, target, depth, rules, dtype, tuple(keep), errors))
+        return pool.each(_explained, ((asked, i, images[i]) for i in range(len(images))))
 
-        tasks = (partial(one, i) for i in range(len(images)))
-        return threads.stream(tasks, self.n_jobs if n_jobs is None else n_jobs)
+    def _scores_of(self, images: Sequence[ImageLike], verbose: bool) -> npt.NDArray[np.float64]:
+        """`scores` of each image, (n, ...), on threads or on a cluster."""
+        images = batch(images)
+        if len(images) == 1:  # in this thread: its bands may have all of n_jobs
+            return _scored(self, 0, images[0])[None]
+        progress = Progress("image", len(images), verbose)
+        pool = cluster.workers(self.n_jobs)
+        model, found = pool.keep(self), []
+        for scores in pool.each(_scored, ((model, i, images[i]) for i in range(len(images)))):
+            found.append(scores)
+            progress.step()
+        return np.array(found)
 
     def flipper(self, image: ImageLike, target: Any = None) -> Score:
         """The score of a target (None: the best class) as a function of altered copies of `image`.
@@ -155,3 +165,19 @@ class Classifier:
             return [found.score(row) for row in per_class]
 
         return score
+
+
+def _explained(asked: tuple[Any, ...], i: int, image: ImageLike) -> Any:
+    """What one image is explained by, or its error where these are results."""
+    model, target, depth, rules, dtype, keep, errors = asked
+    try:
+        return naming_one(i, image, lambda own: model.trace(own, dtype).explain(target, depth, rules, keep=keep))
+    except (ValueError, TypeError, OSError, MemoryError) as error:
+        if errors == "raise":
+            raise
+        return error
+
+
+def _scored(model: Any, i: int, image: ImageLike) -> npt.NDArray[np.float64]:
+    scores: npt.NDArray[np.float64] = naming_one(i, image, model.scores)
+    return scores

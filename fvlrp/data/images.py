@@ -329,10 +329,15 @@ def _is_one(shape: tuple[int, ...]) -> bool:
 
 def naming(images: Sequence[ImageLike], i: int, function: Callable[[ImageLike], T]) -> T:
     """``function(images[i])``, whose complaints say which of the images they are about."""
+    return naming_one(i, images[i], function)
+
+
+def naming_one(i: int, image: ImageLike, function: Callable[[ImageLike], T]) -> T:
+    """The same of one image that has the number i."""
     try:
-        return function(images[i])
+        return function(image)
     except (ValueError, TypeError, MemoryError) as error:
-        shown = f" ({images[i]})" if isinstance(images[i], str | os.PathLike | Photograph) else ""
+        shown = f" ({image})" if isinstance(image, str | os.PathLike | Photograph) else ""
         kind = next(kind for kind in (TypeError, MemoryError, ValueError) if isinstance(error, kind))
         raise kind(f"images[{i}]{shown}: {error}") from error
 

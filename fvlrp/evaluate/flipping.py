@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data.images import ImageLike, grey, load
-from ..runtime import threads
+from ..runtime import cluster
 from ..runtime.arguments import is_whole
 from ..runtime.progress import Progress
 from .journal import Journal, key_of
@@ -393,10 +392,16 @@ class _Walked:
         self._flipper, self._every, self._n_jobs = flipper, every, n_jobs
 
     def curves(self, filled: Pixels, grid: _Grid, rankings: Sequence[npt.NDArray[np.intp]]) -> list[Curve]:
-        walk = partial(self._flipper.walk, filled, region=grid.side, every=self._every)
-        found = threads.run([partial(walk, regions=grid.corners[ranking]) for ranking in rankings], self._n_jobs)
+        pool = cluster.workers(self._n_jobs)
+        shared = pool.keep((self._flipper, filled, grid.side, self._every))
+        found = list(pool.each(_walked, ((shared, grid.corners[ranking]) for ranking in rankings)))
         lengths = [len(ranking) // self._every + 1 for ranking in rankings]
         return [_checked(curve, length) for curve, length in zip(found, lengths, strict=True)]
+
+
+def _walked(shared: tuple[Flipper, Pixels, int, int], regions: npt.NDArray[np.int64]) -> Any:
+    flipper, filled, side, every = shared
+    return flipper.walk(filled, regions=regions, region=side, every=every)
 
 
 class _Batched:

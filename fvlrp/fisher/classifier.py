@@ -12,7 +12,6 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,11 +20,9 @@ import numpy.typing as npt
 from ..core.classifier import Classifier
 from ..core.estimator import Estimator, check_fitted
 from ..data import files
-from ..data.images import ImageLike, batch, naming
+from ..data.images import ImageLike, batch
 from ..data.labels import parse_labels, weights_of
-from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real, is_whole
-from ..runtime.progress import Progress
 from . import importing, training
 from . import weights as coefficients
 from .encoder import PYRAMID
@@ -397,22 +394,13 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     def decision_function(self, images: Sequence[ImageLike]) -> Doubles:
         """Scores float64 (n, n_classes); with two exclusive classes (n,), positive for ``classes_[1]``."""
-        model = self._fitted()
-        images = batch(images)
-        progress = Progress("image", len(images), self.verbose)
-        n_jobs = self.n_jobs if len(images) == 1 else None
-
-        def one(i: int) -> Doubles:
-            scores: Doubles = naming(images, i, partial(model.scores, n_jobs=n_jobs))
-            progress.step()
-            return scores
-
-        scores = np.array(threads.run([partial(one, i) for i in range(len(images))], self.n_jobs))
+        self._fitted()
+        scores = self._scores_of(images, self.verbose)
         return scores[:, 1] if self._mirrored else scores
 
     def scores(self, image: ImageLike) -> Doubles:
         """Scores of one image for every class, float64 (n_classes,): what an explanation of each starts from."""
-        return self._fitted().scores(image)
+        return self._fitted().scores(image, self.n_jobs)
 
     @property
     def menu(self) -> FisherMenu:

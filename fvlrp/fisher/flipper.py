@@ -62,8 +62,14 @@ class FisherFlipper:
         intercept: float,
     ) -> None:
         self._pixels, self._max_height, self._normalise = images.load(image), max_height, normalise
+        self._parts = sift, mixture
         self._coef, self._intercept = np.ascontiguousarray(coef, np.float32)[None], intercept
         self._start = _Encoding(images.grey(self._pixels, max_height), sift, mixture)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without the encoding, which holds tables of one instruction set: it is computed again."""
+        arguments = self._pixels, self._max_height, *self._parts, self._normalise, self._coef[0], self._intercept
+        return type(self), arguments
 
     def walk(self, filled: npt.NDArray[Any], regions: npt.NDArray[np.int64], region: int, every: int = 1) -> Doubles:
         """The score of the photograph, and the score each time `every` more of `regions` show `filled`.

@@ -8,6 +8,7 @@ For the encoder and the classifier of this wing; `DiagonalGMM` is public.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from time import monotonic
@@ -19,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from .. import _kernels
 from ..core.estimator import Estimator, check_fitted
-from ..runtime import threads
+from ..runtime import cluster, threads
 from ..runtime.arguments import check_choice, is_real, is_whole
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -170,8 +171,11 @@ class DiagonalGMM(Estimator):
         """
         previous: float | None = None
         self.converged_ = False
+        pool = cluster.workers(self.n_jobs)
+        edges = np.linspace(0, len(X), SEGMENTS + 1).astype(int).tolist()
+        segments = [pool.keep(X[begin:end]) for begin, end in pairwise(edges) if end > begin]
         for iteration in range(1, self.max_iter + 1):
-            loglik, s0, s1, s2 = self._expect(X)
+            loglik, s0, s1, s2 = self._expect(segments, pool, X.dtype)
             self._maximise(len(X), s0, s1, s2, floor)
             self.n_iter_, self.lower_bound_ = iteration, loglik / len(X)
             if self.verbose:
@@ -212,33 +216,19 @@ class DiagonalGMM(Estimator):
         weights: Doubles = (counts + smooth) / (counts + smooth).sum()
         return weights
 
-    def _expect(self, X: Floats) -> Moments:
-        """E-step: log-likelihood of all rows, and their pooled moments."""
-        model = self._kernels_model(X.dtype, GATE)
-        edges = np.linspace(0, len(X), SEGMENTS + 1).astype(int).tolist()
-        spans = [(begin, end) for begin, end in pairwise(edges) if end > begin]
-        parts = threads.run([partial(self._expect_segment, model, X[a:b]) for a, b in spans], self.n_jobs)
+    def _expect(self, segments: Sequence[Any], pool: cluster.Workers, dtype: npt.DTypeLike) -> Moments:
+        """E-step: log-likelihood of all rows, and their pooled moments: the sums of those of each segment."""
+        mixture = self.weights_, self.means_, self.covariances_
+        parts = list(pool.each(_expect_segment, ((*mixture, segment) for segment in segments)))
         totals = parts[0][0]
         for moments, _ in parts[1:]:
             totals = _added(totals, moments)
         # Rows of zeros are all alike, and a fifth of a photograph's descriptors: one stands for all.
         zeros = sum(count for _, count in parts)
-        return _added(totals, _moments(model, np.zeros_like(X[:1])), zeros) if zeros else totals
-
-    def _expect_segment(self, model: _kernels.Model, X: Floats) -> tuple[Moments, int]:
-        """The same of some rows but those of zeros, and how many these are."""
-        size = model.components
-        totals: Moments = (0.0, np.zeros(size), np.zeros((size, model.dims)), np.zeros((size, model.dims)))
-        zeros = 0
-        for at in range(0, len(X), BLOCK):
-            block = X[at : at + BLOCK]
-            zero = block[:, 0] == 0
-            zero[zero] = ~block[zero].any(axis=1)
-            if zero.any():
-                zeros += int(np.count_nonzero(zero))
-                block = block[~zero]
-            totals = _added(totals, _moments(model, block))
-        return totals, zeros
+        if not zeros:
+            return totals
+        row = np.zeros((1, self.means_.shape[1]), dtype)
+        return _added(totals, _moments(self._kernels_model(dtype, GATE), row), zeros)
 
     def _maximise(self, n: int, s0: Doubles, s1: Doubles, s2: Doubles, floor: Doubles) -> None:
         """M-step: parameters from moments of z, which are free of the cancellation that raw moments suffer."""
@@ -293,6 +283,23 @@ class DiagonalGMM(Estimator):
     def score(self, X: npt.ArrayLike, y: object = None) -> float:
         """Mean log-likelihood per row; `y` is ignored."""
         return float(self.score_samples(X).mean())
+
+
+def _expect_segment(weights: Doubles, means: Doubles, covariances: Doubles, X: Floats) -> tuple[Moments, int]:
+    """Log-likelihood and moments of some rows but those of zeros, and how many these are."""
+    model = _kernels.Model(None, None, weights, means, covariances, GATE, X.dtype)
+    size = model.components
+    totals: Moments = (0.0, np.zeros(size), np.zeros((size, model.dims)), np.zeros((size, model.dims)))
+    zeros = 0
+    for at in range(0, len(X), BLOCK):
+        block = X[at : at + BLOCK]
+        zero = block[:, 0] == 0
+        zero[zero] = ~block[zero].any(axis=1)
+        if zero.any():
+            zeros += int(np.count_nonzero(zero))
+            block = block[~zero]
+        totals = _added(totals, _moments(model, block))
+    return totals, zeros
 
 
 def _moments(model: _kernels.Model, block: Floats) -> Moments:

@@ -12,14 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data.images import ImageLike, Photograph, naming
+from ..data.images import ImageLike, Photograph, naming_one
 from ..evaluate import average_precision
-from ..runtime import threads
+from ..runtime import cluster, threads
 from ..runtime.progress import Progress
 from .encoder import PackedModels
 from .sift import DenseSIFT, read_grey
@@ -29,6 +29,7 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]
 
 CODES_IN_MEMORY = 4 << 30  # bytes; larger arrays of codes are stored in a temporary file
+TILE = 4096  # rows of codes whose inner products with as many others are one task
 CANDIDATES = np.arange(1.6, 7.9, 0.2)  # values of C to choose from, those of the enceval toolkit
 
 
@@ -46,18 +47,24 @@ def sample_descriptors(
     seeds = random.randint(np.iinfo(np.int32).max, size=len(images))
     progress = Progress("descriptors of image", len(images), verbose)
 
-    def values_of(image: ImageLike) -> npt.NDArray[Any]:
-        return sift.extract_grey(np.asarray(read_grey(image, sift, max_height))).values
-
-    def one(i: int, seed: int) -> npt.NDArray[Any]:
-        values: npt.NDArray[Any] = naming(images, i, values_of)
-        if len(values) > share:
-            chosen = np.random.default_rng(seed).choice(len(values), share, replace=False, shuffle=False)
-            values = values[np.sort(chosen)]
+    found, pool = [], cluster.workers(n_jobs)
+    for values in pool.each(_sample, ((sift, max_height, share, i, images[i], seed) for i, seed in enumerate(seeds))):
+        found.append(values)
         progress.step()
-        return values
+    return np.concatenate(found)
 
-    return np.concatenate(threads.run([partial(one, *pair) for pair in enumerate(seeds)], n_jobs))
+
+def _sample(
+    sift: DenseSIFT, max_height: int | None, share: int, i: int, image: ImageLike, seed: int
+) -> npt.NDArray[Any]:
+    """At most `share` descriptors of the image of number i, in their order."""
+    values: npt.NDArray[Any] = naming_one(
+        i, image, lambda own: sift.extract_grey(np.asarray(read_grey(own, sift, max_height))).values
+    )
+    if len(values) <= share:
+        return values
+    chosen = np.random.default_rng(seed).choice(len(values), share, replace=False, shuffle=False)
+    return values[np.sort(chosen)]
 
 
 def principal_components(sample: npt.NDArray[Any], count: int) -> tuple[Doubles, Doubles]:
@@ -123,7 +130,7 @@ def stamps(images: Sequence[ImageLike]) -> list[Any]:
 
 @contextmanager
 def room_for_codes(n: int, d: int) -> Iterator[Singles]:
-    """An array float32 (n, d): in memory, or in a temporary file beyond CODES_IN_MEMORY bytes.
+    """An array float32 (n, d): in memory, or in a temporary file beyond CODES_IN_MEMORY bytes and for a cluster.
 
     Raises
     ------
@@ -131,7 +138,7 @@ def room_for_codes(n: int, d: int) -> Iterator[Singles]:
         The temporary folder has too little space. All of it is reserved at once, since writing to a mapped file on a
         full disk kills the process.
     """
-    if 4 * n * d <= CODES_IN_MEMORY:
+    if 4 * n * d <= CODES_IN_MEMORY and not cluster.workers(None).remote:
         yield np.empty((n, d), np.float32)
         return
     with tempfile.TemporaryDirectory(prefix="fvlrp-") as folder:
@@ -174,13 +181,16 @@ def encode_images(
     verbose: bool,
 ) -> None:
     """Write the codes (n, d) of all images, by `encode(image, mirrored)`; with 2 n rows, of mirror images, too."""
-    progress = Progress("encoded image", len(codes), verbose)
-
-    def one(i: int) -> None:
-        codes[i] = encode(images[i % len(images)], i >= len(images))
+    progress, pool = Progress("encoded image", len(codes), verbose), cluster.workers(n_jobs)
+    kept = pool.keep(encode)
+    calls = ((kept, images[i % len(images)], i >= len(images)) for i in range(len(codes)))
+    for i, code in enumerate(pool.each(_encoded, calls)):
+        codes[i] = code
         progress.step()
 
-    threads.run([partial(one, i) for i in range(len(codes))], n_jobs)
+
+def _encoded(encode: Callable[[ImageLike, bool], Doubles], image: ImageLike, mirrored: bool) -> Doubles:
+    return encode(image, mirrored)
 
 
 def fit_svms(
@@ -200,10 +210,7 @@ def fit_svms(
     """
     from sklearn.svm import SVC
 
-    gram = np.zeros((len(codes),) * 2)
-    for at in range(0, codes.shape[1], 1 << 12):
-        block = codes[:, at : at + (1 << 12)]
-        gram += block @ block.T
+    gram = gram_matrix(codes)
     chosen = choose_c(gram, signs, random, copies, weights=weights) if isinstance(C, str) else float(C)
     duals, intercepts = np.zeros((signs.shape[1], len(codes))), np.zeros(signs.shape[1])
     for row, (column, weight) in enumerate(zip(signs.T, weights.T, strict=True)):
@@ -215,6 +222,45 @@ def fit_svms(
     for at in range(0, codes.shape[1], 1 << 10):  # codes become float64: as many as stay in cache
         coef[:, at : at + (1 << 10)] = duals @ codes[:, at : at + (1 << 10)]
     return coef, intercepts, chosen
+
+
+def gram_matrix(codes: Singles) -> Doubles:
+    """Inner products of all rows of codes (n, d), tile by tile of TILE rows: float64 (n, n).
+
+    On a cluster, codes that lie in a file are read from it by the workers, who must see it under the same name.
+    """
+    pool = cluster.workers(None)
+    where: Singles | Mapped = codes
+    if isinstance(codes, np.memmap) and pool.remote:
+        codes.flush()
+        where = Mapped(str(codes.filename), codes.shape, codes.offset)
+    gram, kept = np.empty((len(codes),) * 2), pool.keep(where)
+    edges = [slice(at, at + TILE) for at in range(0, len(codes), TILE)]
+    tiles = [(rows, cols) for i, rows in enumerate(edges) for cols in edges[: i + 1]]
+    calls = ((kept, *tile) for tile in tiles)
+    for (rows, cols), tile in zip(tiles, pool.each(_gram_tile, calls), strict=True):
+        gram[rows, cols], gram[cols, rows] = tile, tile.T
+    return gram
+
+
+class Mapped(NamedTuple):
+    """Codes in a file, which pickled would become an array."""
+
+    path: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+def _gram_tile(codes: Singles | Mapped, rows: slice, cols: slice) -> Doubles:
+    """Inner products of some rows with others. Dimensions are added in float64, a block of them at a time."""
+    if isinstance(codes, Mapped):
+        codes = np.memmap(codes.path, np.float32, "r", codes.offset, codes.shape)
+    one, other = codes[rows], codes[cols]
+    total = np.zeros((len(one), len(other)))
+    for at in range(0, codes.shape[1], 1 << 12):
+        block = one[:, at : at + (1 << 12)]
+        total += block @ (block if rows == cols else other[:, at : at + (1 << 12)]).T
+    return total
 
 
 def choose_c(

@@ -273,7 +273,9 @@ class Network(Classifier):
 
     def decision_function(self, images: Sequence[ImageLike]) -> npt.NDArray[np.float64]:
         """Scores float64 (n, n_classes); with two exclusive classes (n,), score of ``classes_[1]`` minus the other."""
-        scores = np.array(self._each(self.scores, images, "image"))
+        images = pictures.batch(images)
+        with blas_threads(self.n_jobs if len(images) == 1 else None):
+            scores = self._scores_of(images, self.verbose)
         if self.binary:
             return scores[:, 1]
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 and not self.multilabel_ else scores

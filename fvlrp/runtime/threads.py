@@ -57,6 +57,17 @@ def count(n_jobs: int | None) -> int:
     return asked if asked > 0 else max(1, processor_count() + 1 + asked)
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Have this thread count as a worker: what it calls stays in it."""
+    before = getattr(_inside, "worker", False)
+    _inside.worker = True
+    try:
+        yield
+    finally:
+        _inside.worker = before
+
+
 def _of_context() -> int:
     """n_jobs of joblib's context (``parallel_config``). There can be none before joblib is imported, which is slow."""
     joblib = sys.modules.get("joblib.parallel")
