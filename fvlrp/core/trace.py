@@ -79,11 +79,19 @@ class Trace:
 
     def __init__(self, model: Any, image: ImageLike, dtype: Any, menu: Menu) -> None:
         self.model, self.dtype, self.menu = model, check_precision(dtype), menu
-        pixels = images.load(image)
+        pixels = self._pixels(image)
         # The caller may change its array later. A memory-mapped file is not copied.
         own = isinstance(image, np.ndarray) and not isinstance(image, np.memmap)
         self.source = pixels.copy() if own else pixels
-        self.image = images.rgb(self.source)
+        self.image = self._picture(self.source)
+
+    def _pixels(self, image: ImageLike) -> npt.NDArray[Any]:
+        """What the model reads of an image, (H, W) or (H, W, channels)."""
+        return images.load(image)
+
+    def _picture(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """What is shown of it, (H, W, 3)."""
+        return images.rgb(pixels)
 
     @property
     def classes(self) -> list[Any]:

@@ -109,8 +109,9 @@ def _in_metadata(read: Imported) -> Described:
 def _assumed(path: str, read: Imported) -> Preprocess:
     """Preprocessing where nothing states it, with a warning."""
     channels, height, width = read.input_shape
-    high, order = read.high or 1.0, "grey" if channels == 1 else "RGB"
-    preprocess = Preprocess((height or USUAL_SIZE, width or USUAL_SIZE), order=order, high=high)
+    high = read.high or 1.0
+    preprocess = Preprocess.usual(channels, (height, width), high)
+    order = preprocess.order if channels in (1, 3) else f"{channels} {preprocess.order}"
     why = ", since the network scales its input itself" if high == 255 else ""
     warnings.warn(
         f"{path} does not say how photographs are prepared: assumed {order} in 0..{high:.0f}{why}, resized to "

@@ -30,7 +30,7 @@ from .graph import Node, output_shapes
 from .importing import Opened, open_caffe, open_onnx
 from .layers import Saved
 from .onnx import Account
-from .preprocess import USUAL_SIZE, Preprocess
+from .preprocess import Preprocess
 from .retraining import classifier, features, logistic, with_head
 from .storage import arrays_of, entries_of, nodes_of
 from .tokens import Layout
@@ -98,8 +98,6 @@ class Network(Classifier):
         self.nodes = list(nodes)
         self.account: Account | None = None
         channels, height, width = input_shape
-        if channels not in (1, 3):
-            raise ValueError(f"the network must read photographs of 1 or 3 channels, it reads {channels}")
         self.input_shape = channels, height, width
         self.preprocess = _checked(preprocess, self.input_shape)
         self.shapes = output_shapes(self.nodes, (channels, *self.preprocess.size))
@@ -421,8 +419,7 @@ def _checked(preprocess: Preprocess | None, input_shape: tuple[int, int | None, 
     """Preprocessing that fits the network's input; None is RGB or grey in 0..1."""
     channels, height, width = input_shape
     if preprocess is None:
-        size = height or USUAL_SIZE, width or USUAL_SIZE
-        return Preprocess(size, order="RGB" if channels == 3 else "grey")
+        return Preprocess.usual(channels, (height, width))
     if preprocess.channels != channels:
         raise ValueError(f"preprocess makes {preprocess.channels} channels, the network reads {channels}")
     if any(own not in (None, made) for own, made in zip((height, width), preprocess.size, strict=True)):

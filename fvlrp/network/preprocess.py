@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..data import images
+from ..data import bands, images
 from ..runtime.arguments import check_choice, is_real
 
+BANDS = "bands"  # the order of channels that are no colours
 USUAL_SIZE = 224  # default height and width for networks that accept any size
 
 
@@ -33,8 +34,10 @@ class Preprocess:
         the centre.
     resize : int or None
         For "crop"; None: the larger of `size`.
-    order : {"RGB", "BGR", "grey"}
-        Channels of the input. A grey photograph becomes three equal channels.
+    order : {"RGB", "BGR", "grey", "bands"}
+        Channels of the input. A grey photograph becomes three equal channels. "bands" are any number of channels that
+        are no colours: images are arrays (H, W, channels), of which uint8 is scaled to 0..high and all else taken as
+        it is; `mean` or `std` has one number for each.
     high : {1, 255}
         Value of white before mean and std.
     mean, std : tuple of float
@@ -66,7 +69,7 @@ class Preprocess:
             raise ValueError(f"size must be height and width in whole pixels, got {size!r}")
         object.__setattr__(self, "size", tuple(map(int, size)))
         check_choice("how", self.how, ("stretch", "crop"))
-        check_choice("order", self.order, ("RGB", "BGR", "grey"))
+        check_choice("order", self.order, ("RGB", "BGR", "grey", BANDS))
         check_choice("high", self.high, (1, 255))
         check_choice("resample", self.resample, ("bilinear", "bicubic"))
         short = self.resize
@@ -83,14 +86,16 @@ class Preprocess:
 
     @property
     def channels(self) -> int:
-        """Number of channels: 1 or 3."""
+        """Number of channels."""
+        if self.order == BANDS:
+            return max(len(self.mean), len(self.std))
         return 1 if self.order == "grey" else 3
 
     def prepare(self, image: images.ImageLike) -> npt.NDArray[np.float32]:
         """The network's input, float32 (1, channels, height, width). Raises the errors of `fvlrp.images.load`."""
-        values = images.grey(image) if self.order == "grey" else images.load(image)
+        values = self._read(image)
         planes = values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0)
-        white = 255 if planes.dtype == np.uint8 else 1
+        white = 255 if planes.dtype == np.uint8 else self.high if self.order == BANDS else 1
         resized, (top, left) = self._window(planes.shape[1:])
         height, width = self.size
         whole = (_resized(plane, resized, self.resample) for plane in planes)
@@ -101,6 +106,11 @@ class Preprocess:
         mean, std = (np.reshape(values, (-1, 1, 1)) for values in (self.mean, self.std))
         prepared = (x * np.float32(self.high / white) - mean) / std
         return np.asarray(prepared, np.float32)[None]
+
+    def _read(self, image: images.ImageLike) -> npt.NDArray[Any]:
+        if self.order == BANDS:
+            return bands.load(image, self.channels)
+        return images.grey(image) if self.order == "grey" else images.load(image)
 
     def undo(self, heatmap: npt.ArrayLike, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
         """Map a heatmap on the network's input back to the photograph's size; keeps its sum, and is 0 outside a crop.
@@ -136,6 +146,13 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """The options, ready for JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def usual(cls, channels: int, size: tuple[int | None, int | None], high: float = 1.0) -> Preprocess:
+        """What is assumed of a network's input where nothing says otherwise."""
+        shape = size[0] or USUAL_SIZE, size[1] or USUAL_SIZE
+        order = {1: "grey", 3: "RGB"}.get(channels, BANDS)
+        return cls(shape, order=order, high=high, mean=(0.0,) * (channels if order == BANDS else 1))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:

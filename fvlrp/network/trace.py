@@ -18,11 +18,12 @@ from ..core.menu import Menu
 from ..core.rules import Bounds, Rule, ZPlus
 from ..core.target import Target
 from ..core.trace import Descent, Trace
+from ..data import bands
 from ..data.images import ImageLike
 from .graph import INPUT, KINDS, Node, ancestors, coarse, first_layers
 from .layers import NetworkLayer, Saved
 from .layers.layer import BATCH
-from .preprocess import Preprocess
+from .preprocess import BANDS, Preprocess
 from .rules import PRESETS, Choice, NetworkRules
 from .tokens import Layout
 from .walk import Walk, walk
@@ -130,7 +131,8 @@ def coarse_depth(net: Net) -> str:
     if net.layout.outside is None:
         return net.layout.coarse
     height, width = net.preprocess.size
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    channels = net.preprocess.channels if net.preprocess.order == BANDS else 3
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
     saved = net.passed(net.prepare(noise))
     logits = saved[-1].y
     start = np.where(logits == logits.max(), logits, 0)
@@ -246,6 +248,13 @@ class NetworkTrace(Trace):
         self._logits: npt.NDArray[np.float64] = self._saved[-1].y.reshape(-1).astype(np.float64)
         self.scores = net.per_class(self._logits)
 
+    def _pixels(self, image: ImageLike) -> npt.NDArray[Any]:
+        read: Preprocess = self.model.preprocess
+        return bands.load(image, read.channels) if read.order == BANDS else super()._pixels(image)
+
+    def _picture(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        return bands.shown(pixels) if self.model.preprocess.order == BANDS else super()._picture(pixels)
+
     def relevance(self, target: Target, depth: str, rules: NetworkRules, name: str) -> npt.NDArray[np.float64]:
         done = self._walks([target], [depth], rules, keep=True)[0]
         i = self._node(name)
@@ -325,6 +334,8 @@ class NetworkTrace(Trace):
         return np.minimum(one, other), np.maximum(one, other)
 
     def _black_and_white(self) -> Bounds:
-        """The network's inputs for a black and for a white photograph."""
-        black, white = (self.net.prepare(np.full_like(self.image, level)) for level in (0, 255))
+        """What the network sees of a black and of a white photograph; of bands without a white: of their extremes."""
+        shown = self.source if self.net.preprocess.order == BANDS else self.image
+        levels = (0, 255) if shown.dtype == np.uint8 else (shown.min(), shown.max())
+        black, white = (self.net.prepare(np.full_like(shown, level)) for level in levels)
         return black.astype(self.dtype), white.astype(self.dtype)

@@ -112,7 +112,8 @@ class _Import:
             raise ValueError(f"input {self.name!r} must be (batch, channels, height, width), it is {shape}")
         self.model, self.output, self.n_classes = model, output, n_classes
         self.batch = shape[0] or 1
-        self.last = shape[1] not in (1, 3) and shape[3] in (1, 3)  # channels last
+        square = isinstance(shape[1], int) and shape[1] == shape[2] != shape[3]
+        self.last = shape[1] not in (1, 3) and (shape[3] in (1, 3) or square)  # channels last
         channels, height, width = (shape[3], shape[1], shape[2]) if self.last else shape[1:]
         if channels is None:
             raise ValueError(f"input {self.name!r} must be (batch, channels, height, width), it is {shape}")
