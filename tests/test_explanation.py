@@ -36,7 +36,7 @@ def test_an_explanation_says_what_it_is(explanation):
 
 def test_pictures_of_an_explanation_are_renders(explanation):
     ex = explanation
-    wanted = render.overlay(ex.image, ex.heatmap, cmap="paper", gamma=0.3, scale=2.0)
+    wanted = render.overlay(ex.image, ex.heatmap, cmap="safe", gamma=0.3, scale=2.0)
     assert np.array_equal(ex.overlay(gamma=0.3, scale=2.0), wanted)
     assert np.array_equal(ex.alpha(background=255), render.alpha(ex.image, ex.heatmap, background=255))
     assert np.array_equal(ex.alpha(scale="99%"), render.alpha(ex.image, ex.heatmap, scale="99%"))

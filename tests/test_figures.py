@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import fvlrp
-from fvlrp.core import figures
+from fvlrp.core import captions, figures
 from fvlrp.show import render
 from fvlrp.show.colours import colour
 
@@ -35,7 +35,7 @@ def test_depth_sheet_has_a_row_per_target_and_a_column_per_depth(plain, photo, l
     for row, group in zip(rows, (explanations[:3], explanations[3:]), strict=True):
         assert np.array_equal(row[0].image, photo) and row[0].caption.startswith(group[0].target)
         for panel, ex in zip(row[1:4], group, strict=True):
-            assert np.array_equal(panel.image, colour(ex.heatmap))
+            assert np.array_equal(panel.image, colour(ex.heatmap)) and panel.caption == captions.brief(ex.ledger)
         assert np.array_equal(row[4].image, render.alpha(photo, group[1].heatmap))
 
 
@@ -59,7 +59,7 @@ def test_sheet_has_four_columns_a_model_and_a_row_an_image(plain, centred, photo
     high, low = centred.explain(image, "gravel", ("bin", "descriptor"))
     got = [panel.image for panel in rows[1][4:]]
     for panel, ex in zip(got[1:3], (high, low), strict=True):
-        assert np.array_equal(panel, colour(ex.heatmap))
+        assert np.array_equal(panel, colour(ex.heatmap, cmap="paper"))
     assert np.array_equal(got[0], high.image)
     assert np.array_equal(got[3], render.alpha(image, low.heatmap))
     assert [row[at].caption.split()[0] for row in rows for at in (0, 4)] == ["brick", "brick", "grass", "gravel"]

@@ -252,7 +252,7 @@ def test_bar_has_the_height_of_the_pictures():
         ({"rows": [[None]]}, "rows holds no picture"),
         ({"row_titles": ["a", "b"]}, "row_titles has 2 entries for 1 rows"),
         ({"column_titles": []}, "column_titles has 0 entries for 1 columns"),
-        ({"bar": "viridis"}, "choose one of grey, paper, safe"),
+        ({"bar": "viridis"}, "cmap must be one of grey, paper, safe"),
         ({"height": 10}, "height is 10"),
         ({"aspect": 0}, "aspect 0"),
     ],

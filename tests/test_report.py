@@ -265,6 +265,22 @@ def test_a_caption_says_what_the_map_holds_and_where_the_rest_went(entries, word
     assert captions.words(entries) == words
 
 
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        (
+            {"score": -0.37, "heatmap": 0.13, "absorbed_pool": -0.2, "absorbed_pca": -0.1, "zero_desc": -0.2},
+            "map +0.13, absorbed −0.30\nno texture −0.20",
+        ),
+        ({"score": 1.0, "heatmap": 0.9, "clipped": 0.04, "zero_bin": 0.05, "bias": 0.01}, "map +0.90, other +0.10"),
+        ({"score": 1.0, "heatmap": 1.0, "rounding": 1e-6}, "map +1.00"),
+        ({"score": 0.0, "heatmap": 0.0}, "map +0.00"),
+    ],
+)
+def test_brief_captions_add_up_to_the_score(entries, words):
+    assert captions.brief(entries) == words
+
+
 def test_every_entry_of_a_ledger_has_its_place_in_words():
     assert set(MEANINGS) - {"score", "heatmap"} <= set(captions.PLACES)
 
@@ -327,7 +343,7 @@ def shown(page, wanted, viewer=0):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
 
 
-def expected(one, cmap="paper"):
+def expected(one, cmap="safe"):
     return colour(one.heatmap, cmap=cmap)
 
 

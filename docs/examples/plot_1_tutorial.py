@@ -24,7 +24,7 @@ print(f"its score: {trace.scores.max():+.3f}")
 
 # %%
 # A score is the distance from a decision boundary: positive means yes. An explanation decomposes *that number* into
-# contributions of pixels, whatever its sign. What speaks for the person is yellow and red, what speaks against it blue.
+# contributions of pixels, whatever its sign. What speaks for the person is orange, what speaks against it blue.
 
 ex = trace.explain("person")
 ex

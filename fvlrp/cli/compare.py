@@ -16,7 +16,7 @@ def add_options(parser: ArgumentParser) -> None:
     options.add_model(parser, several=True)
     parser.add_argument("--target", default="top", help='one class for all photographs, or "top" of the first model')
     parser.add_argument("--out", default="fvlrp-compare.png", help="picture to write (default: %(default)s)")
-    options.add_cmap(parser)
+    options.add_cmap(parser, "paper")
 
 
 def run(args: Namespace) -> int:

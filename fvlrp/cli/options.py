@@ -21,7 +21,7 @@ from ..show.curves import check_path
 from ..show.tables import Table
 from .output import UsageError
 
-CMAPS = ("paper", "safe", "grey")
+CMAPS = ("safe", "paper", "grey")
 PHOTOGRAPHS = (
     "photographs: files of any format that Pillow reads, folders (with all folders below), patterns, @LIST (a text file"
     " with a name per line), or - (the same on standard input)"
@@ -140,8 +140,8 @@ def add_depths(parser: ArgumentParser) -> None:
     parser.add_argument("--depth", default="", help='depths, comma-separated, or "all" (default: coarse to fine)')
 
 
-def add_cmap(parser: ArgumentParser) -> None:
-    parser.add_argument("--cmap", choices=CMAPS, default="paper", help="colour map (default: %(default)s)")
+def add_cmap(parser: ArgumentParser, default: str = "safe") -> None:
+    parser.add_argument("--cmap", choices=CMAPS, default=default, help="colour map (default: %(default)s)")
 
 
 def add_table_format(parser: ArgumentParser) -> None:

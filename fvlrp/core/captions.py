@@ -26,6 +26,17 @@ PLACES = {
     "flat": "is what the Caffe toolbox's flat rule changes",
     "rounding": "is float32 rounding error",
 }
+# The same in a word or two, for captions of small pictures; all others are "other".
+BRIEF = {
+    "bias": "biases",
+    "absorbed": "absorbed",
+    "absorbed_pool": "absorbed",
+    "absorbed_pca": "absorbed",
+    "zero_sum": "unused words",
+    "zero_desc": "no texture",
+    "padding": "padding",
+    "class_token": "class token",
+}
 SMALL = 0.02  # of the largest amount: smaller ones are summed up
 MOST = 3  # amounts that are listed separately
 
@@ -62,6 +73,21 @@ def rest(ledger: Mapping[str, float]) -> str:
 def words(ledger: Mapping[str, float]) -> str:
     """`share` and `rest`: "This map holds 40 % of the score (+0.32 of +0.80). +0.30 lies in areas without ..." """
     return f"{share(ledger)} {rest(ledger)}".strip()
+
+
+def brief(ledger: Mapping[str, float]) -> str:
+    """The map's sum and where the rest went, which add up to the score, two amounts to a line: "map +0.43, absorbed −0.17"."""
+    kept: dict[str, float] = {}
+    for name, value in ledger.items():
+        if name not in ("score", "heatmap"):
+            kind = BRIEF.get(name, "other")
+            kept[kind] = kept.get(kind, 0.0) + value
+    largest = max(abs(value) for value in (ledger["score"], ledger["heatmap"], *kept.values()))
+    small = [kind for kind in kept if abs(kept[kind]) <= SMALL * largest and kind != "other"]
+    kept["other"] = kept.get("other", 0.0) + sum(kept.pop(kind) for kind in small)
+    amounts = {"map": ledger["heatmap"], **{kind: held for kind, held in kept.items() if abs(held) > SMALL * largest}}
+    parts = [f"{kind} {held:+.2f}".replace("-", "−") for kind, held in amounts.items()]
+    return "\n".join(", ".join(parts[at : at + 2]) for at in range(0, len(parts), 2))
 
 
 def amount(value: float) -> str:

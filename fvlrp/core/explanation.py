@@ -149,14 +149,12 @@ class Explanation:
             f"<Explanation of {str(self.target)!r}: score {self.score:+.4g}, depth {self.depth!r}, {height} x {width}>"
         )
 
-    def to_image(
-        self, *, cmap: str = "paper", symmetric: bool = True, bar: bool = False, scale: Scale = SCALE
-    ) -> Image:
+    def to_image(self, *, cmap: str = "safe", symmetric: bool = True, bar: bool = False, scale: Scale = SCALE) -> Image:
         """The heatmap in colours.
 
         Parameters
         ----------
-        cmap : {"paper", "safe", "grey"}
+        cmap : {"safe", "paper", "grey"}
         symmetric : bool
             Whether 0 is the middle of the colour map.
         bar : bool
@@ -173,7 +171,7 @@ class Explanation:
 
         return render.to_image(self.heatmap, cmap=cmap, symmetric=symmetric, bar=bar, scale=scale)
 
-    def overlay(self, *, cmap: str = "paper", gamma: float = 0.5, scale: float | str | None = SCALE) -> Image:
+    def overlay(self, *, cmap: str = "safe", gamma: float = 0.5, scale: float | str | None = SCALE) -> Image:
         """The heatmap over the photograph, more opaque where |R| is larger: a PIL image. Options as for `to_image`."""
         from PIL import Image
 
@@ -230,7 +228,7 @@ class Explanation:
         *,
         target: Any = None,
         depth: Sequence[str] | None = None,
-        cmap: str = "paper",
+        cmap: str = "safe",
         scale: float | str | None = SCALE,
         name: str = "",
     ) -> None:

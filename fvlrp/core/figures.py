@@ -13,6 +13,7 @@ import numpy as np
 from ..data.images import ImageLike, batch, naming
 from ..show import render
 from ..show.colours import SCALE
+from . import captions
 from .explanation import Explanation
 from .trace import Trace
 
@@ -23,7 +24,7 @@ FINE = ("input", "gradient", "bin")  # depths whose maps are too fine for an alp
 
 
 def depth_sheet(
-    explanations: Sequence[Explanation], *, cmap: str = "paper", height: int = 240, scale: float | str | None = SCALE
+    explanations: Sequence[Explanation], *, cmap: str = "safe", height: int = 240, scale: float | str | None = SCALE
 ) -> Image:
     """Photographs at several depths: a row per photograph and target, a column per depth.
 
@@ -64,7 +65,7 @@ def depth_sheet(
 
 
 def _panel(ex: Explanation, cmap: str, scale: float | str | None) -> render.Panel:
-    return render.Panel(render.colour(ex.heatmap, cmap=cmap, scale=scale), f"sum {ex.heatmap.sum():+.3g}")
+    return render.Panel(render.colour(ex.heatmap, cmap=cmap, scale=scale), captions.brief(ex.ledger))
 
 
 def _low(row: Sequence[Explanation]) -> Explanation:

@@ -58,7 +58,7 @@ def html(
     groups: Groups,
     title: str = TITLE,
     failed: Sequence[Mapping[str, str]] = (),
-    cmap: str = "paper",
+    cmap: str = "safe",
     *,
     scale: Scale = SCALE,
     date: str | None = None,
@@ -72,7 +72,7 @@ def write(
     groups: Groups,
     title: str = TITLE,
     failed: Sequence[Mapping[str, str]] = (),
-    cmap: str = "paper",
+    cmap: str = "safe",
     *,
     scale: Scale = SCALE,
     date: str | None = None,
@@ -88,7 +88,7 @@ def write(
     title : str
     failed : sequence of {"photo": ..., "error": ...}
         Photographs that could not be explained, listed at the end; the list may grow while `groups` is read.
-    cmap : {"paper", "safe", "grey"}
+    cmap : {"safe", "paper", "grey"}
         The initial colour map.
     scale : float, str or None
         The |R| at the end of the colour map; "99.5%" is a percentile; None is each map's largest.
@@ -112,7 +112,7 @@ def cell(explanations: Sequence[Explained]) -> str:
     photographs = _photographs([("", explanations)])
     explanation = explanations[0]
     title = f"{explanation.target}, score {captions.amount(explanation.score)}"
-    made = page.pieces(photographs, title=title, about="", meanings=MEANINGS, cmap="paper", small=True)
+    made = page.pieces(photographs, title=title, about="", meanings=MEANINGS, cmap="safe", small=True)
     return page.frame("".join(made), CELL_HEIGHT)
 
 

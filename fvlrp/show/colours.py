@@ -181,7 +181,7 @@ def ends(heatmap: Floats, scale: Any) -> tuple[float, float]:
 
 
 def colour(
-    heatmap: npt.ArrayLike, *, cmap: str = "paper", symmetric: bool = True, scale: Scale = SCALE
+    heatmap: npt.ArrayLike, *, cmap: str = "safe", symmetric: bool = True, scale: Scale = SCALE
 ) -> npt.NDArray[np.uint8]:
     """Colour a heatmap.
 
@@ -189,7 +189,7 @@ def colour(
     ----------
     heatmap : (H, W) array
         Relevance per pixel, in the units of the score.
-    cmap : {"paper", "safe", "grey"}
+    cmap : {"safe", "paper", "grey"}
         "paper": jet, as in the paper's figures: blue, green at zero, yellow to dark red. "safe": blue, near white at
         zero, orange; lightness falls in proportion to |r|, and colour-blind readers keep the sign. "grey": black,
         middle grey at zero, white.

@@ -72,7 +72,7 @@ def overlay(
     image: ImageLike,
     heatmap: npt.ArrayLike,
     *,
-    cmap: str = "paper",
+    cmap: str = "safe",
     gamma: float = 0.5,
     scale: float | str | None = SCALE,
 ) -> Pixels:
@@ -174,7 +174,7 @@ def _ticks(scale: Scale) -> list[tuple[float, str]]:
 
 
 def colour_bar(
-    height: int, *, scale: Scale = SCALE, cmap: str = "paper", text_size: int | None = None, font: str | None = None
+    height: int, *, scale: Scale = SCALE, cmap: str = "safe", text_size: int | None = None, font: str | None = None
 ) -> Image.Image:
     """A vertical colour bar with its ends and zero labelled.
 
@@ -225,7 +225,7 @@ def colour_bar(
 
 
 def to_image(
-    heatmap: npt.ArrayLike, *, cmap: str = "paper", symmetric: bool = True, bar: bool = False, scale: Scale = SCALE
+    heatmap: npt.ArrayLike, *, cmap: str = "safe", symmetric: bool = True, bar: bool = False, scale: Scale = SCALE
 ) -> Image.Image:
     """A coloured heatmap as a Pillow image, with a colour bar at its right on request.
 
