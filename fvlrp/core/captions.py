@@ -76,7 +76,10 @@ def words(ledger: Mapping[str, float]) -> str:
 
 
 def brief(ledger: Mapping[str, float]) -> str:
-    """The map's sum and where the rest went, which add up to the score, two amounts to a line: "map +0.43, absorbed −0.17"."""
+    """The sum of the map and where the rest went, two amounts to a line: "map +0.43, absorbed −0.17".
+
+    They add up to the score.
+    """
     kept: dict[str, float] = {}
     for name, value in ledger.items():
         if name not in ("score", "heatmap"):
