@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from test_structure import MODULES, RINGS, imports_of, path_of  # noqa: E402
+from rings import MODULES, RINGS, imports_of, path_of  # noqa: E402
 
 WIDTH, LINE, AIR, HEAD = 960, 17, 14, 24
 COLOURS = ("#e8f1fa", "#eaf6ec", "#fdf3e1", "#f6ebf5")
