@@ -435,7 +435,23 @@ def test_train_on_a_folder_per_class_then_evaluate(capsys, tmp_path, textures):
     code, text, _ = run(capsys, "evaluate", tmp_path / "data", "--model", out, "--json", "--quiet")
     assert code == 0 and json.loads(text)["results"][0]["mean"]["11point"] == 1  # its own training photographs
     code, text, _ = run(capsys, "evaluate", tmp_path / "data", "--model", out, "--model", out, "--quiet")
-    assert code == 0 and text.splitlines()[-1].split()[0] == "mean"
+    assert code == 0 and "\nmean " in text and text.splitlines()[-1] == "model: accuracy 100.0 (12 of 12)"
+
+
+def test_evaluate_counts_mistakes_where_a_photograph_has_one_class(capsys, tmp_path, textures):
+    for i, (picture, name) in enumerate(zip(*textures(4, seed=2), strict=True)):
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "data" / name / f"{i}.png")
+    assert run(capsys, "train", tmp_path / "data", "--out", tmp_path / "m.fvlrp", "--components", 4, "--quiet")[0] == 0
+    moved = sorted((tmp_path / "data" / "brick").iterdir())[0]
+    moved.rename(tmp_path / "data" / "grass" / "wrong.png")
+    code, text, _ = run(capsys, "evaluate", tmp_path / "data", "--model", tmp_path / "m.fvlrp", "--quiet")
+    assert code == 0 and "m: accuracy 91.7 (11 of 12)" in text
+    assert text.splitlines()[-1] == "      1 of grass taken for brick"
+    _, text, _ = run(capsys, "evaluate", tmp_path / "data", "--model", tmp_path / "m.fvlrp", "--quiet", "--json")
+    result = json.loads(text)["results"][0]
+    names = list(result["classes"])
+    assert result["confusion"][names.index("grass")][names.index("brick")] == 1 and result["accuracy"] == 0.9167
 
 
 @pytest.fixture

@@ -134,6 +134,16 @@ def test_a_word_finds_the_classes_that_hold_it(asked, answer):
     assert answer in str(caught.value)
 
 
+def test_the_best_classes_come_with_their_scores_best_first(animals):
+    trace = animals
+    best = trace.top_k(2)
+    order = np.argsort(-trace.scores)[:2]
+    assert list(best.items()) == [(trace.classes[i], trace.scores[i]) for i in order] and next(iter(best)) == trace.top
+    assert len(trace.top_k(99)) == len(trace.classes)
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1, got 0"):
+        trace.top_k(0)
+
+
 def test_a_name_of_two_classes_is_refused_with_their_indices():
     with pytest.raises(ValueError, match=r"target 'crane' names 2 classes; their indices are \[0, 2\]"):
         Recorder(np.zeros(3), ["crane", "dog", "crane"]).explain("crane")

@@ -1,4 +1,4 @@
-"""`fvlrp evaluate`: average precision of models on labelled photographs."""
+"""`fvlrp evaluate`: average precision of models on labelled photographs; accuracy and confusions, of one class each."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def run(args: Namespace) -> int:
                     str(label): {method: _number(ap[i]) for method, ap in table.items()}
                     for i, label in enumerate(data.class_names)
                 },
+                **({} if data.labels.ndim == 2 else _confusion(labels, scores[read])),
             }
         )
     for path, error in broken.items():
@@ -74,6 +75,13 @@ def _scores(clf: Any, paths: Sequence[Path], broken: dict[str, str], args: Names
             progress.step()
 
     return np.array(threads.run([partial(one, path) for path in paths], args.jobs))
+
+
+def _confusion(labels: npt.NDArray[np.int8], scores: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Accuracy, and how often a photograph of class i (row) has its best score for class j (column)."""
+    counts = np.zeros((labels.shape[1],) * 2, int)
+    np.add.at(counts, (labels.argmax(axis=1), scores.argmax(axis=1)), 1)
+    return {"accuracy": round(float(np.trace(counts) / counts.sum()), 4), "confusion": counts.tolist()}
 
 
 def _columns(classes: Sequence[Any], wanted: Sequence[str], model: str) -> list[int]:
@@ -102,7 +110,18 @@ def _table(results: Sequence[dict[str, Any]]) -> str:
     lines.append(
         f"{'mean':<{width}} " + " ".join(f"{_percent(m['11point']):>14} {_percent(m['area']):>7}" for m in means)
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(line for r in results if "accuracy" in r for line in _mistakes(r))])
+
+
+def _mistakes(result: dict[str, Any], most: int = 10) -> list[str]:
+    """Accuracy of one model in percent, and its most frequent mistakes."""
+    names, counts = list(result["classes"]), np.array(result["confusion"])
+    right = int(np.trace(counts))
+    lines = ["", f"{Path(result['model']).stem}: accuracy {_percent(result['accuracy'])} ({right} of {counts.sum()})"]
+    np.fill_diagonal(counts, 0)
+    often = np.argsort(-counts, axis=None, kind="stable")[:most]
+    wrong = [(counts.flat[at], *divmod(int(at), len(names))) for at in often if counts.flat[at]]
+    return lines + [f"  {n:>5} of {names[i]} taken for {names[j]}" for n, i, j in wrong]
 
 
 def _percent(value: float | None) -> str:

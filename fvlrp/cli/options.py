@@ -107,8 +107,8 @@ def add_photographs(parser: ArgumentParser, nargs: str = "+", help: str = PHOTOG
 
 def add_dataset(parser: ArgumentParser, lists: str) -> None:
     """A folder of labelled photographs; `lists` says what VOC's list is for."""
-    parser.add_argument("data", help="VOC devkit folder, or a folder with one subfolder of photographs per class")
-    parser.add_argument("--split", help=f"VOC: the list {lists}; else a subfolder")
+    parser.add_argument("data", help="VOC or COCO folder, folder with a subfolder per class, or .csv of path,label")
+    parser.add_argument("--split", help=f"VOC, COCO: the list {lists}; a table's column split; else a subfolder")
 
 
 def add_skip_broken(parser: ArgumentParser) -> None:

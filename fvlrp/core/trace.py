@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..data import images
 from ..data.images import ImageLike
+from ..runtime.arguments import is_whole
 from .explanation import Explanation, Relevances
 from .ledger import Ledger
 from .menu import Menu
@@ -106,6 +107,13 @@ class Trace:
     def top(self) -> Any:
         """The class with the highest score."""
         return self.classes[int(np.argmax(self.scores))]
+
+    def top_k(self, k: int = 5) -> dict[Any, float]:
+        """The `k` classes with the highest scores and these, best first: ``trace.explain(list(trace.top_k(3)))``."""
+        if not (is_whole(k) and k >= 1):
+            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+        best = np.argsort(-self.scores, kind="stable")[:k]
+        return {self.classes[i]: float(self.scores[i]) for i in best}
 
     # Any: the type cannot say whether one explanation or a list is returned, which depends on values.
     def explain(self, target: Any = None, depth: Any = None, rules: Any = None, *, keep: Sequence[str] = ()) -> Any:

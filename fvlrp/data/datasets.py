@@ -1,7 +1,8 @@
-"""Photographs with labels from disk: a PASCAL VOC devkit, or one folder per class.
+"""Photographs with labels from disk: a PASCAL VOC devkit, with lists or without, or one folder per class.
 
-Hides both layouts. Nothing is decoded here: a data set is paths, labels and, for VOC, boxes read from the annotations
-when asked. For the command line and for users (`fvlrp.datasets`); no other wing needs it.
+Hides both layouts; `layouts` has those that lie in one file. Nothing is decoded here: a data set is paths, labels and
+perhaps boxes, which are read from VOC's annotations when asked. For the command line and for users
+(`fvlrp.datasets`); no other wing needs it.
 """
 
 from __future__ import annotations
@@ -78,8 +79,28 @@ class AnnotatedObject:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VOC(Dataset):
-    """One split of a PASCAL VOC devkit, with its objects' boxes.
+class Boxed(Dataset):
+    """Photographs whose objects have boxes."""
+
+    def objects(self, i: int) -> tuple[AnnotatedObject, ...]:
+        """What the annotation of photograph `i` lists."""
+        raise NotImplementedError
+
+    def boxes(self, i: int, name: str, difficult: bool = True) -> npt.NDArray[np.int64]:
+        """Boxes of class `name` in photograph `i`: int64 (m, 4) of ymin, xmin, ymax, xmax, 0-based and half-open.
+
+        `difficult=False` leaves out objects marked so. Raises ValueError for a class the data does not have, and as
+        `objects` does.
+        """
+        if name not in self.class_names:
+            raise ValueError(f"there is no class {name!r}; the data has {_comma(self.class_names)}")
+        found = [thing.box for thing in self.objects(i) if thing.name == name and (difficult or not thing.difficult)]
+        return np.array(found, np.int64).reshape(-1, 4)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class VOC(Boxed):
+    """One split of a PASCAL VOC devkit, with its objects' boxes. VOC counts pixels from 1 and includes the last.
 
     Attributes
     ----------
@@ -108,31 +129,34 @@ class VOC(Dataset):
         """
         return _objects(self.folder / "Annotations" / f"{self.ids[i]}.xml")
 
-    def boxes(self, i: int, name: str, difficult: bool = True) -> npt.NDArray[np.int64]:
-        """Boxes of class `name` in photograph `i`: int64 (m, 4) of ymin, xmin, ymax, xmax, 0-based and half-open.
-
-        VOC counts pixels from 1 and includes the last. `difficult=False` leaves out objects marked so. Raises
-        ValueError for a class the data does not have, and as `objects` does.
-        """
-        if name not in self.class_names:
-            raise ValueError(f"there is no class {name!r}; the data has {_comma(self.class_names)}")
-        found = [thing.box for thing in self.objects(i) if thing.name == name and (difficult or not thing.difficult)]
-        return np.array(found, np.int64).reshape(-1, 4)
-
 
 def open_dataset(root: PathLike, split: str | None = None) -> Dataset:
-    """The data set under `root`, a VOC devkit or a folder per class, told apart by ``ImageSets/Main``.
+    """The data set at `root`, told apart by what is there.
 
-    `split` names VOC's list (required there) or, of a folder per class, the subfolder that holds the class folders
-    (none by default). Raises as `voc` and `folder` do.
+    A folder: a VOC devkit (``ImageSets/Main``, or ``Annotations`` and ``JPEGImages`` without lists), COCO
+    (``annotations/instances_*.json``), or a folder per class. A file: a table (.csv, .tsv) or COCO's .json.
+
+    `split` names VOC's list (required there), COCO's file, the rows of a table that has a column ``split``, or, of a
+    folder per class, the subfolder that holds the class folders (none by default). Raises as `voc`, `folder`,
+    `layouts.table` and `layouts.coco` do.
     """
+    from . import layouts
+
+    if Path(root).suffix.lower() in layouts.TABLES and not Path(root).is_dir():
+        return layouts.table(root, split)
+    if Path(root).suffix.lower() == ".json" and not Path(root).is_dir():
+        return layouts.coco(root)
     root = _existing(root)
     years = _years(root)
-    if not years:
-        return folder(root if split is None else root / split)
-    if split is None:
+    if years and split is None:
         raise ValueError(f"{root} is a VOC devkit: name one of its splits, {_comma(_splits(_stems(years[0])))}")
-    return voc(root, split)
+    if years:
+        return voc(root, str(split))
+    if (root / "annotations").is_dir() and any((root / "annotations").glob("instances_*.json")):
+        return layouts.coco(layouts.coco_file(root, split))
+    if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir():
+        return _voc_without_lists(root, split)
+    return folder(root if split is None else root / split)
 
 
 def voc(root: PathLike, split: str) -> VOC:
@@ -176,6 +200,33 @@ def voc(root: PathLike, split: str) -> VOC:
         raise ValueError(f"{plain} lists no photographs")
     names = _class_names(year, stems)
     labels = _labels(year, ids, names, listed)
+    labels.setflags(write=False)
+    return VOC(_photographs(year / "JPEGImages", ids), labels, names, ids, year)
+
+
+def _voc_without_lists(year: Path, split: str | None) -> VOC:
+    """All photographs of a VOC folder that have annotations, which their labels come from."""
+    if split is not None:
+        raise ValueError(f"{year} has no lists in ImageSets/Main, so no split {split!r}: leave out the split")
+    photographs = {path.stem for path in _visible(year / "JPEGImages") if is_photograph(path)}
+    annotated = {path.stem for path in _visible(year / "Annotations") if path.suffix.lower() == ".xml"}
+    ids = tuple(sorted(photographs & annotated))
+    if not ids:
+        raise ValueError(f"{year} has no photograph in JPEGImages with an annotation of its name in Annotations")
+    alone = [
+        f"passed over {len(names)} {what}, first {min(names)}"
+        for names, what in (
+            (photographs - annotated, "photographs without annotation"),
+            (annotated - photographs, "annotations without photograph"),
+        )
+        if names
+    ]
+    if alone:
+        warnings.warn(f"{year}: {'; '.join(alone)}", stacklevel=3)
+    names = tuple(sorted({thing.name for name in ids for thing in _objects(year / "Annotations" / f"{name}.xml")}))
+    if not names:
+        raise ValueError(f"the annotations of {year} list no objects")
+    labels = _labels(year, ids, names, {})
     labels.setflags(write=False)
     return VOC(_photographs(year / "JPEGImages", ids), labels, names, ids, year)
 

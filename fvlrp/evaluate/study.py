@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..data.datasets import VOC, Dataset
+from ..data.datasets import Boxed, Dataset
 from ..data.images import ImageLike, grey, load
 from ..runtime import threads
 from ..runtime.progress import Progress
@@ -84,12 +84,13 @@ def cases(data: Dataset, count: int | None = None, random_state: int = 0) -> lis
 
 def _case(data: Dataset, i: int) -> Case | None:
     path = data.paths[i]
-    if not isinstance(data, VOC):
-        return Case(str(path), path, data.labels[i].item(), np.empty((0, 4), np.int64))
+    if not isinstance(data, Boxed):
+        present = [data.class_names[j] for j in np.flatnonzero(data.matrix[i] == 1)]
+        return Case(str(path), path, present[0], np.empty((0, 4), np.int64)) if present else None
     boxes = {name: data.boxes(i, name, difficult=False) for name in data.class_names}
     areas = {name: ((own[:, 2] - own[:, 0]) * (own[:, 3] - own[:, 1])).sum() for name, own in boxes.items()}
     target = max(areas, key=lambda name: areas[name])
-    return Case(data.ids[i], path, target, data.boxes(i, target)) if areas[target] else None
+    return Case(path.stem, path, target, data.boxes(i, target)) if areas[target] else None
 
 
 def depth_study(

@@ -1,0 +1,157 @@
+"""Labels in tables, COCO's files and VOC folders without lists: what is read, and what is left out and said."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fvlrp.data.datasets import open_dataset
+from fvlrp.evaluate import cases
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (40, 30)).save(path)
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in "abc":
+        picture(tmp_path / "photos" / f"{name}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("head", ["", "path,label\n", "Image,Class\n"])
+def test_a_table_lists_paths_and_labels(folder, head):
+    (folder / "t.csv").write_text(f"{head}photos/b.png,cat\n\nphotos/a.png, dog\n")
+    data = open_dataset(folder / "t.csv")
+    assert data.paths == (folder / "photos" / "b.png", folder / "photos" / "a.png")
+    assert data.labels.tolist() == ["cat", "dog"] and data.class_names == ("cat", "dog")
+
+
+def test_columns_are_found_by_name_and_a_split_chooses_rows(folder):
+    rows = "label\tsplit\tfile\ncat\ttrain\tphotos/a.png\ndog\ttest\tphotos/b.png\n"
+    (folder / "t.tsv").write_text(rows)
+    data = open_dataset(folder / "t.tsv", "test")
+    assert data.labels.tolist() == ["dog"] and data.paths[0].name == "b.png"
+    assert len(open_dataset(folder / "t.tsv")) == 2
+    with pytest.raises(ValueError, match="has no split 'val'; it has test, train"):
+        open_dataset(folder / "t.tsv", "val")
+
+
+def test_a_photograph_in_several_rows_has_several_labels(folder):
+    (folder / "t.csv").write_text("photos/a.png,cat\nphotos/b.png,dog\nphotos/a.png,dog\nphotos/b.png,dog\n")
+    with pytest.warns(UserWarning, match="1 rows repeat a path and its label"):
+        data = open_dataset(folder / "t.csv")
+    np.testing.assert_array_equal(data.labels, [[1, 1], [-1, 1]])
+    assert data.matrix is data.labels
+    assert [case.target for case in sorted(cases(data), key=lambda case: case.name)] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "text, error, words",
+    [
+        ("photos/a.png\n", ValueError, r"line 1: \['photos/a.png'\] is not a photograph's path and a label"),
+        ("path,label\nphotos/a.png,\n", ValueError, "line 2"),
+        ("path,label\n", ValueError, "lists no photographs"),
+        ("", ValueError, "lists no photographs"),
+        ("photos/x.png,cat\nphotos/y.png,cat\n", FileNotFoundError, "lists 2 photographs that are not there"),
+    ],
+)
+def test_a_malformed_table_says_where(folder, text, error, words):
+    (folder / "t.csv").write_text(text)
+    with pytest.raises(error, match=words):
+        open_dataset(folder / "t.csv")
+
+
+def test_a_split_needs_its_column(folder):
+    (folder / "t.csv").write_text("photos/a.png,cat\n")
+    with pytest.raises(ValueError, match="no column 'split'"):
+        open_dataset(folder / "t.csv", "train")
+
+
+# ---- COCO ------------------------------------------------------------------------------------------------------------
+
+
+def coco_of(annotations, images="abc"):
+    return {
+        "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
+        "images": [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate(images)],
+        "annotations": [
+            {"image_id": image, "category_id": kind, "bbox": box, "iscrowd": crowd}
+            for image, kind, box, crowd in annotations
+        ],
+    }
+
+
+@pytest.fixture
+def coco(tmp_path):
+    for name in "ab":
+        picture(tmp_path / "val2017" / f"{name}.png")
+    told = coco_of(
+        [(0, 18, [1.5, 2, 10, 5.2], 0), (0, 17, [0, 0, 9, 9], 1), (1, 17, [3, 4, 5, 6], 0), (2, 17, [0] * 4, 0)]
+    )
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(told))
+    return tmp_path
+
+
+@pytest.mark.parametrize("split", ["val2017", "val", "file"])
+def test_coco_has_labels_and_boxes(coco, split):
+    root = coco / "annotations" / "instances_val2017.json" if split == "file" else coco
+    with pytest.warns(UserWarning, match="left out 1 of 3 photographs are missing in"):
+        data = open_dataset(root, None if split == "file" else split)
+    assert data.class_names == ("cat", "dog") and [path.name for path in data.paths] == ["a.png", "b.png"]
+    np.testing.assert_array_equal(data.labels, [[0, 1], [1, -1]])  # a crowd is ignored
+    np.testing.assert_array_equal(data.boxes(0, "dog"), [[2, 1, 8, 12]])  # y before x, whole pixels around it
+    assert data.boxes(0, "cat", difficult=False).shape == (0, 4)
+    assert data.without([0]).objects(0)[0].name == "cat"
+    assert {case.target for case in cases(data)} == {"dog", "cat"}
+
+
+def test_photographs_without_objects_are_counted(coco):
+    told = coco_of([(0, 18, [1, 2, 3, 4], 0)], "ab")
+    (coco / "annotations" / "instances_val2017.json").write_text(json.dumps(told))
+    with pytest.warns(UserWarning, match="left out 1 of 2 photographs list no object"):
+        assert len(open_dataset(coco, "val")) == 1
+
+
+def test_a_split_of_coco_is_named(coco):
+    (coco / "annotations" / "instances_val2014.json").write_text("{}")
+    for split in (None, "val"):
+        with pytest.raises(ValueError, match="val2014, val2017"):
+            open_dataset(coco, split)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"categories": 3, "images": [], "annotations": []}'])
+def test_what_is_no_coco_file_is_refused(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=r"x\.json is no COCO annotation file"):
+        open_dataset(tmp_path / "x.json")
+
+
+# ---- VOC without lists -----------------------------------------------------------------------------------------------
+
+
+def test_voc_without_lists_is_labelled_from_its_annotations(tmp_path):
+    for name in "abd":
+        picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+    (tmp_path / "Annotations").mkdir()
+    for name, kind, difficult in (("a", "dog", 0), ("b", "cat", 1), ("c", "dog", 0)):
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(
+            f"<annotation><object><name>{kind}</name><difficult>{difficult}</difficult><bndbox><xmin>1</xmin><ymin>1</ymin>"
+            "<xmax>5</xmax><ymax>4</ymax></bndbox></object></annotation>"
+        )
+    with pytest.warns(UserWarning) as told:
+        data = open_dataset(tmp_path)
+    assert "1 photographs without annotation, first d" in str(told[0].message)
+    assert "1 annotations without photograph, first c" in str(told[0].message)
+    assert data.ids == ("a", "b") and data.class_names == ("cat", "dog")
+    np.testing.assert_array_equal(data.labels, [[-1, 1], [0, -1]])
+    np.testing.assert_array_equal(data.boxes(0, "dog"), [[0, 0, 4, 5]])
+    with pytest.raises(ValueError, match="no split 'train': leave out the split"):
+        open_dataset(tmp_path, "train")
