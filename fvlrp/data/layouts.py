@@ -17,7 +17,7 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from .datasets import AnnotatedObject, Boxed, Dataset
+from .labelled import AnnotatedObject, Boxed, Dataset
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..data.datasets import Boxed, Dataset
 from ..data.images import ImageLike, grey, load
+from ..data.labelled import Boxed, Dataset
 from ..runtime import threads
 from ..runtime.progress import Progress
 from .evidence import BLIND, NO_RULE, DepthStudy, Row
