@@ -1,4 +1,4 @@
-"""Why an image classifier decided: Fisher-vector and CNN heatmaps at the resolution you choose."""
+"""Explain image classifiers by heatmaps at the resolution you choose: Fisher vectors and neural networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models by file or name: hides which class a file belongs to. For the command line and users (`fvlrp.load`)."""
+"""Loading models by file or name; hides which class a file belongs to. For the command line and `fvlrp.load`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .fisher.classifier import FisherVectorClassifier
     from .network.network import Network
 
-# What a damaged header or array of the wrong kind makes of the code that reads it.
+# Errors that damaged headers or arrays cause in the code that reads them.
 _MISFITS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 

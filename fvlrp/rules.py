@@ -1,4 +1,4 @@
-"""The rules of both stacks: every choice of an explanation as small frozen values, to print, compare, save and send."""
+"""The public names of all rules of both stacks: frozen values that can be printed, compared, saved and pickled."""
 
 from .core.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Rule, Shares, WSquare, ZPlus, ratio, total
 from .fisher.rules import FisherRules

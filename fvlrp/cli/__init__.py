@@ -1,8 +1,8 @@
-"""The command line: runs one command and turns whatever happens into an exit code and at most one line on stderr.
+"""The command line: `main` runs one command and turns its outcome into an exit code and at most one line on stderr.
 
-Results go to stdout (JSON with --json), progress and errors to stderr. A command is a module of this folder with
-`add_options(parser)` and `run(args)`, and one line in `COMMANDS`. Only the chosen one is imported, so that a command
-may import what it needs at the top, and `fvlrp --help` is quick. Nobody else imports this package.
+Results go to stdout (JSON with --json), progress and errors to stderr. A command is a module of this package with
+`add_options(parser)` and `run(args)`, and one line in `COMMANDS`: `fvlrp flip` is `flip.run`. Only the chosen command
+is imported, so commands may import what they need at the top and `fvlrp --help` stays fast. No other wing imports this.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ COMMANDS = {
 
 
 class Command(Protocol):
-    """What a command's module owes."""
+    """The functions of a command's module."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the command's own options; the common ones are there already."""
+        """Declare the command's own options; the common ones are already declared."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do the work; the exit code."""
+        """Do the work; returns the exit code."""
 
 
 class Terminated(BaseException):
-    """Raised in the main thread where the process is asked to end."""
+    """Raised in the main thread when the process receives a signal to end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     code = _run(sys.argv[1:])
     if code in (INTERRUPTED, TERMINATED):
-        # The interpreter would wait for threads that finish photographs nobody waits for.
+        # The interpreter would wait for threads that are still explaining photographs.
         if files := sys.modules.get("fvlrp.data.files"):
             files.discard_unfinished()
         sys.stderr.flush()
@@ -110,7 +110,7 @@ def _run(argv: Sequence[str]) -> int:
 def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser of all commands. Only the command that `argv` names has its options: the others stay unloaded."""
     parser = argparse.ArgumentParser(
-        prog="fvlrp", description="Why an image classifier decided, as heatmaps at the resolution you choose."
+        prog="fvlrp", description="Explain image classifiers by heatmaps at the resolution you choose."
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
@@ -129,7 +129,7 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Looks the version up when it is asked for: reading a distribution's metadata takes as long as all the rest."""
+    """Looks up the version on demand: reading a distribution's metadata takes as long as everything else."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from .. import __version__
@@ -139,5 +139,5 @@ class _Version(argparse.Action):
 
 
 def _nowhere() -> TextIO:
-    """A stream whose text is lost."""
+    """A stream that discards its text."""
     return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")

@@ -1,6 +1,6 @@
-"""Photographs in parallel: a broken one does not stop the others and is listed at the end, with its reason.
+"""Work on many photographs in parallel; failures do not stop the others and are listed at the end.
 
-Hides threads, progress, and how much memory photographs take together. For the commands of this folder.
+Hides threads, progress, and the memory budget of photographs in progress. For the commands of this package.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 # Fisher vector, for each pixel that remains where it is reduced. Measured from 0.2 to 169 megapixels.
 OF_PHOTOGRAPH, OF_REDUCED = 26, 85
 MOST = 4 << 30  # bytes for all photographs that are in work, unless --memory says more
-LONG = 20.0  # seconds from which on it is told beforehand what a run takes
+LONG = 20.0  # seconds; for longer runs, an estimate of time and memory is printed at the start
 IMMEDIATE = 0.005  # seconds that a photograph takes whose results are there already
 SAMPLED = 200  # photographs whose sizes are looked at for that
 
@@ -137,14 +137,14 @@ class Batch:
             self.fail(photo, error)
 
     def fail(self, photo: object, error: Exception, place: str = "") -> None:
-        """Keep why a photograph failed."""
+        """Record why a photograph failed."""
         if self.args.traceback:
             traceback.print_exception(error)
         self.failed.append({"photo": str(photo), "error": one_line(error)})
         say(self.args, f"{place}{photo}: failed")
 
     def close(self) -> int:
-        """List the broken ones on stderr; the exit code."""
+        """List the failures on stderr; returns the exit code."""
         for failure in self.failed:
             tell_failure(failure["photo"], failure["error"])
         return FAILED if self.failed else OK

@@ -1,4 +1,4 @@
-"""`fvlrp flip`: destroys photographs in a heatmap's order and reports how fast the score falls."""
+"""`fvlrp flip`: destroys photographs in the order of a heatmap and reports how fast the score falls."""
 
 from __future__ import annotations
 

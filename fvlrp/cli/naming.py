@@ -1,6 +1,6 @@
-"""Names of result files: what a photograph, a class or a depth is called on disk, whatever they are called elsewhere.
+"""Names of result files, from those of photographs, classes and depths; safe for every file system.
 
-For the commands of this folder.
+For the commands of this package.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ STEM, TARGET, DEPTH = 120, 70, 40
 
 
 def plain(name: object, most: int = STEM, extra: str = "-._") -> str:
-    """A name that no file system or shell minds: letters, digits and `extra`; others become "_" or, else, "-".
+    """A name that is safe for file systems and shells: letters, digits and `extra`; others become "_" or "-".
 
-    It begins with no dot and takes at most `most` bytes; a longer one ends in a digest of itself.
+    It does not begin with a dot and has at most `most` bytes; a longer name is cut and ends in a digest.
     """
     instead = "_" if "_" in extra else "-"
     kept = "".join(c if c.isalnum() or c in extra else instead for c in str(name))
@@ -32,7 +32,7 @@ def digest(text: str) -> str:
 
 
 def stem(path: str) -> str:
-    """What the results of a photograph begin with."""
+    """The beginning of the names of a photograph's results."""
     return plain(Path(path).stem)
 
 

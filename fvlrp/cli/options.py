@@ -1,6 +1,6 @@
-"""Options that several commands share: declared once, read once, and checked before any work.
+"""Options that several commands share: declared and read in one place, and checked before any work.
 
-For the commands of this folder.
+For the commands of this package.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def usage(check: Callable[..., T], *args: Any, **named: Any) -> T:
 
 
 def photographs(args: Namespace) -> list[File]:
-    """The photographs that were named; what was passed over is told."""
+    """The photographs that were named; reports files that were skipped."""
     found = find(args.photo)
     if account := found.account():
         warnings.warn(account, stacklevel=2)

@@ -1,8 +1,8 @@
-"""A folder of results that several runs and processes share: which names a photograph has, and what is finished.
+"""A folder of results that several runs and processes can share: names of results, and which are finished.
 
-Beside its results each photograph has a record, ``<stem>.json``, written last: what was asked and which files answer
-it, or why it failed. The records are the journal of a run. While a photograph is worked on, a locked temporary file
-claims its stem, so that no other photograph and no other process takes it. Hides locks and records. For `explain`.
+Next to its results each photograph has a record, ``<stem>.json``, written last: the options and the files, or the
+error. The records are the journal of a run. While a photograph is in progress, a locked temporary file reserves its
+stem against other photographs and processes. Hides locks and records. For `explain`.
 """
 
 from __future__ import annotations

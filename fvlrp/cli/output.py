@@ -1,6 +1,6 @@
-"""What commands say and where: exit codes, results, progress.
+"""Output of commands: exit codes, results, progress.
 
-For the commands of this folder.
+For the commands of this package.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class UsageError(ValueError):
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, in one line. Kinds of error that fvlrp does not raise on purpose come with their name."""
+    """An error in one line. Errors that fvlrp does not raise on purpose are shown with their type."""
     if isinstance(error, MemoryError):
         return f"out of memory{f': {error}' if str(error) else ''}"
     if isinstance(error, ValueError | TypeError | OSError | ImportError):
@@ -37,7 +37,7 @@ def say(args: Namespace, text: str) -> None:
 
 
 def result(args: Namespace, value: dict[str, Any], text: str) -> None:
-    """What the command found: `value` on stdout with --json, else `text`, where there is any."""
+    """Print the result of a command on stdout: `value` with --json, otherwise `text`, if any."""
     if args.json or text:
         print(json.dumps(value, indent=1) if args.json else text)
 

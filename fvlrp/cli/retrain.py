@@ -1,4 +1,4 @@
-"""`fvlrp retrain`: a network's last layer, learned anew for other classes."""
+"""`fvlrp retrain`: learns a network's last layer for other classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fvlrp study`: which depth and rule tell the truth, over the photographs of a split; one table and one figure."""
+"""`fvlrp study`: compares depths and rules on the photographs of a split; writes a table and a figure."""
 
 from __future__ import annotations
 

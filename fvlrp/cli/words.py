@@ -1,4 +1,4 @@
-"""`fvlrp words`: which visual words a class is recognised by, as the patches that have most relevance through each."""
+"""`fvlrp words`: the visual words by which a class is recognised, as the patches with most relevance through each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs, data sets, labels and files: what comes from outside and goes back there.
+"""Input and output: photographs, data sets, labels and files.
 
-May import runtime alone; every outer ring may import it.
+May import only runtime; every outer ring may import it.
 """

@@ -1,6 +1,6 @@
-"""Files out and back in: never half written, never executed, the same bytes for the same content.
+"""Reading and writing files: atomically, reproducibly to the byte, and without executing anything.
 
-Hides temporary files and the archive format. For every wing above data that reads or writes files of fvlrp.
+Hides temporary files and the archive format. For every wing above data that reads or writes fvlrp's files.
 
 A file of arrays is a zip archive of ``.npy`` members, as `numpy.load` reads it, beside one member ``header.json``::
 

@@ -1,8 +1,8 @@
-"""Images in, whatever they are, and heatmaps back to the size of the input.
+"""Reading images of any kind, and mapping heatmaps back to the size of the input.
 
-Three questions have one answer each here: what the pixels of an input are (`load`), what its grey values are (`grey`),
-and how a heatmap computed on a resized image returns to the input's own size without losing relevance
-(`resample_conserving`). Hides Pillow's traps and the ranges of pixel types. For every wing above data.
+`load` defines the pixels of an input, `grey` its grey values, and `resample_conserving` how a heatmap on a resized
+image is mapped to the input's own size without losing relevance. Hides Pillow's pitfalls and the ranges of pixel types.
+For every wing above data.
 """
 
 from __future__ import annotations

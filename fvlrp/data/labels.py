@@ -1,4 +1,4 @@
-"""Labels as every classifier here reads them: one per image, or a matrix with a column per class."""
+"""Labels in the forms that the classifiers accept: one per image, or a matrix with a column per class."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which files are photographs, and where they are: names, folders, patterns, lists and standard input.
+"""Finding photographs: by names, folders, patterns, lists or standard input.
 
-Hides the walk through folders. Nothing is decoded here. Used by data.datasets and the command line.
+Hides the search through folders. Decodes nothing. For data.datasets and the command line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How good a classifier and its heatmaps are: ranking, localisation, pixel flipping, and their uncertainty.
 
-For core and everything above it. Measures take arrays and callables, never an Explanation; every measure is
-deterministic: what is drawn at random is drawn from a seed.
+For core and everything above it. Measures take arrays and callables, never an Explanation. All measures are
+deterministic: random numbers come from a seed.
 """
 
 from .evidence import DepthStudy

@@ -1,6 +1,6 @@
-"""What a depth study found: measures of every map of every photograph, summed up as a table and a figure.
+"""The results of a depth study: measures of every map of every photograph, and their summary as a table and a figure.
 
-For `study`, which fills it, and for whoever reads one.
+Filled by `study`; for its users.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .statistics import Interval, bootstrap
 
 Values: TypeAlias = "npt.NDArray[np.float64]"  # one number per photograph, NaN where it is not defined
 
-BLIND = ("random", "centre", "edge")  # maps that know nothing of the model: noise, a Gaussian, gradient magnitude
-NO_RULE = "no model"  # stands where the rule of a blind map would
+BLIND = ("random", "centre", "edge")  # maps that do not depend on the model: noise, a Gaussian, gradient magnitude
+NO_RULE = "no model"  # the "rule" of a blind map
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,8 @@ class Row:
     model, rule, depth : str
         Of a blind map, `rule` is ``NO_RULE`` and `depth` one of ``BLIND``.
     values : mapping of str to float64 (photographs,)
-        By measure: "morf" and "lerf" (AOPC), "gap" (their difference), "mass", "pointing", "context" (of true positives
-        alone), "gini", "resolution" (pixels), "share" (of the score).
+        By measure: "morf" and "lerf" (AOPC), "gap" (their difference), "mass", "pointing", "context" (only for true
+        positives), "gini", "resolution" (pixels), "share" (of the score).
     """
 
     model: str
@@ -74,7 +74,7 @@ class DepthStudy:
         return list(dict.fromkeys(row.model for row in self.rows))
 
     def measured(self, model: str, photograph: str) -> bool:
-        """Whether the model's maps of a photograph were measured: it knows the class, and nothing failed."""
+        """Whether the model's maps of a photograph were measured: the model has the class, and nothing failed."""
         gaps = self.values(model, NO_RULE, "random")
         return not np.isnan(gaps[list(self.photographs).index(photograph)])
 
@@ -89,14 +89,14 @@ class DepthStudy:
     def difference(
         self, model: str, one: tuple[str, str], other: tuple[str, str], measure: str = "gap", level: float = 0.95
     ) -> Interval:
-        """How much more one (rule, depth) of a model has of a measure than another: a paired bootstrap interval."""
+        """The difference of a measure between two (rule, depth) pairs of a model: a paired bootstrap interval."""
         values = self.values(model, *one, measure) - self.values(model, *other, measure)
         return bootstrap(values, level=level)
 
     def table(self) -> Table:
         """A row for each model, rule and depth, with bootstrap intervals; differences are paired by photograph.
 
-        The blind maps come last for each model: what a map is worth is what it has more than these.
+        The blind maps come last for each model; a map is useful only as far as it is better than these.
         """
         columns = ["model", "rule", "depth", "gap", "gap - random", "AOPC", "mass", "mass - centre", "pointing"]
         columns += ["median μ", "Gini", "resolution", "median share", "photographs"]

@@ -1,7 +1,6 @@
-"""Pixel flipping: how fast a score falls when an image is destroyed where a heatmap points.
+"""Pixel flipping: how fast a score falls when an image is destroyed in the order of a heatmap.
 
-For the models' `flipper`, the study and whoever compares heatmaps. Deterministic: what is drawn at random is drawn from
-a seed.
+For the models' `flipper`, the study and users. Deterministic: random numbers come from a seed.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ Pixels: TypeAlias = "npt.NDArray[Any]"  # uint8 or float32, (H, W, 3) or (H, W)
 
 @runtime_checkable
 class Flipper(Protocol):
-    """Scores of one image whose regions are replaced one after the other, by a model that knows shortcuts.
+    """Scores of one image whose regions are replaced one after another, by a model with a faster method.
 
-    Threads may call `walk` at the same time.
+    `walk` may be called from several threads at once.
 
     Examples
     --------
@@ -44,7 +43,7 @@ class Flipper(Protocol):
     """
 
     def walk(self, filled: Pixels, regions: Regions, region: int, every: int = 1) -> Curve:
-        """The score of the image itself, and after every so many more of `regions`, squares, show `filled`."""
+        """The score of the image, and the score each time `every` more of `regions` (squares) show `filled`."""
         ...
 
 
@@ -53,7 +52,7 @@ Score: TypeAlias = "Callable[[Pixels], Any] | Flipper"
 
 @dataclass(frozen=True, eq=False)
 class PixelFlipping:
-    """What `pixel_flipping` saw of one heatmap in one order.
+    """The result of `pixel_flipping` for one heatmap and one order.
 
     Attributes
     ----------
@@ -101,15 +100,15 @@ class PixelFlipping:
 
 
 def gap(most: PixelFlipping, least: PixelFlipping) -> float:
-    """AOPC of the MoRF order less that of the LeRF order of one heatmap.
+    """AOPC of the MoRF order minus that of the LeRF order of one heatmap.
 
-    Above 0 where what the map calls relevant matters more than what it calls irrelevant; a random map has 0 in the
-    mean. Unlike the AOPC alone, it does not reward a map for a score that any destruction lowers.
+    It is positive if the pixels that the map calls relevant matter more than those it calls irrelevant; a random map
+    has 0 on average. Unlike the AOPC, it does not reward a map if any destruction lowers the score.
 
     Raises
     ------
     ValueError
-        The two are not of the orders "morf" and "lerf", or their regions or replacements differ.
+        The two results do not have the orders "morf" and "lerf", or their regions or replacements differ.
 
     Examples
     --------
@@ -147,51 +146,51 @@ def pixel_flipping(
 ) -> Any:  # whether one result or a list comes back depends on values that types do not tell apart
     """How fast the score falls when the image is destroyed region by region (Samek et al., arXiv 1509.06321).
 
-    The image is cut into whole square regions, the grid centred in it, which are replaced one after the other. Equally
-    ranked regions come in random order. All heatmaps and orders of a call meet the same replacements, and an image that
-    several of them lead to is scored once.
+    The image is divided into square regions on a centred grid, which are replaced one after another. Regions of equal
+    rank are replaced in random order. All heatmaps and orders of a call use the same replacement colours; images that
+    occur several times are scored once.
 
     Parameters
     ----------
     score : callable or Flipper
-        f of the class: takes images (m, H, W, 3) or, where `image` is grey, (m, H, W), in the dtype of
-        ``fvlrp.images.load(image)``, and returns m scores. Or what a model's ``flipper(image, target)`` returns, which
-        is quicker where the model has a shortcut.
+        The score f of the class: a function of images (m, H, W, 3), or (m, H, W) if `image` is grey, in the dtype of
+        ``fvlrp.images.load(image)``, that returns m scores. Or the result of a model's ``flipper(image, target)``,
+        which is faster for some models.
     image : path, PIL image or array
         The explained image.
     heatmaps : array (H, W), or (m, H, W), or a sequence of arrays (H, W)
-        Of the image's own size.
+        Of the same size as the image.
     order : str or sequence of str
-        "morf" (falling summed relevance), "lerf" (rising), or an order that ignores the heatmap, to compare with:
-        "random", "centre" (nearest to the image's centre first), "edge" (falling summed gradient magnitude).
+        "morf" (most relevant first), "lerf" (least relevant first), or a baseline that ignores the heatmap: "random",
+        "centre" (nearest to the centre of the image first), "edge" (largest gradient magnitude first).
     region : int
         Side of a region in pixels.
     steps : int
         L, the number of regions replaced; at most as many as the image holds.
     every : int
-        Score after every so many steps alone: curves are coarser, and cost so much less.
+        Score only after every so many steps: curves are coarser and cheaper.
     replacement : str
-        What a region is replaced by: "noise" (uniformly random colours, drawn per pixel), "mean" (the image's mean
+        The new content of a region: "noise" (uniformly random colours, drawn per pixel), "mean" (the image's mean
         colour), "blur" (the image smoothed by a Gaussian of standard deviation `region`), "inpaint" (each region
         continued smoothly from the untouched image around it, biharmonic; needs scikit-image).
     draws : int
-        Repetitions with other random colours and other random orders. A draw does not depend on how many there are.
+        Repetitions with different random colours and orders. A draw does not depend on the number of draws.
     random_state : int
         Seed of the colours and orders.
     batch_size : int
         Images per call of a callable `score`.
     n_jobs : int or None
-        Threads that walk with a Flipper, as in scikit-learn. Results do not depend on it.
+        Threads for a Flipper, as in scikit-learn. Results do not depend on it.
     journal : Journal, optional
-        Keeps every finished curve; curves that it has are not computed again. One journal is good for one model and
-        target: it knows images, heatmaps' orders and replacements, but not what `score` computes.
+        Stores every finished curve; stored curves are not computed again. Use one journal per model and target: it
+        distinguishes images, orders and replacements, but not what `score` computes.
     verbose : bool
-        Progress on stderr.
+        Whether to show progress on stderr.
 
     Returns
     -------
     PixelFlipping or list of PixelFlipping
-        One result for one heatmap and one order; otherwise a flat list, heatmap by heatmap, orders in the order given.
+        One result for a single heatmap and order; otherwise a flat list, heatmap by heatmap, with orders as given.
 
     Raises
     ------

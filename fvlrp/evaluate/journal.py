@@ -1,6 +1,6 @@
-"""What a long evaluation has finished, in a file that survives a kill: one JSON line per result.
+"""The finished results of a long evaluation, in a file that survives a kill: one line of JSON per result.
 
-For flipping and study. The file is only ever appended to; a line that was cut off by a kill is passed over.
+For flipping and study. Results are only appended; a line that was cut off is ignored.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 
 class Journal:
-    """Results by key, read from `path` and appended to it; without a path, in memory alone.
+    """Results by key, read from `path` and appended to it; without a path, only in memory.
 
-    Values are what JSON holds; floats come back as the same bits. Threads may share a journal.
+    Values must be serialisable as JSON; floats keep all their bits. Threads may share a journal.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Journal:
     OSError
         The file cannot be read or written.
     ValueError
-        The file is no journal.
+        The file is not a journal.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class Journal:
         return self._known[self._prefix + key]
 
     def part(self, *words: str | int) -> Journal:
-        """The same journal for one piece of the work: keys of parts with other words do not meet."""
+        """A section of the journal: its keys do not collide with those of sections with other words."""
         other = Journal()
         other._path, other._lock, other._known = self._path, self._lock, self._known
         other._prefix = key_of(self._prefix, *words)
@@ -70,7 +70,7 @@ class Journal:
         return self._known.get(self._prefix + key, default)
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a result; it is in the file when this returns."""
+        """Store a result; it is in the file when this returns."""
         with self._lock:
             self._known[self._prefix + key] = value
             if self._path is not None:
@@ -79,7 +79,7 @@ class Journal:
     def _append(self, line: str) -> None:
         assert self._path is not None
         with open(self._path, "ab+") as file:
-            # A line that a kill cut off must not swallow the next one.
+            # Start a new line: the last one may have been cut off.
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 line = line if file.read(1) == b"\n" else "\n" + line
@@ -87,7 +87,7 @@ class Journal:
 
 
 def key_of(*parts: str | int | npt.NDArray[Any]) -> str:
-    """A key that two different pieces of work do not share: the SHA-256 of their words, numbers and arrays."""
+    """A unique key for a piece of work: the SHA-256 of its words, numbers and arrays."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -99,7 +99,7 @@ def key_of(*parts: str | int | npt.NDArray[Any]) -> str:
 
 
 def identity(name: str) -> tuple[str | int, ...]:
-    """What tells a file from others of its name and from its own earlier contents: for `Journal.part`."""
+    """A string that changes if a file is moved or modified: for `Journal.part`."""
     if not os.path.isfile(name):
         return (name,)
     state = os.stat(name)

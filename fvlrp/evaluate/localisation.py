@@ -1,7 +1,7 @@
-"""Whether a heatmap points at the object: context μ, relevance mass, the pointing game, beside a centred Gaussian.
+"""Whether a heatmap points at the object: context μ, relevance mass, the pointing game, and the centred Gaussian.
 
-Photographers put objects into the middle, so that a map that knows nothing but the middle scores well: what counts is
-what a map adds to that.
+Photographers put objects in the centre, so even a map that always points at the centre scores well. The centred
+Gaussian is that baseline. For the study and users.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ GAUSSIAN = 0.25  # standard deviation of the centred Gaussian, of either side of
 def context(heatmap: npt.ArrayLike, boxes: npt.ArrayLike) -> float:
     """The share of context μ: mean positive relevance outside the boxes over the mean inside them.
 
-    A low μ says that the classifier looks at the object, one near 1 that it looks everywhere alike. Over images its
-    distribution has a long tail: read the median beside the mean (`bootstrap`), over true positives.
+    A low μ means that the classifier looks at the object, a μ near 1 that it looks everywhere. The distribution over
+    images has a long tail: report the median as well as the mean (`bootstrap`), over true positives.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def context(heatmap: npt.ArrayLike, boxes: npt.ArrayLike) -> float:
     Returns
     -------
     float
-        NaN where the boxes cover nothing or everything, or hold no positive relevance.
+        NaN if the boxes cover nothing or everything, or contain no positive relevance.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def pointing_game(heatmap: npt.ArrayLike, boxes: npt.ArrayLike, tolerance: float
     Parameters
     ----------
     heatmap : array (H, W)
-        Relevance. Of equal maxima the first in row order points; a map without positive relevance misses.
+        Relevance. Among equal maxima, the first in row order counts; a map without positive relevance misses.
     boxes : array (m, 4)
         As in `context`.
     tolerance : float
@@ -87,7 +87,7 @@ def pointing_game(heatmap: npt.ArrayLike, boxes: npt.ArrayLike, tolerance: float
     Returns
     -------
     float
-        NaN where no box covers a pixel.
+        NaN if no box covers a pixel.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def pointing_game(heatmap: npt.ArrayLike, boxes: npt.ArrayLike, tolerance: float
 
 
 def centred_gaussian(height: int, width: int) -> npt.NDArray[np.float64]:
-    """The map of someone who knows that objects are in the middle: float64 (height, width), 1 at the centre.
+    """The baseline map that always points at the centre: a Gaussian, float64 (height, width), 1 at the centre.
 
     Its standard deviations are a quarter of the height and of the width.
 
@@ -149,7 +149,7 @@ class Localisation(NamedTuple):
 def localisation(
     heatmap: npt.ArrayLike, boxes: npt.ArrayLike, tolerance: float = 15
 ) -> tuple[Localisation, Localisation]:
-    """Context, relevance mass and pointing game of a map, and the same of the centred Gaussian of its size.
+    """Context, relevance mass and pointing game of a map, and those of the centred Gaussian of the same size.
 
     Arguments and errors are those of the three measures.
 

@@ -1,6 +1,6 @@
-"""What a heatmap is like by itself: how sparse, how fine, and how much of the score it holds; and its check.
+"""Properties of a single heatmap: sparseness, resolution, and the share of the score that it holds; and its check.
 
-For the other modules of evaluate, and for whoever describes a map.
+For the other modules of evaluate and users.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def check_heatmap(heatmap: npt.ArrayLike, shape: tuple[int, ...] | None = None) 
 
 
 def gini(heatmap: npt.ArrayLike) -> float:
-    """Gini index of |R|, a measure of sparseness: 0 where all pixels are alike, near 1 where few hold everything.
+    """Gini index of |R|, a measure of sparseness: 0 if all pixels are equal, near 1 if a few hold all relevance.
 
     Of n values in rising order, Σ (2i − n − 1) |R|_i / (n Σ |R|_i) with i from 1 (Chalasani et al., ICML 2020).
 
@@ -59,7 +59,7 @@ def resolution(heatmap: npt.ArrayLike) -> float:
 
     The autocorrelation A(dy, dx) = Σ R'(y, x) R'(y + dy, x + dx) of the map less its mean, R', is averaged over the
     lags whose length rounds to d. The result is the d, linearly interpolated, at which that mean first falls to half of
-    A(0, 0): about how far apart two details must be for the map to show two.
+    A(0, 0): roughly, the distance at which the map can separate two details.
 
     Parameters
     ----------
@@ -94,9 +94,9 @@ def resolution(heatmap: npt.ArrayLike) -> float:
 
 
 def share_held(heatmap: npt.ArrayLike, score: float) -> float:
-    """The share of the score that the map holds, Σ R / f: 1 where all relevance arrived at the pixels.
+    """The share of the score that the map holds, Σ R / f: 1 if all relevance arrived at the pixels.
 
-    Below 0 where the map speaks against what the score says; NaN for a score of 0.
+    Negative if the map and the score have opposite signs; NaN for a score of 0.
 
     Examples
     --------

@@ -1,6 +1,6 @@
 """How well scores rank images: VOC's average precision.
 
-For the models' `score` and for whoever evaluates a classifier.
+For the models' `score`, the command line and users.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def average_precision(
 
 
 def _signs(labels: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
-    """Labels as int8 of 1, 0 (ignored) and -1. Whether 0 means absent is asked of all classes together: a class may
-    well lack a -1 of its own."""
+    """Labels as int8 of 1, 0 (ignored) and -1. Whether 0 means absent is decided for all classes together, since a
+    single class may happen to have no -1."""
     if labels.dtype == np.bool_:
         return np.where(labels, 1, -1).astype(np.int8)
     values = np.unique(labels)

@@ -1,6 +1,6 @@
-"""One number per image, summed up with its uncertainty: bootstrap intervals over images.
+"""Summaries of one number per image with their uncertainty: bootstrap intervals over images.
 
-For the study and for whoever compares two methods: pass their differences per image.
+For the study and users. To compare two methods, pass their differences per image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Interval:
     Attributes
     ----------
     mean, low, high : float
-        `low` and `high` end the interval of what `statistic` names.
+        `low` and `high` are the ends of the interval of `statistic`.
     level : float
         Coverage of the interval.
     n : int
@@ -47,7 +47,7 @@ class Interval:
 
     @property
     def value(self) -> float:
-        """What the interval is about."""
+        """The value of `statistic`."""
         return self.mean if self.statistic == "mean" else self.median
 
     def __str__(self) -> str:

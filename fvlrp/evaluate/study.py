@@ -1,7 +1,7 @@
-"""Which depth and rule tell the truth: models x rules x depths over photographs, resumable.
+"""Comparison of depths and rules: models x rules x depths over photographs, resumable.
 
-For `fvlrp study` and users. Models are what has `menu`, `trace`, `flipper` and `multilabel_`. Hides the order of the
-work and how it is kept in a journal.
+For `fvlrp study` and users. A model is any object with `menu`, `trace`, `flipper` and `multilabel_`. Hides the order of
+the work and how it is stored in a journal.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from .journal import Journal, key_of
 from .localisation import centred_gaussian, localisation
 from .maps import gini, resolution, share_held
 
-Measures: TypeAlias = "dict[str, float | None]"  # None stands for NaN, which JSON has not
+Measures: TypeAlias = "dict[str, float | None]"  # None means NaN, which JSON does not have
 Found: TypeAlias = "dict[str, Measures]"  # by depth
 
-DEFAULT = "default"  # the rule that a model takes by itself
+DEFAULT = "default"  # the default rule of a model
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A photograph and what is explained in it.
+    """A photograph and the target to explain.
 
     Attributes
     ----------
@@ -56,9 +56,9 @@ class Case:
 
 
 def cases(data: Dataset, count: int | None = None, random_state: int = 0) -> list[Case]:
-    """Photographs of a data set, one target each: of a VOC photograph, the class whose objects cover most of it.
+    """Photographs of a data set with one target each; for VOC, the class whose objects cover most of the photograph.
 
-    `count` of them are drawn at random; None takes all. Photographs that hold difficult objects alone are left out.
+    `count` photographs are drawn at random; None: all. Photographs with only difficult objects are left out.
 
     Examples
     --------
@@ -110,32 +110,31 @@ def depth_study(
     n_jobs: int | None = None,
     verbose: bool = False,
 ) -> DepthStudy:
-    """Measure maps of every model, rule and depth, and maps that know nothing of any model, on the same photographs.
+    """Measure the maps of every model, rule and depth, and of model-independent baselines, on the same photographs.
 
-    Choose among rules and depths on photographs that were trained on or set aside for that, and run the study once on
-    those that judge.
+    Choose rules and depths on training or validation photographs, then run the study once on test photographs.
 
     Parameters
     ----------
     models : mapping of str to classifier
-        Under the names that the table shows.
+        Models by the names that the table shows.
     photographs : sequence of Case
-        A model that does not know a target leaves that photograph out.
+        Photographs whose target a model does not have are skipped for that model.
     depths : mapping of str to sequence of str, optional
-        Depths of each model, coarse to fine; a model that is not named shows its ``menu.report_depths``.
+        Depths of each model, coarse to fine; by default ``menu.report_depths``.
     rules : mapping of str to mapping of str to rules, optional
-        Rules of each model under the names that the table shows; a model that is not named takes its default.
+        Rules of each model by the names that the table shows; by default the model's default rules.
     versions : mapping of str to str, optional
-        What tells a model from others that had its name, for the journal.
+        Version of each model, by which the journal distinguishes models of the same name.
     region, steps, every, replacement, draws, random_state
-        As `pixel_flipping` takes them.
+        As for `pixel_flipping`.
     journal : Journal, optional
-        Keeps what is finished, photograph by photograph and rule by rule; a study with more rules or photographs goes
-        on from it. It tells models apart by name and version, and photographs by name.
+        Stores finished work, photograph by photograph and rule by rule; a study with more rules or photographs
+        continues from it. It identifies models by name and version, and photographs by name.
     n_jobs : int or None
-        Photographs at a time, as in scikit-learn. Results do not depend on it.
+        Photographs in parallel, as in scikit-learn. Results do not depend on it.
     verbose : bool
-        Progress on stderr.
+        Whether to show progress on stderr.
 
     Returns
     -------
@@ -144,7 +143,7 @@ def depth_study(
     Raises
     ------
     ValueError
-        At once: an unknown depth or rule, a model named that is none of `models`, two photographs of one name.
+        Before any work: an unknown depth or rule, a name that is not in `models`, two photographs of the same name.
 
     Examples
     --------
@@ -181,7 +180,7 @@ def depth_study(
     def one(model: _Model, case: Case) -> None:
         try:
             model.study(case, known)
-        except Exception as error:  # hours of other photographs are not lost for one
+        except Exception as error:  # one photograph must not end hours of work
             failed.append({"photo": case.name, "model": model.label, "error": str(error)})
         progress.step()
 
@@ -193,7 +192,7 @@ def depth_study(
 
 
 class _Model:
-    """One model of a study: its depths and rules, and what becomes of a photograph."""
+    """One model of a study: its depths and rules, and the measurement of a photograph."""
 
     def __init__(
         self,
@@ -219,7 +218,7 @@ class _Model:
         return True
 
     def study(self, case: Case, journal: Journal) -> None:
-        """Measure what the journal has not."""
+        """Measure what the journal does not have yet."""
         missing = {name: self._key(case, name) for name in (NO_RULE, *self._rules)}
         missing = {name: key for name, key in missing.items() if key not in journal}
         if not missing:
@@ -249,7 +248,7 @@ class _Model:
             journal.put(key, found)
 
     def rows(self, photographs: Sequence[Case], journal: Journal) -> list[Row]:
-        """What the journal has of this model: rules and depths, then the blind maps."""
+        """The journal's results for this model: rules and depths, then the blind maps."""
         rows = []
         for rule, depths in (*((name, self._depths) for name in self._rules), (NO_RULE, BLIND)):
             keys = [self._key(case, rule) for case in photographs]
@@ -261,7 +260,7 @@ class _Model:
         return rows
 
     def _key(self, case: Case, rule: str) -> str:
-        """What a result hangs on, but for the model and the pixels."""
+        """What a result depends on, apart from the model and the pixels."""
         spelled = "" if rule == NO_RULE else f"{self._rules[rule]!r} {self._depths}"
         work = f"{case.target!r} {self._flips!r} {self._seed} {spelled}"
         return key_of(self.label, self._version, case.name, np.asarray(case.boxes), work)
@@ -287,7 +286,7 @@ def _measured(heatmap: npt.NDArray[np.float64], case: Case, score: float, hit: b
 
 
 def _blind_maps(pixels: npt.NDArray[Any], rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
-    """The maps of someone who does not know the model."""
+    """The blind maps: baselines that do not depend on the model."""
     height, width = pixels.shape[:2]
     edge = np.hypot(*np.gradient(grey(pixels).astype(np.float64)))
     return {"random": rng.standard_normal((height, width)), "centre": centred_gaussian(height, width), "edge": edge}

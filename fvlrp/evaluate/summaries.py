@@ -1,7 +1,7 @@
-"""Flippings of many images as one table and one figure.
+"""Pixel flipping of many images, summarised as a table and a figure.
 
-For the study, the command line and whoever compares heatmaps. A summary takes, under each label (a model, a depth, a
-rule), one list per image of what `pixel_flipping` returned for one heatmap and several orders.
+For the study, the command line and users. The input has, for each label (a model, a depth, a rule), one list per image
+with the results of `pixel_flipping` for one heatmap and several orders.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def gaps(flips: Sequence[Sequence[PixelFlipping]]) -> npt.NDArray[np.float64]:
 
 
 def flipping_table(flips: Flippings) -> Table:
-    """AOPC in every order that occurs and the gap, each with its bootstrap interval: a row for each label.
+    """AOPC for each order, and the gap, with bootstrap intervals: one row per label.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def flipping_table(flips: Flippings) -> Table:
 def flipping_curves(flips: Flippings, order: str = "morf") -> list[curves.Line]:
     """Mean fall of the score, f(x⁽⁰⁾) − f(x⁽ᵏ⁾), over the images of every label, with its bootstrap band.
 
-    Images that hold fewer regions than others end the curve for all.
+    The curves end at the smallest number of regions of any image.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What the code runs on: checked arguments, threads, memory that is used again, progress.
+"""Infrastructure: checks of arguments, threads, reused memory, limits of the machine, progress.
 
-The innermost ring of Python: it knows the kernels and nothing else of the package; everyone may import it.
+The innermost Python ring: depends on nothing but the kernels; every module may import it.
 """

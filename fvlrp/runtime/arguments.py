@@ -1,6 +1,6 @@
-"""Checks of arguments: what is refused says the argument, the value seen and what is expected.
+"""Checks of arguments, with messages that name the argument, its value and what is expected.
 
-Hides nothing but the wording. For every ring above; it imports no module of the package.
+Hides the wording. For every ring above; imports no module of the package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much memory and how many processors there are for this process: hides the system's accounts of both.
+"""How much memory and how many processors this process may use. Hides how the system reports them.
 
 For every ring above.
 """

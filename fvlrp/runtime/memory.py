@@ -1,7 +1,7 @@
-"""Large arrays in memory that is used again: hides the blocks that wait for their next use. For every ring above.
+"""Large arrays in reused memory. Hides the pool of free blocks. For every ring above.
 
-Fresh pages cost as much as the arithmetic where many targets are explained: 20 targets of one photograph at depth "bin"
-take 11 % longer without. A single target gains nothing, nor does a network.
+Fresh pages cost as much as the arithmetic if many targets are explained: without reuse, 20 targets of one photograph at
+depth "bin" take 11 % longer. It makes no difference for a single target or a network.
 """
 
 from __future__ import annotations

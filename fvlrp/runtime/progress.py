@@ -1,4 +1,4 @@
-"""Progress on stderr: hides whether a terminal watches. For every ring above."""
+"""Progress on stderr. Hides whether stderr is a terminal. For every ring above."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Run GIL-free kernels over bands of rows, with workers pinned to the processors that the caller may use; limit BLAS.
+"""Thread pools for kernels that release the GIL, with workers pinned to processors; limits on BLAS threads.
 
 Hides the pools. For every ring above.
 
-The kernels are single-threaded; a call is cut into tasks the same way for every number of workers, so results are the
-same bits. Workers are pinned because two unpinned ones often land on one processor; the caller's own affinity is
-never touched. Pools are kept per process: a forked child starts its own.
+Kernels are single-threaded. A call is divided into tasks independently of the number of workers, so results are the
+same to the bit. Workers are pinned because two unpinned ones often land on the same processor; the affinity of the
+caller is not changed. Every process has its own pools: a forked child starts new ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures, tables and pages of arrays, numbers and words: nothing here knows an explanation or a model.
+"""Pictures, tables and HTML pages from arrays, numbers and words; independent of explanations and models.
 
 May import data and runtime; every outer ring may import it.
 """

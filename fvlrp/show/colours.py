@@ -1,7 +1,7 @@
-"""Which colour stands for how much relevance: the colour maps, and the |r| that ends them.
+"""From relevance to colours: the colour maps and their scales.
 
-Zero relevance is the neutral colour unless asked otherwise, so that one glance tells evidence for from evidence
-against. Hides how the maps are made. For show.render and whoever colours a heatmap.
+Unless requested otherwise, zero relevance has the neutral colour, which separates evidence for a class from evidence
+against it. Hides how the colour maps are made. For show.render and the wings above.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-# 127 steps on either side of zero, which has an entry of its own: a coloured map fits into a palette of 256.
+# 127 steps on either side of zero, plus zero: a coloured map fits into a palette of 256 colours.
 _STEPS = 127
 
 # What ends the colour map: a number, a percentile ("99%"), both ends of a map that is not symmetric, or its extremes.
 Scale: TypeAlias = "float | str | tuple[float, float] | None"
-# The default everywhere, in files, sheets and reports. Fine depths have few large values: up to their maximum the rest
-# would look empty.
+# The default scale of files, sheets and reports. Maps of fine depths have a few very large values: scaled to the
+# maximum, they would look empty.
 SCALE = "99.5%"
 _BAND = 1 << 20  # pixels coloured at a time, so that a photograph of 100 megapixels needs no copies of its heatmap
 
@@ -102,13 +102,13 @@ def checked(heatmap: npt.ArrayLike) -> Floats:
         y, x = np.argwhere(~finite)[0]
         raise ValueError(
             f"heatmap has {plane.size - finite.sum()} values that are NaN or infinite, the first ({plane[y, x]}) at "
-            f"row {y}, column {x}; no colour stands for them: look for their cause, or set them to 0"
+            f"row {y}, column {x}; they have no colour: look for their cause, or set them to 0"
         )
     return plane
 
 
 def shared_scale(heatmaps: Iterable[npt.ArrayLike], percentile: float = float(SCALE[:-1])) -> float:
-    """The |r| that ends the colour map when several heatmaps are to be compared.
+    """A common scale for several heatmaps that are to be compared: the |r| at the end of the colour map.
 
     Parameters
     ----------

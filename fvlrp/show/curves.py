@@ -1,6 +1,6 @@
-"""Figures of curves with their bands, by Matplotlib (the extra "plot"), in colours that colour-blind readers can tell.
+"""Figures of curves with error bands, by Matplotlib (the extra "plot"), in colours suitable for colour-blind readers.
 
-For evaluate and everything above it. Nothing here touches Matplotlib's global state, or opens a window.
+For evaluate and everything above it. Does not change Matplotlib's global state or open windows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pictures of heatmaps: overlays, colour bars and contact sheets.
 
-Arrays, numbers and words in, arrays or Pillow images out; only `write_png` writes a file. Hides how pictures are laid
-out and encoded. For the wings above show; none of them hands it an explanation.
+From arrays, numbers and words to arrays or Pillow images; only `write_png` writes a file. Hides how pictures are laid
+out and encoded. For the wings above show, which do not pass explanations.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def overlay(
     gamma: float = 0.5,
     scale: float | str | None = SCALE,
 ) -> Pixels:
-    """Lay a coloured heatmap over its photograph, opaque where |r| is large.
+    """Draw a coloured heatmap over its photograph, more opaque where |r| is larger.
 
     Opacity is (|r| / scale) ** gamma: pixels without relevance show the photograph.
 
@@ -113,10 +113,10 @@ def alpha(
     background: int | Sequence[int] = 0,
     scale: float | str | None = SCALE,
 ) -> Pixels:
-    """Show of a photograph what speaks for the target, and nothing else.
+    """Show only the parts of a photograph that are evidence for the target.
 
-    The heatmap's positive part is the photograph's alpha channel, (max(r, 0) / scale) ** gamma (LRP Toolbox, where
-    scale is max r); it is made for the low-resolution maps.
+    The positive part of the heatmap becomes the alpha channel, (max(r, 0) / scale) ** gamma (as in the LRP Toolbox,
+    where scale is max r). Meant for low-resolution maps.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def alpha(
     gamma : float
         Below 1 lifts small relevance.
     background : int or (r, g, b)
-        What lies behind, 0..255.
+        Background colour, 0..255.
     scale : float, str or None
         The r at which the photograph is fully shown: a number, "99%" for a percentile of the positive values, None for
         the largest.
@@ -160,7 +160,7 @@ def _number(value: float) -> str:
 
 
 def _ticks(scale: Scale) -> list[tuple[float, str]]:
-    """Positions on the colour map (-1..1) and their labels; without a number they name what it is."""
+    """Positions on the colour map (-1..1) and their labels; for a scale without a number, its name."""
     if scale is None:
         return [(1.0, "max"), (0.0, "0"), (-1.0, "-max")]
     if isinstance(scale, str):
@@ -184,7 +184,7 @@ def colour_bar(
         Pixels, 24 at least.
     scale : float, pair, str or None
         |r| of the end colours; a pair (low, high) for a map that is not symmetric. A percentile or None (the largest)
-        stands on the bar as such, for a sheet whose maps each have a scale of their own.
+        is written on the bar as text, for sheets whose maps have different scales.
     cmap : str
         As in `colour`.
     text_size : int, optional
@@ -227,7 +227,7 @@ def colour_bar(
 def to_image(
     heatmap: npt.ArrayLike, *, cmap: str = "safe", symmetric: bool = True, bar: bool = False, scale: Scale = SCALE
 ) -> Image.Image:
-    """A coloured heatmap as a Pillow image, with a colour bar at its right on request.
+    """A coloured heatmap as a Pillow image, optionally with a colour bar on the right.
 
     Parameters
     ----------
@@ -272,8 +272,8 @@ class Panel:
     image : path, Pillow image or array
         As `fvlrp.images.load` reads it: (H, W, 3) or (H, W), uint8 or floats in 0..1.
     caption : str
-        Below the picture. One line of text wraps to two and is then elided; lines set apart by line breaks are elided
-        each on its own ("class name", then the score).
+        Text below the picture. A single line is wrapped to two lines and then elided; explicit lines ("class name",
+        then the score) are elided separately.
     """
 
     image: ImageLike
@@ -322,15 +322,15 @@ def sheet(
     Parameters
     ----------
     rows : sequence of sequences of Panel, image or None
-        The grid, row by row; None leaves a place empty, and short rows are filled with it.
+        The grid, row by row. None leaves a cell empty; short rows are padded with empty cells.
     row_titles, column_titles : sequence of str, optional
-        One each. Row titles stand upright at the left.
+        One per row or column. Row titles are drawn vertically at the left.
     height : int
-        Height of the box of a panel in pixels; every size of text and margin follows from it.
+        Height of the box of a panel in pixels, from which all text sizes and margins follow.
     aspect : float
         Width of that box over its height. Pictures keep their own aspect and fit into the box.
     bar : str, optional
-        Name of the colour map of which to draw a bar at the right.
+        Colour map for which a bar is drawn on the right.
     scale : float, pair, str or None
         Labels of the bar, as in `colour_bar`.
     font : str, optional
@@ -415,7 +415,7 @@ def _room(lengths: Iterable[int], air: int) -> int:
 
 
 def _indexed(picture: Image.Image) -> Image.Image | None:
-    """An RGB `picture` with a palette, where 256 colours suffice (a coloured heatmap's always do): nothing is lost."""
+    """An RGB `picture` with a palette if it has at most 256 colours, as coloured heatmaps do; lossless."""
     counted = picture.getcolors(256)
     if counted is None:
         return None
@@ -446,8 +446,8 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None, *, lev
         Keywords of 1 to 79 printable ASCII characters and values (made `str`), stored in the file in their order:
         target, depth, score.
     level : int
-        Of compression, 0 (none) to 9. A heatmap of 500 x 375 pixels takes 2 ms at 1 to 3, 7 at 6, and 40 or more at 9,
-        where its file is smaller by 3 %.
+        Compression level, 0 (none) to 9. A heatmap of 500 x 375 pixels takes 2 ms at levels 1 to 3, 7 ms at 6, and
+        40 ms or more at 9, for a file that is 3 % smaller.
 
     Returns
     -------
@@ -474,7 +474,7 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None, *, lev
 def write_png(
     path: str | os.PathLike[str], image: ImageLike, text: Mapping[str, object] | None = None, *, level: int = LEVEL
 ) -> None:
-    """Write an image as PNG, whole or not at all.
+    """Write an image as PNG, atomically.
 
     Parameters
     ----------

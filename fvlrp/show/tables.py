@@ -1,7 +1,7 @@
 """Tables of words, numbers and estimates: as text for a terminal, JSON, CSV or LaTeX.
 
-For evaluate and everything above it. A cell is a word, a number, None (nothing to say) or an estimate, anything with
-`value`, `low` and `high`.
+For evaluate and everything above it. A cell is a word, a number, None (empty) or an estimate: any object with `value`,
+`low` and `high`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-DIGITS = 3  # significant digits for people; JSON and CSV have all
+DIGITS = 3  # significant digits in text and LaTeX; JSON and CSV have all digits
 
 
 class Estimate(Protocol):
@@ -42,7 +42,7 @@ class Table:
     ----------
     columns : sequence of str
     rows : sequence of sequences of cells
-        As many cells as there are columns in each. NaN is nothing to say, like None.
+        Each with one cell per column. NaN is an empty cell, like None.
     """
 
     columns: Sequence[str]
@@ -99,7 +99,7 @@ class Table:
 
 
 def number(value: float) -> str:
-    """A number for people: three significant digits, an integer as it is, nothing for NaN."""
+    """A number as text: three significant digits, all digits of an integer, nothing for NaN."""
     if isinstance(value, int) or math.isinf(value):
         return str(value)
     if math.isnan(value):

@@ -1,7 +1,7 @@
-"""An HTML report that needs nothing else: photographs under heatmaps, one file, from file://, with no network.
+"""A self-contained HTML report of photographs and heatmaps, which works offline from a single file.
 
-For core, which makes these plain values of explanations. `page` builds the HTML, `coding` packs pictures and heatmaps
-into it; page.js, page.css and viewer.html are what the browser gets.
+For core, which passes plain values instead of explanations. `page` builds the HTML, `coding` encodes pictures and
+heatmaps; page.js, page.css and viewer.html are included in the page.
 """
 
 from .page import Map, Photograph, Target, Viewer, frame, pieces

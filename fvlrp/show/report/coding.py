@@ -1,6 +1,6 @@
-"""Pictures and heatmaps as text that a browser decodes: JPEG and deflated bytes in base64.
+"""Pictures and heatmaps as text for the browser: JPEG and deflated bytes in base64.
 
-For `page` alone; page.js undoes `heatmap`.
+Only for `page`; page.js decodes what `heatmap` encodes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The report's HTML: a head, a section per photograph, a table of contents, written piece by piece.
 
-For core. Everything that the page needs is inside it; its Content-Security-Policy forbids it to fetch anything.
+For core. The page is self-contained; its Content-Security-Policy forbids any request.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """One heatmap: its depth, relevance (H, W), ledger by entry, and what the ledger says in words."""
+    """One heatmap: its depth, relevance (H, W), ledger, and a description of the ledger in words."""
 
     depth: str
     heatmap: npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Viewer:
-    """What one model says of a photograph: targets, and the classes of the highest scores with these."""
+    """The results of one model for a photograph: targets, and the classes with the highest scores."""
 
     model: str
     targets: Sequence[Target]
@@ -54,7 +54,7 @@ class Viewer:
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """A photograph uint8 (H, W, 3) under its name, and what models say of it, side by side."""
+    """A photograph uint8 (H, W, 3) with its name, and the results of models, shown side by side."""
 
     name: str
     image: npt.NDArray[np.uint8]
@@ -72,7 +72,7 @@ def pieces(
     failed: Iterable[Mapping[str, str]] = (),
     small: bool = False,
 ) -> Iterator[str]:
-    """The page, one photograph at a time: nothing of a photograph is kept once its piece is out.
+    """The page in pieces, one photograph at a time; a photograph is released when its piece has been yielded.
 
     Parameters
     ----------
@@ -80,11 +80,11 @@ def pieces(
     title, about : str
         The heading, and the line below it.
     meanings : mapping of str to str
-        What an entry of a ledger stands for.
+        The meaning of each entry of a ledger.
     cmap : str
-        The colour map that is shown first.
+        The initial colour map.
     scale
-        |r| that ends the colour map, as `colours.magnitude` takes it, of every map for itself.
+        The scale of every map, as for `colours.magnitude`.
     failed : iterable of {"photo": ..., "error": ...}
         Photographs that could not be explained; read after the photographs.
     small : bool
