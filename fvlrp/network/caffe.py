@@ -42,7 +42,6 @@ Array = npt.NDArray[np.float32]
 # Layers that do not change the scores at test time; `Split` copies.
 SKIPPED = {"Dropout", "Split", "Accuracy", "Silence"}
 SOURCES = {"Input", "Data", "ImageData", "MemoryData", "HDF5Data", "DummyData", "WindowData"}
-DEFAULTS_OF_POWER = (("scale", 1), ("shift", 0))
 # Final layers that only rescale the scores: the scores before them are explained.
 ENDS = {"Softmax", "SoftmaxWithLoss", "Sigmoid", "SigmoidCrossEntropyLoss", "HingeLoss"}
 SEVERAL = {"Sigmoid", "SigmoidCrossEntropyLoss"}  # final layers of multi-label networks

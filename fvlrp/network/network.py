@@ -98,6 +98,8 @@ class Network(Classifier):
         self.nodes = list(nodes)
         self.account: Account | None = None
         channels, height, width = input_shape
+        if channels is None:
+            raise ValueError("input_shape must state the number of channels; only height and width may be None")
         self.input_shape = channels, height, width
         self.preprocess = _checked(preprocess, self.input_shape)
         self.shapes = output_shapes(self.nodes, (channels, *self.preprocess.size))
