@@ -10,6 +10,7 @@ import pytest
 from twins import linear as twin
 from twins import of_a_sum
 
+from fvlrp.network import windows
 from fvlrp.network.layers import (
     LRN,
     Add,
@@ -192,21 +193,22 @@ def test_caffe_flat_multiplies_by_the_channels():
 
 @pytest.mark.parametrize("groups", (1, 2))
 @pytest.mark.parametrize("stride", ((1, 1), (2, 2), (2, 3)))
-def test_level_weights_are_one_over_the_windows_that_see_an_input(stride, groups):
+def test_level_weights_scale_windows_and_inputs_in_turn(stride, groups):
+    """The twin knows windows in two dimensions; the package, along each axis."""
     rng = np.random.default_rng(6)
     options = {"kernel": (3, 3), "stride": stride, "pads": (1, 1, 0, 1)}
     pool, x = MaxPool(**options), rng.uniform(0, 1, (1, 4, 11, 10))
     layer = Conv(rng.standard_normal((4, 4 // groups, 3, 3)), np.zeros(4), stride, options["pads"], groups=groups)
     r = rng.standard_normal((2, 4, *pool.apply(x).shape[2:]))
-    seen = np.zeros(x.shape[2:])
-    for _, inputs in windows_of(pool, x):
-        for place in inputs:
-            seen[place] += 1
-    want = np.zeros((2, *x.shape[1:]))
+    weights = np.zeros((*r.shape[2:], *x.shape[2:]))
     for (oy, ox), inputs in windows_of(pool, x):
-        weights = np.array([1 / seen[place] for place in inputs])
-        for place, weight in zip(inputs, weights / weights.sum(), strict=True):
-            want[:, :, place[0], place[1]] += r[:, :, oy, ox] * weight
+        for py, px in inputs:
+            weights[oy, ox, py, px] = 1
+    seen = weights.any(axis=(0, 1))
+    for _ in range(windows.BALANCING):
+        weights = weights / np.where(seen, weights.sum(axis=(0, 1)), 1)
+        weights = weights / weights.sum(axis=(2, 3), keepdims=True)
+    want = np.einsum("tcyx,yxhw->tchw", r, weights)
     (got,), entries = pool.flat(r, pool.forward(x)[1], Choice(AlphaBeta(), pool="flat", flat="level"))
     np.testing.assert_allclose(got, want, atol=1e-12)
     np.testing.assert_allclose(got.sum(), r.sum())
@@ -217,15 +219,19 @@ def test_level_weights_are_one_over_the_windows_that_see_an_input(stride, groups
     assert not any(np.any(value) for value in entries.values())
 
 
-def test_level_weights_leave_equal_relevance_equal():
+@pytest.mark.parametrize(
+    ("options", "border"), [({}, 1.1), ({"pads": (1, 1, 1, 1)}, 1.2), ({"pads": (0, 0, 1, 1)}, 1.2)], ids=str
+)
+def test_level_weights_leave_equal_relevance_equal(options, border):
     """Windows of 3 at a stride of 2 see every other pixel twice; plain flat weights draw that as a mesh."""
-    layer, x = conv(np.random.default_rng(0), (1, 1, 3, 3), stride=(2, 2)), np.ones((1, 1, 31, 31))
-    r = np.ones((1, 1, 15, 15))
-    level, mesh = (
-        through(layer, x, r, Choice(Flat(), flat=flat))[0][..., 4:-4, 4:-4] for flat in ("level", "conserving")
-    )
-    np.testing.assert_allclose(level, level.mean())
-    assert mesh.max() > 3 * mesh.min()
+    layer, x = conv(np.random.default_rng(0), (1, 1, 3, 3), stride=(2, 2), **options), np.ones((1, 1, 64, 64))
+    r = np.ones((1, 1, *layer.apply(x).shape[2:]))
+    seen = np.s_[..., :63, :63] if not options else np.s_[...]  # without padding the last pixel is in no window
+    level, mesh = (through(layer, x, r, Choice(Flat(), flat=flat))[0][seen] for flat in ("level", "conserving"))
+    inner = np.s_[..., 16:-16, 16:-16]
+    assert level[inner].max() < 1.02 * level[inner].min() and mesh[inner].max() > 3 * mesh[inner].min()
+    assert level.max() < border * np.median(level)
+    np.testing.assert_allclose(level.sum(), r.sum())
 
 
 def test_flat_at_conv1_is_alpha_beta_averaged_over_the_window():

@@ -73,7 +73,8 @@ class NetworkRules:
     flat : {"conserving", "level", "caffe"}
         What `Flat` does. "conserving" divides by the number of inputs of the window inside the image, over all
         channels. "level" conserves as well, and gives less to inputs that several windows share, so that equal
-        relevance stays equal: this avoids the mesh that windows of 3 at a stride of 2 draw. "caffe" divides by kernel
+        relevance stays equal: this avoids the mesh that windows of 3 at a stride of 2 draw, and the frame at padded
+        borders. "caffe" divides by kernel
         height x width only, as the LRP toolbox for Caffe does. That multiplies relevance by the number of channels and
         loses what falls on padding (ledger: "flat"); use it only to reproduce results.
     attention : {"value", "both"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,6 +24,7 @@ Pads: TypeAlias = tuple[int, int, int, int]
 Sign: TypeAlias = Literal[-1, 0, 1, 2]
 Tap: TypeAlias = tuple[int, int, slice, slice, slice, slice]
 
+BALANCING = 30  # scalings of level weights: frames of deep networks are then within a third of the interior
 QUICK_CHANNELS, QUICK_PIXELS = 8, 64  # the fewest channels, in and out, and pixels for which transforms pay
 
 
@@ -210,6 +212,32 @@ def coverage(length: int, out: int, size: int, stride: int, before: int, dilatio
     return covers
 
 
+def balanced(covers: Array) -> Array:
+    """Weights (out, length) of windows, which add up to 1 for each and to nearly the same for each input it covers.
+
+    Windows of 3 at a stride of 2 see every other input twice, and those at the border have fewer inputs: plain flat
+    weights draw that as a mesh with a frame. Rows and columns are scaled in turn (Sinkhorn and Knopp 1967), BALANCING
+    times: where windows stick out on one side alone, the limit would move relevance by half an input.
+    """
+    return _balanced(covers.tobytes(), covers.shape, covers.dtype.str)
+
+
+@lru_cache(maxsize=256)
+def _balanced(covers: bytes, shape: Pair, dtype: str) -> Array:
+    weights = np.frombuffer(covers, dtype).reshape(shape).astype(np.float64)
+    for _ in range(BALANCING):
+        weights /= _or_one(weights.sum(axis=0))
+        weights /= _or_one(weights.sum(axis=1, keepdims=True))
+    weights = weights.astype(dtype)
+    weights.setflags(write=False)
+    return weights
+
+
+def _or_one(sums: Array) -> Array:
+    """Sums to divide by; 1 for those of nothing."""
+    return np.where(sums > 0, sums, 1)
+
+
 @dataclass(frozen=True)
 class Windows:
     """Which inputs (H, W) the windows of a convolution or a pool cover; padding is excluded.
@@ -251,19 +279,8 @@ class Windows:
         return np.outer(self.rows.sum(axis=1), self.cols.sum(axis=1))
 
     def level(self) -> Windows:
-        """The same windows with weights that add up to 1, inversely proportional to the number of windows per input.
-
-        With these weights, equal relevance stays equal in the interior. With plain flat weights, windows of 3 at a
-        stride of 2 would draw a mesh, since they cover every other pixel twice.
-        """
-
-        def weighted(covers: Array) -> Array:
-            share = covers / np.maximum(covers.sum(axis=0), 1)
-            total = share.sum(axis=1, keepdims=True)
-            weights: Array = share / np.where(total == 0, 1, total)
-            return weights
-
-        return Windows(weighted(self.rows), weighted(self.cols))
+        """The same windows with weights that add up to 1 and keep equal relevance equal; see `balanced`."""
+        return Windows(balanced(self.rows), balanced(self.cols))
 
     def spread(self, share: Array) -> Array:
         """Each of share (..., oh, ow) given to every input of its window, (..., H, W)."""
