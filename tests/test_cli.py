@@ -244,7 +244,7 @@ def test_layers_take_their_own_rules(capsys, network, photographs, tmp_path):
         ("relu=flat", "'relu'.* takes no rule"),
         ("pool=box", "Box is a rule for the layer that sees the pixels, got it for 'pool'"),
         ("conv2=box", "Box is a rule for the layer that sees the pixels, got it for 'conv2'"),
-        ("lrp", "unknown rules 'lrp'; presets are 'paper', .*; rules are epsilon"),
+        ("lrp", "unknown rules 'lrp'; presets are 'smooth', 'paper', .*; rules are epsilon"),
         ("epsilon:much", "takes numbers for epsilon after colons"),
     ],
 )

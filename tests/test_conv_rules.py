@@ -47,7 +47,9 @@ def test_presets():
     assert isinstance(composite.named("conv1", "conv", True), Box)
     assert composite.rule("conv2", "conv", False) == ZPlus() and composite.rule("sum", "add", False) == Epsilon()
     assert ConvRules.of("caffe-flat").flat == "caffe"
-    with pytest.raises(ValueError, match="unknown rules 'lrp'; presets are 'paper', 'composite', 'caffe-flat'"):
+    with pytest.raises(
+        ValueError, match="unknown rules 'lrp'; presets are 'smooth', 'paper', 'composite', 'caffe-flat'"
+    ):
         ConvRules.of("lrp")
 
 

@@ -26,6 +26,7 @@ WORDS = {
 # Names of whole sets of rules: the fields that differ from the defaults. Those with an underscore are zennit's
 # composites of that name (0.5.1): the rule of convolutions, epsilon 1e-6 for everything else that is linear.
 PRESETS: dict[str, dict[str, Any]] = {
+    "smooth": {"flat": "level", "pool": "flat"},
     "paper": {"default": AlphaBeta(2, 1)},
     "composite": {"default": Epsilon(), "layers": {"conv": ZPlus(), "first": Box()}},
     "caffe-flat": {"default": AlphaBeta(2, 1), "flat": "caffe"},
@@ -33,6 +34,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "default": Epsilon(),
         "layers": {"conv": Gamma(0.25), "dense": Gamma(0.05), "matmul": Gamma(0.05)},
         "attention": "value",
+        "flat": "level",
+        "pool": "flat",
     },
     "attnlrp": {"default": Epsilon(), "attention": "both"},
     "cplrp": {"default": Epsilon(), "attention": "value"},

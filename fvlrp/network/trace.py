@@ -203,9 +203,9 @@ class NetworkMenu(Menu):
         return self.nodes[int(depth)].name
 
     def rules(self, rules: Any) -> NetworkRules:
-        """`rules` as a NetworkRules value; None: "attention" for networks with attention, otherwise the defaults."""
-        if rules is None and attends(self.nodes):
-            rules = "attention"
+        """`rules` as a NetworkRules value; None: "attention" for networks with attention, otherwise "smooth"."""
+        if rules is None:
+            rules = "attention" if attends(self.nodes) else "smooth"
         read = NetworkRules.of(rules)
 
         def seen(node: Node, rule: Rule) -> None:
@@ -248,12 +248,17 @@ class NetworkTrace(Trace):
         self._logits: npt.NDArray[np.float64] = self._saved[-1].y.reshape(-1).astype(np.float64)
         self.scores = net.per_class(self._logits)
 
+    @property
+    def _bands(self) -> int:
+        """Channels of a network whose channels are no colours, else 0."""
+        read = self.model.preprocess
+        return read.channels if isinstance(read, Preprocess) and read.order == BANDS else 0
+
     def _pixels(self, image: ImageLike) -> npt.NDArray[Any]:
-        read: Preprocess = self.model.preprocess
-        return bands.load(image, read.channels) if read.order == BANDS else super()._pixels(image)
+        return bands.load(image, self._bands) if self._bands else super()._pixels(image)
 
     def _picture(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        return bands.shown(pixels) if self.model.preprocess.order == BANDS else super()._picture(pixels)
+        return bands.shown(pixels) if self._bands else super()._picture(pixels)
 
     def relevance(self, target: Target, depth: str, rules: NetworkRules, name: str) -> npt.NDArray[np.float64]:
         done = self._walks([target], [depth], rules, keep=True)[0]
@@ -335,7 +340,7 @@ class NetworkTrace(Trace):
 
     def _black_and_white(self) -> Bounds:
         """What the network sees of a black and of a white photograph; of bands without a white: of their extremes."""
-        shown = self.source if self.net.preprocess.order == BANDS else self.image
+        shown = self.source if self._bands else self.image
         levels = (0, 255) if shown.dtype == np.uint8 else (shown.min(), shown.max())
         black, white = (self.net.prepare(np.full_like(shown, level)) for level in levels)
         return black.astype(self.dtype), white.astype(self.dtype)
