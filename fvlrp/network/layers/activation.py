@@ -1,4 +1,4 @@
-"""Activations and normalisations that act on each value, or on each pixel, alone: relevance passes unchanged."""
+"""Activations, and normalisations of single pixels: relevance passes unchanged."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class LRN(Unchanged):
 
 @dataclass(frozen=True, eq=False)
 class PReLU(Unchanged):
-    """x where x > 0, slope * x elsewhere; `slope` is an array that meets the last axes."""
+    """x where x > 0, slope * x elsewhere; `slope` is an array that broadcasts with the last axes."""
 
     slope: Array
 
@@ -92,7 +92,7 @@ class PReLU(Unchanged):
 
 @dataclass(frozen=True, eq=False)
 class Activation(Unchanged):
-    """A function of each value alone, by name: one of `KERNELS` or `FUNCTIONS`, with up to two numbers."""
+    """An elementwise function by name: one of `KERNELS` or `FUNCTIONS`, with up to two parameters."""
 
     name: str
     a: float = 0.0

@@ -1,4 +1,4 @@
-"""Products of computed arrays and the softmax between them: attention, whoever spelt it."""
+"""Matrix products of computed arrays and the softmax between them: attention, in any exporter's form."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class MatMul(NetworkLayer):
     Attributes
     ----------
     weight : real (..., k, n) or None
-        Constant weights, in the place of the second input: a dense layer of its own for each of the axes in front.
+        Constant weights instead of the second input: a separate dense layer for each of the leading axes.
     weights : {-1, 0, 1}
-        Which input holds the attention weights, what comes out of a softmax; -1: neither, as in queries times keys.
+        Which input holds the attention weights, the output of a softmax; -1: neither, as in queries times keys.
     scale : float
         The 1 / sqrt(d) of attention.
     """
@@ -50,11 +50,11 @@ class MatMul(NetworkLayer):
         return y if self.scale == 1 else np.multiply(y, y.dtype.type(self.scale), out=y)
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """Attention is a constant that weighs the values; or both sides of a product take half.
+        """Attention weights are constants and the values get all; or both sides of a product get half.
 
         ``choice.attention`` "value" is Ali et al. 2022 (arXiv:2202.07304), "both" Achtibat et al. 2024
-        (arXiv:2402.05602). Where neither side holds attention weights, each takes half. Constant weights follow the
-        rule of linear layers.
+        (arXiv:2402.05602). If neither side holds attention weights, each gets half. Constant weights follow the rule of
+        linear layers.
         """
         if self.weight is not None:
             return self._weighted(r, saved, choice)
@@ -89,10 +89,10 @@ class MatMul(NetworkLayer):
         )
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """Attention passes each token's relevance to that token's value; another product shares by its contributions.
+        """Attention passes each token's relevance to its value; other products share by contributions.
 
-        Its support is everything, so that flat weights would be a uniform map. Where there are other tokens than went
-        in, as behind a class token's attention, they take even parts.
+        The receptive field is the whole image, so flat weights would give a uniform map. If the number of tokens
+        changes, as in the attention of a class token, the inputs get equal parts.
         """
         if self.weight is not None:
             return self._weighted(r, saved, replace(choice, rule=choice.below))

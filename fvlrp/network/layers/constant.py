@@ -1,4 +1,4 @@
-"""Layers that meet a computed array with constants: factors, sums, masks, tokens put beside it, and quantisation."""
+"""Layers that combine an array with constants: factors, sums, masks, additional tokens, and quantisation."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ def met(shape: Shape, value: Shape, what: str) -> Shape:
 
 @dataclass(frozen=True, eq=False)
 class Scale(Unchanged):
-    """x times a constant: one number, or an array that meets the last axes. Relevance passes unchanged.
+    """x times a constant: a number, or an array that broadcasts with the last axes. Relevance passes unchanged.
 
-    LayerScale and the 1 / sqrt(d) of attention are of this kind; that a factor is constant makes it no part of the
-    evidence.
+    Examples are LayerScale and the 1 / sqrt(d) of attention. A constant factor is not evidence.
     """
 
     factor: Array
@@ -41,7 +40,7 @@ class Scale(Unchanged):
 
 @dataclass(frozen=True, eq=False)
 class Constant(NetworkLayer):
-    """x plus a constant that is no bias: position embeddings, attention masks. Its share is the entry "constants"."""
+    """x plus a constant other than a bias, such as position embeddings or attention masks (ledger: "constants")."""
 
     value: Array
     role: ClassVar[str] = "sum"
@@ -53,7 +52,7 @@ class Constant(NetworkLayer):
         return x + self.cast("value", x.dtype)
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """By the rule, as the terms of a sum; where the constant is infinite, it takes all."""
+        """By the rule, as the terms of a sum; an infinite constant gets all."""
         (x,), y = saved
         value = np.broadcast_to(self.cast("value", x.dtype), x.shape)
         hidden = ~np.isfinite(value)
@@ -67,14 +66,14 @@ class Constant(NetworkLayer):
         return Passed(passed.inputs[:1], passed.entries)
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """All to the input, since a constant is no place in the image, but where it is infinite."""
+        """All to the input, since constants have no position in the image, except where the constant is infinite."""
         kept = np.where(np.isfinite(self.value), r, 0).astype(r.dtype, copy=False)
         return Passed([kept], Entries(constants=total(r) - total(kept)))
 
 
 @dataclass(frozen=True, eq=False)
 class Select(NetworkLayer):
-    """x where `mask` is true, the constant `value` elsewhere; both meet the last axes."""
+    """x where `mask` is true, the constant `value` elsewhere; both broadcast with the last axes."""
 
     mask: Array
     value: Array
@@ -86,7 +85,7 @@ class Select(NetworkLayer):
         return np.where(self.mask, x, self.cast("value", x.dtype))
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """To whom it was taken from."""
+        """To the array from which each value was selected."""
         kept = np.where(self.mask, r, 0)
         return Passed([kept], Entries(constants=total(r - kept)))
 
@@ -97,7 +96,7 @@ class Select(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class Extend(NetworkLayer):
-    """Constant rows before and behind x along `axis` (1: the first of an image): class tokens, registers.
+    """Constant rows before and after x along `axis` (counted from 1): class tokens, registers.
 
     Attributes
     ----------
@@ -117,7 +116,7 @@ class Extend(NetworkLayer):
         return (*shape[:a], len(self) + shape[a], *shape[a + 1 :])
 
     def __len__(self) -> int:
-        """How many constant rows there are."""
+        """Number of constant rows."""
         return int(self.before.shape[self.axis - 1] + self.after.shape[self.axis - 1])
 
     def apply(self, x: Array) -> Array:
@@ -126,11 +125,11 @@ class Extend(NetworkLayer):
         return np.concatenate([before, x, after], axis=self.axis)
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """To x what is in its place; the rest is the constants'."""
+        """The rows of x go to x; those of the constants are kept."""
         return self._parted(r, saved, "constants")
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """To x what is in its place; the rest is that of tokens which have none in the image."""
+        """The rows of x go to x; those of the constants, tokens without a position in the image, are kept."""
         return self._parted(r, saved, "class_token")
 
     def _parted(self, r: Array, saved: Saved, entry: str) -> Passed:

@@ -25,7 +25,7 @@ SCORE_TERMS = 1 << 18  # weights of so few outputs that their sums are scores (d
 class Dense(NetworkLayer):
     """Fully connected along the last axis: weight (n_out, n_in), bias (n_out,), on (n, ..., n_in).
 
-    The axes between are positions, such as tokens, that stay apart.
+    The axes between are positions, such as tokens, which do not mix.
     """
 
     weight: Array
@@ -41,11 +41,11 @@ class Dense(NetworkLayer):
         return x @ self.cast("weight", x.dtype).T + self.cast("bias", x.dtype)
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """By the rule, each position by itself."""
+        """By the rule, separately for each position."""
         return self._by(choice.rule, r, saved, choice)
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """Evenly over the inputs of a position, or by the squares of the weights: what `below` says."""
+        """Evenly over the inputs of a position, or by the squares of the weights, as `below` chooses."""
         return self._by(choice.below, r, saved, choice)
 
     def _by(self, rule: Rule, r: Array, saved: Saved, choice: Choice) -> Passed:
@@ -65,7 +65,7 @@ class Dense(NetworkLayer):
         return Conv(self.weight[:, :, None, None], self.bias)
 
     def _positions(self, rule: Rule, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """Several positions are the pixels of a 1 x 1 convolution."""
+        """Several positions, treated as the pixels of a 1 x 1 convolution."""
 
         def channels_first(values: Array) -> Array:
             """(n, ..., channels) as (n, channels, positions, 1)."""
@@ -79,8 +79,8 @@ class Dense(NetworkLayer):
     def _single(self, rule: Rule, r: Array, x: Array, y: Array, choice: Choice) -> tuple[Array, Entries]:
         """Relevance of the inputs x (n,) of one position, some outputs y at a time.
 
-        Rows of W without relevance are never read; the others once for the denominators and once for the way back,
-        since reading them is the cost.
+        The cost is that of reading W: rows without relevance are skipped, the others are read once for the denominators
+        and once for the relevance of the inputs.
         """
         entries, dtype, n = Entries(), r.dtype, len(x)
         above, below = rule.inputs(x, choice.box)

@@ -1,4 +1,4 @@
-"""Layers that join several inputs, and sums: each input takes its part by the rule."""
+"""Layers that join several inputs, and the rules for sums: each input gets its share by the rule."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ...core.rules import Epsilon, Rule, Shares, ratio, total
 from ..rules import Choice
 from .layer import NetworkLayer, Saved, Shape
 
-MOST = 8  # terms that the kernel takes
+MOST = 8  # most terms that the kernel accepts
 
 
 def conserving(rule: Rule, r: Array, z: Array, positive: Array, negative: Array) -> tuple[Shares, Array]:
-    """Shares of sums with known weights, such as residual sums and averages, by a signed rule that here conserves.
+    """Shares of sums with fixed weights, such as residual sums and averages, by a signed rule; always conserving.
 
-    Contributions that all have one sign take all of r in proportion: the other half of an alpha-beta rule would vanish
-    with its zero denominator, and such sums are common where all that is summed comes out of a ReLU.
+    If all contributions have the same sign, they get all of r in proportion. An alpha-beta rule would lose its other
+    half to a zero denominator, and such sums are common, since their terms often come from a ReLU.
 
     Parameters
     ----------
     r : real (T, ...)
     z, positive, negative : real, the trailing shape
-        The sums, and their parts of either sign.
+        The sums, and their positive and negative parts.
 
     Returns
     -------
@@ -74,13 +74,13 @@ def shared(terms: Sequence[Array], z: Array, r: Array, rule: Rule) -> Passed:
 
 
 def evenly(count: int, r: Array) -> Passed:
-    """The same part of r for each of `count` inputs."""
+    """An equal part of r for each of `count` inputs."""
     return Passed([r / r.dtype.type(count)] * count, Entries())
 
 
 @dataclass(frozen=True, eq=False)
 class Add(NetworkLayer):
-    """Sum of its inputs: the end of a residual branch. A linear layer with weights 1."""
+    """Sum of the inputs, as at the end of a residual branch: a linear layer with weights 1."""
 
     role: ClassVar[str] = "sum"
 
@@ -106,13 +106,13 @@ class Add(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class Affine(NetworkLayer):
-    """scale * x + shift per channel: batch normalisation, or constants, that no neighbour could take in.
+    """scale * x + shift per channel: a batch normalisation or constants that could not be folded into a neighbour.
 
     Attributes
     ----------
     scale, shift : real (C,)
     axis : int
-        That of the channels, from 1 on.
+        The axis of the channels, counted from 1.
     """
 
     scale: Array
@@ -134,9 +134,9 @@ class Affine(NetworkLayer):
         return self.cast(name, x.dtype).reshape((-1,) + (1,) * (x.ndim - 1 - self.axis))
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """One input per output and a bias: all to the input, but for what the bias absorbs.
+        """All to the one input of each output, except for what the bias absorbs.
 
-        Where it sees the pixels, as `input_affine` says.
+        If the layer sees the pixels, as `input_affine` chooses.
         """
         (x,) = saved.inputs
         rule = Epsilon(0) if choice.affine == "fold" else choice.rule
@@ -154,7 +154,7 @@ class Affine(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class Concat(NetworkLayer):
-    """Inputs one after another along `axis` (1: channels)."""
+    """The inputs concatenated along `axis` (1: channels)."""
 
     axis: int = 1
 

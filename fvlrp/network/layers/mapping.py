@@ -1,4 +1,4 @@
-"""Linear maps that have no kernel of their own: relevance by any rule, from the map and its adjoint as functions."""
+"""Linear maps without a special kernel: relevance by any rule, from the map and its adjoint as functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def linear(
     up: Callable[[Array, Array], Array],
     back: Callable[[Array, Array], Array],
 ) -> Passed:
-    """Relevance of the input of a linear map without a bias, whatever the signs of its weights.
+    """Relevance of the input of a linear map without a bias, with weights of any sign.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def averaged(
     back: Callable[[Array], Array],
     spread: Callable[[Array], Array],
 ) -> Passed:
-    """Relevance of the input of a linear map with known weights >= 0, as averages have; see `conserving`.
+    """Relevance of the input of a linear map with fixed weights >= 0, such as an average; see `conserving`.
 
     Parameters
     ----------

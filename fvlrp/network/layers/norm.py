@@ -1,6 +1,6 @@
 """Normalisations by the statistics of the image itself: layer, group and root-mean-square normalisation.
 
-The standard deviation is taken as constant; what is left is linear. ``x`` less its mean times a factor, plus a shift.
+The standard deviation is treated as a constant. The rest is linear: x minus its mean, times a factor, plus a shift.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .layer import NetworkLayer, Saved, Shape
 
 
 class Normalisation(NetworkLayer):
-    """y = scale (x - mean) / deviation + shift; subclasses say over which axes, and whether the mean is taken off."""
+    """y = scale (x - mean) / deviation + shift. Subclasses define the axes and whether the mean is subtracted."""
 
     epsilon: float
     centred: ClassVar[bool] = True
@@ -30,7 +30,7 @@ class Normalisation(NetworkLayer):
         raise NotImplementedError
 
     def factors(self, x: Array) -> tuple[Array | None, Array | None]:
-        """`scale` and `shift` in shapes that meet x; None where there is none."""
+        """`scale` and `shift` in shapes that broadcast with x; None for a missing one."""
         raise NotImplementedError
 
     def apply(self, x: Array) -> Array:
@@ -63,14 +63,14 @@ class Normalisation(NetworkLayer):
         return np.asarray(y), inverse[..., None].astype(x.dtype)
 
     def _statistics(self, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array | None]:
-        """Standard deviation, and the mean where it is taken off."""
+        """Standard deviation, and the mean if it is subtracted."""
         mean = x.mean(axis=axes, keepdims=True) if self.centred else None
         squares = np.square(x if mean is None else x - mean).mean(axis=axes, keepdims=True)
         squares += x.dtype.type(self.epsilon)
         return np.sqrt(squares), mean
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """x times the gradient of <y, r / y>, the deviation a constant; the shift absorbs like a bias.
+        """x times the gradient of <y, r / y> with a constant deviation; the shift absorbs relevance like a bias.
 
         Source: Ali et al. 2022, arXiv:2202.07304; Achtibat et al. 2024, arXiv:2402.05602.
         """
@@ -98,7 +98,7 @@ class Normalisation(NetworkLayer):
         return Passed([out.reshape(r.shape)], entries)
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """Unchanged: what is normalised together is one token."""
+        """Unchanged: the values that are normalised together are one token."""
         return Passed([r], Entries())
 
 
@@ -154,7 +154,7 @@ class RMSNorm(Normalisation):
 class GroupNorm(Normalisation):
     """Mean 0 and deviation 1 over all pixels of each of `groups` groups of channels; scale and shift (C,).
 
-    As many groups as channels: instance normalisation.
+    With as many groups as channels: instance normalisation.
     """
 
     scale: Array

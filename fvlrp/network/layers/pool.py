@@ -1,4 +1,4 @@
-"""Pools: maxima give all to the winner, averages share among the inputs of a window."""
+"""Pooling: a maximum gives all relevance to the winner, an average shares it among the inputs of a window."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..windows import Windows, bands, reach, window_count
 from .join import conserving
 from .layer import NetworkLayer, Saved, Shape
 
-BAND_BYTES = 1 << 19  # of inputs at a time: what the second-level cache holds
+BAND_BYTES = 1 << 19  # of inputs at a time, so that they stay in the L2 cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class MaxPool(NetworkLayer):
         return self._winner(r, saved)
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """To the winner as above the depth, or evenly: what `pool` says."""
+        """To the winner, as above the depth, or evenly, as `pool` chooses."""
         if choice.pool == "flat":
             return _spread(Windows.of(self, saved.inputs[0], saved.y), r, choice)
         return self._winner(r, saved)
@@ -68,12 +68,12 @@ def _spread(reads: Windows, r: Array, choice: Choice) -> Passed:
 
 
 class _Average(NetworkLayer):
-    """What averages over windows share: they are linear maps of equal weights, and follow the rule as sums do."""
+    """Base class of averages over windows: linear maps with equal weights, which follow the rule like sums."""
 
     role: ClassVar[str] = "sum"
 
     def counts(self, height: int, width: int) -> Array:
-        """What each window's sum is divided by, (out_height, out_width)."""
+        """The divisor of each window's sum, (out_height, out_width)."""
         raise NotImplementedError
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
@@ -89,7 +89,7 @@ class _Average(NetworkLayer):
             return Passed([out], Entries(absorbed=shares.absorbed, zero_sum=shares.zero))
         above, below, positive, negative = x, None, y, np.zeros_like(y)
         if x.min(initial=0) < 0:
-            # Both sums from their own terms: a difference would be rounding error where one sign prevails.
+            # Each sum from its own terms: a difference would be rounding error if one sign prevails.
             above, below = np.maximum(x, 0), np.minimum(x, 0)
             positive, negative = reads.sums(above) * weight, reads.sums(below) * weight
         shares, rest = conserving(rule, r, y, positive, negative)
@@ -101,7 +101,7 @@ class _Average(NetworkLayer):
         return Passed([out], Entries(absorbed=shares.absorbed))
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """As above the depth, or evenly: what `pool` says."""
+        """As above the depth, or evenly, as `pool` chooses."""
         if choice.pool == "flat":
             return _spread(Windows.of(self, saved.inputs[0], saved.y), r, choice)
         return self.relevance(r, saved, choice)
@@ -162,7 +162,7 @@ def _pooled(pool: MaxPool | AveragePool, shape: Shape, dilation: tuple[int, int]
 
 
 def _window_sums(pool: AveragePool, x: Array) -> Array:
-    """Sums of the pixels of each window, some channels at a time: they stay in the cache."""
+    """Sums of the pixels of each window, a few channels at a time, so that they stay in the cache."""
     height, width = _pooled(pool, x.shape[1:], (1, 1))
     out = empty((*x.shape[:2], height, width), x.dtype)
     for image, result in zip(x, out, strict=True):

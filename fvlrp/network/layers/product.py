@@ -35,7 +35,7 @@ class Product(NetworkLayer):
     Attributes
     ----------
     gate : {-1, 0, 1}
-        Which input says how much of the other passes (a sigmoid's output, or one value for a whole channel); -1: none.
+        Which input is a gate that scales the other (a sigmoid's output, or one value for a whole channel); -1: none.
     """
 
     gate: int = -1
@@ -48,7 +48,7 @@ class Product(NetworkLayer):
         return a * b
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """All to the signal and nothing to its gate, or half each, as `gate` of the rules says; two signals, half each.
+        """All to the signal and nothing to the gate, or half each, as `gate` chooses; half each for two signals.
 
         Source: Arras et al. 2019, arXiv:1909.12114.
         """
@@ -67,7 +67,7 @@ class Product(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class Quotient(NetworkLayer):
-    """One array by another, which the rules take as constant: normalised vectors, response normalisation."""
+    """A quotient whose divisor is treated as a constant: normalised vectors, response normalisation."""
 
     def out_shape(self, *shapes: Shape) -> Shape:
         return joint(*shapes)
@@ -77,7 +77,7 @@ class Quotient(NetworkLayer):
         return a / b
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """All to what is divided."""
+        """All to the dividend."""
         x, divisor = saved.inputs
         return Passed([collected(r, x.shape[1:]), _nothing(r, divisor)], Entries())
 
@@ -88,7 +88,7 @@ class Quotient(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class Maximum(NetworkLayer):
-    """The larger of two arrays, value by value: maxout. The smaller where `sign` is -1."""
+    """The larger of two arrays, value by value (maxout); with `sign` -1 the smaller."""
 
     sign: int = 1
 
@@ -100,7 +100,7 @@ class Maximum(NetworkLayer):
         return np.maximum(a, b) if self.sign > 0 else np.minimum(a, b)
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """All to the winner, the first where both are equal."""
+        """All to the winner; to the first if both are equal."""
         a, b = saved.inputs
         first = np.where(a == saved.y, r, 0)
         return Passed([collected(first, a.shape[1:]), collected(r - first, b.shape[1:])], Entries())

@@ -23,9 +23,9 @@ class Reduce(NetworkLayer):
     ----------
     how : {"mean", "sum", "max"}
     axes : tuple of int
-        From 1 on.
+        Counted from 1.
     keep : bool
-        Whether they stay, with length 1.
+        Whether the axes are kept, with length 1.
     """
 
     how: str
@@ -51,7 +51,7 @@ class Reduce(NetworkLayer):
         return int(np.prod([x.shape[axis] for axis in self.axes]))
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """The maximum's to the first winner; others by the rule, as a linear layer of equal weights."""
+        """A maximum: to the first winner; others: by the rule, as a linear layer with equal weights."""
         (x,), y = saved
         kept = tuple(1 if a in self.axes else n for a, n in enumerate(x.shape))[1:]
         r, z = r.reshape(len(r), *kept), y.reshape(1, *kept)
@@ -76,7 +76,7 @@ class Reduce(NetworkLayer):
         return np.where(mask, r, 0).astype(r.dtype, copy=False)
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """Evenly; a maximum's to the winner, unless `pool` says otherwise."""
+        """Evenly; for a maximum to the winner, unless `pool` is "flat"."""
         (x,) = saved.inputs
         if self.how == "max" and choice.pool != "flat":
             return self.relevance(r, saved, choice)
@@ -110,7 +110,7 @@ class GlobalMaxPool(NetworkLayer):
         return Passed([np.where(won.reshape(x.shape), r, 0).astype(r.dtype, copy=False)], Entries())
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """To the winner or evenly: what `pool` says."""
+        """To the winner or evenly, as `pool` chooses."""
         return self._evenly(r, saved.inputs[0]) if choice.pool == "flat" else self.relevance(r, saved, choice)
 
     def _evenly(self, r: Array, x: Array) -> Passed:
@@ -120,17 +120,17 @@ class GlobalMaxPool(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class Resize(NetworkLayer):
-    """Height and width resized with fixed weights, those of ONNX's Resize.
+    """Resizing of height and width with fixed weights, as in ONNX's Resize.
 
     Attributes
     ----------
     size : (int, int)
-        Height and width of the output; (0, 0): what `scales` make of the input.
+        Height and width of the output; (0, 0): computed from `scales`.
     scales : (float, float)
-        Output pixels for each of the input, along y and x.
+        Output pixels per input pixel, along y and x.
     mode : {"nearest", "linear", "cubic"}
     position : str
-        Where an output pixel lies in the input: ONNX's coordinate_transformation_mode.
+        ONNX's coordinate_transformation_mode: where an output pixel lies in the input.
     rounding : str
         ONNX's nearest_mode.
     cubic : float
@@ -157,7 +157,7 @@ class Resize(NetworkLayer):
         return (*shape[:-2], *made)
 
     def weights(self, shape: Shape) -> tuple[Array, Array]:
-        """What each output row takes of the input's rows (oh, H), and each column (ow, W), float64."""
+        """Weights of the input's rows in each output row (oh, H), and of columns (ow, W), float64."""
         out = self.out_shape(shape)[-2:]
         options = self.mode, self.position, self.rounding, self.cubic, self.exclude
         rows, columns = (
@@ -170,7 +170,7 @@ class Resize(NetworkLayer):
         return np.asarray(np.matmul(np.matmul(rows, x), columns.T))
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """By the rule, as a linear layer of known weights; copies of the nearest pixel add up."""
+        """By the rule, as a linear layer with fixed weights; relevance of copies of a pixel adds up."""
         (x,) = saved.inputs
         rows, columns = (weights.astype(x.dtype) for weights in self.weights(x.shape[1:]))
         if self.mode == "nearest":
@@ -185,7 +185,7 @@ class Resize(NetworkLayer):
         )
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """Evenly over the pixels that an output is made of."""
+        """Evenly over the pixels that contribute to an output."""
         return Passed([self._spread(r, saved.inputs[0])], Entries())
 
     def _spread(self, r: Array, x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Layers that take values from places, orders of axes and slices: relevance goes back to where they were."""
+"""Layers that copy or reorder values: transpositions, slices, gathers. Relevance goes back to the origin of values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .layer import NetworkLayer, Saved, Shape
 
 
 class Placed(NetworkLayer):
-    """A layer whose outputs are copies of inputs: what an output has goes to the input it was copied from."""
+    """A layer whose outputs are copies of inputs: the relevance of an output goes to the input it was copied from."""
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """Each to its place; copies add, what was not taken has none."""
+        """Each to its origin; relevance of copies adds up, and values that were not copied get 0."""
         return Passed([self.back(r, saved.inputs[0])], Entries())
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
@@ -123,6 +123,6 @@ class Expand(Placed):
 
 
 def collected(r: Array, shape: Shape) -> Array:
-    """Values r (targets, ...) of an array that one of `shape` was repeated to fill, added up in its places."""
+    """Values r (targets, ...) of a broadcast array, summed to its original `shape`."""
     over = tuple(1 + a for a, (n, own) in enumerate(zip(r.shape[1:], shape, strict=True)) if own == 1 and n != 1)
     return r.sum(axis=over, keepdims=True) if over else r

@@ -1,4 +1,4 @@
-"""Layers that move values without changing them: shapes and borders."""
+"""Layers that move values without changing them: reshaping and constant borders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Flatten(Unchanged):
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Unchanged):
-    """Another shape for each image; -1 takes what is left."""
+    """A new shape for each image; a length of -1 is inferred."""
 
     shape: Shape
 
@@ -67,7 +67,7 @@ class Pad(NetworkLayer):
         return np.pad(x, widths, constant_values=self.value)
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """What is inside; relevance of the border has no input to go to."""
+        """The inside goes to the input; relevance of the border is kept (ledger: "padding")."""
         height, width = saved.inputs[0].shape[self.axis : self.axis + 2]
         top, left = self.pads[:2]
         inside = (*(slice(None),) * self.axis, slice(top, top + height), slice(left, left + width))

@@ -1,8 +1,8 @@
-"""ONNX files in: any exporter's graph as few canonical layers, and an account of what became of every node.
+"""Import of ONNX files: any exporter's graph as a few canonical layers, with an account of how nodes were converted.
 
-For `fvlrp.network.network`, which calls `read_network` and nothing else. A file is parsed (`model`), walked (`read`,
-with one module for each family of operators), constants are computed on need (`fold`), and patterns become layers
-(`fuse`, `layout`). Files come from strangers: sizes are limited, loops are refused, and whatever is wrong is a
+For `fvlrp.network.importing`, which only calls `read_network`. A file is parsed (`model`) and its nodes are converted
+(`read`, with one module for each family of operators); constants are computed on demand (`fold`), and patterns become
+layers (`fuse`, `layout`). Files are not trusted: sizes are limited, loops are rejected, and every defect raises a
 ValueError that names the file and the node.
 """
 
@@ -28,22 +28,22 @@ from .steps import Step, View
 __all__ = ["Account", "Imported", "read_network"]
 
 OPERATORS = arithmetic.OPERATORS | moves.OPERATORS | linear.OPERATORS
-APART = 32  # pixels by which a second size differs, to see what depends on it
+APART = 32  # pixels by which a second input size differs, to find out what depends on the size
 
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """A network as a file has it.
+    """A network as stored in a file.
 
     Attributes
     ----------
     nodes : list of Node
     input_shape : (C, H, W)
-        H and W are None where the file leaves them free and nothing in it depends on them.
+        H and W are None if the file leaves them free and no layer depends on them.
     multilabel : bool
         Whether the scores ended in a sigmoid.
     high : float
-        The value of white that the network expects where it normalises its input itself, else 0: it does not say.
+        The value of white that the network expects, if it normalises its input itself; otherwise 0 (unknown).
     metadata : dict of str to str
     account : Account
     """
@@ -65,20 +65,20 @@ def read_network(
     ----------
     path : path
     size : (int, int)
-        Height and width to assume where the file leaves them free.
+        Height and width to assume if the file leaves them free.
     output : str, optional
-        Which output holds the scores; None: the only one that can.
+        The output that holds the scores; None: the only one that can.
     n_classes : int, optional
-        How many scores there must be, where there is a choice.
+        Number of scores, to choose among several outputs.
 
     Raises
     ------
     ImportError
         The package onnx is not installed.
     OSError
-        There is no such file, or data it refers to is missing.
+        The file, or a file that it refers to, cannot be read.
     ValueError
-        It is no ONNX file, or holds what fvlrp does not support: the message names the node and the operator.
+        The file is not ONNX, or something in it is not supported; the message names the node and the operator.
     """
     name = os.fspath(path)
     model = load(name)

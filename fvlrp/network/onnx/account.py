@@ -1,4 +1,4 @@
-"""What became of a file's nodes on the way to layers, in words: fused, folded, dropped, assumed."""
+"""The account of an import: which nodes of a file were fused, folded or dropped, and what was assumed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 @dataclass
 class Account:
-    """An import in words.
+    """How the nodes of a file were converted.
 
     Attributes
     ----------
     fused : list of (str, list of str)
-        A layer, as "name (kind)", and the nodes that became it where there were several.
+        A layer, as "name (kind)", and the nodes that were fused into it.
     folded : list of str
-        Nodes whose values follow from constants.
+        Nodes whose values were computed from constants.
     dropped : list of (str, str)
-        A node, as "name (operator)", and why it left no layer.
+        A node, as "name (operator)", and why it has no layer.
     notes : list of str
-        What was assumed or chosen: outputs, sizes.
+        What was assumed or chosen, such as outputs and sizes.
     """
 
     fused: list[tuple[str, list[str]]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Operators that act on each value alone, or on two arrays value by value."""
+"""Elementwise operators, of one array or two."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .steps import Step, View
 
 
 def _float(value: float) -> float:
-    """A number that a file has in float32, in its shortest decimal form: what was meant."""
+    """A float32 number of a file in its shortest decimal form, which is the intended number."""
     return float(str(np.float32(value)))
 
 

@@ -1,8 +1,7 @@
-"""Constants of a graph: what follows from weights and shapes alone, computed on need and within limits.
+"""Constant folding: values that depend only on weights and shapes, computed on demand and within limits.
 
-For `read`. Hides which operators are computed here: a list of cheap ones, each in NumPy. Any other operator is computed
-by the layers that the reader makes of it, or not at all. Nothing runs because a file holds it: a node whose value no
-layer needs is never computed.
+For `read`. Hides which operators are computed here: a list of cheap ones, in NumPy. Other operators are computed by the
+layers that the reader makes of them, or not at all. A node is computed only if a layer needs its value.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import numpy as np
 
 from .model import Call, Value, numpy_type, tensor
 
-MOST = 1 << 24  # elements of a constant, unless it is no larger than those it is computed from
-SPARE = 1 << 28  # bytes that constants may take in all, beside GROWTH times those of the file's own weights
-GROWTH = 12  # int4 weights become float32, and there may be a transposed copy
+MOST = 1 << 24  # most elements of a constant, unless it is no larger than its inputs
+SPARE = 1 << 28  # most bytes of all constants, in addition to GROWTH times the bytes of the file's weights
+GROWTH = 12  # int4 weights become float32, possibly with a transposed copy
 
 Folder = Callable[..., Any]
 

@@ -1,9 +1,9 @@
-"""Any exporter's spelling of a network as few canonical layers.
+"""Pattern matching: any exporter's form of a network as a few canonical layers.
 
-For `read_network`. Passes over steps, each of which changes steps in place: what several steps compute together becomes
-one layer in the place of the last, so that its readers need not know. Formulas of one variable and normalisations are
-recognised by what they compute, not by how they are spelt: the steps are run on sample values and compared with the
-layer that would take their place.
+For `read_network`. A sequence of passes, each of which changes steps in place: what several steps compute together
+becomes one layer in place of the last step, so that its readers do not change. Formulas of one variable and
+normalisations are recognised by their values, not by their form: the steps are run on samples and compared with the
+layer that would replace them.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ from ..layers import (
 )
 from .steps import Step, needed, readers
 
-FARTHEST = 24  # steps that a formula may take
-LARGEST = 1 << 22  # values of an array that a normalisation is tried on
+FARTHEST = 24  # most steps of a formula
+LARGEST = 1 << 22  # most values of an array on which a normalisation is tested
 
 
 @dataclass(eq=False)

@@ -1,7 +1,7 @@
-"""Transpositions that exporters put around every layer of channels-last networks, taken out where they cancel.
+"""Removal of the transpositions that exporters put around every layer of channels-last networks.
 
-For `fuse`. A region of layers that do not care for the order of axes is computed in the other order where that takes
-more transpositions away than it puts in.
+For `fuse`. A region of layers that do not depend on the order of axes is computed in another order if that removes more
+transpositions than it adds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Operators that multiply by weights or by one another, pools, reductions and normalisations."""
+"""Operators with products: convolutions, matrix products, attention; pooling, reductions and normalisations."""
 
 from __future__ import annotations
 

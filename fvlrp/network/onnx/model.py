@@ -1,6 +1,6 @@
-"""ONNX files as plain values: nodes in an order, weights on need, model-local functions written out.
+"""ONNX files as plain values: nodes in topological order, weights on demand, model-local functions expanded.
 
-Hides the package onnx and its protocol buffers from the rest of `network.onnx`, the only wing that imports it.
+Hides the package onnx and its protocol buffers from the other modules of `network.onnx`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy.typing as npt
 Value: TypeAlias = npt.NDArray[Any]
 
 OLDEST_OPSET = 7
-MOST_CALLS = 50_000  # nodes of a file when its functions are written out; large networks have some thousand
-DEEPEST = 32  # functions and branches inside one another
+MOST_CALLS = 50_000  # most nodes of a file after expanding functions; large networks have a few thousand
+DEEPEST = 32  # deepest nesting of functions and branches
 
 STANDARD = ("", "ai.onnx")
 

@@ -1,4 +1,4 @@
-"""Operators that move values without changing them: shapes, orders of axes, slices, borders, resizing."""
+"""Operators that move values: reshaping, transpositions, slices, gathers, borders, resizing."""
 
 from __future__ import annotations
 

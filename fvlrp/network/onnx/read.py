@@ -1,6 +1,7 @@
-"""The walk through a file's nodes: each becomes steps of the network, a constant, or is refused.
+"""Conversion of a file's nodes: each becomes steps of the network or a constant, or is rejected.
 
-For the package. Hides how tensors are kept; what single operators become is in `arithmetic`, `linear` and `moves`.
+For the modules of this package. Hides how tensors are stored; single operators are converted by `arithmetic`, `linear`
+and `moves`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from .model import Body, Call, Model, Value, reads
 from .steps import Step, View, made, needed
 
 MOST_STEPS = 20_000
-ELEMENTS = 1 << 28  # values of one array of one image: 1 GiB
-# Operators that run a part of the graph a number of times, or at random: never computed.
+ELEMENTS = 1 << 28  # most values of one array for one image: 1 GiB
+# Operators that are rejected, and why.
 REFUSED = {
     "Loop": "a loop cannot be explained; export the network with its loops unrolled",
     "Scan": "a loop cannot be explained; export the network with its loops unrolled",

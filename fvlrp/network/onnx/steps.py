@@ -1,7 +1,7 @@
-"""A network while it is put together: steps that hold layers, and tensors of the file as views of their outputs.
+"""A network under construction: steps that hold layers, and tensors of the file as views of their outputs.
 
-For `read` and `fuse`. Arrays of a step are those of one image; a file's tensor has its batch axis besides, wherever the
-exporter has put it. All shapes are those of a batch of one.
+For `read` and `fuse`. The arrays of a step are those of one image. A tensor of the file has a batch axis in addition,
+wherever the exporter put it. All shapes are for a batch of one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..layers import NetworkLayer, Shape
 
 @dataclass(eq=False)
 class Step:
-    """A layer and what it reads.
+    """A layer and its inputs.
 
     Attributes
     ----------
@@ -28,9 +28,9 @@ class Step:
     shape : tuple of int
         Of its output, for one image.
     nodes : list of str
-        Names of the file's nodes that it stands for.
+        Names of the file's nodes that it represents.
     scope : str
-        The module it was exported from, as far as the file says.
+        The module from which it was exported, if the file says so.
     """
 
     name: str
