@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -283,7 +283,10 @@ class Panel:
 Cell: TypeAlias = Panel | Any | None  # Any: an ImageLike
 
 
-def _fitted(cell: Cell, height: int, aspect: float) -> tuple[Image.Image, str] | None:
+Fitted: TypeAlias = tuple[Image.Image, str] | None  # a cell's picture, scaled, and its caption
+
+
+def _fitted(cell: Cell, height: int, aspect: float) -> Fitted:
     """A cell's picture scaled into a box of `height` x `aspect * height` pixels, and its caption."""
     if cell is None:
         return None
@@ -358,12 +361,35 @@ def sheet(
         raise ValueError("rows holds no picture; give at least one row with one Panel or image")
     columns = max(len(row) for row in grid)
     grid = [row + [None] * (columns - len(row)) for row in grid]
-    left_titles = _titles(row_titles, len(grid), "row_titles")
-    top_titles = _titles(column_titles, columns, "column_titles")
+    blocks = _lettered(
+        grid,
+        _titles(row_titles, len(grid), "row_titles"),
+        _titles(column_titles, columns, "column_titles"),
+        height,
+        font,
+    )
+    return _composed(grid, blocks, height, bar, scale, font)
 
-    sizes = max(11, round(0.068 * height)), max(12, round(0.078 * height))
-    small, large = (lettering.font(size, font) for size in sizes)
-    margin, gap, air = max(10, height // 12), max(6, height // 20), max(4, height // 40)
+
+class _Blocks(NamedTuple):
+    """The texts of a sheet as pictures, and the sizes of its columns and rows of pictures."""
+
+    heads: list[Image.Image]  # column titles
+    sides: list[Image.Image]  # row titles, turned by 90 degrees
+    captions: list[list[Image.Image]]
+    widths: list[int]
+    heights: list[int]
+
+
+def _lettered(
+    grid: Sequence[Sequence[Fitted]],
+    left_titles: Sequence[str],
+    top_titles: Sequence[str],
+    height: int,
+    font: str | None,
+) -> _Blocks:
+    """Titles and captions of a grid, wrapped to the sizes of its columns and rows."""
+    small, large = (lettering.font(size, font) for size in _text_sizes(height))
     # Half a panel's height is the least width in which a caption can be read.
     widths = [max([height // 2, *(cell[0].width for cell in column if cell)]) for column in zip(*grid, strict=True)]
     heights = [max([1, *(cell[0].height for cell in row if cell)]) for row in grid]
@@ -377,17 +403,35 @@ def sheet(
         [lettering.block(text, small, width, _SOFT_INK) for text, width in zip(row, widths, strict=True)]
         for row in words
     ]
+    return _Blocks(heads, sides, captions, widths, heights)
 
+
+def _text_sizes(height: int) -> tuple[int, int]:
+    """Sizes of captions and of titles in pixels, for panels of `height` pixels."""
+    return max(11, round(0.068 * height)), max(12, round(0.078 * height))
+
+
+def _composed(
+    grid: Sequence[Sequence[Fitted]],
+    blocks: _Blocks,
+    height: int,
+    bar: str | None,
+    scale: Scale,
+    font: str | None,
+) -> Image.Image:
+    """Pictures, texts and the colour bar on one white sheet."""
+    heads, sides, captions, widths, heights = blocks
+    margin, gap, air = max(10, height // 12), max(6, height // 20), max(4, height // 40)
     left = margin + _room((side.width for side in sides), air + gap // 2)
     top = margin + _room((head.height for head in heads), air)
     below = [_room((caption.height for caption in row), 2 * air) for row in captions]
-    xs = [left + sum(widths[:n]) + n * gap for n in range(columns)]
+    xs = [left + sum(widths[:n]) + n * gap for n in range(len(widths))]
     ys = [top + sum(heights[:n]) + sum(below[:n]) + n * gap for n in range(len(grid))]
     right, bottom = xs[-1] + widths[-1], ys[-1] + heights[-1]
 
-    legend = (
-        None if bar is None else colour_bar(bottom - top, scale=scale, cmap=bar, text_size=int(small.size), font=font)
-    )
+    legend = None
+    if bar is not None:
+        legend = colour_bar(bottom - top, scale=scale, cmap=bar, text_size=_text_sizes(height)[0], font=font)
     legend_room = legend.width + gap + 2 * air if legend else 0
     picture = Image.new("RGB", (right + legend_room + margin, bottom + below[-1] + margin), WHITE)
     for head, x in zip(heads, xs, strict=True):
