@@ -430,7 +430,7 @@ def stack(request):
     means = y[draw.integers(0, len(y), COMPONENTS)] + draw.standard_normal((COMPONENTS, DIMS))
     variances = y.var(axis=0) * draw.uniform(0.5, 2, (COMPONENTS, DIMS))
     fisher = Fisher(draw.dirichlet(np.full(COMPONENTS, 20)), means, variances, 1e-6, PYRAMID)
-    dimensions = fisher.n_cells * 2 * COMPONENTS * DIMS
+    dimensions = sum(rows * cols for rows, cols in fisher.pyramid) * 2 * COMPONENTS * DIMS
     linear = Linear(draw.standard_normal((2, dimensions)), draw.standard_normal(2))
     layers = bins, Project(basis, mean), fisher, Normalise("intra" if request.param else "improved"), linear
     return Stack(layers, *_upward(layers, _image(), dtype=np.float64))
@@ -476,7 +476,7 @@ def _fisher_twin(stack, i, r, rule):
     psi = reference.psi(described.values, gamma, *mixture).reshape(-1, 2, COMPONENTS, DIMS)
     cells = described.geometry.cells(PYRAMID)
     out = np.zeros((len(r), len(described), DIMS))
-    for cell in range(layer.n_cells):
+    for cell in range(sum(rows * cols for rows, cols in layer.pyramid)):
         inside = (cells == cell).any(axis=1)
         total = psi[inside].sum(axis=0)
         epsilon = rule.epsilon_pool * (inside.sum() if rule.pool_scale == "mean" else 1)

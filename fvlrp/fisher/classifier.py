@@ -1,9 +1,8 @@
-"""The Fisher-vector image classifier: trained, applied, explained and kept as one file.
+"""The class FisherVectorClassifier: trained, applied, explained and saved.
 
 Dense multi-scale SIFT -> PCA -> diagonal GMM -> improved Fisher vector over a spatial pyramid -> linear SVM. The
-defaults are the set-up of Chatfield et al. (BMVC 2011), which the paper explains. Hides how it is trained, and which
-parameters may change afterwards. Imported by `fvlrp.models` and the command line; public as
-`fvlrp.FisherVectorClassifier`.
+defaults follow Chatfield et al. (BMVC 2011), as in the paper. Hides how it is trained, and which parameters may change
+afterwards. For `fvlrp.models` and the command line; public as `fvlrp.FisherVectorClassifier`.
 """
 
 from __future__ import annotations
@@ -51,34 +50,34 @@ class Projection:
     """Rows of a PCA basis: y = (x - mean_) components_^T."""
 
     components_: Doubles  # (D, 128), orthonormal rows
-    mean_: Doubles  # (128,), zero unless the classifier was told to centre
+    mean_: Doubles  # (128,), zero unless the classifier centres
 
 
 class FisherVectorClassifier(Classifier, Estimator):
-    """Image classifier on improved Fisher vectors of dense SIFT, whose decisions can be explained at any depth.
+    """Image classifier on improved Fisher vectors of dense SIFT; explains its scores at any depth.
 
     Images are paths, PIL images or arrays (uint8, uint16, or floats in 0..1), of any sizes.
 
-    After fitting, `set_params` may change `bin_sizes`, `step`, `max_height` and `gate` (fewer descriptors are faster,
-    and their mean is nearly the same), `n_jobs` and `verbose`. Parameters that define a descriptor or the shapes of the
-    learned arrays may not change: the next use raises. All others matter to `fit` alone.
+    After fitting, `set_params` may change `n_jobs`, `verbose`, and also `bin_sizes`, `step`, `max_height` and `gate`
+    (fewer descriptors are faster, and their mean is nearly the same). Changing a parameter that defines descriptors or
+    the shapes of learned arrays raises an error at the next use. All other parameters only affect `fit`.
 
     Parameters
     ----------
     bin_sizes, step, magnif, window, window_size, contrast_threshold, quantize, angles
         Dense SIFT; see `DenseSIFT`.
     max_height : int or None, default 480
-        Taller photographs are reduced to this height first; heatmaps still have the photograph's size.
+        Taller photographs are first reduced to this height; heatmaps still have the photograph's size.
     n_pca : int, default 80
-        Dimensions that descriptors are projected to.
+        Dimensions of projected descriptors.
     center : bool, default False
-        Whether the projection subtracts the mean descriptor. The paper's set-up does not.
+        Whether the projection subtracts the mean descriptor. The paper does not.
     n_components : int, default 256
         Components of the mixture.
     weights, variance_floor, max_iter
         See `DiagonalGMM`.
     gate : float, default 1e-6
-        Posteriors below it count as 0, in encoding and in relevance alike.
+        Posteriors below it count as 0, in encoding and in relevance.
     pyramid : tuple of (rows, columns), default ((2, 2), (3, 1), (1, 1))
     normalisation : {"intra", "improved"}
         Of the Fisher vector. "intra": signed square root, L2 norm per cell and component over both orders, one L2 norm
@@ -90,7 +89,7 @@ class FisherVectorClassifier(Classifier, Estimator):
     mirror : bool, default False
         Whether to train on mirror images, too.
     n_samples : int, default 1000000
-        Descriptors that PCA and mixture are learned from: an equal share of each image's.
+        Number of descriptors from which PCA and mixture are learned: an equal share from each image.
     random_state : int, RandomState or None
     n_jobs : int or None
         Threads, as in scikit-learn. Results do not depend on it.

@@ -210,11 +210,6 @@ class Fisher:
         self.gate, self.pyramid = gate, tuple((int(rows), int(cols)) for rows, cols in pyramid)
         self.models = PackedModels(None, None, self.weights, self.means, self.covariances, gate)
 
-    @property
-    def n_cells(self) -> int:
-        """Cells of all levels of the pyramid."""
-        return sum(rows * cols for rows, cols in self.pyramid)
-
     def forward(self, projected: Descriptors, *, n_jobs: int | None = None) -> tuple[Doubles, Pooled]:
         """Descriptors of values real (n, D) -> un-normalised sums S float64 (cells, 2, K, D)."""
         model = self.models.of(projected.values.dtype)
