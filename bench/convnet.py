@@ -26,8 +26,8 @@ import numpy as np
 import onnxruntime
 import torch
 import torchvision
-from torch import nn
 from threadpoolctl import threadpool_limits
+from torch import nn
 from zennit.canonizers import AttributeCanonizer, SequentialMergeBatchNorm
 from zennit.composites import LayerMapComposite
 from zennit.layer import Sum
@@ -242,7 +242,8 @@ def measure(name: str, path: Path, model: nn.Module | None, pairs: int) -> dict[
 
 
 HEAD = (
-    "| network | forward, ms | onnxruntime, ms | forward / ort | explained, ms | in forward passes | zennit, ms | ratio |\n"
+    "| network | forward, ms | onnxruntime, ms | forward / ort | explained, ms | in forward passes | zennit, ms |"
+    " ratio |\n"
     "|---|--:|--:|--:|--:|--:|--:|--:|"
 )
 

@@ -490,13 +490,15 @@ typedef struct fvlrp_alpha_beta_args {
     double weak;          /* z+ (or -z-, with beta > 0) that is NaN, or below this part of the other, may be rounding
                            * error alone: its shares are 0, and the caller sums its terms */
     void *up;             /* real (targets, m, n): shares of terms >= 0 */
-    void *down;           /* real (targets, m, n): and of terms <= 0; not written where beta = 0 */
+    void *down;           /* real (targets, m, n): and of terms <= 0; NULL where they are not wanted, as with beta = 0 */
     double *kept;         /* (2, targets, m): sums of up and of down over n */
     double *lost;         /* (targets): what vanishes with denominators of 0 */
     ptrdiff_t capacity;
     int64_t *doubtful;    /* (capacity): positions in (m, n) that have relevance and such a sum */
     ptrdiff_t *count;     /* how many there are, also where that exceeds the capacity */
     const void *negative; /* real (m, n): z- where it is at hand, else NULL */
+    double gamma;         /* >= 0: the gamma rule, which needs z; only a z+ that is NaN is in doubt. Negative: alpha, beta */
+    int halves;           /* (up + down) / 2 and (up - down) / 2 instead, what multiplies x and |x| */
 } fvlrp_alpha_beta_args;
 int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args);
 

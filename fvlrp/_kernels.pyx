@@ -1134,6 +1134,8 @@ cdef extern from "fvlrp.h" nogil:
         pointer doubtful
         ptrdiff_t *count
         pointer negative
+        double gamma
+        int halves
 
     ctypedef struct fvlrp_max_pool_args:
         int real
@@ -1263,8 +1265,8 @@ def dense_alpha_beta(weight, rows, above, below, bias, r, alpha, beta, up, down=
     return kept, lost
 
 
-def alpha_beta(r, z, positive, alpha, beta, weak, negative=None):
-    """Shares alpha r / z+ and -beta r / z- of relevance, with z- = z - z+.
+def alpha_beta(r, z, positive, alpha, beta, weak, negative=None, double gamma=-1, bint halves=False):
+    """Shares alpha r / z+ and -beta r / z- of relevance, with z- = z - z+; or those of the gamma rule.
 
     Parameters
     ----------
@@ -1278,12 +1280,17 @@ def alpha_beta(r, z, positive, alpha, beta, weak, negative=None):
         The part of the other below which z+ or z- has to be summed from its own terms.
     negative : (m, n), optional
         z-, where it is at hand; z then plays no part.
+    gamma : float
+        From 0 on, the gamma rule: terms >= 0 get (1 + gamma) r / (z + gamma z+) and those <= 0 r / (z + gamma z+) where
+        z >= 0, the other way round with z- elsewhere. `alpha`, `beta` and `weak` then play no part.
+    halves : bool
+        Return (up + down) / 2 and (up - down) / 2, what multiplies x and its size, in the place of up and down.
 
     Returns
     -------
     up : (targets, m, n)
     down : (targets, m, n) or None
-        None where beta is 0.
+        None where beta is 0: terms <= 0 get nothing, both halves are the same.
     kept : float64 (2, targets, m)
         Sums of both over n.
     lost : float64 (targets,)
@@ -1301,19 +1308,19 @@ def alpha_beta(r, z, positive, alpha, beta, weak, negative=None):
     args.ldr, args.pitch, args.ldz = n, 0, 0
     if z is not None:
         args.ldz = _strided(z, "z", (m, n), r.dtype)
-    elif beta and negative is None:
-        raise ValueError("z must be given where beta is not 0")
+    elif gamma >= 0 or (beta and negative is None):
+        raise ValueError("z must be given where beta is not 0" if gamma < 0 else "z must be given with gamma")
     if negative is not None:
         take(negative, "negative", r.shape[1:], [r.dtype])
     if r.size:
         args.ldr, args.pitch = _strided(r[0], "r", (m, n), r.dtype), r.strides[0] // r.itemsize
         if r.strides[0] % r.itemsize:
             raise ValueError("r must have strides of whole elements")
-    up, down = np.empty((targets, m, n), r.dtype), np.empty((targets, m, n), r.dtype) if beta else None
+    up, down = np.empty((targets, m, n), r.dtype), np.empty((targets, m, n), r.dtype) if beta or gamma >= 0 else None
     kept, lost = np.empty((2, targets, m)), np.empty(targets)
     doubtful = np.empty(max(1, m * n // 16), np.int64)
     args.r, args.z, args.positive, args.negative = address(r), address(z), address(positive), address(negative)
-    args.alpha, args.beta, args.weak = alpha, beta, weak
+    args.alpha, args.beta, args.weak, args.gamma, args.halves = alpha, beta, weak, gamma, halves
     args.up, args.down, args.kept, args.lost = address(up), address(down), address(kept), address(lost)
     args.capacity, args.doubtful, args.count = len(doubtful), address(doubtful), &count
     with nogil:

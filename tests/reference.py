@@ -744,6 +744,14 @@ def alpha_beta_shares(r, positive, negative, alpha, beta):
     return *shares, lost
 
 
+def gamma_shares(r, z, positive, gamma):
+    """Shares of terms >= 0 and of those <= 0 by the gamma rule, 0 where a denominator is 0, and what vanishes there."""
+    sums = np.where(z >= 0, z + gamma * positive, z + gamma * (z - positive))
+    share = np.divide(r, sums, out=np.zeros(r.shape), where=np.broadcast_to(sums != 0, r.shape))
+    lost = np.where(sums == 0, r, 0).sum(axis=(1, 2))
+    return np.where(z >= 0, share * (1 + gamma), share), np.where(z >= 0, share, share * (1 + gamma)), lost
+
+
 def activated(function, x):
     """An elementwise function by its formula, in float64 without cancellation in the tails."""
     x = np.asarray(x, float)

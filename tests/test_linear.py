@@ -251,6 +251,37 @@ def test_alpha_beta_shares_are_their_twin(random, targets, m, n, beta, real):
     assert len(doubtful) == 0 and (down is None) == (beta == 0)
 
 
+@pytest.mark.parametrize(("targets", "m", "n"), [(1, 1, 1), (1, 5, 70), (3, 4, 64), (2, 3, 131)])
+def test_gamma_shares_are_their_twin(random, targets, m, n, real):
+    positive, negative = random.uniform(0.5, 2, (2, m, n)).astype(real)
+    r = random.standard_normal((targets, m, n)).astype(real)
+    positive[-1, -1], z = np.nan, positive - negative
+    positive[0, 0] = z[0, 0] = 0
+    z[-1, -1], r[:, -1, -1] = 1, 0 if n == 1 else 1
+    up, down, kept, lost, doubtful = _kernels.alpha_beta(r, z, positive, 1.0, 0.0, 0.0, gamma=0.25)
+    want = reference.gamma_shares(r.astype(np.float64), z.astype(np.float64), np.nan_to_num(positive), 0.25)
+    for got, share, sums in zip((up, down), want[:2], kept, strict=True):
+        share[:, -1, -1] = 0
+        np.testing.assert_allclose(got, share, rtol=10 * TOLERANCE[real])
+        np.testing.assert_allclose(sums, share.sum(axis=2), atol=1e3 * TOLERANCE[real])
+    np.testing.assert_allclose(lost, want[2], atol=100 * TOLERANCE[real])
+    assert n == 1 or doubtful is None or doubtful.tolist() == [m * n - 1]
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+@pytest.mark.parametrize("gamma", [-1.0, 0.5])
+def test_halves_multiply_x_and_its_size(random, beta, gamma, real):
+    positive, negative = random.uniform(0.5, 2, (2, 3, 77)).astype(real)
+    r, z = random.standard_normal((2, 3, 77)).astype(real), positive - negative
+    up, down, *_ = _kernels.alpha_beta(r, z, positive, 1 + beta, beta, 0.0, gamma=gamma)
+    first, second, *_ = _kernels.alpha_beta(r, z, positive, 1 + beta, beta, 0.0, gamma=gamma, halves=True)
+    below = np.zeros_like(up) if down is None else down
+    np.testing.assert_allclose(first, (up + below) / 2, rtol=TOLERANCE[real], atol=TOLERANCE[real])
+    np.testing.assert_allclose(
+        first if second is None else second, (up - below) / 2, rtol=TOLERANCE[real], atol=10 * TOLERANCE[real]
+    )
+
+
 def test_alpha_beta_lists_what_may_be_rounding_alone(real):
     positive, z, r = np.ones((3, 40), real), np.full((3, 40), -1.0, real), np.ones((2, 3, 40), real)
     z[0, 1], z[1, 2] = 1, 1 - 1e-5  # z- of 0, and next to nothing beside z+

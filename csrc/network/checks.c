@@ -88,6 +88,7 @@ int fvlrp_check_alpha_beta(const fvlrp_alpha_beta_args *args) {
     if (!checked(args->targets * 2, args->m) || !checked(args->m, args->n)) return FVLRP_E_ARGUMENT;
     if (!(args->alpha >= 0 && args->beta >= 0 && args->weak >= 0)) return FVLRP_E_ARGUMENT;
     if (args->beta > 0 && !args->z && !args->negative) return FVLRP_E_ARGUMENT;
+    if (args->gamma >= 0 && !args->z) return FVLRP_E_ARGUMENT;
     return refused(rows && (args->ldr < args->n || (args->z && args->ldz < args->n)));
 }
 

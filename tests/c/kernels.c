@@ -1137,9 +1137,11 @@ static void alpha_beta_case(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t 
     double *kept = array(2 * targets * m, 8), *lost = array(targets, 8);
     int64_t *doubtful = array(capacity, 8);
     ptrdiff_t count;
+    double gamma = -1;
+    int halves = 0;
 #define ALPHA_BETA(alpha, beta, z, weak) \
     CALL(alpha_beta, real, targets, m, n, r, pitch, ldr, z, n, positive, alpha, beta, weak, up, down, kept, lost, \
-         capacity, doubtful, &count, NULL)
+         capacity, doubtful, &count, NULL, gamma, halves)
     EXPECT(ALPHA_BETA(2, 1, z, 1e-4) == FVLRP_OK && count == 0);
     for (ptrdiff_t t = 0; t < targets; t++)
         for (ptrdiff_t j = 0; j < m; j++) {
@@ -1158,6 +1160,15 @@ static void alpha_beta_case(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t 
     for (ptrdiff_t i = 0; i < capacity && i < m * n; i++) EXPECT(doubtful[i] == i);
     EXPECT(ALPHA_BETA(1, 0, NULL, 1e-4) == FVLRP_OK && count == 0);
     EXPECT(ALPHA_BETA(2, 1, NULL, 1e-4) == FVLRP_E_ARGUMENT && ALPHA_BETA(2, 1, z, -1) == FVLRP_E_ARGUMENT);
+    gamma = 0.25, halves = 1;
+    EXPECT(ALPHA_BETA(0, 0, NULL, 0) == FVLRP_E_ARGUMENT && ALPHA_BETA(0, 0, z, 0) == FVLRP_OK && count == 0);
+    for (ptrdiff_t i = 0; i < n; i++) { /* of the last target's last row */
+        const double each = get(real, r, (targets - 1) * pitch + (m - 1) * ldr + i), own = get(real, z, m * n - n + i);
+        const double p = get(real, positive, m * n - n + i), share = each / (own + gamma * (own >= 0 ? p : own - p));
+        const ptrdiff_t at = targets * m * n - n + i;
+        EXPECT(close_to(get(real, up, at), share * (1 + gamma / 2), tolerance));
+        EXPECT(close_to(get(real, down, at), share * gamma / (own >= 0 ? 2 : -2), tolerance));
+    }
 #undef ALPHA_BETA
     release();
 }

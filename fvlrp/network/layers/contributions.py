@@ -104,6 +104,8 @@ class ConvPiece(Piece):
         Sum and difference of the two sides of the inputs, mostly x and |x|; None where there is one side.
     rows, width : (begin, end), int
         The band of output rows, and pixels of each.
+    halves : bool
+        Whether shares may be halves of the sum and the difference of those of either sign; `halved`: whether they are.
     """
 
     window: Window
@@ -113,6 +115,8 @@ class ConvPiece(Piece):
     rows: tuple[int, int]
     width: int
     memory: Memory
+    halves: bool = False
+    halved: bool = False
 
     @property
     def apart(self) -> bool:
@@ -143,24 +147,39 @@ class ConvPiece(Piece):
         return np.maximum(positive, 0, out=positive), np.minimum(negative, 0, out=negative)
 
     def shares(self, rule: Rule, r: Array, z: Array, bias: Array | None) -> tuple[Shares, Sums | None]:
-        if rule.alpha_beta is None:
+        if rule.kernel is None:
             return super().shares(rule, r, z, bias)
-        alpha, beta = rule.alpha_beta
-        check = beta > 0 or self.size is not None
-        sums = z if check else None, self._positive(z, bias, check)
-        up, down, kept, lost, doubtful = _kernels.alpha_beta(r, *sums, alpha, beta, TRUSTED)
+        alpha, beta, gamma = rule.kernel
+        both, self.halved = self.size is not None, self.halves and self.size is not None and not self.apart
+        sums = z if both or beta or gamma >= 0 else None, self._positive(z, bias, both or beta > 0)
+        up, down, kept, lost, doubtful = _kernels.alpha_beta(
+            r, *sums, alpha, beta, TRUSTED, gamma=gamma, halves=self.halved
+        )
         if doubtful is None:
+            self.halved = False
             return rule.shares(r, z, self.sums(1, bias), self.sums(-1, bias)), None
+        if self.halved:
+            kept = np.stack([kept[0] + kept[1], kept[0] - kept[1]]) if down is not None else kept + kept
         if len(doubtful):
-            outputs, pixels = np.divmod(doubtful, z.shape[1])
-            some = rule.shares(r[:, outputs, pixels], z, *self._single(bias, outputs, pixels))
-            lost = lost + some.zero
-            for shares, totals, own in ((up, kept[0], some.positive), (down, kept[1], some.negative)):
-                if shares is not None and own is not None:
-                    shares[:, outputs, pixels] = own
-                    for mine, total_of in zip(own, totals, strict=True):
-                        np.add.at(total_of, outputs, mine)
+            lost = lost + self._repair(rule, r, z, bias, doubtful, Shares(up, down), kept)
         return Shares(up, down, 0.0, lost), kept
+
+    def _repair(self, rule: Rule, r: Array, z: Array, bias: Array | None, doubtful: npt.NDArray[np.int64],
+                shares: Shares, kept: Sums) -> Sums | float:  # fmt: skip
+        """Shares at the `doubtful` positions of (m, N) from their own terms, in place; what they lose."""
+        outputs, pixels = np.divmod(doubtful, z.shape[1])
+        some = rule.shares(r[:, outputs, pixels], z[outputs, pixels], *self._single(bias, outputs, pixels))
+        for totals, own in zip(kept, (some.positive, some.negative), strict=True):
+            for total_of, mine in zip(totals, () if own is None else own, strict=own is not None):
+                np.add.at(total_of, outputs, mine)
+        positive, negative = some.positive, some.negative
+        if self.halved:
+            other = 0 if negative is None else negative
+            positive, negative = (positive + other) / 2, (positive - other) / 2
+        shares.positive[:, outputs, pixels] = positive
+        if shares.negative is not None and negative is not None:
+            shares.negative[:, outputs, pixels] = negative
+        return some.zero
 
     def give(self, shares: Shares, up: Array, down: Array | None) -> None:
         """Add to `up` what multiplies x, to `down` what multiplies |x|.
@@ -176,6 +195,9 @@ class ConvPiece(Piece):
             elif self.apart:
                 self._back(1, positive, negative, up[t])
                 self._back(-1, positive, negative, down[t])
+            elif self.halved:
+                self._back(0, positive, None, up[t])
+                self._back(2, positive if negative is None else negative, None, down[t])
             else:
                 half = positive * positive.dtype.type(0.5)
                 rest = 0 if negative is None else negative * negative.dtype.type(0.5)
@@ -245,11 +267,12 @@ class GroupedPiece(Piece):
 
     def shares(self, rule: Rule, r: Array, z: Array, bias: Array | None) -> tuple[Shares, Sums | None]:
         """Few inputs are often all of one sign, so that z+ and z- are both summed: it costs as little."""
-        if rule.alpha_beta is None:
+        if rule.kernel is None:
             return super().shares(rule, r, z, bias)
-        alpha, beta = rule.alpha_beta
+        alpha, beta, gamma = rule.kernel
         negative = self.sums(-1, bias) if beta else None
-        up, down, kept, lost, _ = _kernels.alpha_beta(r, None, self.sums(1, bias), alpha, beta, 0.0, negative)
+        positive = self.sums(1, bias)
+        up, down, kept, lost, _ = _kernels.alpha_beta(r, z, positive, alpha, beta, 0.0, negative, gamma)
         return Shares(up, down, 0.0, lost), kept
 
     def sums(self, sign: Sign, bias: Array | None) -> Array:

@@ -131,8 +131,11 @@ class Conv(NetworkLayer):
         if rule.sees == "nothing":
             return self._uniform(r, x, choice)
         entries, rule, dtype = Entries(), rule.fitted(y), r.dtype
-        above, below = rule.inputs(np.ascontiguousarray(x[0]), choice.box)
-        signed, size = (above, None) if below is None else (above + below, above - below)
+        image = np.ascontiguousarray(x[0])
+        above, below = rule.inputs(image, choice.box)
+        signed, size = above, None
+        if below is not None:  # x and |x|
+            signed, size = (image, np.abs(image)) if rule.plain else (above + below, above - below)
         up = zeros((len(r), *x.shape[1:]), dtype)
         down = None if size is None else zeros(up.shape, dtype)
         even = np.zeros_like(r) if choice.bias == "distribute" and rule.plain and self.bias.any() else None
@@ -156,7 +159,9 @@ class Conv(NetworkLayer):
                 some = slice(begin * width, end * width)
                 if not share[:, :, some].any():
                     continue
-                piece = ConvPiece(self.window, weight, signed[ins], both, (begin, end), width, memory)
+                piece = ConvPiece(
+                    self.window, weight, signed[ins], both, (begin, end), width, memory, choice.bias != "distribute"
+                )
                 part = bias if bias.any() else None
                 evenly = through(rule, choice.bias, piece, part, own[:, some], share[:, :, some], entries, *inner)
                 if even is not None and evenly is not None:
