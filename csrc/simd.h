@@ -64,28 +64,31 @@ INLINE void store(REAL *p, VREAL v) { *(VREAL_ANY *)p = v; }
 INLINE VREAL fill(REAL a) { return a - (VREAL){0}; }
 INLINE vint load_ints(const void *p) { return *(const vint_any *)p; }
 
-/* The first `count` <= LANES elements; the rest of the vector is 0, or not stored. */
+/* The first `count` <= LANES elements; the rest of the vector is 0, or not stored. Whole vectors go without a mask: what
+ * was just stored reaches a masked load late. */
 INLINE VREAL load_some(const REAL *from, ptrdiff_t count) {
+    if (count == LANES) return load(from);
 #if VBYTES == 64 && REAL_BITS == 32
     return (VREAL)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
 #elif VBYTES == 64
     return (VREAL)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), from);
 #else
-    if (count == LANES) return load(from);
     REAL part[LANES] __attribute__((aligned(64))) = {0};
     for (ptrdiff_t i = 0; i < count; i++) part[i] = from[i];
     return load(part);
 #endif
 }
 INLINE void store_some(REAL *to, VREAL v, ptrdiff_t count) {
+    if (count == LANES) {
+        store(to, v);
+        return;
+    }
 #if VBYTES == 64 && REAL_BITS == 32
     _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)v);
 #elif VBYTES == 64
     _mm512_mask_storeu_pd(to, (__mmask8)((1u << count) - 1), (__m512d)v);
 #else
-    if (count == LANES) store(to, v);
-    else
-        for (ptrdiff_t i = 0; i < count; i++) to[i] = v[i];
+    for (ptrdiff_t i = 0; i < count; i++) to[i] = v[i];
 #endif
 }
 
@@ -169,9 +172,9 @@ INLINE REAL sum_lanes(VREAL v) {
 }
 /* The same in double from the first addition on. */
 INLINE double sum_lanes_wide(VREAL v) {
-    double sum = 0;
-    for (int i = 0; i < LANES; i++) sum += (double)v[i];
-    return sum;
+    double part[4] = {0};
+    for (int i = 0; i < LANES; i++) part[i % 4] += (double)v[i];
+    return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
 /* a / b to 2 units in the last place, for normal b whose inverse is normal: division units take four times as long. */

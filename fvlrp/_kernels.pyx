@@ -43,7 +43,7 @@ cdef int check(int status) except -1 nogil:
 
 cdef pointer address(array) except? NULL:
     """First byte of an array, NULL for None."""
-    return NULL if array is None else <pointer><size_t>array.ctypes.data
+    return NULL if array is None else <pointer><size_t>array.__array_interface__["data"][0]
 
 
 cdef int element(dtype) except -1:
@@ -106,7 +106,7 @@ def aligned(shape, dtype):
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
     block = np.empty(size + 64, np.uint8)
-    start = -block.ctypes.data % 64
+    start = -block.__array_interface__["data"][0] % 64
     return block[start : start + size].view(dtype).reshape(shape)
 
 

@@ -7,9 +7,10 @@ enum { PIECE = 64 }; /* outputs at a time */
 
 /* What a piece of one row of outputs has whatever the target. */
 typedef struct {
-    REAL high[PIECE], low[PIECE]; /* what multiplies relevance: the factors of terms >= 0 and of those <= 0 */
-    REAL vanishing[PIECE];        /* the part of relevance that a denominator of 0 loses */
-    REAL doubtful[PIECE];         /* not 0 where a denominator may be rounding error alone */
+    _Alignas(64) REAL high[PIECE];      /* what multiplies relevance: the factors of terms >= 0 */
+    _Alignas(64) REAL low[PIECE];       /* and of those <= 0 */
+    _Alignas(64) REAL vanishing[PIECE]; /* the part of relevance that a denominator of 0 loses */
+    _Alignas(64) REAL doubtful[PIECE];  /* not 0 where a denominator may be rounding error alone */
 } alpha_beta_piece;
 
 /* What all vectors of a call have in common. */
@@ -75,7 +76,7 @@ static void alpha_beta_exceptions(const fvlrp_alpha_beta_args *args, ptrdiff_t a
         VREAL lost = {0};
         for (ptrdiff_t i = 0; i < n; i += LANES) {
             const ptrdiff_t some = imin(n - i, LANES);
-            lost += load_some(p->vanishing + i, some) * load_some(r + t * args->pitch + i, some);
+            lost += load(p->vanishing + i) * load_some(r + t * args->pitch + i, some);
         }
         args->lost[t] += sum_lanes_wide(lost);
     }
@@ -101,7 +102,7 @@ INLINE double alpha_beta_shares(ptrdiff_t n, const REAL *r, const REAL *factor, 
     VREAL sum = {0};
     for (ptrdiff_t i = 0; i < n; i += LANES) {
         const ptrdiff_t some = imin(n - i, LANES);
-        const VREAL share = load_some(r + i, some) * load_some(factor + i, some);
+        const VREAL share = load_some(r + i, some) * load(factor + i);
         if (to) store_some(to + i, share, some);
         sum += share;
     }
