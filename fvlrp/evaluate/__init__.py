@@ -16,6 +16,7 @@ from .localisation import (
     relevance_mass,
 )
 from .maps import gini, resolution, share_held
+from .quantus import for_quantus
 from .ranking import average_precision
 from .statistics import Interval, bootstrap
 from .study import Case, cases, depth_study
@@ -39,6 +40,7 @@ __all__ = [
     "depth_study",
     "flipping_curves",
     "flipping_table",
+    "for_quantus",
     "gap",
     "gini",
     "localisation",

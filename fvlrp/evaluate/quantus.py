@@ -1,0 +1,70 @@
+"""Explanations for Quantus (https://github.com/understandable-machine-intelligence-lab/Quantus), which measures them.
+
+Hides what Quantus asks of a model: a torch module, even where scores are not computed by torch. For users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = "npt.NDArray[Any]"
+
+
+def for_quantus(model: Any, depth: Any = None, rules: Any = None) -> tuple[Any, Callable[..., Array]]:
+    """A classifier and its explanations in the form that metrics of Quantus take.
+
+    Parameters
+    ----------
+    model : FisherVectorClassifier or Network
+    depth, rules
+        As for ``model.explain``.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        From photographs float (n, 3, H, W) in 0..1 to scores float64 (n, n_classes). What metrics put outside 0..1 is
+        clipped. Has no parameters: metrics that randomise them, or look into layers, do not apply.
+    explain_func : callable
+        ``explain_func(model, inputs, targets)`` -> heatmaps float64 (n, 1, H, W) of the classes at positions `targets`
+        of ``model.classes_``.
+
+    Raises
+    ------
+    ImportError
+        There is no torch.
+
+    Examples
+    --------
+    >>> module, explain_func = fvlrp.evaluate.for_quantus(fvlrp.load("voc20"))  # doctest: +SKIP
+    >>> quantus.PixelFlipping(features_in_step=256)(  # doctest: +SKIP
+    ...     module, x_batch, y_batch, explain_func=explain_func, channel_first=True
+    ... )
+    """
+    try:
+        import torch
+    except ImportError:
+        raise ImportError("Quantus takes models of torch: pip install torch quantus") from None
+
+    class Scores(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            scores = np.asarray(model.decision_function(_photographs(x.numpy(force=True))))
+            return torch.from_numpy(scores if scores.ndim == 2 else np.stack([-scores, scores], axis=1))
+
+    def explain_func(model: Any, inputs: Array, targets: Array, **_: Any) -> Array:
+        pairs = zip(_photographs(np.asarray(inputs)), np.asarray(targets).tolist(), strict=True)
+        return np.stack([explained(photo, target) for photo, target in pairs])
+
+    def explained(photo: Array, target: int) -> Array:
+        ex = model.explain(photo, model.classes_[target], depth, rules=rules)
+        return np.asarray(ex.heatmap)[None]
+
+    return Scores().eval(), explain_func
+
+
+def _photographs(batch: Array) -> list[Array]:
+    """Float32 (H, W, 3) in 0..1 of a batch (n, 3, H, W)."""
+    return list(np.clip(batch, 0, 1).astype(np.float32).transpose(0, 2, 3, 1))
