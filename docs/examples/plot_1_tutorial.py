@@ -8,8 +8,8 @@ Explain a photograph, choose a depth, read the ledger, train a classifier of you
 # %%
 # Explain
 # -------
-# ``"voc20"`` knows the twenty classes of PASCAL VOC and comes with the package. A photograph may be a path, a PIL
-# image or an array.
+# The built-in model ``"voc20"`` has the twenty classes of PASCAL VOC. A photograph may be a path, a PIL image or an
+# array.
 
 import matplotlib.pyplot as plt
 from skimage import data
@@ -23,8 +23,8 @@ print("best class:", trace.top)
 print(f"its score: {trace.scores.max():+.3f}")
 
 # %%
-# A score is the distance from a decision boundary: positive means yes. An explanation decomposes *that number* into
-# contributions of pixels, whatever its sign. What speaks for the person is orange, what speaks against it blue.
+# A score is a signed distance from a decision boundary: positive means yes. An explanation decomposes *that number*
+# into contributions of pixels. Evidence for the person is orange, evidence against it blue.
 
 ex = trace.explain("person")
 ex
@@ -32,9 +32,9 @@ ex
 # %%
 # Choose a depth
 # --------------
-# Relevance is decomposed exactly down to a representation and spread flat over that representation's receptive fields
-# below it. Coarse depths show where the evidence is, fine ones which edges it is made of. The sum is the same. One
-# backward pass serves all of them.
+# Relevance is decomposed exactly down to a representation, and then spread evenly over the receptive fields of that
+# representation. Coarse depths show where the evidence is, fine depths which edges it consists of. The total is the
+# same. One backward pass serves all depths.
 
 depths = trace.explain("person", depth=("vector", "descriptor", "bin", "gradient"))
 figure, axes = plt.subplots(1, 5, figsize=(13, 2.4), layout="constrained")
@@ -49,16 +49,15 @@ for axis in axes:
 # %%
 # Read the ledger
 # ---------------
-# An explanation says where every unit of relevance went: into the heatmap, into the stabilisers epsilon, or into
-# representations that have no pixels to go to. Each entry is computed from its own formula, so that the balance is a
-# proof and not a definition.
+# The ledger says where all relevance went: into the heatmap, into the stabilisers epsilon, or into representations
+# without pixels. Each entry is computed from its own formula, so the balance is a proof and not a definition.
 
 print(ex.ledger)
 print("closes:", ex.ledger.closes())
 
 # %%
-# A large entry is a finding. Here the stabilisers absorb much, as the paper's choice of epsilon = 100 does; smaller
-# ones keep more relevance and let small denominators speak louder.
+# A large entry is a finding. Here the stabilisers absorb much relevance, due to the paper's choice of epsilon = 100.
+# Smaller stabilisers absorb less, but small denominators then amplify noise.
 
 rules = fvlrp.rules.FisherRules(epsilon_pool=1, epsilon_pca=1)
 print(trace.explain("person", rules=rules).ledger)
@@ -66,8 +65,8 @@ print(trace.explain("person", rules=rules).ledger)
 # %%
 # Train your own
 # --------------
-# A classifier takes images of any size and one label for each. This one, of sixty crops of two textures, is a toy:
-# few Gaussians and a coarse grid make it quick.
+# A classifier is trained on images of any size with one label each. This toy example uses sixty crops of two textures,
+# with few Gaussians and a coarse grid to make it fast.
 
 import numpy as np
 
@@ -84,7 +83,7 @@ mine.fit(images[::2], labels[::2])
 print("accuracy on the other half:", mine.score(images[1::2], labels[1::2]))
 
 # %%
-# Half brick, half grass: the map of the class "grass" says which half is which.
+# Half brick, half grass: the heatmap for the class "grass" shows which half is which.
 
 both = np.hstack([data.brick()[:128, :128], data.grass()[:128, :128]])
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.2), layout="constrained")
@@ -96,7 +95,7 @@ for axis in axes:
 # %%
 # Keep it
 # -------
-# Pictures, numbers and models are files of their own; none of them is a pickle.
+# Pictures, numbers and models are saved as separate files; none of them is a pickle.
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -10,8 +10,8 @@ belongs to; here is the answer, from the numbers that the kernels use.
 # Descriptors on a grid
 # ---------------------
 # Every scale has a bin size s and a grid of descriptors, ``step`` pixels apart. A descriptor has 4 x 4 bins whose
-# centres are whole pixels, s apart; its own centre, marked +, is 1.5 s from the first. All scales share their
-# descriptors' centres, so that the smaller ones begin further inside.
+# centres are whole pixels, s apart; its own centre, marked +, is 1.5 s from the first. The descriptors of all scales
+# have the same centres, so those of small scales begin further inside the image.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,9 +27,9 @@ for scale in geometry.scales:
 # %%
 # Boxes: where relevance goes
 # ---------------------------
-# At depth "bin" the relevance of a bin goes evenly to its box of s x s pixels. The 16 boxes tile a square of 4s x 4s,
-# to which the relevance of a whole descriptor goes at depth "descriptor". For even s a box cannot be centred on its
-# bin's centre: it reaches s/2 pixels up and left of it, and s/2 - 1 down and right.
+# At depth "bin" the relevance of a bin is spread evenly over its box of s x s pixels. The 16 boxes tile a square of
+# 4s x 4s pixels, over which the relevance of a whole descriptor is spread at depth "descriptor". For even s a box
+# cannot be centred on the centre of its bin: it extends s/2 pixels up and left, and s/2 - 1 pixels down and right.
 
 middle = geometry.scales[1].start + geometry.scales[1].count // 2 + geometry.scales[1].cols // 2
 layout.show(geometry, middle, cat)
@@ -37,9 +37,9 @@ layout.show(geometry, middle, cat)
 # %%
 # Supports: where values come from
 # --------------------------------
-# The value of a bin was pooled over the dashed square, with weights that fall off linearly to both sides: the
-# supports of neighbouring bins overlap, their boxes do not. ``FisherRules(splat="tri")`` spreads relevance over
-# supports instead; depth "gradient" follows it through them, pixel by pixel.
+# The value of a bin was pooled over the dashed square, with weights that decrease linearly to both sides. The supports
+# of neighbouring bins overlap, their boxes do not. ``FisherRules(splat="tri")`` spreads relevance over supports
+# instead; depth "gradient" propagates it through them, pixel by pixel.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
 layout.show(geometry, middle, cat, bin=(1, 1), ax=axes[0])
@@ -53,17 +53,16 @@ axes[1].set(xlabel="pixels", title=f"weights of two neighbouring bins along one 
 # %%
 # At the border
 # -------------
-# VLFeat keeps bin *centres* inside the image, so boxes of the first and last descriptors stick out. They are clipped,
-# and what is left takes all of the bin's relevance (``clip="renormalise"``), or its part (``clip="drop"``, and the
-# ledger says how much was lost).
+# VLFeat keeps the *centres* of bins inside the image, so the boxes of the outermost descriptors extend beyond it. They
+# are clipped, and the remaining pixels get all of the bin's relevance (``clip="renormalise"``) or only their part
+# (``clip="drop"``; the ledger has the rest).
 
 layout.show(geometry, geometry.scales[-1].start, cat)
 
 # %%
 # Pyramid cells
 # -------------
-# A descriptor belongs to one quadrant, one horizontal band and the whole image, by its centre: it takes part in three
-# of the eight cells.
+# By its centre, a descriptor belongs to one quadrant, one horizontal band and the whole image: three of eight cells.
 
 frames, cells = geometry.frames, geometry.cells(((2, 2), (3, 1), (1, 1)))
 figure, axes = plt.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
