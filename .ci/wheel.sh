@@ -39,8 +39,7 @@ assert "site-packages" in kernels.__file__'
 
 if [[ ${TYPES:-} == 1 ]]; then
     "$venv/bin/pip" install -q --group types
-    for wing in core data evaluate fisher models rules show; do wings+=(-p "fvlrp.$wing"); done
-    "$venv/bin/mypy" --follow-imports=silent "${wings[@]}"
+    "$venv/bin/mypy"
     "$venv/bin/python" -m mypy.stubtest fvlrp._kernels
 fi
 if [[ ${ISAS:-} == 1 ]]; then
