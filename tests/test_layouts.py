@@ -138,7 +138,7 @@ def test_what_is_no_coco_file_is_refused(tmp_path, text):
 
 
 def test_voc_without_lists_is_labelled_from_its_annotations(tmp_path):
-    for name in "abd":
+    for name in ("a", "b", "d"):
         picture(tmp_path / "JPEGImages" / f"{name}.jpg")
     (tmp_path / "Annotations").mkdir()
     for name, kind, difficult in (("a", "dog", 0), ("b", "cat", 1), ("c", "dog", 0)):
