@@ -496,7 +496,7 @@ typedef struct fvlrp_alpha_beta_args {
     ptrdiff_t capacity;
     int64_t *doubtful;    /* (capacity): positions in (m, n) that have relevance and such a sum */
     ptrdiff_t *count;     /* how many there are, also where that exceeds the capacity */
-    const void *negative; /* real (m, n): z- where it is at hand, else NULL */
+    const void *negative; /* real (m, n): z- if it is available, else NULL */
     double gamma;         /* >= 0: the gamma rule, which needs z; only a z+ that is NaN is in doubt. Negative: alpha, beta */
     int halves;           /* (up + down) / 2 and (up - down) / 2 instead, what multiplies x and |x| */
 } fvlrp_alpha_beta_args;

@@ -1,4 +1,4 @@
-/* model.h - the tables of a packed model: what there is, and where it lies in the block. */
+/* model.h - the tables of a packed model, and their layout in its block of memory. */
 #ifndef FVLRP_MODEL_H
 #define FVLRP_MODEL_H
 

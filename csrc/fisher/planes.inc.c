@@ -15,7 +15,7 @@
 
 /* ---- weighted sums of rows -------------------------------------------------------------------------------------- */
 
-/* out[i] = sum_t taps[t] rows[t][i] for i < n, rounded up to whole vectors. Planes are float whatever the real type. */
+/* out[i] = sum_t taps[t] rows[t][i] for i < n, rounded up to whole vectors. Planes are float for either real type. */
 #define DEFINE_WEIGH(name, type, vector, vector_any)                                                                   \
     static void name(type *restrict out, const type *const *rows, const type *taps, ptrdiff_t count, ptrdiff_t n) {   \
         enum { LANE = sizeof(vector) / sizeof(type), WIDE = 8 };                                                       \
@@ -65,7 +65,7 @@ static void weigh_octets(REAL *restrict out, const REAL *in, ptrdiff_t stride, c
     }
 }
 
-/* The same for floats, whatever the real type. */
+/* The same for floats, for either real type. */
 enum { PART_BYTES = VBYTES > 32 ? 32 : VBYTES, PART = PART_BYTES / 4, PARTS = ORIENTATIONS / PART };
 typedef float vpart __attribute__((vector_size(PART_BYTES)));
 typedef int32_t vpart_int __attribute__((vector_size(PART_BYTES)));

@@ -304,7 +304,7 @@ static void bins_rows(const backward *b, ptrdiff_t first, ptrdiff_t m, ptrdiff_t
 
 /* ---- the walk over rows and targets ---- */
 
-/* What m rows have whatever the target: their values, and y, which is returned. */
+/* What does not depend on the target, for m rows: their values, and y, which is returned. */
 static const REAL *backward_rows(const backward *b, ptrdiff_t first, ptrdiff_t m) {
     const fvlrp_model *model = b->model;
     if (b->through) {

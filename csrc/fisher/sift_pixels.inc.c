@@ -205,7 +205,7 @@ static void gather_frames(back_rows *b, ptrdiff_t k, const REAL *relevance) {
     }
 }
 
-/* q = R / h on a row of bin centres; what lies where h = 0 is lost. */
+/* q = R / h on a row of bin centres; relevance where h = 0 is lost. */
 static void divide_row(back_rows *b, ptrdiff_t track, ptrdiff_t index, const REAL *pooled) {
     REAL *share = share_row(b, track, index), *mass = mass_row(b, track, index);
     const VREAL one = fill(1);

@@ -5,7 +5,7 @@
 
 enum { PIECE = 64 }; /* outputs at a time */
 
-/* What a piece of one row of outputs has whatever the target. */
+/* What does not depend on the target, for a piece of one row of outputs. */
 typedef struct {
     _Alignas(64) REAL high[PIECE];      /* what multiplies relevance: the factors of terms >= 0 */
     _Alignas(64) REAL low[PIECE];       /* and of those <= 0 */

@@ -1,7 +1,7 @@
 /* dense.inc.c - relevance of dense layers: denominators, and the way back.
  *
- * A dense layer is as fast as its weights are read: some rows at a time stream side by side, and meet all that there is
- * to multiply them with. */
+ * The speed of a dense layer is that of reading its weights: several rows are streamed side by side, and
+ * multiplied with everything at once. */
 #include "arena.h"
 #include "simd.h"
 

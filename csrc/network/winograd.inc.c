@@ -211,8 +211,8 @@ static void winograd_filters(const winograd_job *job, ptrdiff_t o, ptrdiff_t wid
 
 /* ---- output ---- */
 
-/* A result that the transforms may have spoilt is no number: below `least`, or that close to `whole`, of either sign
- * where sizes were summed. */
+/* A result that may be rounding error of the transforms becomes NaN: below `least`, or that close to `whole`, of
+ * either sign if sizes were summed. */
 INLINE vfloat winograd_sure(int sign, vfloat y, vfloat whole, vfloat least) {
     vint spoilt = (magnitude(y) < least) | (magnitude(whole - y) < least);
     if (sign == FVLRP_SIZE) spoilt |= magnitude(whole + y) < least;
