@@ -253,7 +253,7 @@ def alpha_beta(
     beta: float,
     weak: float,
     negative: _Reals | None = None,
-    gamma: float = -1,
+    gamma: float = -1.0,
     halves: bool = False,
 ) -> tuple[_Reals, _Reals | None, _Doubles, _Doubles, _Longs | None]: ...
 def max_pool(x: _Reals, kernel: _Pair, stride: _Pair, pads: Sequence[int], dilation: _Pair, out: _Reals) -> None: ...

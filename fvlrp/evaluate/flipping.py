@@ -209,15 +209,9 @@ def pixel_flipping(
     >>> morf.curves.shape, morf.aopc > lerf.aopc
     ((1, 17), True)
     """
-    numbers = {"region": region, "steps": steps, "every": every, "draws": draws, "batch_size": batch_size}
-    for name, value in numbers.items():
-        if not is_whole(value) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
-    orders = (order,) if isinstance(order, str) else tuple(order)
-    if not orders or any(name not in ORDERS for name in orders):
-        raise ValueError(f"order is {order!r}; expected of {', '.join(ORDERS)}")
-    if replacement not in REPLACEMENTS:
-        raise ValueError(f"replacement is {replacement!r}; expected one of {', '.join(REPLACEMENTS)}")
+    orders = _checked_orders(
+        order, replacement, region=region, steps=steps, every=every, draws=draws, batch_size=batch_size
+    )
     pixels = load(image)
     single, maps = _maps(heatmaps, pixels.shape[:2])
     grid = _Grid.centred(pixels.shape[:2], region)
@@ -244,6 +238,19 @@ def pixel_flipping(
         for i in range(len(maps) * len(orders))
     ]
     return results[0] if single and isinstance(order, str) else results
+
+
+def _checked_orders(order: str | Sequence[str], replacement: str, **numbers: int) -> tuple[str, ...]:
+    """The orders as a tuple; ValueError for an unknown order or replacement, or a number below 1."""
+    for name, value in numbers.items():
+        if not is_whole(value) or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+    orders = (order,) if isinstance(order, str) else tuple(order)
+    if not orders or any(name not in ORDERS for name in orders):
+        raise ValueError(f"order is {order!r}; expected of {', '.join(ORDERS)}")
+    if replacement not in REPLACEMENTS:
+        raise ValueError(f"replacement is {replacement!r}; expected one of {', '.join(REPLACEMENTS)}")
+    return orders
 
 
 def _maps(heatmaps: Any, shape: tuple[int, ...]) -> tuple[bool, list[npt.NDArray[np.float64]]]:
