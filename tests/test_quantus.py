@@ -56,9 +56,9 @@ def test_its_pixel_flipping_runs_on_our_scores(plain, batch):
     x, labels = batch
     y = np.array([list(plain.classes_).index(label) for label in labels])
     module, explain_func = for_quantus(plain)
-    metric = quantus.PixelFlipping(features_in_step=x[0].size // 4, perturb_baseline="black", disable_warnings=True)
+    metric = quantus.PixelFlipping(features_in_step=x[0, 0].size // 4, perturb_baseline="black", disable_warnings=True)
     curves = np.array(metric(module, x, y, explain_func=explain_func, channel_first=True))
-    assert curves.shape == (len(x), 4) and np.isfinite(curves).all() and np.ptp(curves, axis=1).min() > 0
+    assert curves.shape == (len(x), 12) and np.isfinite(curves).all() and np.ptp(curves, axis=1).min() > 0
 
 
 def test_without_torch_it_says_what_is_missing(monkeypatch):
