@@ -6,14 +6,24 @@ enum { FARTHEST = 1 << 20 }; /* pixels: no sigma, bin or kernel reaches farther 
 
 /* ---- dense SIFT ---- */
 
+/* Whether points first + step k + spacing i, for k < count and i < bins, go beyond an axis of `length` pixels. Sizes are
+ * not negative, steps and bins positive; it divides, since products could overflow. */
+static int beyond(ptrdiff_t length, ptrdiff_t first, ptrdiff_t step, ptrdiff_t count, ptrdiff_t spacing, ptrdiff_t bins) {
+    if (!count) return 0;
+    if (first >= length) return 1;
+    const ptrdiff_t room = length - 1 - first;
+    if (bins > 1 && spacing > room / (bins - 1)) return 1;
+    return count - 1 > (room - spacing * (bins - 1)) / step;
+}
+
 /* Bin centres lie inside the image; sizes cannot overflow. */
 static int bad_scale(const fvlrp_scale *s) {
     if (s->height < 1 || s->width < 1 || s->rows < 0 || s->cols < 0 || s->step < 1 || s->bin_size < 1) return 1;
     if (s->first < 0 || s->bin_size > FARTHEST || !checked(s->height, s->width) || !checked(s->rows, s->cols)) return 1;
     if (!checked(s->rows * s->cols, 128 * sizeof(double)) || !checked(s->height * s->width,
                                                                       8 * sizeof(double))) return 1;
-    if (s->rows && s->first + s->step * (s->rows - 1) + 3 * s->bin_size > s->height - 1) return 1;
-    if (s->cols && s->first + s->step * (s->cols - 1) + 3 * s->bin_size > s->width - 1) return 1;
+    if (beyond(s->height, s->first, s->step, s->rows, s->bin_size, 4)) return 1;
+    if (beyond(s->width, s->first, s->step, s->cols, s->bin_size, 4)) return 1;
     if (s->window != FVLRP_WINDOW_FLAT && s->window != FVLRP_WINDOW_GAUSSIAN) return 1;
     if (s->angles != FVLRP_ANGLES_VLFEAT && s->angles != FVLRP_ANGLES_EXACT) return 1;
     return !(s->sigma >= 0 && s->sigma <= FARTHEST) || !(s->window_size > 0) || !(s->contrast_threshold >= 0);
@@ -92,11 +102,11 @@ int fvlrp_check_relevance(const fvlrp_relevance_args *args) {
 /* ---- the whole Fisher vector ---- */
 
 int fvlrp_check_merge(const fvlrp_merge_args *args) {
-    const ptrdiff_t most = 1 << 16, row = 1 + 2 * args->dims;
+    const ptrdiff_t most = 1 << 16;
     if (args->parts < 0 || args->finest < 0 || args->cells < 0 || args->components < 0 || args->dims < 0)
         return FVLRP_E_ARGUMENT;
-    if (args->dims > most || args->components > most || !checked(args->finest, row * (ptrdiff_t)sizeof(double)))
-        return FVLRP_E_ARGUMENT;
+    if (args->dims > most || args->components > most) return FVLRP_E_ARGUMENT;
+    if (!checked(args->finest, (1 + 2 * args->dims) * (ptrdiff_t)sizeof(double))) return FVLRP_E_ARGUMENT;
     for (ptrdiff_t p = 0; p < args->parts; p++)
         if (args->part[p].finest < 0 || args->part[p].finest >= args->finest) return FVLRP_E_ARGUMENT;
     return FVLRP_OK;
@@ -108,7 +118,7 @@ int fvlrp_check_normalise(const fvlrp_normalise_args *args) { return refused(!ch
 
 int fvlrp_check_normalise_intra(const fvlrp_normalise_intra_args *args) {
     const ptrdiff_t cells = args->cells, K = args->components, dims = args->dims;
-    if (!checked(K, dims) || !checked(cells, K * dims) || !checked(cells * K * dims, 2 * sizeof(double)))
+    if (!checked(K, dims) || !checked(cells, K * dims) || !checked(cells * (K * dims), 2 * sizeof(double)))
         return FVLRP_E_ARGUMENT;
     return refused(cells < 0 || K < 0 || dims < 0 || !(args->least > 0));
 }
@@ -129,6 +139,6 @@ int fvlrp_check_splat(const fvlrp_splat_args *a) {
     if (a->height < 1 || a->width < 1 || !checked(a->height, a->width)) return FVLRP_E_ARGUMENT;
     if (a->begin < 0 || a->end > a->height) return FVLRP_E_ARGUMENT;
     if (a->rows == 0 || a->cols == 0 || a->begin >= a->end) return FVLRP_OK;
-    const ptrdiff_t span = a->first + a->spacing * (a->bins - 1);
-    return refused(span + a->step * (a->rows - 1) >= a->height || span + a->step * (a->cols - 1) >= a->width);
+    return refused(beyond(a->height, a->first, a->step, a->rows, a->spacing, a->bins) ||
+                   beyond(a->width, a->first, a->step, a->cols, a->spacing, a->bins));
 }

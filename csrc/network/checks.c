@@ -85,7 +85,8 @@ int fvlrp_check_dense_alpha_beta(const fvlrp_dense_alpha_beta_args *args) {
 int fvlrp_check_alpha_beta(const fvlrp_alpha_beta_args *args) {
     const int rows = args->m > 1;
     if (bad_real(args->real) || args->targets < 0 || args->capacity < 0) return FVLRP_E_ARGUMENT;
-    if (!checked(args->targets * 2, args->m) || !checked(args->m, args->n)) return FVLRP_E_ARGUMENT;
+    if (!checked(args->targets, 2) || !checked(args->targets * 2, args->m) || !checked(args->m, args->n))
+        return FVLRP_E_ARGUMENT;
     if (!(args->alpha >= 0 && args->beta >= 0 && args->weak >= 0)) return FVLRP_E_ARGUMENT;
     if (args->beta > 0 && !args->z && !args->negative) return FVLRP_E_ARGUMENT;
     if (args->gamma >= 0 && !args->z) return FVLRP_E_ARGUMENT;

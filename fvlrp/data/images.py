@@ -541,7 +541,8 @@ def _from_picture(picture: Image.Image, name: str, range: tuple[float, float] | 
         return _from_array(np.asarray(picture), name, range)
     if mode.startswith("I"):
         return _from_16_bits(picture, name, range)
-    transparent = picture.has_transparency_data
+    with _named_errors(picture, name):  # a palette may be missing
+        transparent = picture.has_transparency_data
     target = "L" if mode in ("1", "L", "LA", "La") else "RGB"
     try:
         values = np.asarray(picture.convert(target + "A" * transparent))

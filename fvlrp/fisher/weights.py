@@ -15,6 +15,7 @@ from ..runtime.arguments import check_choice
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
+LARGEST = 1e9  # in magnitude, of everything learned: products of three of them stay within float32
 WEIGHTS = {"float32": None, "int8": 127, "int4": 7}  # formats of coef_ and their largest integers
 
 
@@ -70,6 +71,8 @@ def checked(
     values = np.ascontiguousarray(array, dtype)
     if not np.isfinite(values).all():
         raise ValueError(f"{name} holds {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
+    if values.size and (largest := max(float(values.max()), -float(values.min()))) > LARGEST:
+        raise ValueError(f"{name} must be at most {LARGEST:g} in magnitude, or float32 overflows; got {largest:g}")
     if positive and not (values > 0).all():
         raise ValueError(f"{name} must be positive, got {values.min():g}")
     return values
