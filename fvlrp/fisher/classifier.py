@@ -26,7 +26,7 @@ from . import importing, training
 from . import weights as coefficients
 from .encoder import PYRAMID
 from .flipper import FisherFlipper, Mixture
-from .geometry import Pyramid
+from .geometry import Geometry, Pyramid
 from .gmm import GATE, DiagonalGMM
 from .layers import NORMALISATIONS, Encode, Fisher, Linear, Normalise, Project, SpatialBins
 from .sift import DenseSIFT, read_grey
@@ -595,6 +595,11 @@ class FisherVectorClassifier(Classifier, Estimator):
         """
         clf = cls(**_parameters_of(header), random_state=header["random_state"])
         clf._check()
+        side = Geometry.smallest_side(clf._sift().sizes)
+        if clf.max_height is not None and clf.max_height < side:
+            raise ValueError(
+                f"max_height must be at least {side} rows, which one descriptor needs, got {clf.max_height}"
+            )
         clf.multilabel_, clf.C_ = header["multilabel"], header["C"]
         check_choice("multilabel", clf.multilabel_, (True, False))
         if not (is_real(clf.C_) and 0 < clf.C_ < np.inf):
