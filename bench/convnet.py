@@ -43,7 +43,8 @@ from fvlrp.rules import NetworkRules
 LOGITS, HEATMAP = 1e-3, 1e-2  # of the largest value: what two programs may differ by in single precision
 STABILISER = 1e-9  # of zennit; sums of a depthwise convolution can be smaller than its default, 1e-6
 SHARED = fvlrp.rules.Epsilon(1e-6)  # residual sums and averages, as zennit's Norm shares
-PAPER = NetworkRules(layers={"add": SHARED, "globalaveragepool": SHARED, "averagepool": SHARED, "reduce": SHARED})
+SUMS = dict.fromkeys(("add", "globalaveragepool", "averagepool", "reduce"), SHARED)
+PAPER = NetworkRules(fvlrp.rules.AlphaBeta(2, 1), layers=SUMS)  # of torch's networks; files have the default rules
 ATTENTION = NetworkRules.preset("attention")
 
 
@@ -224,7 +225,7 @@ def measure(name: str, path: Path, model: nn.Module | None, pairs: int) -> dict[
     net = fvlrp.Network.from_onnx(path)
     x = net.prepare(np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8))
     target = int(net.forward(x)[0].argmax())
-    rules = ATTENTION if name.startswith("vit") else PAPER
+    rules = ATTENTION if name.startswith("vit") else NetworkRules() if model is None else PAPER
 
     def forward() -> np.ndarray:
         return net.forward(x)[0]
