@@ -21,7 +21,7 @@ from .output import FAILED, OK, one_line, say, tell_failure
 T = TypeVar("T")
 
 # Bytes of memory that explaining a photograph and saving a picture takes, for each of its pixels; and, with a
-# Fisher vector, for each pixel that remains where it is reduced. Measured from 0.2 to 169 megapixels.
+# Fisher vector, for each pixel whose descriptors are held at once. Measured from 0.2 to 169 megapixels.
 OF_PHOTOGRAPH, OF_REDUCED = 26, 85
 MOST = 4 << 30  # bytes for all photographs that are in work, unless --memory says more
 LONG = 20.0  # seconds; for longer runs, an estimate of time and memory is printed at the start
@@ -36,8 +36,8 @@ def footprint(model: Any, photo: images.ImageLike) -> int:
     """
     height, width = images.size(photo)
     working = 0
-    if hasattr(model, "max_height"):
-        working = OF_REDUCED * prod(images.reduced(height, width, model.max_height))
+    if hasattr(model, "pixels_at_once"):
+        working = OF_REDUCED * model.pixels_at_once(height, width)
     elif hasattr(model, "shapes"):  # of every layer's output: it and its relevance
         working = 2 * 4 * sum(map(prod, model.shapes))
     return OF_PHOTOGRAPH * height * width + working

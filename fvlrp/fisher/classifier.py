@@ -11,6 +11,7 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from ..core.classifier import Classifier
 from ..core.estimator import Estimator, check_fitted
 from ..data import files
-from ..data.images import ImageLike, batch
+from ..data.images import ImageLike, batch, reduced
 from ..data.labels import parse_labels, weights_of
 from ..runtime.arguments import check_choice, is_real, is_whole
 from . import importing, training
@@ -29,7 +30,7 @@ from .flipper import FisherFlipper, Mixture
 from .geometry import Geometry, Pyramid
 from .gmm import GATE, DiagonalGMM
 from .layers import NORMALISATIONS, Encode, Fisher, Linear, Normalise, Project, SpatialBins
-from .sift import DenseSIFT, read_grey
+from .sift import WHOLE, DenseSIFT, read_grey
 from .trace import FisherMenu, FisherModel, FisherTrace
 from .walk import FisherStack
 
@@ -260,6 +261,11 @@ class FisherVectorClassifier(Classifier, Estimator):
                 copies,
             )
         self._adopt()
+
+    def pixels_at_once(self, height: int, width: int) -> int:
+        """Pixels whose descriptors are in memory at once for an image: its own after reduction, or those of strips."""
+        whole = WHOLE * self.step**2 // np.size(self.bin_sizes)  # a descriptor every `step` pixels along y and x
+        return min(prod(reduced(height, width, self.max_height)), whole)
 
     def _how(self) -> dict[str, Any]:
         """Parameters that do not change results."""
