@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A wheel in an environment of its own, tested away from the sources of the package.
 #
-#     wheel.sh WHEEL [VENV]     ORACLES=1: with VLFeat and Chromium (system.sh installs both)
+#     wheel.sh WHEEL [VENV]     ORACLES=1: with VLFeat and Chromium (system.sh installs both), and with the optional
+#                               packages that tests use, but for torch
 #                               OLDEST=1: the oldest dependencies that pyproject.toml admits, instead of the newest
 #                               PRE=1: pre-releases of the dependencies
 #                               ISAS=1: the tests of the kernels once more for each instruction set of this machine
@@ -17,7 +18,8 @@ environment "$venv"
 if [[ ${ORACLES:-} == 1 ]]; then
     "$venv/bin/pip" install -q -U setuptools wheel numpy scipy cython
     "$venv/bin/pip" install -q --no-build-isolation cyvlfeat==0.7.1
-    extra=,browser
+    "$venv/bin/pip" install -q pandas polars
+    extra=,browser,dicom,distributed,tiff
 fi
 if [[ ${OLDEST:-} == 1 ]]; then
     "$venv/bin/python" .ci/oldest.py >"$work/oldest.txt"
