@@ -364,7 +364,7 @@ def test_canvas_pixels_are_those_of_the_heatmap(opened):
 
 def test_strong_relevance_covers_the_photograph_and_weak_lets_it_through(opened):
     name, explanations = group()
-    pixels = shown(opened([(name, explanations)]), "0 2 paper strong")
+    pixels = shown(opened([(name, explanations)]), "0 2 safe strong")
     share = np.clip(np.abs(explanations[2].heatmap) / shared_scale([explanations[2].heatmap], 99.5), 0, 1)
     np.testing.assert_allclose(pixels[:, :, 3], 255 * np.sqrt(np.rint(share * 127) / 127), atol=1)
 
@@ -391,7 +391,7 @@ def test_the_slider_turns_depths_by_mouse_and_keys(opened):
     assert depth.inner_text() == "vector"
     page.locator(".ticks button").nth(1).click()
     assert depth.inner_text() == "descriptor"
-    shown(page, "0 1 paper strong")
+    shown(page, "0 1 safe strong")
 
 
 def test_the_slider_and_the_picture_take_touches(opened):
