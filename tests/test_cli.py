@@ -707,3 +707,8 @@ def test_study_writes_tables_a_figure_and_a_journal(capsys, model, tmp_path, tex
         capsys, "study", tmp_path / "data", "--model", model, "--rule", "nonsense", "--out", tmp_path / "x"
     )
     assert code == 2 and "--rule nonsense" in err
+
+
+def test_study_has_at_most_one_depth_option_per_model(capsys, model, tmp_path, labelled):
+    code, _, err = run(capsys, "study", labelled, "--model", model, "--depth", "bin", "--depth", "vector")
+    assert code == 2 and "--depth is given 2 times for 1 models" in err

@@ -37,6 +37,12 @@ def test_depth_sheet_has_a_row_per_target_and_a_column_per_depth(plain, photo, l
         for panel, ex in zip(row[1:4], group, strict=True):
             assert np.array_equal(panel.image, colour(ex.heatmap)) and panel.caption == captions.brief(ex.ledger)
         assert np.array_equal(row[4].image, render.alpha(photo, group[1].heatmap))
+        assert row[4].caption == "positive, descriptor"
+
+
+def test_the_alpha_channel_names_the_depth_that_it_shows(plain, photo, laid):
+    figures.depth_sheet([plain.explain(photo, "grass", "bin")])
+    assert laid[0][0][0][-1].caption == "positive, bin"  # no coarse depth was asked for
 
 
 def test_depth_sheet_refuses_what_has_no_grid(plain, photo):

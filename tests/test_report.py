@@ -255,6 +255,14 @@ def test_a_notebook_shows_the_same_small(plain, photo):
             "This map sums to +0.9, more than the score, +0.5. −0.4 is due to biases, which no pixel accounts for.",
         ),
         (
+            {"score": -0.5, "heatmap": -0.9, "bias": 0.4},
+            "This map sums to −0.9, less than the score, −0.5. +0.4 is due to biases, which no pixel accounts for.",
+        ),
+        (
+            {"score": 0.0, "heatmap": -0.4, "bias": 0.4},
+            "This map sums to −0.4, and the score is 0. +0.4 is due to biases, which no pixel accounts for.",
+        ),
+        (
             {"score": 1.0, "heatmap": 0.2, "a": 0.3, "b": 0.2, "c": 0.15, "d": 0.1, "e": 0.05},
             "This map holds 20 % of the score (+0.2 of +1). +0.3 is a; +0.2 is b; +0.15 is c; +0.15 is in smaller "
             "entries.",

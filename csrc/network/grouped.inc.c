@@ -38,10 +38,14 @@ typedef struct {
     REAL *factors;             /* (terms, outputs): the weights of a group */
 } grouped_job;
 
-static grouped_job grouped_job_of(const fvlrp_windows *w, const fvlrp_weights *weights, int adjoint) {
+static grouped_job grouped_job_of(const fvlrp_windows *w, const fvlrp_weights *weights, ptrdiff_t group,
+                                  const REAL *from, const REAL *other, int adjoint) {
     grouped_job j = {.adjoint = adjoint,
                      .w = w,
                      .weights = weights,
+                     .group = group,
+                     .from = {from, other},
+                     .images = other ? 2 : 1,
                      .stride = {w->stride_y, w->stride_x},
                      .dilation = {w->dilation_y, w->dilation_x},
                      .before = {w->top, w->left},
@@ -52,6 +56,7 @@ static grouped_job grouped_job_of(const fvlrp_windows *w, const fvlrp_weights *w
     }
     j.size[0] = adjoint ? w->rows : w->height;
     j.size[1] = adjoint ? w->cols : w->width;
+    j.lanes = j.size[0] * j.size[1];
     j.inputs = adjoint ? weights->m : weights->channels;
     j.outputs = adjoint ? weights->channels : weights->m;
     j.phases = adjoint ? 1 : j.stride[0] * j.stride[1];
@@ -153,6 +158,14 @@ static void grouped_lists(const grouped_job *j) {
     for (ptrdiff_t list = 0; list < j->lists; list++) j->list[list + 1] = grouped_list(j, list, j->list[list]);
 }
 
+static int grouped_open(grouped_job *j, arena *memory) {
+    grouped_layout(j, memory);
+    if (arena_open(memory)) return FVLRP_E_MEMORY;
+    grouped_layout(j, memory);
+    grouped_lists(j);
+    return FVLRP_OK;
+}
+
 /* The factors of group g. */
 static void grouped_factors(const grouped_job *j, ptrdiff_t g) {
     const ptrdiff_t along = j->adjoint ? j->weights->channel : j->weights->row;
@@ -218,16 +231,9 @@ static void grouped_write(const grouped_job *j, const fvlrp_grouped_args *args, 
 
 static int grouped(const fvlrp_grouped_args *args) {
     const fvlrp_windows *w = &args->windows;
-    grouped_job j = grouped_job_of(w, &args->weights, 0);
-    j.group = args->group;
-    j.from[0] = args->image, j.from[1] = args->other;
-    j.images = args->other ? 2 : 1;
-    j.lanes = w->height * w->width;
+    grouped_job j = grouped_job_of(w, &args->weights, args->group, args->image, args->other, 0);
     arena memory = {0};
-    grouped_layout(&j, &memory);
-    if (arena_open(&memory)) return FVLRP_E_MEMORY;
-    grouped_layout(&j, &memory);
-    grouped_lists(&j);
+    if (grouped_open(&j, &memory)) return FVLRP_E_MEMORY;
     for (ptrdiff_t g = 0; g < args->groups && w->rows; g++) {
         grouped_factors(&j, g);
         for (ptrdiff_t begin = 0; begin < w->rows; begin += j.rows) {
@@ -250,7 +256,7 @@ static int grouped(const fvlrp_grouped_args *args) {
 
 /* Add the results of rows begin .. end - 1 in one phase to the pixels of a channel that they stand for. */
 static void grouped_add(const grouped_job *j, ptrdiff_t phase, const REAL *from, ptrdiff_t begin, ptrdiff_t end,
-                          REAL *channel) {
+                        REAL *channel) {
     const fvlrp_windows *w = j->w;
     const ptrdiff_t across = phase % j->stride[1] - w->left, low = first_inside(across, w->stride_x);
     const ptrdiff_t high = imin(end_inside(across, w->stride_x, w->width), j->count[1]);
@@ -274,22 +280,15 @@ static void grouped_back_rows(const grouped_job *j, ptrdiff_t g, ptrdiff_t phase
         else grouped_sums(j, TOGETHER, phase, o, end - begin);
         for (ptrdiff_t i = 0; i < some; i++)
             grouped_add(j, phase, j->result + i * j->plane, begin, end,
-                          out + (g * j->outputs + o + i) * j->w->height * j->w->width);
+                        out + (g * j->outputs + o + i) * j->w->height * j->w->width);
     }
 }
 
 static int grouped_back(const fvlrp_grouped_back_args *args) {
     const fvlrp_windows *w = &args->windows;
-    grouped_job j = grouped_job_of(w, &args->weights, 1);
-    j.group = args->group;
-    j.from[0] = args->share, j.from[1] = args->other;
-    j.images = args->other ? 2 : 1;
-    j.lanes = w->rows * w->cols;
+    grouped_job j = grouped_job_of(w, &args->weights, args->group, args->share, args->other, 1);
     arena memory = {0};
-    grouped_layout(&j, &memory);
-    if (arena_open(&memory)) return FVLRP_E_MEMORY;
-    grouped_layout(&j, &memory);
-    grouped_lists(&j);
+    if (grouped_open(&j, &memory)) return FVLRP_E_MEMORY;
     for (ptrdiff_t g = 0; g < args->groups && w->rows; g++) {
         grouped_factors(&j, g);
         for (ptrdiff_t begin = 0; begin < j.count[0]; begin += j.rows) {

@@ -24,21 +24,7 @@ def add_options(parser: ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("--target", default="top", help='class to explain, or "top" (default) of each photograph')
     options.add_depths(parser)
-    parser.add_argument("--steps", type=options.count, default=100, help="regions replaced (default: %(default)s)")
-    parser.add_argument(
-        "--region", type=options.count, default=9, help="side of a region in pixels (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--replacement",
-        choices=evaluate.REPLACEMENTS,
-        default="noise",
-        help="what a region is replaced by: random colours, the mean colour, the blurred photograph, or what its "
-        "surroundings continue to (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--draws", type=options.count, default=1, help="repetitions with other colours (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=options.seed, default=0, help="random seed (default: %(default)s)")
+    options.add_flipping(parser, replacement="noise")
     parser.add_argument("--journal", metavar="FILE", help="keep finished curves there, and go on from those it has")
     parser.add_argument("--plot", metavar="FILE", help="draw the mean curves (.png, .svg or .pdf)")
     options.add_table_format(parser)

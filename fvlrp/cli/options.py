@@ -17,6 +17,7 @@ from ..core.menu import Menu
 from ..core.target import Contrast
 from ..data.images import ImageLike, Photograph
 from ..data.photographs import File, find
+from ..evaluate.flipping import REPLACEMENTS
 from ..show.curves import check_path
 from ..show.tables import Table
 from .output import UsageError
@@ -138,6 +139,21 @@ def add_description(parser: ArgumentParser) -> None:
 def add_depths(parser: ArgumentParser) -> None:
     """Depths that one looks at side by side."""
     parser.add_argument("--depth", default="", help='depths, comma-separated, or "all" (default: coarse to fine)')
+
+
+def add_flipping(parser: ArgumentParser, replacement: str) -> None:
+    """How pixels are flipped; `replacement` is the default."""
+    parser.add_argument("--steps", type=count, default=100, help="regions replaced (default: %(default)s)")
+    parser.add_argument("--region", type=count, default=9, help="side of a region in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--replacement",
+        choices=REPLACEMENTS,
+        default=replacement,
+        help="what a region is replaced by: random colours, the mean colour, the blurred photograph, or what its "
+        "surroundings continue to (default: %(default)s)",
+    )
+    parser.add_argument("--draws", type=count, default=1, help="repetitions with other colours (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="random seed (default: %(default)s)")
 
 
 def add_cmap(parser: ArgumentParser, default: str = "safe") -> None:

@@ -36,21 +36,10 @@ def add_options(parser: ArgumentParser) -> None:
         "for another. A model leaves out what it does not know",
     )
     parser.add_argument("--count", type=options.count, help="photographs, drawn at random (default: all)")
-    parser.add_argument("--steps", type=options.count, default=100, help="regions replaced (default: %(default)s)")
-    parser.add_argument(
-        "--region", type=options.count, default=9, help="side of a region in pixels (default: %(default)s)"
-    )
     parser.add_argument(
         "--every", type=options.count, default=5, help="score after so many regions (default: %(default)s)"
     )
-    parser.add_argument(
-        "--replacement",
-        choices=evaluate.REPLACEMENTS,
-        default="blur",
-        help="what a region is replaced by (default: %(default)s)",
-    )
-    parser.add_argument("--draws", type=options.count, default=1, help="repetitions (default: %(default)s)")
-    parser.add_argument("--seed", type=options.seed, default=0, help="random seed (default: %(default)s)")
+    options.add_flipping(parser, replacement="blur")
     parser.add_argument(
         "--out",
         default="fvlrp-study",
@@ -67,6 +56,8 @@ def run(args: Namespace) -> int:
     models = dict(zip(map(_label, names), [options.load_model(args, name) for name in names], strict=True))
     if len(models) < len(names):
         raise UsageError(f"--model names two models alike: {', '.join(map(_label, names))}")
+    if len(args.depth) > len(models):
+        raise UsageError(f"--depth is given {len(args.depth)} times for {len(models)} models: once for each, in order")
     depths = {
         label: options.depths(model.menu, text, model.menu.report_depths)
         for (label, model), text in zip(models.items(), args.depth, strict=False)

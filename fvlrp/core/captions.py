@@ -55,7 +55,9 @@ def share(ledger: Mapping[str, float]) -> str:
         return f"This map holds {100 * held / score:.0f} % of the score ({amounts})."
     if held * score < 0:
         return f"This map sums to {amount(held)}, against the sign of the score, {amount(score)}."
-    return f"This map sums to {amount(held)}, more than the score, {amount(score)}."
+    if score:
+        return f"This map sums to {amount(held)}, {'more' if score > 0 else 'less'} than the score, {amount(score)}."
+    return f"This map sums to {amount(held)}, and the score is 0."
 
 
 def rest(ledger: Mapping[str, float]) -> str:

@@ -5,6 +5,7 @@ For the classifiers of the two stacks, which inherit from `Classifier`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,32 +22,33 @@ from .menu import Menu
 from .trace import Trace
 
 
-class Classifier:
+class Classifier(ABC):
     """Predictions and explanations, from the scores and traces that subclasses provide.
 
-    Subclasses implement `decision_function`, `trace` and `menu`, and set `classes_`, `multilabel_` and `n_jobs`.
+    Subclasses implement `decision_function`, `scores`, `trace` and `menu`, and set `classes_`, `multilabel_` and
+    `n_jobs`.
     """
 
     classes_: npt.NDArray[Any]
     multilabel_: bool
     n_jobs: int | None
 
+    @abstractmethod
     def decision_function(self, images: Sequence[ImageLike]) -> npt.NDArray[np.float64]:
         """Scores (n, n_classes), or (n,) with two exclusive classes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, image: ImageLike) -> npt.NDArray[np.float64]:
         """Scores of one image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def trace(self, image: ImageLike, dtype: Any = "float32") -> Trace:
         """One forward pass of one image, from which any number of explanations can be asked."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def menu(self) -> Menu:
         """The valid targets, depths and rules; `menu.check` rejects others before any computation."""
-        raise NotImplementedError
 
     def predict(self, images: Sequence[ImageLike]) -> npt.NDArray[Any]:
         """Classes (n,); for a classifier trained on a matrix of labels, an indicator of 0 / 1 (n, n_classes)."""

@@ -57,7 +57,7 @@ def depth_sheet(
         [
             render.Panel(row[0].image, f"{row[0].target}\nscore {row[0].score:+.2f}"),
             *(_panel(ex, cmap, scale) for ex in row),
-            render.Panel(render.alpha(row[0].image, _low(row).heatmap, scale=scale), "positive, low resolution"),
+            render.Panel(render.alpha(row[0].image, _low(row).heatmap, scale=scale), f"positive, {_low(row).depth}"),
         ]
         for row in rows
     ]

@@ -161,7 +161,9 @@ class Rule:
 
         z+ and z- are None unless the rule is `signed`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} defines neither `shares` nor `fitted`, which could return a rule that does"
+        )
 
     @property
     def spelled(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,12 +65,12 @@ class AnnotatedObject:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Boxed(Dataset):
+class Boxed(Dataset, ABC):
     """Photographs whose objects have boxes."""
 
+    @abstractmethod
     def objects(self, i: int) -> tuple[AnnotatedObject, ...]:
         """What the annotation of photograph `i` lists."""
-        raise NotImplementedError
 
     def boxes(self, i: int, name: str, difficult: bool = True) -> npt.NDArray[np.int64]:
         """Boxes of class `name` in photograph `i`: int64 (m, 4) of ymin, xmin, ymax, xmax, 0-based and half-open.

@@ -7,6 +7,7 @@ saves a product; where that would be rounding error, both are summed anew. For `
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,16 +32,16 @@ TRUSTED = 1e-2
 PIXEL_CHANNELS = 4  # input channels up to which inputs of both signs go apart (docs/numerics.md, "Two signs at once")
 
 
-class Piece:
+class Piece(ABC):
     """Some outputs of a linear layer, (outputs, N), and what contributes to them."""
 
+    @abstractmethod
     def sums(self, sign: Sign, bias: Array | None) -> Array:
         """z+ (`sign` 1) or z- (-1) from its own contributions and the biases of its sign, (outputs, N)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def give(self, shares: Shares, up: Array, down: Array | None) -> None:
         """Add shares (T, outputs, N), taken back through the weights, to what multiplies either side of the inputs."""
-        raise NotImplementedError
 
     def both(self, z: Array, bias: Array | None, r: Array) -> tuple[Array, Array]:
         """z+ and z- of outputs z with relevance r (T, outputs, N)."""

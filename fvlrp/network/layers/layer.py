@@ -6,6 +6,7 @@ relevance) followed by the shape for one image; layers work with the latter.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -37,7 +38,7 @@ class Saved(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkLayer:
+class NetworkLayer(ABC):
     """A layer of a network: parameters, and a mapping in three forms (see `fvlrp.core.layer.Layer`).
 
     Subclasses are frozen dataclasses; fields that are arrays are parameters, all others options. They implement
@@ -59,9 +60,9 @@ class NetworkLayer:
     elementwise: ClassVar[bool] = False
 
     # Any: subclasses have one, two or any number of inputs, which no other signature can express.
+    @abstractmethod
     def apply(self, *inputs: Any, **options: Any) -> Array:
         """The output (n, ...) of the inputs (n, ...)."""
-        raise NotImplementedError
 
     def out_shape(self, *shapes: Any, **options: Any) -> Shape:
         """Shape of the output, from those of the inputs, without the leading axis. ValueError where they do not fit."""
@@ -73,13 +74,13 @@ class NetworkLayer:
         y = self.apply(*inputs)
         return y, Saved(inputs, y)
 
+    @abstractmethod
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """Relevance of each input, of the output's relevance `r` (targets, ...), by the rule that `choice` holds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """Relevance of each input below the depth: spread over the receptive field."""
-        raise NotImplementedError
 
     @cached_property
     def _casts(self) -> dict[tuple[str, np.dtype[Any]], Array]:

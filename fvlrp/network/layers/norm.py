@@ -5,6 +5,7 @@ The standard deviation is treated as a constant. The rest is linear: x minus its
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,13 +26,13 @@ class Normalisation(NetworkLayer):
     epsilon: float
     centred: ClassVar[bool] = True
 
+    @abstractmethod
     def over(self, x: Array) -> tuple[Array, tuple[int, ...]]:
         """x in a shape in which whole axes are normalised, and those axes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def factors(self, x: Array) -> tuple[Array | None, Array | None]:
         """`scale` and `shift` in shapes that broadcast with x; None for a missing one."""
-        raise NotImplementedError
 
     def apply(self, x: Array) -> Array:
         if self.rows(x.shape):

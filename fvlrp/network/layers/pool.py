@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -72,9 +73,9 @@ class _Average(NetworkLayer):
 
     role: ClassVar[str] = "sum"
 
+    @abstractmethod
     def counts(self, height: int, width: int) -> Array:
         """The divisor of each window's sum, (out_height, out_width)."""
-        raise NotImplementedError
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """By the rule, as the terms of a sum."""

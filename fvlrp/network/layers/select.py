@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +26,9 @@ class Placed(NetworkLayer):
         """As above the depth."""
         return self.relevance(r, saved, choice)
 
+    @abstractmethod
     def back(self, r: Array, x: Array) -> Array:
         """Values r (targets, ...) of the output in their places of the input x, (targets, ...)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
