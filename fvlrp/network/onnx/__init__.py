@@ -1,9 +1,9 @@
 """Import of ONNX files: any exporter's graph as a few canonical layers, with an account of how nodes were converted.
 
 For `fvlrp.network.importing`, which only calls `read_network`. A file is parsed (`model`) and its nodes are converted
-(`read`, with one module for each family of operators); constants are computed on demand (`fold`), and patterns become
-layers (`fuse`, `layout`). Files are not trusted: sizes are limited, loops are rejected, and every defect raises a
-ValueError that names the file and the node.
+(`read`, with one module for each family of operators); constants are computed on demand (`constants`, `fold`), and
+patterns become layers (`fuse`, with one module for each family of layers). Files are not trusted: sizes are limited,
+loops are rejected, and every defect raises a ValueError that names the file and the node.
 """
 
 from __future__ import annotations

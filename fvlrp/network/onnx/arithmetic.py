@@ -27,9 +27,9 @@ from ..layers import (
     Select,
     Transpose,
 )
-from .fold import along, triangle
 from .model import Call, Value, numpy_type
 from .read import Operator, Reader
+from .shapes import along, triangle
 from .steps import Step, View
 
 

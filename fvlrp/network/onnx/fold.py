@@ -1,127 +1,21 @@
-"""Constant folding: values that depend only on weights and shapes, computed on demand and within limits.
+"""Constant folding: the operators that are computed here, a list of cheap ones, in NumPy.
 
-For `read`. Hides which operators are computed here: a list of cheap ones, in NumPy. Other operators are computed by the
-layers that the reader makes of them, or not at all. A node is computed only if a layer needs its value.
+For `constants`, and for `moves`, which computes where values go. Other operators are computed by the layers that the
+reader makes of them, or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Literal
 
 import numpy as np
 
 from .model import Call, Value, numpy_type, tensor
-
-MOST = 1 << 24  # most elements of a constant, unless it is no larger than its inputs
-SPARE = 1 << 28  # most bytes of all constants, in addition to GROWTH times the bytes of the file's weights
-GROWTH = 12  # int4 weights become float32, possibly with a transposed copy
+from .shapes import along, bounded, numbers, pad_widths, reshaped, sliced, split_sizes, squeezed, triangle, unsqueezed
 
 Folder = Callable[..., Any]
-
-
-class Constants:
-    """Tensors whose values do not depend on the photograph.
-
-    Parameters
-    ----------
-    initialisers : mapping of str to protocol buffers
-    size : int
-        Bytes of the file's weights: what limits the bytes of all that is computed from them.
-    other : function of a Call and its inputs (None: left out), returning its outputs
-        Computes the operators that are not in FOLDERS.
-    """
-
-    def __init__(
-        self, initialisers: Mapping[str, Any], size: int, other: Callable[[Call, list[Value | None]], list[Value]]
-    ) -> None:
-        self._stored: dict[str, Any] = dict(initialisers)
-        self._makers: dict[str, Call] = {}
-        self._values: dict[str, Value] = {}
-        self._left = SPARE + GROWTH * size
-        self._other = other
-        self.folded: list[str] = []  # names of nodes whose values were computed
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._values or name in self._stored or name in self._makers
-
-    def put(self, name: str, value: Any) -> None:
-        """A constant of that value."""
-        self._values[name] = np.asarray(value)
-
-    def store(self, initialisers: Mapping[str, Any]) -> None:
-        """Weights, those of a branch."""
-        self._stored |= initialisers
-
-    def define(self, call: Call) -> None:
-        """Constants that the node computes from others, once somebody needs them."""
-        self._makers |= {name: call for name in call.outputs if name}
-
-    def value(self, name: str) -> Value:
-        """The value of a constant."""
-        waiting = [name]
-        while waiting:
-            latest = waiting[-1]
-            if latest in self._values:
-                waiting.pop()
-            elif latest in self._stored:
-                self._values[latest] = tensor(self._stored[latest])
-            elif latest not in self._makers:
-                raise ValueError(f"tensor {latest!r} comes from no node")
-            else:
-                call = self._makers[latest]
-                missing = [source for source in call.inputs if source and source not in self._values]
-                waiting += missing
-                if not missing:
-                    self._run(call)
-        return self._values[name]
-
-    def _run(self, call: Call) -> None:
-        inputs = [self._values[source] if source else None for source in call.inputs]
-        try:
-            results = self._results(call, inputs)
-        except Exception as error:  # whatever NumPy says to arrays that do not fit
-            raise ValueError(f"{call.title}: its value cannot be computed from constants: {error}") from error
-        for name, value in zip(call.outputs, results, strict=False):
-            self._left -= value.nbytes
-            if name:
-                self._values[name] = value
-        if self._left < 0:
-            raise ValueError(f"{call.title}: constants take too much memory when they are computed")
-        if any(name and name not in self._values for name in call.outputs):
-            raise ValueError(f"{call.title} has {len(call.outputs)} outputs, {len(results)} can be computed")
-        if call.op != "Constant":
-            self.folded.append(call.name)
-
-    def _results(self, call: Call, inputs: list[Value | None]) -> list[Value]:
-        if call.domain or call.op not in FOLDERS:
-            return self._other(call, inputs)
-        result = FOLDERS[call.op](call, *inputs)
-        return [np.asarray(each) for each in (result if isinstance(result, list | tuple) else [result])]
-
-
-def bounded(shape: Iterable[int], *inputs: Value | None) -> tuple[int, ...]:
-    """`shape`, unless an array of it would be larger than MOST elements and all `inputs`."""
-    lengths = tuple(int(length) for length in shape)
-    most = max([MOST, *(value.size for value in inputs if value is not None)])
-    if any(length < 0 for length in lengths) or prod(lengths) > most:
-        raise ValueError(f"an array of {lengths} is not computed; constants may have {most} elements")
-    return lengths
-
-
-def pooled_shape(shape: Sequence[int], axes: Iterable[int] | None, keepdims: bool) -> tuple[tuple[int, ...], bool]:
-    """Axes >= 0 that a reduction goes over (None: all), and `keepdims`."""
-    rank = len(shape)
-    return tuple(range(rank)) if axes is None else tuple(sorted({int(a) % rank for a in axes})), keepdims
-
-
-def numbers(value: Value | Sequence[int]) -> list[int]:
-    """Whole numbers as Python's, from a tensor of any shape."""
-    return [int(each) for each in np.ravel(value)]
-
-
-# ---- operators -------------------------------------------------------------------------------------------------------
 
 
 def _binary(function: Callable[[Value, Value], Value]) -> Folder:
@@ -158,8 +52,8 @@ def _reduction(function: Callable[..., Value]) -> Folder:
         given = call.get("axes", None if axes is None else numbers(axes))
         if not given and call.get("noop_with_empty_axes", 0):
             return x
-        over, keep = pooled_shape(x.shape, given or None, bool(call.get("keepdims", 1)))
-        return np.asarray(function(x, axis=over, keepdims=keep)).astype(x.dtype)
+        over = tuple(sorted({int(axis) % x.ndim for axis in given})) if given else tuple(range(x.ndim))
+        return np.asarray(function(x, axis=over, keepdims=bool(call.get("keepdims", 1)))).astype(x.dtype)
 
     return fold
 
@@ -199,23 +93,6 @@ def _range(call: Call, start: Value, limit: Value, delta: Value) -> Value:
     count = max(0, int(np.ceil((last - first) / step)))
     bounded([count])
     return np.asarray(first + np.arange(count) * step).astype(start.dtype)
-
-
-def sliced(call: Call, rank: int, inputs: Sequence[Value | None]) -> list[tuple[int, slice]]:
-    """Axes >= 0 and slices of a Slice of an array of that rank."""
-    if "starts" in call.attributes:
-        starts, ends, axes, steps = call.get("starts"), call.get("ends"), call.get("axes"), None
-    else:
-        starts, ends, axes, steps = (None if v is None else numbers(v) for v in (*inputs, None, None, None, None)[:4])
-    if starts is None or ends is None:
-        raise ValueError("a slice needs starts and ends")
-    axes = range(len(starts)) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
-    cuts = []
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        backwards_to_the_end = step < 0 and end < -(1 << 31)
-        cuts.append((axis % rank, slice(start, None if backwards_to_the_end else end, step)))
-    return cuts
 
 
 def _slice(call: Call, x: Value, *rest: Value | None) -> Value:
@@ -280,24 +157,6 @@ def _concat(call: Call, *values: Value) -> Value:
     return np.concatenate(values, axis=axis)
 
 
-def unsqueezed(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
-    """A shape with axes of length 1 put in."""
-    rank = len(shape) + len(axes)
-    added = {axis % rank for axis in axes}
-    if len(added) != len(axes):
-        raise ValueError(f"axes {list(axes)} repeat one another")
-    rest = iter(shape)
-    return tuple(1 if axis in added else next(rest) for axis in range(rank))
-
-
-def squeezed(shape: Sequence[int], axes: Sequence[int] | None) -> tuple[int, ...]:
-    """A shape without some of its axes of length 1 (None: without any)."""
-    gone = {a for a, n in enumerate(shape) if n == 1} if axes is None else {axis % len(shape) for axis in axes}
-    if any(shape[axis] != 1 for axis in gone):
-        raise ValueError(f"axes {sorted(gone)} of an array of {tuple(shape)} cannot be dropped")
-    return tuple(n for a, n in enumerate(shape) if a not in gone)
-
-
 def _unsqueeze(call: Call, x: Value, axes: Value | None = None) -> Value:
     given = call.get("axes", None if axes is None else numbers(axes))
     return x.reshape(unsqueezed(x.shape, given))
@@ -305,21 +164,6 @@ def _unsqueeze(call: Call, x: Value, axes: Value | None = None) -> Value:
 
 def _squeeze(call: Call, x: Value, axes: Value | None = None) -> Value:
     return x.reshape(squeezed(x.shape, call.get("axes", None if axes is None else numbers(axes))))
-
-
-def reshaped(shape: Sequence[int], target: Sequence[int], allowzero: bool) -> tuple[int, ...]:
-    """What Reshape makes of a shape."""
-    out = [shape[i] if n == 0 and not allowzero else n for i, n in enumerate(target)]
-    if out.count(-1) > 1 or any(n < -1 for n in out):
-        raise ValueError(f"shape {list(target)} has more than one free length")
-    if -1 in out:
-        rest = -prod(out)
-        if rest == 0 or prod(shape) % rest:
-            raise ValueError(f"an array of {tuple(shape)} does not fit shape {list(target)}")
-        out[out.index(-1)] = prod(shape) // rest
-    if prod(out) != prod(shape):
-        raise ValueError(f"an array of {tuple(shape)} does not fit shape {list(target)}")
-    return tuple(out)
 
 
 def _reshape(call: Call, x: Value, shape: Value | None = None) -> Value:
@@ -341,16 +185,6 @@ def _tile(call: Call, x: Value, repeats: Value) -> Value:
     counts = numbers(repeats)
     bounded([n * count for n, count in zip(x.shape, counts, strict=True)], x)
     return np.tile(x, counts)
-
-
-def split_sizes(length: int, sizes: Sequence[int] | None, parts: int) -> list[int]:
-    """Lengths of the parts of a Split; without `sizes`, equal ones but for the last."""
-    if sizes is None:
-        step = -(-length // parts)
-        sizes = [min(step, max(0, length - i * step)) for i in range(parts)]
-    if sum(sizes) != length or min(sizes) < 0:
-        raise ValueError(f"{length} values do not split into {list(sizes)}")
-    return list(sizes)
 
 
 def _split(call: Call, x: Value, sizes: Value | None = None) -> list[Value]:
@@ -383,18 +217,6 @@ def _clip(call: Call, x: Value, low: Value | None = None, high: Value | None = N
     lower = call.get("min", None if low is None else low.reshape(()))
     upper = call.get("max", None if high is None else high.reshape(()))
     return np.asarray(np.clip(x, lower, upper)).astype(x.dtype)
-
-
-def pad_widths(call: Call, rank: int, pads: Value | None, axes: Value | None) -> list[tuple[int, int]]:
-    """What a Pad adds before and after each axis."""
-    flat = call.get("pads", call.get("paddings", None if pads is None else numbers(pads)))
-    if flat is None:
-        raise ValueError("a pad needs its widths")
-    which = range(rank) if axes is None else [axis % rank for axis in numbers(axes)]
-    widths = [(0, 0)] * rank
-    for k, axis in enumerate(which):
-        widths[axis] = (flat[k], flat[k + len(flat) // 2])
-    return widths
 
 
 def _pad(call: Call, x: Value, pads: Value | None = None, value: Value | None = None, axes: Value | None = None) -> Any:
@@ -438,13 +260,6 @@ def _cumsum(call: Call, x: Value, axis: Value) -> Value:
     return np.asarray(np.cumsum(x, axis=int(axis.reshape(())))).astype(x.dtype)
 
 
-def triangle(call: Call, shape: Sequence[int], k: Value | None) -> Value:
-    """Which values a Trilu keeps, bool (rows, columns)."""
-    offset = 0 if k is None else int(k.reshape(()))
-    kept = np.tri(shape[-2], shape[-1], offset if not call.get("upper", 1) else offset - 1, dtype=bool)
-    return ~kept if call.get("upper", 1) else kept
-
-
 def _trilu(call: Call, x: Value, k: Value | None = None) -> Value:
     return np.where(triangle(call, x.shape, k), x, x.dtype.type(0))
 
@@ -460,15 +275,6 @@ def _onehot(call: Call, indices: Value, depth: Value, values: Value) -> Value:
     bounded((*indices.shape, count))
     on = np.where(indices < 0, indices + count, indices)[..., None] == np.arange(count)
     return np.moveaxis(np.where(on, values[1], values[0]), -1, call.get("axis", -1))
-
-
-def along(value: Value, axis: int, rank: int) -> Value:
-    """One value per length of an axis, in a shape that meets arrays of `rank` axes; a single number as it is."""
-    if value.size == 1:
-        return value.reshape(())
-    if value.ndim != 1:
-        raise ValueError(f"scales of shape {value.shape} are not supported; expected one, or one for each channel")
-    return value.reshape([-1 if a == axis % rank else 1 for a in range(rank)])
 
 
 def _dequantise(call: Call, x: Value, scale: Value, zero: Value | None = None) -> Value:

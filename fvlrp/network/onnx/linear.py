@@ -30,10 +30,10 @@ from ..layers import (
     Softmax,
 )
 from .arithmetic import added, scaled, shifted
-from .fold import bounded
 from .model import Call, Value
 from .moves import taken
 from .read import Operator, Reader
+from .shapes import bounded
 from .steps import View
 
 # ---- convolutions and pools ------------------------------------------------------------------------------------------

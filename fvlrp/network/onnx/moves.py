@@ -8,9 +8,10 @@ from math import prod
 import numpy as np
 
 from ..layers import Concat, Extend, Gather, Pad, Resize, Shape, Slice
-from .fold import FOLDERS, bounded, numbers, pad_widths, reshaped, sliced, split_sizes, squeezed, unsqueezed
+from .fold import FOLDERS
 from .model import Call, Value
 from .read import Operator, Reader
+from .shapes import bounded, numbers, pad_widths, reshaped, sliced, split_sizes, squeezed, unsqueezed
 from .steps import Step, View
 
 

@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..layers import Expand, Flatten, NetworkLayer, Reshape, Shape, Transpose
-from .fold import Constants, numbers
+from .constants import Constants
 from .model import Body, Call, Model, Value, reads
+from .shapes import numbers
 from .steps import Step, View, made, needed
 
 MOST_STEPS = 20_000

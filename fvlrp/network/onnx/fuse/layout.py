@@ -7,12 +7,11 @@ transpositions than it adds.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from ...core.layer import Array
-from ..layers import (
+from ....core.layer import Array
+from ...layers import (
     Activation,
     Add,
     Affine,
@@ -37,7 +36,8 @@ from ..layers import (
     Softmax,
     Transpose,
 )
-from .steps import Step, made
+from ..steps import Step, made
+from .rewrite import Graph
 
 Order = tuple[int, ...]
 MOST_TURNS = 2_000_000  # times the steps of a graph: a bound of the work
@@ -117,7 +117,7 @@ def _order(step: Step | None) -> Order:
     return step.layer.order if step is not None and isinstance(step.layer, Transpose) else ()
 
 
-def settle(graph: Any) -> None:
+def settle(graph: Graph) -> None:
     """Compute regions in the order of axes that needs fewest transpositions."""
     for _ in range(max(8, MOST_TURNS // len(graph.steps))):
         turns = ((region, region.best()) for region in _regions(graph.steps, graph.last))
@@ -169,7 +169,7 @@ def _movable(step: Step) -> bool:
     )
 
 
-def _turn(graph: Any, region: _Region, order: Order) -> None:
+def _turn(graph: Graph, region: _Region, order: Order) -> None:
     """Compute a region in another order of axes: its y is the transposition of what its steps then have."""
     inside = set(map(id, region.steps))
     turned: dict[int, Step] = {}

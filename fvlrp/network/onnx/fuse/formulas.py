@@ -1,0 +1,128 @@
+"""Formulas of one variable, and softmax: activations that a file spells out in arithmetic.
+
+For `fuse`. An activation is recognised by its values, not by its form: the steps are run on samples, and compared with
+the layer that would replace them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from ....core.layer import Array
+from ...layers import (
+    Activation,
+    Add,
+    Clip,
+    Constant,
+    Expand,
+    LeakyReLU,
+    Maximum,
+    NetworkLayer,
+    Product,
+    Quotient,
+    Reduce,
+    ReLU,
+    Scale,
+    Softmax,
+)
+from ..steps import Step
+from .rewrite import Graph, become, regions, run
+
+_SAMPLES = np.linspace(-9, 9, 363)
+_KNOWN: tuple[NetworkLayer, ...] = (
+    ReLU(),
+    Clip(0.0, 6.0),
+    Clip(0.0, 1.0),
+    *(Activation(name) for name in ("gelu", "gelu_tanh", "silu", "hardswish", "mish", "softplus", "softsign")),
+    *(Activation(name) for name in ("sigmoid", "tanh", "logsigmoid", "erf")),
+    Activation("swish", 1.702),
+    Activation("hardsigmoid", float(np.float32(1 / 6)), 0.5),
+    Activation("hardsigmoid", 0.2, 0.5),
+    Activation("elu", 1.0),
+    Activation("selu", 1.6732632423543772, 1.0507009873554805),
+    Activation("pow", 2.0),
+    Activation("pow", 3.0),
+)
+
+
+_ARITHMETIC = (Scale, Constant, Product, Quotient, Add, Maximum, Clip)
+
+
+def _pointwise(step: Step) -> bool:
+    """Whether a step computes each value from the same places of its inputs, in the same way everywhere."""
+    layer = step.layer
+    if isinstance(layer, Scale):
+        return bool(layer.factor.size == 1)
+    if isinstance(layer, Constant):
+        return bool(layer.value.size == 1)
+    plain = isinstance(layer, Activation | ReLU | LeakyReLU | Clip | Product | Quotient | Add | Maximum)
+    return plain and all(source.shape == step.shape for source in step.inputs)
+
+
+def activations(graph: Graph) -> None:
+    """Formulas that are an activation: gelu, silu, hardswish, mish and the like in any spelling."""
+    for end in reversed(list(graph.steps)):
+        if not _pointwise(end):
+            continue
+        best = None
+        for source, region in regions(graph, end, _pointwise):
+            spelt = len(region) > 1 and any(isinstance(step.layer, _ARITHMETIC) for step in region)
+            known = _recognised(run(region, source, _SAMPLES[None])[0]) if spelt else None
+            best = best if known is None else (known, source, region)
+        if best is not None:
+            become(graph, end, *best)
+
+
+def _recognised(values: Array) -> NetworkLayer | None:
+    """The activation that makes these of the samples, if it is a known one."""
+    if not np.isfinite(values).all():
+        return None
+    known = _known_values()
+    fits = (np.abs(known - values) <= 3e-6 * (1 + np.abs(known))).all(axis=1)
+    if fits.any():
+        return _KNOWN[int(fits.argmax())]
+    slope = float(values[0] / _SAMPLES[0])
+    leaky = np.where(_SAMPLES > 0, _SAMPLES, slope * _SAMPLES)
+    return LeakyReLU(float(f"{slope:.6g}")) if slope not in (0.0, 1.0) and _near(values, leaky) else None
+
+
+@cache
+def _known_values() -> Array:
+    """What the known activations make of the samples, (activations, samples)."""
+    return np.stack([layer.apply(_SAMPLES[None])[0] for layer in _KNOWN])
+
+
+def _near(a: Array, b: Array) -> bool:
+    return bool((np.abs(a - b) <= 3e-6 * (1 + np.abs(b))).all())
+
+
+def softmaxes(graph: Graph) -> None:
+    """exp(x - max x) / sum exp(x - max x), in steps."""
+    for end in graph.steps:
+        if not isinstance(end.layer, Quotient):
+            continue
+        power, total = end.inputs
+        if not (_is(power, "exp") and isinstance(total.layer, Reduce) and total.inputs == [power]):
+            continue
+        if total.layer.how != "sum" or len(total.layer.axes) != 1 or not total.layer.keep:
+            continue
+        (axis,), inner = total.layer.axes, power.inputs[0]
+        source, region = inner, [power, total, end]
+        if isinstance(inner.layer, Add) and len(inner.inputs) == 2:
+            largest = _largest(inner.inputs[1])
+            if largest is not None and largest is inner.inputs[0]:
+                source, region = largest, [inner.inputs[1], inner, *region]
+        become(graph, end, Softmax(axis), source, region)
+
+
+def _is(step: Step, name: str) -> bool:
+    return isinstance(step.layer, Activation) and step.layer.name == name
+
+
+def _largest(step: Step) -> Step | None:
+    """What the negative maximum (repeated) is taken of."""
+    while isinstance(step.layer, Expand) or (isinstance(step.layer, Scale) and (step.layer.factor == -1).all()):
+        step = step.inputs[0]
+    return step.inputs[0] if isinstance(step.layer, Reduce) and step.layer.how == "max" else None
