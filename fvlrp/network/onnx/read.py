@@ -1,7 +1,7 @@
 """Conversion of a file's nodes: each becomes steps of the network or a constant, or is rejected.
 
-For the modules of this package. Hides how tensors are stored; single operators are converted by `arithmetic`, `linear`
-and `moves`.
+For the modules of this package. Hides how tensors are stored; single operators are converted by `arithmetic`, `moves`,
+`planes`, `products` and `reductions`.
 """
 
 from __future__ import annotations
