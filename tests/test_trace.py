@@ -23,7 +23,7 @@ class Recorder(Trace):
     def trace(self, image, dtype):
         return self
 
-    def _descend(self, targets, depths, rules):
+    def _descend(self, targets, depths, rules, region):
         return [Descent(np.zeros((2, 2)), t.score(self.scores), {}) for t in targets for _ in depths]
 
     def relevance(self, target, depth, rules, name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..core import figures
 from ..core.explanation import Explanation
+from ..core.region import Region
 from ..data.images import ImageLike
 from ..data.photographs import File
 from ..runtime import cluster
@@ -23,7 +24,7 @@ FORMATS = ("png", "npz")
 # What the results depend on.
 ASKED = (
     *("model", "preprocess", "classes", "output", "target", "depth", "format", "sheet", "exact", "rule", "cmap", "bar"),
-    *("range", "page"),
+    *("range", "page", "region"),
 )
 
 
@@ -32,6 +33,12 @@ def add_options(parser: ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("--target", default="top", help='classes, comma-separated; "top" (default) or "all"')
     parser.add_argument("--depth", help='depths, comma-separated, or "all" (default: "bin", a network\'s "input")')
+    parser.add_argument(
+        "--region",
+        type=_region,
+        metavar="Y0,X0,Y1,X1",
+        help='pixels to explain at --depth, over an overview at depth "descriptor" (Fisher vectors)',
+    )
     parser.add_argument("--out", default="fvlrp-out", help="folder for the results (default: %(default)s)")
     parser.add_argument("--format", default="png", help="png, npz or png,npz (default: %(default)s)")
     parser.add_argument("--sheet", action="store_true", help="also a contact sheet of each photograph")
@@ -53,6 +60,14 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="skip photographs whose results are all there")
 
 
+def _region(text: str) -> list[int]:
+    """Four whole numbers; the model says what region they are."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ArgumentTypeError(f"expected four whole numbers, such as 0,0,512,512, got {text!r}") from None
+
+
 def run(args: Namespace) -> int:
     args.formats = list(dict.fromkeys(args.format.split(",")))
     if not set(args.formats) <= set(FORMATS):
@@ -62,6 +77,7 @@ def run(args: Namespace) -> int:
         options.targets(clf.menu, args.target),
         options.depths(clf.menu, args.depth, [clf.menu.default_depth]),
         options.rules(clf.menu, args.rule),
+        options.usage(clf.menu.region, args.region),
     )
     photographs = options.photographs(args)
     out = options.output_folder(args.out)
@@ -83,6 +99,7 @@ class Asked(NamedTuple):
     targets: list[Any]
     depths: list[str]
     rules: Any
+    region: Region | None
 
 
 Explainer: TypeAlias = Callable[[ImageLike], list[Explanation]]
@@ -104,7 +121,7 @@ def _explainer(args: Namespace, clf: Any, asked: Asked) -> Iterator[Explainer]:
 def _explained(clf: Any, asked: Asked, dtype: str, image: ImageLike) -> list[Explanation]:
     trace = clf.trace(image, dtype)
     explanations: list[Explanation] = trace.explain_all(
-        options.with_top(trace, asked.targets), asked.depths, asked.rules
+        options.with_top(trace, asked.targets), asked.depths, asked.rules, region=asked.region
     )
     return explanations  # pictures need nothing of the forward pass
 

@@ -86,6 +86,7 @@ class Classifier(ABC):
         dtype: Any = "float32",
         *,
         keep: Sequence[str] = (),
+        region: Sequence[int] | None = None,
     ) -> Any:  # as `Trace.explain`: one explanation or a list
         """Explain the score of `target`: an Explanation, or a list of them if target or depth is a sequence.
 
@@ -93,9 +94,9 @@ class Classifier(ABC):
         A list of images gives the list of what `explain_many` yields.
         """
         if several_images(image):
-            return list(self.explain_many(image, target, depth, rules, dtype=dtype, keep=keep))
-        self.menu.check(target, depth, rules, keep)  # before the forward pass
-        return self.trace(image, dtype).explain(target, depth, rules, keep=keep)
+            return list(self.explain_many(image, target, depth, rules, dtype=dtype, keep=keep, region=region))
+        self.menu.check(target, depth, rules, keep, region)  # before the forward pass
+        return self.trace(image, dtype).explain(target, depth, rules, keep=keep, region=region)
 
     def explain_many(
         self,
@@ -108,13 +109,14 @@ class Classifier(ABC):
         errors: str = "raise",
         dtype: Any = "float32",
         keep: Sequence[str] = (),
+        region: Sequence[int] | None = None,
     ) -> Iterator[Any]:
         """Explain many images in order, in parallel and in bounded memory.
 
         Parameters
         ----------
         images : sequence of paths, PIL images or arrays
-        target, depth, rules, dtype, keep
+        target, depth, rules, dtype, keep, region
             As for `explain`, the same for every image.
         n_jobs : int, optional
             Number of threads, as in scikit-learn; None: the classifier's `n_jobs`. Results do not depend on it.
@@ -131,14 +133,14 @@ class Classifier(ABC):
         Raises
         ------
         ValueError
-            An unknown target, depth, rule or representation. Raised by the call itself, before the first image.
+            An unknown target, depth, rule, representation or region. Raised by the call itself, before the first image.
         """
         images = batch(images)
         check_choice("errors", errors, ("raise", "return"))
-        self.menu.check(target, depth, rules, keep)
+        self.menu.check(target, depth, rules, keep, region)
 
         pool = cluster.workers(self.n_jobs if n_jobs is None else n_jobs)
-        asked = pool.keep((self, target, depth, rules, dtype, tuple(keep), errors))
+        asked = pool.keep((self, target, depth, rules, dtype, tuple(keep), region, errors))
         return pool.each(_explained, ((asked, i, images[i]) for i in range(len(images))))
 
     def _scores_of(self, images: Sequence[ImageLike], verbose: bool) -> npt.NDArray[np.float64]:
@@ -171,9 +173,13 @@ class Classifier(ABC):
 
 def _explained(asked: tuple[Any, ...], i: int, image: ImageLike) -> Any:
     """What one image is explained by, or its error where these are results."""
-    model, target, depth, rules, dtype, keep, errors = asked
+    model, target, depth, rules, dtype, keep, region, errors = asked
+
+    def explained(own: ImageLike) -> Any:
+        return model.trace(own, dtype).explain(target, depth, rules, keep=keep, region=region)
+
     try:
-        return naming_one(i, image, lambda own: model.trace(own, dtype).explain(target, depth, rules, keep=keep))
+        return naming_one(i, image, explained)
     except (ValueError, TypeError, OSError, MemoryError) as error:
         if errors == "raise":
             raise

@@ -105,6 +105,8 @@ class Explanation:
         The kind of classifier: "Fisher vector" or "network".
     best : tuple of (class, float)
         The classes with the five highest scores, and their scores.
+    region : (y0, x0, y1, x1) or None
+        The pixels that were explained at `depth`, if not all.
 
     Examples
     --------
@@ -133,10 +135,12 @@ class Explanation:
         model: str = "",
         best: Sequence[tuple[Any, float]] = (),
         again: Again | None = None,
+        region: Sequence[int] | None = None,
     ) -> None:
         self.heatmap, self.score, self.target, self.depth = heatmap, float(score), target, depth
         self.rules, self.relevance, self.ledger, self.image = rules, relevance, ledger, image
         self.model, self.best = model, tuple((name, float(found)) for name, found in best)
+        self.region = None if region is None else tuple(region)
         self._again = again
 
     def __getstate__(self) -> dict[str, Any]:
@@ -272,6 +276,7 @@ class Explanation:
         return {
             "target": _plain(self.target),
             "depth": self.depth,
+            "region": None if self.region is None else list(self.region),
             "score": self.score,
             "heatmap_sum": float(self.heatmap.sum()),
             "shape": list(self.heatmap.shape),
@@ -347,6 +352,7 @@ class Explanation:
                 image=image,
                 model=header.get("model", ""),
                 best=header.get("best", ()),
+                region=header.get("region"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} is not an explanation that this fvlrp can read: {error}") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .region import Region
 from .target import Contrast, Target, listed
 
 
@@ -60,7 +61,9 @@ class Menu:
         """The rules of the paper's Figure 1."""
         return self.rules(None)
 
-    def check(self, target: Any = None, depth: Any = None, rules: Any = None, keep: Sequence[str] = ()) -> None:
+    def check(
+        self, target: Any = None, depth: Any = None, rules: Any = None, keep: Sequence[str] = (), region: Any = None
+    ) -> None:
         """Raise the ValueError that `Trace.explain` raises for invalid arguments, without a forward pass."""
         for one in [] if target is None else listed(target):
             self.target(one)
@@ -68,6 +71,7 @@ class Menu:
             self.depth(one)
         self.rules(rules)
         self.kept(keep)
+        self.region(region)
 
     def rules(self, rules: Any) -> Any:
         """All choices as one frozen value, from any of their spellings; None means the defaults."""
@@ -106,6 +110,10 @@ class Menu:
     def kept(self, keep: Sequence[str]) -> tuple[str, ...]:
         """Names of representations, as `keep` lists them."""
         return tuple(_one_of("representation", "representations", name, self.representations) for name in listed(keep))
+
+    def region(self, region: Any) -> Region | None:
+        """The pixels to explain at the depth asked for; None: all of them."""
+        return Region.of(region)
 
     def _near(self, name: Any) -> str:
         """A question for the class that is spelled alike, or for the few that hold the same word."""

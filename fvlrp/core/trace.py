@@ -19,6 +19,7 @@ from ..runtime.arguments import is_whole
 from .explanation import Explanation, Relevances
 from .ledger import Ledger
 from .menu import Menu
+from .region import Region
 from .target import Target, listed, several
 
 EXACT = np.dtype(np.float64)
@@ -116,7 +117,15 @@ class Trace:
         return {self.classes[i]: float(self.scores[i]) for i in best}
 
     # Any: the type cannot say whether one explanation or a list is returned, which depends on values.
-    def explain(self, target: Any = None, depth: Any = None, rules: Any = None, *, keep: Sequence[str] = ()) -> Any:
+    def explain(
+        self,
+        target: Any = None,
+        depth: Any = None,
+        rules: Any = None,
+        *,
+        keep: Sequence[str] = (),
+        region: Sequence[int] | None = None,
+    ) -> Any:
         """Explain targets at depths in one backward pass.
 
         Parameters
@@ -129,6 +138,11 @@ class Trace:
             `FisherRules` or `NetworkRules`, or any spelling of them; None for the defaults.
         keep : sequence of str
             Names of representations whose relevance is computed at once and kept in the explanation.
+        region : (y0, x0, y1, x1), optional
+            Pixels of the photograph, rows y0 .. y1 - 1 and columns x0 .. x1 - 1, that are explained at `depth`; the
+            rest is an overview at depth "descriptor". Descriptors whose support touches the region are decomposed down
+            to `depth`, so that the map inside it is that of the whole image, and the sum of the map is kept. Depths as
+            coarse as the overview do not change. Fisher vectors only.
 
         Returns
         -------
@@ -137,26 +151,35 @@ class Trace:
         Raises
         ------
         ValueError
-            An unknown target, depth, rule or representation; the message lists the valid ones.
+            An unknown target, depth, rule or representation; the message lists the valid ones. A region without pixels
+            or not inside the photograph, or a region for a network.
         """
         targets = [self._top_target()] if target is None else listed(target)
         depths = [self.menu.default_depth] if depth is None else listed(depth)
-        explanations = self.explain_all(targets, depths, rules, keep=keep)
+        explanations = self.explain_all(targets, depths, rules, keep=keep, region=region)
         return explanations if several(target) or several(depth) else explanations[0]
 
     def explain_all(
-        self, targets: Sequence[Any], depths: Sequence[str], rules: Any = None, *, keep: Sequence[str] = ()
+        self,
+        targets: Sequence[Any],
+        depths: Sequence[str],
+        rules: Any = None,
+        *,
+        keep: Sequence[str] = (),
+        region: Sequence[int] | None = None,
     ) -> list[Explanation]:
         """`explain` for sequences of targets and depths: always returns a list, target by target."""
         found_targets = [self.menu.target(target) for target in targets]
         found_depths = [self.menu.depth(depth) for depth in depths]
-        rules, names = self.menu.rules(rules), self.menu.kept(keep)
+        rules, names, found_region = self.menu.rules(rules), self.menu.kept(keep), self.menu.region(region)
+        if found_region:
+            found_region.check_inside(*self.image.shape[:2])
         if not (found_targets and found_depths):
             return []
-        descents = self._descend(found_targets, found_depths, rules)
+        descents = self._descend(found_targets, found_depths, rules, found_region)
         pairs = ((target, depth) for target in found_targets for depth in found_depths)
         return [
-            self._explanation(target, depth, rules, descent, names)
+            self._explanation(target, depth, rules, descent, names, found_region)
             for (target, depth), descent in zip(pairs, descents, strict=True)
         ]
 
@@ -164,7 +187,9 @@ class Trace:
         """Relevance of a target at the representation `name`, float64, on the way down to `depth`."""
         raise NotImplementedError
 
-    def _descend(self, targets: Sequence[Target], depths: Sequence[str], rules: Any) -> list[Descent]:
+    def _descend(
+        self, targets: Sequence[Target], depths: Sequence[str], rules: Any, region: Region | None
+    ) -> list[Descent]:
         """Every target at every depth: target by target, depths in the order given."""
         raise NotImplementedError
 
@@ -172,12 +197,18 @@ class Trace:
         return self.menu.at(int(np.argmax(self.scores)))
 
     def _explanation(
-        self, target: Target, depth: str, rules: Any, descent: Descent, keep: Sequence[str]
+        self,
+        target: Target,
+        depth: str,
+        rules: Any,
+        descent: Descent,
+        keep: Sequence[str],
+        region: Region | None,
     ) -> Explanation:
         # Class tokens have no position: their relevance is spread evenly over the heatmap, but has its own entry.
         arrived = float(descent.heatmap.sum()) - descent.entries.get("class_token", 0.0)
         entries = {"score": descent.score, **descent.entries, "heatmap": arrived}
-        again = _Again(self, target, depth, rules)
+        again = _Again(self, target, depth, rules, region)
         return Explanation(
             heatmap=descent.heatmap,
             score=descent.score,
@@ -191,6 +222,7 @@ class Trace:
             image=self.image,
             model=self.kind,
             best=self._best(),
+            region=region,
             again=again.explain,
         )
 
@@ -203,10 +235,10 @@ class Trace:
 class _Again:
     """Computes more for an explanation: from its trace while that is alive, otherwise by a new pass."""
 
-    def __init__(self, trace: Trace, target: Target, depth: str, rules: Any) -> None:
+    def __init__(self, trace: Trace, target: Target, depth: str, rules: Any, region: Region | None) -> None:
         self._trace = weakref.ref(trace)
         self._model, self._source, self._dtype = trace.model, trace.source, trace.dtype
-        self._asked = target, depth, rules
+        self._asked, self._region = (target, depth, rules), region
 
     def __call__(self, name: str) -> npt.NDArray[np.float64]:
         return self._found().relevance(*self._asked, name)
@@ -216,7 +248,7 @@ class _Again:
         trace, (_, own, rules) = self._found(), self._asked
         if depths is None:
             depths = list(dict.fromkeys([*trace.menu.report_depths, own]))
-        return trace.explain_all(targets, depths, rules)
+        return trace.explain_all(targets, depths, rules, region=self._region)
 
     def _found(self) -> Trace:
         trace: Trace = self._trace() or self._model.trace(self._source, self._dtype.name)

@@ -9,7 +9,7 @@ any number of threads. For the modules of this wing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
 
@@ -150,6 +150,8 @@ class Pooled:
     counts : int64 (cells,)
         Descriptors in each pyramid cell.
     n_jobs : int or None
+    some : bool
+        Whether pieces and zeros leave out descriptors, whose relevance is then 0; see `only`.
     """
 
     model: _kernels.Model
@@ -164,6 +166,24 @@ class Pooled:
     priors: Doubles
     counts: Indices
     n_jobs: int | None
+    some: bool = False
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Pooled:
+        """The same, through which relevance goes back to the descriptors `chosen` (n,) alone."""
+        pieces = []
+        for cell, rows, encoded in self.pieces:
+            mask = chosen[rows]
+            if not mask.any():
+                continue
+            sizes = np.diff(encoded.indptr)
+            entries, indptr = np.repeat(mask, sizes), np.concatenate([[0], np.cumsum(sizes[mask])])
+            y = None if encoded.y is None else encoded.y[mask]
+            one = _kernels.Encoded(
+                y, indptr.astype(encoded.indptr.dtype), encoded.index[entries], encoded.gamma[entries]
+            )
+            pieces.append((cell, rows[mask], one))
+        zeros = tuple(rows[chosen[rows]] for rows in self.zeros)
+        return replace(self, pieces=tuple(pieces), zeros=zeros, some=True)
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -172,6 +172,20 @@ class Geometry:
         ]
         return np.concatenate(parts).astype(np.float32) if parts else np.empty((0, 3), np.float32)
 
+    def touching(self, y0: int, x0: int, y1: int, x1: int) -> npt.NDArray[np.bool_]:
+        """Descriptors that reach into rows y0 .. y1 - 1 and columns x0 .. x1 - 1, at any depth: bool (n,).
+
+        The outermost bins are pooled over bin_size - 1 pixels around their centres: no flat support reaches further.
+        """
+        parts = []
+        for scale in self.scales:
+            reach, touched = scale.bin_size - 1, []
+            for axis, low, high in ((0, y0, y1), (1, x0, x1)):
+                first = scale.corners(axis)
+                touched.append((first - reach < high) & (first + 3 * scale.bin_size + reach >= low))
+            parts.append((touched[0][:, None] & touched[1]).ravel())
+        return np.concatenate(parts) if parts else np.empty(0, np.bool_)
+
     def cell_of(self, rows: int, cols: int) -> npt.NDArray[np.int64]:
         """Cell of every descriptor in a rows x cols grid of cells, x-major (x0y0, x0y1, x1y0, ...): int64 (n,).
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from .. import _kernels
 from ..core.layer import Passed
 from ..core.ledger import Entries
+from ..core.region import Region
 from ..runtime import limits, threads
 from ..runtime.memory import Memory, empty, zeros
 from . import relevance as eqs
@@ -491,18 +493,23 @@ class Encode:
 
         return np.asarray(self._gathered(saved, one), np.float64)
 
-    def descend(self, r: Floats, saved: Parts, rule: FisherRules, flats: Sequence[int]) -> list[Passed]:
+    def descend(
+        self, r: Floats, saved: Parts, rule: FisherRules, flats: Sequence[int], region: Region | None = None
+    ) -> list[Passed]:
         """Sums to pixels for several depths at once: for each, how many of the parts are flat (0 to 3).
 
-        `r` (targets, cells, 2, K, D) is overwritten.
+        `r` (targets, cells, 2, K, D) is overwritten. With a region of the grey image, at least two are flat for
+        descriptors that do not reach into it.
         """
         found = {3: self.flat(r, saved, rule)} if 3 in flats else {}
         below = [n for n in dict.fromkeys(flats) if n != 3]
         if below:
-            found |= self._through(np.asarray(r, np.float64), saved, rule, below)
+            found |= self._through(np.asarray(r, np.float64), saved, rule, below, region)
         return [found[n] for n in flats]
 
-    def _through(self, r: Doubles, saved: Parts, rule: FisherRules, flats: Sequence[int]) -> dict[int, Passed]:
+    def _through(
+        self, r: Doubles, saved: Parts, rule: FisherRules, flats: Sequence[int], region: Region | None
+    ) -> dict[int, Passed]:
         """The same for depths below the sums, a few scales at a time."""
         given, pooling = eqs.shares(r, saved.fisher, rule, out=r)  # the shares take the place of r
         memory, projection = Memory(saved.fisher.dtype), eqs.Projection.of(rule, self.project.mean)
@@ -510,12 +517,14 @@ class Encode:
         maps, kept = {n: zeros(shape) for n in flats}, {n: Entries(pooling) for n in flats}
         for one in self._kept(saved):
             table, rows = eqs.tables(given, one.fisher, memory), one.bins.part.geometry.pixels
-            for part in self._scales_together(one, len(r) * _value_bytes(flats, one.fisher.dtype)):
-                values = eqs.back(table, one.fisher, [_VALUES[n] for n in flats], memory, projection, part)
+            parts = self._scales_together(one, len(r) * _value_bytes(flats, one.fisher.dtype))
+            for (fisher, least), part in product(_divided(one.fisher, region), parts):
+                at = {n: max(n, least) for n in flats}
+                values = eqs.back(table, fisher, [_VALUES[n] for n in at.values()], memory, projection, part)
                 for n in flats:
-                    if n < 2:
+                    if at[n] < 2:
                         kept[n].include(values.entries)
-                    kept[n].include(self._to_pixels(n, values, one, part, rule, maps[n][:, rows]))
+                    kept[n].include(self._to_pixels(at[n], values, one, part, rule, maps[n][:, rows]))
         return {n: Passed([maps[n]], kept[n]) for n in flats}
 
     def _to_pixels(
@@ -549,6 +558,16 @@ class Encode:
 
 
 _VALUES = {0: "sift", 1: "bins", 2: "total"}  # what the layer below takes, by the number of flat parts
+
+
+def _divided(pooled: Pooled, region: Region | None) -> list[tuple[Pooled, int]]:
+    """Descriptors that reach into the region, and the others, with the least number of parts that are flat for them."""
+    if region is None:
+        return [(pooled, 0)]
+    near = pooled.geometry.touching(*region)
+    if near.all():
+        return [(pooled, 0)]
+    return [(pooled.only(chosen), least) for chosen, least in ((near, 0), (~near, 2)) if chosen.any()]
 
 
 def _value_bytes(flats: Sequence[int], dtype: npt.DTypeLike) -> int:

@@ -155,9 +155,12 @@ def back(
     begin, end = (part.begin, part.end) if part else (0, len(pooled.values))
     x, targets, n = pooled.values[begin:end], table.shape[1], end - begin
     widths = {"pca": model.dims, "bins": BINS * BINS, "sift": x.shape[1]}
-    # Every row is written below, in a piece or as a zero descriptor.
+    # Every row is written below, in a piece or as a zero descriptor, unless some were left out.
     total = empty((targets, n), np.float64) if "total" in wanted else None
     out = {name: memory.take(name, targets, n, width) for name, width in widths.items() if name in wanted}
+    if pooled.some:
+        for rows_of_all in (*([] if total is None else [total]), *out.values()):
+            rows_of_all.fill(0)
     through = projection if projection and ("bins" in out or "sift" in out) else None
     epsilon, treatment = (through.epsilon, through.treatment) if through else (0.0, "none")
     values = out.get("pca"), out.get("bins"), out.get("sift")

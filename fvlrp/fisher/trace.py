@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.menu import Menu
+from ..core.region import Region
 from ..core.target import Target
 from ..core.trace import EXACT, Descent, Trace
 from ..data import images
@@ -140,27 +141,39 @@ class FisherTrace(Trace):
         r = at_sums(self.stack, passed, self.menu.target(target), chosen)
         return self.stack.encode.through(components, r[0], passed.encode, chosen)
 
-    def _descend(self, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules) -> list[Descent]:
+    def _descend(
+        self, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules, region: Region | None
+    ) -> list[Descent]:
         passed = self._pass_for(rules)
         flats = [FLATS[depth] for depth in depths]
+        seen = region.resized(self._shape, (self.grey.shape[0], self.grey.shape[1])) if region else None
         together = self.stack.encode.targets_together(passed.encode, flats)
         return [
             descent
             for at in range(0, len(targets), together)
-            for descent in self._descend_together(targets[at : at + together], depths, rules, passed)
+            for descent in self._descend_together(targets[at : at + together], depths, rules, passed, seen)
         ]
 
     def _descend_together(
-        self, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules, passed: Pass
+        self,
+        targets: Sequence[Target],
+        depths: Sequence[str],
+        rules: FisherRules,
+        passed: Pass,
+        region: Region | None,
     ) -> list[Descent]:
         """Descents of as many targets as one pass takes, target by target."""
-        found = walk(self.stack, passed, targets, depths, rules)
-        shape = self.image.shape[0], self.image.shape[1]
+        found = walk(self.stack, passed, targets, depths, rules, region)
         return [
-            Descent(images.resample_conserving(pixels[t], shape), target.score(passed.scores), entries.of(t))
+            Descent(images.resample_conserving(pixels[t], self._shape), target.score(passed.scores), entries.of(t))
             for t, target in enumerate(targets)
             for (pixels,), entries in found
         ]
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Rows and columns of the photograph."""
+        return self.image.shape[0], self.image.shape[1]
 
     def _pass(self, dtype: np.dtype[Any]) -> Pass:
         if dtype not in self._passes:

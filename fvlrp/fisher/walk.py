@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..core.layer import Passed
 from ..core.ledger import Entries
+from ..core.region import Region
 from ..core.target import Target
 from .layers import Encode, Linear, Normalise, Parts, Scored
 from .rules import FisherRules
@@ -100,15 +101,23 @@ class FisherStack:
 
 
 def walk(
-    stack: FisherStack, passed: Pass, targets: Sequence[Target], depths: Sequence[str], rules: FisherRules
+    stack: FisherStack,
+    passed: Pass,
+    targets: Sequence[Target],
+    depths: Sequence[str],
+    rules: FisherRules,
+    region: Region | None = None,
 ) -> list[Passed]:
-    """Relevance of targets at the pixels: for each depth, maps (targets, H, W) and what layers kept on the way."""
+    """Relevance of targets at the pixels: for each depth, maps (targets, H, W) and what layers kept on the way.
+
+    With a region, only descriptors whose support touches it are decomposed further than "descriptor".
+    """
     flats = [FLATS[depth] for depth in depths]
     (r,), above = stack.linear.relevance(stack.start(targets, passed.linear), passed.linear, rules)
     (r,), none = stack.normalise.relevance(r, passed.normalise, rules)
     above.include(none)
     found = []
-    for pixels, below in stack.encode.descend(r, passed.encode, rules, flats):
+    for pixels, below in stack.encode.descend(r, passed.encode, rules, flats, region):
         entries = Entries(above)
         entries.include(below)
         found.append(Passed(pixels, entries))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..core.layer import Array
 from ..core.menu import Menu
+from ..core.region import Region
 from ..core.rules import Bounds, Rule, ZPlus
 from ..core.target import Target
 from ..core.trace import Descent, Trace
@@ -214,6 +215,14 @@ class NetworkMenu(Menu):
         choices(self.nodes, read, seen)
         return read
 
+    def region(self, region: Any) -> None:
+        """None: a network sees the whole photograph in its own few pixels, and explaining a part would cost as much."""
+        if region is not None:
+            raise ValueError(
+                f"region must be None for a network, which reduces the photograph to its own size, got {region!r}: "
+                "explain a crop of the photograph instead"
+            )
+
 
 def _index(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
@@ -266,7 +275,9 @@ class NetworkTrace(Trace):
         found = done.pixels if i == INPUT else done.kept.get(i, np.zeros((1, *self._saved[i].y.shape[1:])))
         return np.asarray(found[0], np.float64)
 
-    def _descend(self, targets: Sequence[Target], depths: Sequence[str], rules: NetworkRules) -> list[Descent]:
+    def _descend(
+        self, targets: Sequence[Target], depths: Sequence[str], rules: NetworkRules, region: Region | None
+    ) -> list[Descent]:
         self._warn(depths, rules)
         batch = max(1, BATCH // max(a.size for a in (self.x, *(saved.y for saved in self._saved))))
         descents = []
