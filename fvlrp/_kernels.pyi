@@ -1,12 +1,12 @@
 """Types of the C kernels' binding; fvlrp/_kernels.pyx documents what each function does."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Never, Protocol, TypeAlias, TypeVar, final
+from typing import Literal, Never, Protocol, TypeAlias, TypeVar, final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-_Reals: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+_Reals: TypeAlias = NDArray[np.float32 | np.float64]
 _Doubles: TypeAlias = NDArray[np.float64]
 _Floats: TypeAlias = NDArray[np.float32]
 _Bytes: TypeAlias = NDArray[np.uint8]
@@ -16,6 +16,7 @@ _Room: TypeAlias = tuple[_Reals, NDArray[np.uint16], _Reals]
 _Pair: TypeAlias = Sequence[int]
 _Sign: TypeAlias = Literal[-1, 0, 1, 2]
 _Array = TypeVar("_Array")
+_Element = TypeVar("_Element", bound=np.float32 | np.float64 | np.int64 | np.int32 | np.uint16 | np.uint8 | np.bool)
 
 class _Grid(Protocol):
     """What a geometry.Scale says."""
@@ -40,7 +41,7 @@ FUNCTIONS: Mapping[str, int]
 def take(
     array: _Array, name: str, shape: Sequence[int | None], dtypes: Sequence[DTypeLike], writable: bool = False
 ) -> _Array: ...
-def aligned(shape: int | Sequence[int], dtype: DTypeLike) -> NDArray[Any]: ...  # of any element type
+def aligned(shape: int | Sequence[int], dtype: type[_Element] | np.dtype[_Element]) -> NDArray[_Element]: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...
 def select(name: str | None = None) -> None: ...

@@ -77,11 +77,11 @@ class SpatialBins:
         A value is a sum of non-negative terms, triangle times orientation plane, that needs no stabiliser. `pixels` are
         maps to add to. "zero_bin" is relevance of values whose bin holds no gradient at all.
         """
-        pixels = zeros((len(r), *saved.grey.shape)) if pixels is None else pixels
+        pixels = zeros((len(r), *saved.grey.shape), np.float64) if pixels is None else pixels
         grey = np.asarray(saved.grey)
         part, alone = saved.part, len(r) >= threads.count(saved.n_jobs) or len(saved.part.scales) == 1
         # A kernel adds to a pixel once: a map for each scale gives the same bits as one map for all.
-        maps = [[pixels[t] if alone else zeros(saved.grey.shape) for _ in part.scales] for t in range(len(r))]
+        maps = [[pixels[t] if alone else zeros(saved.grey.shape, np.float64) for _ in part.scales] for t in range(len(r))]
 
         def one(target: int, scales: Sequence[int]) -> float:
             lost = 0.0
@@ -105,7 +105,7 @@ class SpatialBins:
         Relevance may be summed over the 8 orientations already, (targets, n, 16): flat weights do not depend on them.
         `pixels` are maps to add to. "clipped" is what `FisherRules.clip` drops outside the image.
         """
-        pixels = zeros((len(r), *saved.grey.shape)) if pixels is None else pixels
+        pixels = zeros((len(r), *saved.grey.shape), np.float64) if pixels is None else pixels
         bins = r if r.shape[2] == BINS * BINS else r.reshape(*r.shape[:2], BINS * BINS, -1).sum(axis=3)
         return Passed([pixels], Entries(clipped=spread(bins, BINS, saved.part, rule, pixels, saved.n_jobs)))
 
@@ -180,7 +180,7 @@ class Project:
         Relevance may be summed over the components already, (targets, n, 1). `pixels` are maps to add to.
         """
         geometry = saved.descriptors.geometry
-        pixels = zeros((len(r), geometry.height, geometry.width)) if pixels is None else pixels
+        pixels = zeros((len(r), geometry.height, geometry.width), np.float64) if pixels is None else pixels
         totals = r if r.shape[2] == 1 else r.sum(axis=2, dtype=np.float64, keepdims=True)
         return Passed([pixels], Entries(clipped=spread(totals, 1, saved.part, rule, pixels, saved.n_jobs)))
 
@@ -483,7 +483,7 @@ class Encode:
             out = np.empty((len(components), len(pooled.values)))
             for at in range(0, len(components), TOGETHER):
                 some = components[at : at + TOGETHER]
-                alone = zeros((len(some), *given.shape[1:]))
+                alone = zeros((len(some), *given.shape[1:]), np.float64)
                 for of_one, k in zip(alone, some, strict=True):
                     of_one[:, :, k] = given[0, :, :, k]
                 totals = eqs.back(eqs.tables(alone, pooled, memory), pooled, ("total",), memory).total
@@ -514,7 +514,7 @@ class Encode:
         given, pooling = eqs.shares(r, saved.fisher, rule, out=r)  # the shares take the place of r
         memory, projection = Memory(saved.fisher.dtype), eqs.Projection.of(rule, self.project.mean)
         shape = len(r), *saved.bins.grey.shape
-        maps, kept = {n: zeros(shape) for n in flats}, {n: Entries(pooling) for n in flats}
+        maps, kept = {n: zeros(shape, np.float64) for n in flats}, {n: Entries(pooling) for n in flats}
         for one in self._kept(saved):
             table, rows = eqs.tables(given, one.fisher, memory), one.bins.part.geometry.pixels
             parts = self._scales_together(one, len(r) * _value_bytes(flats, one.fisher.dtype))

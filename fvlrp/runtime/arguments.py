@@ -6,28 +6,28 @@ Hides the wording. For every ring above; imports no module of the package.
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
 
-def check_choice(name: str, value: Any, valid: tuple[Any, ...]) -> None:
+def check_choice(name: str, value: object, valid: tuple[object, ...]) -> None:
     """Raise ValueError unless `value` is one of `valid`."""
-    if np.ndim(value) or value not in valid:
+    if getattr(value, "ndim", 0) or value not in valid:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
 
 
-def is_real(value: Any) -> bool:
+def is_real(value: object) -> TypeGuard[float]:
     """Whether `value` is a number; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether `value` is a whole number; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def check_amounts(rule: Any, *names: str) -> None:
+def check_amounts(rule: object, *names: str) -> None:
     """Keep fields as floats, what JSON can hold; raise ValueError unless they are finite numbers >= 0."""
     for name in names:
         value = getattr(rule, name)

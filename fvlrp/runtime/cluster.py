@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from . import threads
+from .types import Untyped
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 AHEAD = 2  # calls for each thread of the cluster that are sent before their results are read
 _names = count()
@@ -32,10 +34,10 @@ class Workers(Protocol):
     def remote(self) -> bool:
         """Whether other processes do, which share no memory with this one and perhaps its files."""
 
-    def keep(self, value: Any) -> Any:
+    def keep(self, value: T) -> T:
         """`value` as an argument of many calls: it is sent once."""
 
-    def each(self, function: Callable[..., T], calls: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+    def each(self, function: Callable[[*Arguments], T], calls: Iterable[tuple[*Arguments]]) -> Iterator[T]:
         """Results of `function` for tuples of arguments, in their order, a few ahead of the reader."""
 
 
@@ -47,10 +49,10 @@ class Threads:
     def __init__(self, n_jobs: int | None) -> None:
         self._n_jobs = n_jobs
 
-    def keep(self, value: Any) -> Any:
+    def keep(self, value: T) -> T:
         return value
 
-    def each(self, function: Callable[..., T], calls: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+    def each(self, function: Callable[[*Arguments], T], calls: Iterable[tuple[*Arguments]]) -> Iterator[T]:
         return threads.stream((partial(function, *call) for call in calls), self._n_jobs)
 
 
@@ -64,7 +66,7 @@ class Cluster:
 
     remote = True
 
-    def __init__(self, client: Any) -> None:  # distributed has no types
+    def __init__(self, client: Untyped) -> None:
         self._client = client
 
     @property
@@ -73,19 +75,20 @@ class Cluster:
         running: dict[str, int] = self._client.nthreads()
         return max(1, sum(running.values()))
 
-    def keep(self, value: Any) -> Any:
+    def keep(self, value: T) -> T:
         """A future of `value`. It is the result of a call, which dask repeats where its worker dies with it."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")
-            return self._client.submit(_same, value, key=f"fvlrp-kept-{id(self)}-{next(_names)}", pure=False)
+            kept: T = self._client.submit(_same, value, key=f"fvlrp-kept-{id(self)}-{next(_names)}", pure=False)
+        return kept
 
-    def call(self, function: Callable[..., T], *args: Any) -> T:
+    def call(self, function: Callable[[*Arguments], T], *args: *Arguments) -> T:
         """The result of one call."""
         result: T = self._client.submit(_alone, function, *args, pure=False).result()
         return result
 
-    def each(self, function: Callable[..., T], calls: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-        waiting: deque[Any] = deque()
+    def each(self, function: Callable[[*Arguments], T], calls: Iterable[tuple[*Arguments]]) -> Iterator[T]:
+        waiting: deque[Untyped] = deque()
         try:
             for call in calls:
                 waiting.append(self._client.submit(_alone, function, *call, pure=False))
@@ -127,7 +130,7 @@ def connected(address: str) -> Iterator[Cluster]:
         yield Cluster(client)
 
 
-def _client() -> Any:
+def _client() -> Untyped:
     joblib = sys.modules.get("joblib.parallel")  # there can be no context before joblib is imported
     backend = None if joblib is None else joblib.get_active_backend()[0]
     return getattr(backend, "client", None) if type(backend).__name__ == "DaskDistributedBackend" else None
@@ -137,7 +140,7 @@ def _same(value: T) -> T:
     return value
 
 
-def _alone(function: Callable[..., T], *args: Any) -> T:
+def _alone(function: Callable[[*Arguments], T], *args: *Arguments) -> T:
     """One call on a worker, whose threads are each a call's own."""
     with threads.alone():
         return function(*args)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from math import prod
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _kernels
+from .types import Element, Floats
 
 LARGE = 1 << 20  # bytes from which on memory is kept; less than that an allocator keeps itself
 KEPT = 128 << 20  # bytes that wait for their next use at most
@@ -70,21 +70,19 @@ def _take(size: int) -> npt.NDArray[np.uint8]:
             except (ValueError, IndexError):  # another thread was quicker, or changed it meanwhile
                 continue
             return entry.memory
-    fresh: npt.NDArray[np.uint8] = _kernels.aligned((size,), np.uint8)
-    return fresh
+    return _kernels.aligned((size,), np.uint8)
 
 
-def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def empty(shape: tuple[int, ...], dtype: type[Element] | np.dtype[Element]) -> npt.NDArray[Element]:
     """An uninitialised array that begins with a cache line. Its memory is used again when it and its views are gone."""
     dtype = np.dtype(dtype)
     size = prod(shape) * dtype.itemsize
     if size < LARGE:
-        small: npt.NDArray[Any] = _kernels.aligned(shape, dtype)
-        return small
+        return _kernels.aligned(shape, dtype)
     return np.asarray(_Block(_take(size)))[:size].view(dtype).reshape(shape)
 
 
-def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
+def zeros(shape: tuple[int, ...], dtype: type[Element] | np.dtype[Element]) -> npt.NDArray[Element]:
     """The same, of zeros."""
     array = empty(shape, dtype)
     array.fill(0)
@@ -92,13 +90,13 @@ def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float64) -> npt.NDAr
 
 
 class Memory:
-    """Named arrays of one type, kept for the next piece of work."""
+    """Named arrays of one real type, kept for the next piece of work."""
 
-    def __init__(self, dtype: npt.DTypeLike) -> None:
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self._flat: dict[str, npt.NDArray[Any]] = {}
+    def __init__(self, dtype: np.dtype[np.float32 | np.float64]) -> None:
+        self.dtype: np.dtype[np.float32 | np.float64] = dtype
+        self._flat: dict[str, Floats] = {}
 
-    def take(self, name: str, *shape: int) -> npt.NDArray[Any]:
+    def take(self, name: str, *shape: int) -> Floats:
         """Uninitialised memory of a shape, the same at each call with this name. It begins with a cache line."""
         size = prod(shape)
         if name not in self._flat or self._flat[name].size < size:

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .limits import processor_count
 from .limits import processors as processors
+from .types import Untyped
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 _blas_lock = threading.Lock()
 _blas_depth = 0
-_blas_limit: Any = None  # threadpoolctl's, which has no types
+_blas_limit: Untyped = None
 
 
 @contextmanager
@@ -169,7 +170,7 @@ def _lift() -> None:
 
 
 @cache
-def _controller() -> Any:
+def _controller() -> Untyped:
     """The BLAS libraries of this process, looked for once: it takes milliseconds."""
     from threadpoolctl import ThreadpoolController
 

@@ -1,0 +1,29 @@
+"""Types that every wing shares. Those that stay open are here too, each with the reason.
+
+Imports no module of the package. For every ring above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+# What JSON holds, as it is written. Whoever reads a file checks what it finds.
+Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+
+Window: TypeAlias = "tuple[slice[int], slice[int]]"  # rows and columns, from start to stop
+
+# The element type of an array that the kernels fill.
+Element = TypeVar("Element", bound="np.float32 | np.float64 | np.int64 | np.int32 | np.uint16 | np.uint8 | np.bool")
+
+Floats: TypeAlias = "npt.NDArray[np.float32 | np.float64]"  # float32, or float64 in exact mode
+Pixels: TypeAlias = "npt.NDArray[np.uint8 | np.float32]"  # 0..255, or in [0, 1]
+
+# NumPy declares no operators for arrays of any type: these stay open.
+Values: TypeAlias = npt.NDArray[Any]  # type: ignore[explicit-any]  # a file's or a caller's, before it is checked
+
+# An object of a package without types: scikit-learn's, joblib's, threadpoolctl's, dask's, pydicom's, protobuf's.
+Untyped: TypeAlias = Any  # type: ignore[explicit-any]  # nothing is known of it
