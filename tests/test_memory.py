@@ -40,7 +40,7 @@ def test_memory_is_used_again_once_an_array_is_gone(dtype):
 
 
 def test_a_view_keeps_its_memory():
-    first = memory.zeros((memory.LARGE,))
+    first = memory.zeros((memory.LARGE,), np.float64)
     corner, where = first[5:7].reshape(2, 1), address(first)
     del first
     second = memory.empty((memory.LARGE,), np.float64)
@@ -52,9 +52,9 @@ def test_a_view_keeps_its_memory():
 
 
 def test_zeros_are_zero_in_memory_that_was_used():
-    memory.zeros((memory.LARGE,)).fill(3)
+    memory.zeros((memory.LARGE,), np.float64).fill(3)
     assert waiting()
-    assert not memory.zeros((memory.LARGE,)).any()
+    assert not memory.zeros((memory.LARGE,), np.float64).any()
 
 
 def test_much_larger_memory_than_is_asked_for_is_left_alone():
@@ -103,6 +103,6 @@ def test_heatmaps_outlive_what_made_them():
 
 
 def test_nothing_is_said_when_the_interpreter_ends():
-    code = "from fvlrp.runtime import memory as m; a = m.zeros((1 << 20,)); b = [a[1:]]; c = m.empty((9 << 20,), 'u1')"
+    code = "from fvlrp.runtime import memory as m; a = m.zeros((1 << 20,), 'f8'); b = [a[1:]]; c = m.empty((9 << 20,), 'u1')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -115,7 +115,8 @@ def _explainer(args: Namespace, clf: Any, asked: Asked) -> Iterator[Explainer]:
     with cluster.connected(args.scheduler) as workers:
         if args.jobs == -1:  # all of them are the cluster's
             args.jobs = workers.threads
-        yield partial(workers.call, _explained, workers.keep(clf), asked, dtype)
+        kept = workers.keep(clf)
+        yield lambda image: workers.call(_explained, kept, asked, dtype, image)
 
 
 def _explained(clf: Any, asked: Asked, dtype: str, image: ImageLike) -> list[Explanation]:

@@ -6,17 +6,17 @@ For `fvlrp.network`. Photographs are read by `fvlrp.data.images`, which knows co
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.types import Pixels
 from .images import ImageLike
 
 SHOWN = 2, 98  # percentiles of a band that become black and white in a picture
 
 
-def load(image: ImageLike, count: int) -> npt.NDArray[Any]:
+def load(image: ImageLike, count: int) -> Pixels:
     """The bands of an image (H, W, count): uint8 as they are, anything else as float32 of the same values.
 
     Parameters
@@ -51,7 +51,7 @@ def load(image: ImageLike, count: int) -> npt.NDArray[Any]:
     return values
 
 
-def shown(bands: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def shown(bands: Pixels) -> npt.NDArray[np.uint8]:
     """The first three bands (the first, of two) as a picture uint8 (H, W, 3), each in its own range."""
     some = bands[..., :3] if bands.shape[2] > 2 else bands[..., :1]
     low, high = np.percentile(some, SHOWN, axis=(0, 1))

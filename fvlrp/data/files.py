@@ -26,10 +26,12 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
+from ..runtime.types import Json, Parsed, Values
 
 if sys.platform != "win32":
     import fcntl
@@ -210,7 +212,7 @@ def discard_unfinished() -> None:
 
 def save_arrays(
     path: str | os.PathLike[str],
-    header: Mapping[str, Any],
+    header: Mapping[str, object],
     arrays: Mapping[str, npt.ArrayLike],
     *,
     compress: bool = False,
@@ -259,7 +261,7 @@ def save_arrays(
 
 def load_arrays(
     path: str | os.PathLike[str], kind: str | tuple[str, ...] | None = None
-) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+) -> tuple[dict[str, Parsed], dict[str, Values]]:
     """Read back what `save_arrays` wrote.
 
     Parameters
@@ -314,7 +316,7 @@ def _mode(target: str) -> int | None:
     return stat.S_IMODE(status.st_mode)
 
 
-def _canonical(name: Any, array: npt.ArrayLike) -> npt.NDArray[Any]:
+def _canonical(name: object, array: npt.ArrayLike) -> Values:
     if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
         raise ValueError(f"array name {name!r} cannot name a member of the file; expected a string without \\ or NUL")
     array = np.asarray(array)
@@ -323,9 +325,10 @@ def _canonical(name: Any, array: npt.ArrayLike) -> npt.NDArray[Any]:
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: object) -> Json:
     if isinstance(value, np.generic):
-        return value.item()
+        plain: Json = value.item()
+        return plain
     raise TypeError(f"the header holds a {type(value).__name__}, which JSON cannot: put arrays among the arrays")
 
 
@@ -338,11 +341,11 @@ def _member(name: str, method: int) -> zipfile.ZipInfo:
     return info
 
 
-def _digest(data: Any) -> str:
+def _digest(data: bytearray | memoryview[int]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _checked_header(name: str, text: bytes | bytearray) -> dict[str, Any]:
+def _checked_header(name: str, text: bytes | bytearray) -> dict[str, Parsed]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -364,14 +367,14 @@ def _checked_header(name: str, text: bytes | bytearray) -> dict[str, Any]:
     return document
 
 
-def _members(archive: zipfile.ZipFile, index: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+def _members(archive: zipfile.ZipFile, index: Mapping[str, Parsed]) -> dict[str, Values]:
     expected = [_HEADER, *(f"{name}.npy" for name in index)]
     if sorted(archive.namelist()) != sorted(expected):
         raise ValueError("its members are not the arrays its header lists")
     return {name: _array(archive, name, entry) for name, entry in index.items()}
 
 
-def _array(archive: zipfile.ZipFile, name: str, entry: Mapping[str, Any]) -> npt.NDArray[Any]:
+def _array(archive: zipfile.ZipFile, name: str, entry: Mapping[str, Parsed]) -> Values:
     dtype = np.dtype(entry["dtype"])
     if dtype.kind not in _DTYPE_KINDS:
         raise ValueError(f"array {name!r} has dtype {dtype}")

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import warnings
 from importlib.util import find_spec
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Array: TypeAlias = npt.NDArray[Any]
+from ..runtime.types import Untyped, Values
 
 DICOM = (".dcm", ".dicom")
 TIFF = (".tif", ".tiff")
@@ -28,7 +27,7 @@ def kind(path: str | os.PathLike[str]) -> str:
     return "dicom" if suffix in DICOM else "tiff" if suffix in TIFF else ""
 
 
-def read(path: str | os.PathLike[str], page: int, range: tuple[float, float] | None = None) -> Array | None:
+def read(path: str | os.PathLike[str], page: int, range: tuple[float, float] | None = None) -> Values | None:
     """Values of a file, upright: (H, W), (H, W, 3) or (H, W, 4). None where Pillow is to read it.
 
     A DICOM file's grey is in 0..1 after its window (VOI), or that of `range` in the modality's units, such as HU. Other
@@ -57,7 +56,7 @@ def size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         import tifffile
 
         with tifffile.TiffFile(path) as file:
-            first: Any = file.pages[0]
+            first: Untyped = file.pages[0]
             return int(first.imagelength), int(first.imagewidth)
     return None
 
@@ -65,7 +64,7 @@ def size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 # ---- DICOM -----------------------------------------------------------------------------------------------------------
 
 
-def _pydicom() -> Any:
+def _pydicom() -> Untyped:
     try:
         import pydicom
         import pydicom.pixels
@@ -74,7 +73,7 @@ def _pydicom() -> Any:
     return pydicom
 
 
-def _dicom(path: str | os.PathLike[str], page: int, range: tuple[float, float] | None) -> Array:
+def _dicom(path: str | os.PathLike[str], page: int, range: tuple[float, float] | None) -> Values:
     pydicom = _pydicom()
     file = pydicom.dcmread(path)
     frames = int(getattr(file, "NumberOfFrames", 1) or 1)
@@ -84,7 +83,7 @@ def _dicom(path: str | os.PathLike[str], page: int, range: tuple[float, float] |
         warnings.warn(
             f"{os.fsdecode(path)} has {frames} frames and the first was read: page=1 reads the second", stacklevel=4
         )
-    values: Array = pydicom.pixels.pixel_array(file, index=page)  # YBR becomes RGB
+    values: Values = pydicom.pixels.pixel_array(file, index=page)  # YBR becomes RGB
     if values.ndim == 3:
         white = (1 << int(file.BitsStored)) - 1
         return values if white == 255 else (values / white).astype(np.float32)
@@ -95,7 +94,7 @@ def _dicom(path: str | os.PathLike[str], page: int, range: tuple[float, float] |
     return 1 - grey if file.PhotometricInterpretation == "MONOCHROME1" else grey
 
 
-def _ends(file: Any, shown: Array) -> tuple[float, float]:
+def _ends(file: Untyped, shown: npt.NDArray[np.float64]) -> tuple[float, float]:
     """The values of black and white: those that the window leads to, or without one, the range of the values."""
     if not ("WindowCenter" in file or "VOILUTSequence" in file):
         return float(shown.min()), float(shown.max())
@@ -112,14 +111,14 @@ def _ends(file: Any, shown: Array) -> tuple[float, float]:
 # ---- TIFF ------------------------------------------------------------------------------------------------------------
 
 
-def _tiff(path: str | os.PathLike[str], page: int) -> Array | None:
+def _tiff(path: str | os.PathLike[str], page: int) -> Values | None:
     """A page that Pillow would not read, or would read with 8 bits a colour, or at once into memory."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
         if page >= len(file.pages):
             return None  # Pillow refuses it in its own words
-        found: Any = file.pages[page]
+        found: Untyped = file.pages[page]
         deep = found.samplesperpixel > 1 and found.bitspersample > 8
         if not (deep or file.is_bigtiff or found.size > LARGE):
             return None
@@ -129,7 +128,7 @@ def _tiff(path: str | os.PathLike[str], page: int) -> Array | None:
             warnings.warn(
                 f"{os.fsdecode(path)} has several pages and the first was read: page=1 reads the second", stacklevel=4
             )
-        values: Array = found.asarray(out="memmap" if found.size > LARGE else None)
+        values: Values = found.asarray(out="memmap" if found.size > LARGE else None)
         orientation = found.tags[_ORIENTATION].value if _ORIENTATION in found.tags else 1
         if values.ndim == 3 and int(found.planarconfig) == 2:  # one plane a colour
             values = np.moveaxis(values, 0, -1)
@@ -138,7 +137,7 @@ def _tiff(path: str | os.PathLike[str], page: int) -> Array | None:
         return _upright(values, int(orientation))
 
 
-def _upright(values: Array, orientation: int) -> Array:
+def _upright(values: Values, orientation: int) -> Values:
     """EXIF's orientation 1..8 undone, as a view."""
     if orientation >= 5:
         values = values.swapaxes(0, 1)

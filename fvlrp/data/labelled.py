@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+
+from ..runtime.types import Classes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,7 +30,7 @@ class Dataset:
     """
 
     paths: tuple[Path, ...]
-    labels: npt.NDArray[Any]
+    labels: Classes | npt.NDArray[np.int8]
     class_names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -51,7 +53,7 @@ class Dataset:
     def matrix(self) -> npt.NDArray[np.int8]:
         """Labels as int8 (n, n_classes) of 1, 0 (ignored) and -1, whatever the layout on disk."""
         if self.labels.ndim == 2:
-            return self.labels
+            return self.labels.astype(np.int8, copy=False)
         return np.where(self.labels[:, None] == np.array(self.class_names), 1, -1).astype(np.int8)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.types import Classes
+
 
 def parse_labels(
-    labels: Any, n: int, class_names: Iterable[Any] | None = None
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[Any], bool]:
+    labels: npt.ArrayLike, n: int, class_names: Iterable[object] | None = None
+) -> tuple[npt.NDArray[np.int8], Classes, bool]:
     """Labels as (n, classes) int8 of 1 / 0 (ignored) / -1, the classes, and whether they were a matrix.
 
     One label per image, or a matrix: VOC's 1 / 0 / -1, or, where no -1 occurs, an indicator of 0 / 1.
@@ -60,7 +61,7 @@ def parse_labels(
     return np.where(position[:, None] == np.arange(len(classes)), 1, -1).astype(np.int8), classes, False
 
 
-def _check_no_swap(classes: npt.NDArray[Any], names: npt.NDArray[Any]) -> None:
+def _check_no_swap(classes: Classes, names: Classes) -> None:
     """Refuse names that are labels of other classes: names follow the sorted labels and never swap them."""
     labels = [str(label) for label in classes.tolist()]
     for label, name in zip(labels, map(str, names.tolist()), strict=True):
@@ -71,7 +72,7 @@ def _check_no_swap(classes: npt.NDArray[Any], names: npt.NDArray[Any]) -> None:
             )
 
 
-def _names(class_names: Iterable[Any]) -> npt.NDArray[Any]:
+def _names(class_names: Iterable[object]) -> Classes:
     """Names of classes as an array; a target could not tell two equal ones apart."""
     if isinstance(class_names, str) or not np.iterable(class_names):
         raise ValueError(f"class_names must be a sequence of names, got {class_names!r}")
@@ -83,10 +84,10 @@ def _names(class_names: Iterable[Any]) -> npt.NDArray[Any]:
 
 def weights_of(
     signs: npt.NDArray[np.int8],
-    classes: npt.NDArray[Any],
+    classes: Classes,
     exclusive: bool,
-    class_weight: Any,
-    sample_weight: Any,
+    class_weight: Mapping[object, float] | str | None,
+    sample_weight: npt.ArrayLike | None,
 ) -> npt.NDArray[np.float64]:
     """Weight of every image's loss for every class against the rest: (n, n_classes).
 

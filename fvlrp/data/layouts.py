@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def coco(path: PathLike, images: PathLike | None = None) -> COCO:
         told = json.loads(path.read_bytes())
         names = {entry["id"]: str(entry["name"]) for entry in told["categories"]}
         files = {entry["id"]: str(entry["file_name"]) for entry in told["images"]}
-        things: dict[Any, list[AnnotatedObject]] = defaultdict(list)
+        things: dict[object, list[AnnotatedObject]] = defaultdict(list)
         for entry in told["annotations"]:
             x, y, width, height = (float(value) for value in entry["bbox"])
             box = (int(np.floor(y)), int(np.floor(x)), int(np.ceil(y + height)), int(np.ceil(x + width)))

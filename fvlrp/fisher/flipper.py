@@ -94,7 +94,7 @@ class FisherFlipper:
         pixels, encoding = self._pixels.copy(), self._start.copy()
         curve = [self._score(encoding.sums)]
         for step, (y, x) in enumerate(regions.tolist(), 1):
-            own = np.s_[y : y + region, x : x + region]
+            own = slice(y, y + region), slice(x, x + region)
             pixels[own] = filled[own]
             encoding.change(*images.grey_part(pixels, own, self._max_height))
             if step % every == 0:

@@ -81,7 +81,9 @@ class SpatialBins:
         grey = np.asarray(saved.grey)
         part, alone = saved.part, len(r) >= threads.count(saved.n_jobs) or len(saved.part.scales) == 1
         # A kernel adds to a pixel once: a map for each scale gives the same bits as one map for all.
-        maps = [[pixels[t] if alone else zeros(saved.grey.shape, np.float64) for _ in part.scales] for t in range(len(r))]
+        maps = [
+            [pixels[t] if alone else zeros(saved.grey.shape, np.float64) for _ in part.scales] for t in range(len(r))
+        ]
 
         def one(target: int, scales: Sequence[int]) -> float:
             lost = 0.0

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from ..data.images import ImageLike, load
+from ..data.images import ImageLike, rgb
 from ..runtime.arguments import is_real, is_whole
 from . import text as lettering
 from .colours import SCALE, Scale, checked, ends, magnitude
@@ -36,16 +36,8 @@ _HAIRLINE = (150, 150, 150)
 # ---- heatmap and photograph ------------------------------------------------------------------------------------------
 
 
-def _photograph(image: ImageLike) -> Pixels:
-    """`image` as uint8 (H, W, 3)."""
-    pixels = load(image)
-    if pixels.dtype != np.uint8:
-        pixels = np.rint(255 * pixels).astype(np.uint8)
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
-
-
 def _pair(image: ImageLike, heatmap: npt.ArrayLike) -> tuple[Pixels, npt.NDArray[np.float64]]:
-    pixels, plane = _photograph(image), checked(heatmap)
+    pixels, plane = rgb(image), checked(heatmap)
     if pixels.shape[:2] != plane.shape:
         raise ValueError(
             f"image is {pixels.shape[0]} x {pixels.shape[1]} pixels and heatmap {plane.shape[0]} x {plane.shape[1]} "
@@ -291,7 +283,7 @@ def _fitted(cell: Cell, height: int, aspect: float) -> Fitted:
     if cell is None:
         return None
     panel = cell if isinstance(cell, Panel) else Panel(cell)
-    image = Image.fromarray(_photograph(panel.image))
+    image = Image.fromarray(rgb(panel.image))
     factor = min(height / image.height, aspect * height / image.width)
     size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
     # Lanczos overshoots at the hard edges of an enlarged heatmap; reduced, it keeps a photograph crisp.
@@ -509,7 +501,7 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None, *, lev
         if not 1 <= len(key) <= 79 or not key.isprintable() or not key.isascii():
             raise ValueError(f"text has the keyword {key!r}; PNG takes 1 to 79 printable characters, plain ASCII here")
         info.add_text(key, str(value))
-    picture = Image.fromarray(_photograph(image))
+    picture = Image.fromarray(rgb(image))
     buffer = io.BytesIO()
     (_indexed(picture) or picture).save(buffer, format="PNG", compress_level=int(level), pnginfo=info)
     return buffer.getvalue()
