@@ -376,7 +376,6 @@ REFUSED = {
     ),
     "loop": (lambda g: g.constant("n", 2**62, np.int64).add("Loop", "n  c", "z"), r"\(Loop\).*unrolled"),
     "selection": (lambda g: g.add("GlobalMaxPool", "c", "f").add("ArgMax", "f", "z", axis=1), r"\(ArgMax\).*`output`"),
-    "integer arithmetic": (lambda g: g.weight("k", 4, 4).add("MatMulInteger", "c k", "z"), "QDQ"),
     "recurrence": (lambda g: g.weight("k", 1, 4, 4).add("LSTM", "c k k", "z", hidden_size=1), "recurrent"),
     "a condition of pixels": (lambda g: g.add("Where", "c c c", "z"), "condition depends on the photograph"),
     "whole numbers": (lambda g: g.add("Cast", "c", "z", to=7), "floating-point"),

@@ -30,6 +30,7 @@ from fvlrp.network.layers import (
     Constant,
     Conv,
     Dense,
+    DynamicQuantise,
     Expand,
     Extend,
     Flatten,
@@ -259,6 +260,7 @@ CASES: dict[type[NetworkLayer], list[Case]] = {
         Case(Extend(np.zeros((1, 4)), np.zeros((2, 4))), [(3, 4)], _routed),
         Case(Extend(np.zeros((3, 0)), np.zeros((3, 2)), 2), [(3, 4)], _routed),
     ],
+    DynamicQuantise: [Case(DynamicQuantise(), [IMAGE], _unchanged)],
     Quantise: [Case(Quantise(np.array(0.1), np.array(3.0), 0, 255), [IMAGE], _unchanged)],
     Product: [
         Case(Product(), [IMAGE, IMAGE], _product),

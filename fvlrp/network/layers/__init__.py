@@ -6,7 +6,7 @@ it to `LAYERS`, and add a case to tests/test_layer_protocol.py.
 
 from .activation import LRN, Activation, Clip, LeakyReLU, PReLU, ReLU
 from .attention import MatMul, Softmax
-from .constant import Constant, Extend, Quantise, Scale, Select
+from .constant import Constant, DynamicQuantise, Extend, Quantise, Scale, Select
 from .conv import Conv
 from .dense import Dense
 from .join import Add, Affine, Concat
@@ -41,6 +41,7 @@ LAYERS: tuple[type[NetworkLayer], ...] = (
     Select,
     Extend,
     Quantise,
+    DynamicQuantise,
     Concat,
     Add,
     Product,
@@ -71,6 +72,7 @@ __all__ = [
     "Constant",
     "Conv",
     "Dense",
+    "DynamicQuantise",
     "Expand",
     "Extend",
     "Flatten",

@@ -162,3 +162,20 @@ class Quantise(Unchanged):
         steps -= zero
         steps *= scale
         return steps
+
+
+@dataclass(frozen=True, eq=False)
+class DynamicQuantise(Unchanged):
+    """x rounded to 256 steps between its own smallest and largest value (0 included), as ONNX's DynamicQuantizeLinear.
+
+    The range is that of each image, as onnxruntime has it for one; relevance passes unchanged.
+    """
+
+    def apply(self, x: Array) -> Array:
+        axes = tuple(range(1, x.ndim))
+        low = np.minimum(x.min(axis=axes, keepdims=True), 0)
+        scale = (np.maximum(x.max(axis=axes, keepdims=True), 0) - low) / x.dtype.type(255)
+        scale = np.where(scale > 0, scale, 1).astype(x.dtype)  # nothing but zeros
+        zero = np.clip(np.rint(-low / scale), 0, 255)
+        steps = np.clip(np.rint(x / scale) + zero, 0, 255)
+        return np.asarray((steps - zero) * scale)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..graph import INPUT, Node
 from ..layers import Activation, Affine, Constant, Conv, Dense, Flatten, Gather, Reshape, Scale, Shape, Softmax
-from . import arithmetic, moves, planes, products, reductions
+from . import arithmetic, fused, moves, planes, products, quantised, reductions
 from .account import Account
 from .fuse import Graph, simplified
 from .model import Model, load
@@ -27,7 +27,15 @@ from .steps import Step, View
 
 __all__ = ["Account", "Imported", "read_network"]
 
-OPERATORS = arithmetic.OPERATORS | moves.OPERATORS | planes.OPERATORS | products.OPERATORS | reductions.OPERATORS
+OPERATORS = (
+    arithmetic.OPERATORS
+    | fused.OPERATORS
+    | moves.OPERATORS
+    | planes.OPERATORS
+    | products.OPERATORS
+    | quantised.OPERATORS
+    | reductions.OPERATORS
+)
 APART = 32  # pixels by which a second input size differs, to find out what depends on the size
 
 

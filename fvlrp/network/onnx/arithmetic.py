@@ -12,25 +12,20 @@ from ..layers import (
     Clip,
     Constant,
     Expand,
-    Flatten,
     LeakyReLU,
     Maximum,
-    MaxPool,
     NetworkLayer,
     PReLU,
     Product,
-    Quantise,
     Quotient,
     ReLU,
-    Reshape,
     Scale,
     Select,
-    Transpose,
 )
 from .model import Call, Value, numpy_type
 from .read import Operator, Reader
-from .shapes import along, triangle
-from .steps import Step, View
+from .shapes import triangle
+from .steps import View
 
 
 def _float(value: float) -> float:
@@ -263,46 +258,6 @@ def _trilu(reader: Reader, call: Call) -> None:
     reader.set(call, _selected(reader, view, mask, np.zeros((), np.float32)))
 
 
-# ---- quantisation ----------------------------------------------------------------------------------------------------
-
-
-def _quantise(reader: Reader, call: Call) -> None:
-    view = reader.view(call)
-    rank, axis = len(view.shape), call.get("axis", 1)
-    zero = reader.constant(call, 2)
-    zero = np.zeros(1, np.uint8) if zero is None else zero
-    if zero.dtype.kind not in "iu":
-        raise ValueError("only whole numbers are supported as quantised values")
-    limits = np.iinfo(zero.dtype)
-    scale = along(reader.needed(call, 1).astype(np.float32), axis, rank)
-    view, scale = reader.meeting(view, scale)
-    _, shift = reader.meeting(view, along(zero.astype(np.float32), axis, rank))
-    reader.emit(call, Quantise(scale, shift, int(limits.min), int(limits.max)), view)
-
-
-def _dequantise(reader: Reader, call: Call) -> None:
-    """Values of steps are real already: nothing, where the scale is that of the quantisation before."""
-    view = reader.view(call)
-    before: Step = view.step
-    while isinstance(before.layer, Reshape | Flatten | Transpose | MaxPool):
-        before = before.inputs[0]
-    if not isinstance(before.layer, Quantise):
-        raise ValueError("what it reads was not quantised by QuantizeLinear; export with QDQ pairs")
-    axis, rank = call.get("axis", 1), len(view.shape)
-    zero = reader.constant(call, 2)
-    scale = along(reader.needed(call, 1).astype(np.float32), axis, rank)
-    shift = along(np.zeros(1, np.float32) if zero is None else zero.astype(np.float32), axis, rank)
-    same = np.array_equal(scale.ravel(), before.layer.scale.ravel())
-    if same and np.array_equal(shift.ravel(), before.layer.zero.ravel()):
-        reader.same(call, "relevance passes the rounding of quantised values")
-        return
-    if before.layer.scale.size > 1 or scale.size > 1:
-        raise ValueError("its scales for each channel differ from those of QuantizeLinear")
-    own = before.layer
-    view = scaled(reader, view, scale.astype(np.float64) / own.scale)
-    reader.set(call, shifted(reader, view, (own.zero - shift).astype(np.float64) * scale))
-
-
 OPERATORS: dict[str, Operator] = {
     "Abs": function("abs"),
     "Add": _add,
@@ -312,7 +267,6 @@ OPERATORS: dict[str, Operator] = {
     "Celu": function("celu", ("alpha", 1.0)),
     "Clip": _clip,
     "Cos": function("cos"),
-    "DequantizeLinear": _dequantise,
     "Div": _div,
     "Dropout": _dropout,
     "Elu": function("elu", ("alpha", 1.0)),
@@ -333,7 +287,6 @@ OPERATORS: dict[str, Operator] = {
     "Neg": lambda reader, call: reader.set(call, scaled(reader, reader.view(call), np.array(-1.0))),
     "PRelu": _prelu,
     "Pow": _pow,
-    "QuantizeLinear": _quantise,
     "Reciprocal": function("reciprocal"),
     "Relu": layer(lambda call: ReLU()),
     "Round": function("round"),
@@ -352,7 +305,4 @@ OPERATORS: dict[str, Operator] = {
     "ThresholdedRelu": function("threshold", ("alpha", 1.0)),
     "Trilu": _trilu,
     "Where": _where,
-    "com.microsoft.FastGelu": function("gelu_tanh"),
-    "com.microsoft.Gelu": function("gelu"),
-    "com.microsoft.QuickGelu": function("swish", ("alpha", 1.702)),
 }

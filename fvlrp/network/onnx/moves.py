@@ -10,6 +10,7 @@ import numpy as np
 from ..layers import Concat, Extend, Gather, Pad, Resize, Shape, Slice
 from .fold import FOLDERS
 from .model import Call, Value
+from .quantised import quantisation
 from .read import Operator, Reader
 from .shapes import bounded, numbers, pad_widths, reshaped, sliced, split_sizes, squeezed, unsqueezed
 from .steps import Step, View
@@ -231,7 +232,13 @@ def _pad(reader: Reader, call: Call) -> None:
     if not any(map(any, added)):
         reader.set(call, view)
     elif mode == "constant":
-        reader.set(call, _bordered(reader, view, added, reader.number(call, "value", 2, 0.0)))
+        value = reader.number(call, "value", 2, 0.0)
+        own = quantisation(view.step)
+        if own is not None:  # a whole number, where steps hold the real ones
+            if own.scale.size > 1 or own.zero.size > 1:
+                raise ValueError("a border around values that were quantised channel by channel is not supported")
+            value = (value - own.zero.item()) * own.scale.item()
+        reader.set(call, _bordered(reader, view, added, value))
     else:
         for axis, width in enumerate(added):
             if any(width):

@@ -87,6 +87,12 @@ def _pads(
     return first[0], first[1], last[0], last[1]
 
 
+def _padded(planes: _Planes, pads: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the planes with their borders."""
+    height, width = planes.view.shape[2:]
+    return height + pads[0] + pads[2], width + pads[1] + pads[3]
+
+
 def _conv(reader: Reader, call: Call) -> None:
     if not reader.is_constant(call, 1):
         raise ValueError("its weights depend on the photograph")
@@ -122,6 +128,8 @@ def _pool(reader: Reader, call: Call, average: bool) -> None:
     ceil_mode = bool(call.get("ceil_mode", 0))
     if average and dilation != (1, 1):
         raise ValueError(f"dilations {dilation} are not supported for averages")
+    if ceil_mode and dilation == (1, 1):  # a window beyond the image is cut off at its border
+        kernel = tuple(min(k, n) for k, n in zip(kernel, _padded(planes, pads), strict=True))
     layer: NetworkLayer = MaxPool(kernel, stride, pads, ceil_mode, dilation)
     if average:
         layer = AveragePool(kernel, stride, pads, ceil_mode, bool(call.get("count_include_pad", 0)))

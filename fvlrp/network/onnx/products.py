@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -93,11 +92,11 @@ def product(reader: Reader, a: View | Value, b: View | Value) -> View:
     if a.ndim == 1:
         out = product(reader, a[None], b)
         return reader.reshaped(out, (*out.shape[:-2], out.shape[-1]))
-    turned = _times_constant(reader, _swapped(reader, b), np.swapaxes(a, -1, -2))
-    return _swapped(reader, turned)
+    turned = _times_constant(reader, swapped(reader, b), np.swapaxes(a, -1, -2))
+    return swapped(reader, turned)
 
 
-def _swapped(reader: Reader, view: View) -> View:
+def swapped(reader: Reader, view: View) -> View:
     """The last two axes in the other order."""
     rank = len(view.shape)
     return reader.transposed(view, (*range(rank - 2), rank - 1, rank - 2))
@@ -226,7 +225,7 @@ def _attention(reader: Reader, call: Call) -> None:
         key, value = (taken(reader, v, 1, np.repeat(np.arange(v.shape[1]), groups)) for v in (key, value))
     scale = call.get("scale")
     scale = 1 / np.sqrt(query.shape[-1]) if scale is None else float(scale)
-    scores = scaled(reader, product(reader, query, _swapped(reader, key)), np.array(scale))
+    scores = scaled(reader, product(reader, query, swapped(reader, key)), np.array(scale))
     scores = _masked(reader, call, scores)
     cap = float(call.get("softcap", 0.0))
     if cap:
@@ -263,23 +262,9 @@ def _masked(reader: Reader, call: Call, scores: View) -> View:
     return scores
 
 
-def _fused_matmul(reader: Reader, call: Call) -> None:
-    if call.get("transBatchA", 0) or call.get("transBatchB", 0):
-        raise ValueError("transposed batches are not supported")
-    sides: list[Any] = []
-    for i, name in ((0, "transA"), (1, "transB")):
-        constant, turned = reader.is_constant(call, i), call.get(name, 0)
-        side: Any = reader.needed(call, i) if constant else reader.view(call, i)
-        if turned:
-            side = np.swapaxes(side, -1, -2) if constant else _swapped(reader, side)
-        sides.append(side)
-    reader.set(call, scaled(reader, product(reader, *sides), np.array(float(call.get("alpha", 1.0)))))
-
-
 OPERATORS: dict[str, Operator] = {
     "Attention": _attention,
     "Einsum": _einsum,
     "Gemm": _gemm,
     "MatMul": _matmul,
-    "com.microsoft.FusedMatMul": _fused_matmul,
 }

@@ -20,24 +20,39 @@ from .shapes import numbers
 from .steps import Step, View, made, needed
 
 MOST_STEPS = 20_000
+LATEST = 23  # the opset of operators that stand for others
 ELEMENTS = 1 << 28  # most values of one array for one image: 1 GiB
 # Operators that are rejected, and why.
-REFUSED = {
-    "Loop": "a loop cannot be explained; export the network with its loops unrolled",
-    "Scan": "a loop cannot be explained; export the network with its loops unrolled",
-    "ConvInteger": "integer arithmetic is not supported; quantise with QuantizeLinear and DequantizeLinear (QDQ)",
-    "MatMulInteger": "integer arithmetic is not supported; quantise with QuantizeLinear and DequantizeLinear (QDQ)",
-    "QLinearConv": "integer arithmetic is not supported; quantise with QuantizeLinear and DequantizeLinear (QDQ)",
-    "QLinearMatMul": "integer arithmetic is not supported; quantise with QuantizeLinear and DequantizeLinear (QDQ)",
-    "DynamicQuantizeLinear": "scales that depend on the photograph are not supported; quantise statically (QDQ)",
-    "ConvTranspose": "transposed convolutions are not supported; nearest is Resize and Conv",
-    "GRU": "recurrent layers are not supported",
-    "LSTM": "recurrent layers are not supported",
-    "RNN": "recurrent layers are not supported",
-    "TopK": "selections that depend on the photograph are not supported",
-    "ArgMax": "selections that depend on the photograph are not supported; name the scores before it as `output`",
-    "NonMaxSuppression": "selections that depend on the photograph are not supported",
-    "NonZero": "selections that depend on the photograph are not supported",
+_LOOP = "a loop cannot be explained; export the network with its loops unrolled"
+_RECURRENT = (
+    "recurrent layers are not supported; nearest are attention (MatMul and Softmax) and 1-D convolutions (Conv)"
+)
+_SELECTION = "selections that depend on the photograph are not supported"
+_BEFORE = f"{_SELECTION}; name the scores before it as `output`"
+_BOXES = f"{_SELECTION}: fvlrp explains scores of whole images, one per class; name such an output as `output`"
+_SPECTRUM = "complex numbers are not supported; nearest are MatMul or Conv with constant weights"
+_DYNAMIC_SEQUENCE = "lists of tensors are not supported; nearest are Concat and Split"
+REFUSED: dict[tuple[str, str], str] = {
+    **{("", op): _LOOP for op in ("Loop", "Scan")},
+    **{("", op): _RECURRENT for op in ("GRU", "LSTM", "RNN")},
+    **{("com.microsoft", op): _RECURRENT for op in ("DynamicQuantizeLSTM", "AttnLSTM")},
+    **{("", op): _BEFORE for op in ("TopK", "ArgMax", "ArgMin", "Hardmax")},
+    **{("", op): f"{_SELECTION}; nearest are Gather and Slice at constant places" for op in ("NonZero", "Unique")},
+    **{("", op): _BOXES for op in ("NonMaxSuppression", "RoiAlign", "MaxRoiPool")},
+    **{("", op): _SPECTRUM for op in ("DFT", "STFT", "MelWeightMatrix")},
+    **{("com.microsoft", op): _SPECTRUM for op in ("Rfft", "Irfft")},
+    **{("", op): _DYNAMIC_SEQUENCE for op in ("SequenceConstruct", "SequenceInsert", "SplitToSequence")},
+    ("", "GridSample"): "places that depend on the photograph are not supported; nearest is Resize",
+    ("", "MaxUnpool"): "places that depend on the photograph are not supported; nearest is Resize",
+    ("", "Col2Im"): "sums of overlapping patches are not supported; nearest is ConvTranspose with constant weights",
+    ("", "DeformConv"): "places that depend on the photograph are not supported; nearest is Conv",
+}
+# Domains whose operators are all rejected.
+DOMAINS = {
+    "com.microsoft.nchwc": "the file is laid out for one processor by onnxruntime's optimiser; save it with "
+    "graph_optimization_level ORT_ENABLE_EXTENDED or lower, or read the file from before the optimisation",
+    "com.ms.internal.nhwc": "the file is laid out for one processor by onnxruntime's optimiser; read the file from "
+    "before the optimisation",
 }
 
 Operator: TypeAlias = Callable[["Reader", Call], None]
@@ -102,8 +117,8 @@ class Reader:
     def _node(self, call: Call) -> None:
         if call.op == "If" and not call.domain:
             self._branch(call)
-        elif call.op in REFUSED and not call.domain:
-            raise ValueError(REFUSED[call.op])
+        elif (call.domain, call.op) in REFUSED or call.domain in DOMAINS:
+            raise ValueError(DOMAINS.get(call.domain) or REFUSED[call.domain, call.op])
         elif call.op == "Shape" and call.inputs[0] in self.views:
             shape = self.views[call.inputs[0]].shape
             self.put(call, np.array(shape, np.int64)[call.get("start", 0) : call.get("end")])
@@ -152,7 +167,7 @@ class Reader:
     def _computed(self, call: Call, inputs: list[Value | None]) -> list[Value]:
         """What an operator that `fold` does not know makes of constants, by the layers it becomes."""
         key = f"{call.domain}.{call.op}" if call.domain else call.op
-        if key not in self.operators or call.op in REFUSED:
+        if key not in self.operators or (call.domain, call.op) in REFUSED:
             raise ValueError("this operator is not computed from constants")
         first, *_ = [value for value in inputs if value is not None]
         source = Step("constant", None, [], first.shape)
@@ -236,6 +251,24 @@ class Reader:
         if prod(step.shape) > ELEMENTS:
             raise ValueError(f"its output of {step.shape} for each image is too large; at most {ELEMENTS} values")
         return step
+
+    def applied(self, call: Call, op: str, *parts: View | Value | None, **attributes: Any) -> View:
+        """What operator `op` of ONNX makes of tensors and constants (None: left out), for nodes that stand for several.
+
+        Attributes are those of the latest opset.
+        """
+        output = f"{call.outputs[0]}/{op}"
+        while output in self.views:
+            output += "+"
+        names = []
+        for i, part in enumerate(parts):
+            names.append("" if part is None else f"{output}/{i}")
+            if isinstance(part, View):
+                self.views[names[-1]] = part
+            elif part is not None:
+                self.constants.put(names[-1], part)
+        self.operators[op](self, Call(op, "", call.name, tuple(names), (output,), attributes, LATEST, call.scope))
+        return self.views[output]
 
     def emit(self, call: Call, layer: NetworkLayer, *views: View, i: int = 0) -> View:
         """Output `i` is `layer` applied to the views (the first input, unless given), the batch where it was."""

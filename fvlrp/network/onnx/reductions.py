@@ -21,7 +21,7 @@ from ..layers import (
     RMSNorm,
     Softmax,
 )
-from .arithmetic import added, scaled, shifted
+from .arithmetic import scaled
 from .model import Call, Value
 from .read import Operator, Reader
 from .steps import View
@@ -141,19 +141,6 @@ def _normalised(reader: Reader, call: Call, rms: bool) -> None:
     reader.emit(call, LayerNorm(scale, np.zeros_like(scale) if shift is None else shift, axes, epsilon), view)
 
 
-def _skip_norm(reader: Reader, call: Call) -> None:
-    """onnxruntime's sum of two arrays and a bias, and their layer normalisation."""
-    total = added(reader, [reader.view(call, 0), reader.view(call, 1)])
-    if reader.has(call, 4):
-        total = shifted(reader, total, reader.needed(call, 4))
-    scale, shift = _single(reader.needed(call, 2)), reader.weights(call, 3)
-    shift = np.zeros_like(scale) if shift is None else shift
-    axes = (total.axis(-1),)
-    reader.emit(call, LayerNorm(scale, shift, axes, float(call.get("epsilon", 1e-12))), total)
-    if len(call.outputs) > 3 and call.outputs[3]:
-        reader.set(call, total, 3)
-
-
 def _mean_variance(reader: Reader, call: Call) -> None:
     view = reader.view(call)
     axes = tuple(view.axis(axis) for axis in call.get("axes", [0, 2, 3]))
@@ -171,11 +158,6 @@ def _softmax(reader: Reader, call: Call, log: bool = False) -> None:
     else:
         made = View(reader.step(Softmax(view.axis(axis)), view.step), view.batch)
     reader.set(call, _applied(reader, made, "log") if log else made)
-
-
-def _bias_gelu(reader: Reader, call: Call) -> None:
-    view = shifted(reader, reader.view(call), reader.needed(call, 1))
-    reader.set(call, _applied(reader, view, "gelu"))
 
 
 OPERATORS: dict[str, Operator] = {
@@ -199,6 +181,4 @@ OPERATORS: dict[str, Operator] = {
     "ReduceSumSquare": partial(_reduce, how="sum", before="square"),
     "SimplifiedLayerNormalization": partial(_normalised, rms=True),
     "Softmax": _softmax,
-    "com.microsoft.BiasGelu": _bias_gelu,
-    "com.microsoft.SkipLayerNormalization": _skip_norm,
 }

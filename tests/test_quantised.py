@@ -1,0 +1,166 @@
+"""Quantised networks: in every form that onnxruntime writes, scores and maps are those of real numbers."""
+
+import numpy as np
+import pytest
+
+from fvlrp import Network, Preprocess
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+from onnx import helper  # noqa: E402
+from test_importers import Graph, session  # noqa: E402
+
+MS = "com.microsoft"
+
+
+class Quantised(Graph):
+    """A graph whose tensors may be whole numbers, by a scale and a zero point for each name."""
+
+    def scales(self, name, scale, zero, dtype=np.uint8):
+        return self.constant(f"{name}.s", scale).constant(f"{name}.z", zero, dtype)
+
+    def rounded(self, source, name, scale=0.02, zero=120, dtype=np.uint8):
+        return self.scales(name, scale, zero, dtype).add("QuantizeLinear", f"{source} {name}.s {name}.z", name)
+
+    def whole(self, name, shape, low=-127, high=128):
+        return self.constant(name, self.random.integers(low, high, shape), np.int8)
+
+    def real(self, name, output):
+        return self.add("DequantizeLinear", triple(name), output)
+
+    def model(self):
+        model = super().model()
+        model.opset_import.append(helper.make_opsetid(MS, 1))
+        return model
+
+
+def triple(name):
+    return f"{name} {name}.s {name}.z"
+
+
+def scores_of(graph, path, n=1):
+    """The network of a graph, after its scores were found to be onnxruntime's."""
+    graph.save(path)
+    net = Network.from_onnx(path, Preprocess((16, 16)))
+    x = np.random.default_rng(1).uniform(-1, 1, (n, 3, 16, 16)).astype(np.float32)
+    run = session(str(path))
+    expected = run.run(None, {"x": x})[0].reshape(n, -1)
+    assert np.abs(expected).max() > 1e-3, "the test's own network is dead"
+    assert np.abs(net.forward(x) - expected).max() <= 1e-5 * np.abs(expected).max()
+    return net
+
+
+def conv(graph, dtype=np.uint8, zero=120, each=False):
+    """x rounded to "q", convolved in whole numbers to "c"."""
+    graph.rounded("x", "q", 0.01, zero, dtype)
+    graph.whole("w", (8, 3, 3, 3)).constant("b", graph.random.integers(-2000, 2000, 8), np.int32)
+    graph.scales("w", graph.random.uniform(0.002, 0.004, 8 if each else ()), np.zeros(8 if each else (), int), np.int8)
+    graph.scales("c", 0.02, zero + 3, dtype)
+    return graph.add("QLinearConv", f"{triple('q')} {triple('w')} c.s c.z b", "c", pads=[1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(("dtype", "zero", "each"), [(np.uint8, 120, False), (np.uint8, 128, True), (np.int8, 0, True)])
+def test_convolutions_of_whole_numbers(tmp_path, dtype, zero, each):
+    net = scores_of(conv(Quantised(), dtype, zero, each).real("c", "r").pooled("r"), tmp_path / "n.onnx", 2)
+    assert [node.kind for node in net.nodes[:3]] == ["quantise", "conv", "quantise"]
+
+
+OPERATORS = {
+    "QLinearAdd": lambda g: g.add("QLinearAdd", f"{triple('c')} {triple('c')} d.s d.z", "d", domain=MS),
+    "QLinearMul": lambda g: g.add("QLinearMul", f"{triple('c')} {triple('c')} d.s d.z", "d", domain=MS),
+    "QLinearSigmoid": lambda g: g.add("QLinearSigmoid", f"{triple('c')} d.s d.z", "d", domain=MS),
+    "QLinearLeakyRelu": lambda g: g.add("QLinearLeakyRelu", f"{triple('c')} d.s d.z", "d", domain=MS, alpha=0.1),
+    "QLinearAveragePool": lambda g: g.add(
+        "QLinearAveragePool", f"{triple('c')} d.s d.z", "d", domain=MS, kernel_shape=[3, 3], strides=[2, 2]
+    ),
+    "QLinearGlobalAveragePool": lambda g: g.add("QLinearGlobalAveragePool", f"{triple('c')} d.s d.z", "d", domain=MS),
+    "QLinearConcat": lambda g: g.add("QLinearConcat", f"d.s d.z {triple('c')} {triple('c')}", "d", domain=MS, axis=1),
+    "QLinearSoftmax": lambda g: g.scales("d", 1 / 256, 0).add(
+        "QLinearSoftmax", f"{triple('c')} d.s d.z", "d", domain=MS, axis=3, opset=13
+    ),
+    "QLinearMatMul": lambda g: (
+        g.whole("m", (16, 5))
+        .scales("m", g.random.uniform(0.002, 0.004, 5), np.zeros(5), np.int8)
+        .add("QLinearMatMul", f"{triple('c')} {triple('m')} d.s d.z", "d")
+    ),
+    "MaxPool": lambda g: g.scales("d", 0.02, 123).add("MaxPool", "c", "d", kernel_shape=[2, 2]),
+    "Pad": lambda g: (
+        g.scales("d", 0.02, 123)
+        .constant("p", [0, 0, 1, 2, 0, 0, 0, 1], np.int64)
+        .constant("v", 200, np.uint8)
+        .add("Pad", "c p v", "d")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_on_whole_numbers(tmp_path, name):
+    graph = conv(Quantised()).scales("d", 0.03, 110)
+    scores_of(OPERATORS[name](graph).real("d", "r").add("Relu", "r", "a").pooled("a"), tmp_path / "n.onnx")
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_dense_layers_of_whole_numbers(tmp_path, rounded):
+    graph = conv(Quantised()).scales("d", 0.02, 120)
+    graph.add("QLinearGlobalAveragePool", f"{triple('c')} d.s d.z", "d", domain=MS).add("Flatten", "d", "f")
+    graph.whole("m", (5, 8)).scales("m", 0.004, 0, np.int8).constant(
+        "mb", graph.random.integers(-999, 999, 5), np.int32
+    )
+    graph.scales("f", 0.02, 120).scales("o", 0.01, 130)
+    inputs = f"{triple('f')} {triple('m')} mb" + (" o.s o.z" if rounded else "")
+    graph.add("QGemm", inputs, "o" if rounded else "y", domain=MS, transB=1)
+    scores_of(graph.real("o", "y") if rounded else graph, tmp_path / "n.onnx")
+
+
+def test_scales_that_the_photograph_decides(tmp_path):
+    """What quantize_dynamic writes, and what onnxruntime's optimiser makes of it."""
+    graph = Quantised()
+    graph.nodes.append(helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "q.s", "q.z"]))
+    graph.whole("w", (8, 3, 3, 3)).constant("w.s", 0.003).constant("w.z", 0, np.int8)
+    graph.add("ConvInteger", "q w q.z w.z", "i", pads=[1, 1, 1, 1]).add("Cast", "i", "f", to=1)
+    graph.add("Mul", "q.s w.s", "s").add("Mul", "f s", "c").add("Relu", "c", "r").pooled("r")
+    graph.nodes[-1].output[0] = "g"
+    graph.nodes.append(helper.make_node("DynamicQuantizeLinear", ["g"], ["h", "h.s", "h.z"]))
+    graph.whole("m", (8, 6)).constant("m.s", graph.random.uniform(0.002, 0.004, 6)).constant("m.z", [3] * 6, np.int8)
+    graph.add("MatMulIntegerToFloat", "h m h.s m.s h.z m.z", "k", domain=MS).add("Relu", "k", "l")
+    graph.whole("n", (6, 5)).constant("n.s", 0.01).constant("n.z", 0, np.int8).weight("nb", 5)
+    graph.add("DynamicQuantizeMatMul", "l n n.s n.z nb", "y", domain=MS)
+    net = scores_of(graph, tmp_path / "n.onnx")
+    assert [node.kind for node in net.nodes].count("dynamicquantise") == 3
+    exact = net.explain(np.zeros((16, 16, 3), np.uint8) + 90, 1, dtype="float64")
+    assert exact.ledger.closes(1e-9)
+
+
+def test_whole_numbers_of_the_photograph_itself(tmp_path):
+    graph = Quantised(("n", 3, 16, 16)).scales("x", 1 / 255, 0).real("x", "r").conv("r", "c", 3, 6).pooled("c")
+    model = graph.model()
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    onnx.save(model, tmp_path / "n.onnx")
+    net = Network.from_onnx(tmp_path / "n.onnx", Preprocess((16, 16), high=255))
+    x = np.random.default_rng(1).integers(0, 256, (1, 3, 16, 16), np.uint8)
+    expected = session(str(tmp_path / "n.onnx")).run(None, {"x": x})[0]
+    np.testing.assert_allclose(net.forward(x.astype(np.float32)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_both_forms_of_a_quantised_network_have_one_map(tmp_path):
+    """Whole numbers throughout, and pairs of QuantizeLinear and DequantizeLinear around real operators."""
+    whole = conv(Quantised(), each=True).real("c", "r").conv("r", "o", 8, 4).pooled("o")
+    pairs = Quantised()
+    pairs.rounded("x", "q", 0.01, 120).real("q", "qr")
+    pairs.weights |= whole.weights
+    pairs.add("DequantizeLinear", triple("w"), "wr", axis=0)
+    pairs.constant("b", whole.weights["b"] * whole.weights["q.s"] * whole.weights["w.s"])
+    pairs.add("Conv", "qr wr b", "cr", pads=[1, 1, 1, 1]).add("QuantizeLinear", "cr c.s c.z", "c").real("c", "r")
+    pairs.add("Conv", "r o.w o.b", "o").pooled("o")
+    nets = [scores_of(graph, tmp_path / f"{k}.onnx") for k, graph in enumerate((whole, pairs))]
+    image = np.random.default_rng(2).integers(0, 256, (16, 16, 3), np.uint8)
+    one, other = (net.explain(image, 1, dtype="float64") for net in nets)
+    np.testing.assert_allclose(one.heatmap, other.heatmap, rtol=1e-6, atol=1e-9 * np.abs(other.heatmap).max())
+    assert one.ledger.closes(1e-9)
+
+
+def test_whole_numbers_that_nothing_rounded_are_refused(tmp_path):
+    graph = Quantised().add("Relu", "x", "q").scales("q", 0.1, 3).real("q", "r").conv("r", "c", 3, 4).pooled("c")
+    graph.save(tmp_path / "n.onnx")
+    with pytest.raises(ValueError, match=r"\(DequantizeLinear\).*was not quantised before.*feeds.*'c'"):
+        Network.from_onnx(tmp_path / "n.onnx")
