@@ -1,4 +1,4 @@
-"""Nodes that onnxruntime's optimiser writes in the place of several: layers, scores and maps are those of the several."""
+"""Nodes that onnxruntime's optimiser writes in the place of several: the layers, scores and maps of those."""
 
 import numpy as np
 import pytest

@@ -289,6 +289,87 @@ def test_clipping_from_attributes_or_inputs(tmp_path, opset):
     assert kinds(check(graph.pooled("r").save(tmp_path / "n.onnx")))[1] == "clip"
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"strides": [2, 2]},
+        {"strides": [2, 3], "pads": [1, 0, 2, 1], "output_padding": [1, 0]},
+        {"strides": [1, 1], "dilations": [2, 1], "pads": [1, 1, 0, 1]},
+        {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+        {"strides": [2, 2], "auto_pad": "SAME_LOWER", "kernel_shape": [3, 3]},
+        {"strides": [2, 2], "output_shape": [32, 31]},
+    ],
+)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_transposed_convolutions(tmp_path, groups, attributes):
+    graph = Graph(("n", 3, 16, 16)).conv("x", "c", 3, 4, pads=[1, 1, 1, 1]).weight("t.w", 4, 6 // groups, 3, 3)
+    graph.weight("t.b", 6).add("ConvTranspose", "c t.w t.b", "t", group=groups, **attributes).add("Relu", "t", "r")
+    net = check(graph.pooled("r").save(tmp_path / "n.onnx"))
+    exact = net.explain(np.random.default_rng(2).integers(0, 256, (16, 16, 3), np.uint8), 1, dtype="float64")
+    assert exact.ledger.closes(1e-9)
+
+
+PATCHES = [
+    ((3, 3), {"strides": [3, 3]}),
+    ((2, 3), {"strides": [2, 2], "pads": [1, 0, 0, 1]}),
+    ((3, 3), {"strides": [1, 1], "dilations": [2, 1]}),
+    ((2, 2), {"strides": [4, 4]}),
+]
+
+
+@pytest.mark.parametrize(("kernel", "attributes"), PATCHES)
+def test_patches_are_put_together_and_added_where_they_overlap(tmp_path, kernel, attributes):
+    """Col2Im, as torch's fold is exported."""
+    stride, dilation = attributes["strides"], attributes.get("dilations", [1, 1])
+    pads = attributes.get("pads", [0] * 4)
+    places = [(15 + pads[i] + pads[i + 2] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
+    graph = Graph(opset=18).conv("x", "c", 3, 2 * kernel[0] * kernel[1], pads=[1, 1, 1, 1])
+    graph.constant("shape", [0, 0, -1], np.int64).constant("first", [0, 0], np.int64).constant("last", places, np.int64)
+    graph.constant("axes", [2, 3], np.int64).add("Slice", "c first last axes", "s").add("Reshape", "s shape", "p")
+    graph.constant("size", [15, 15], np.int64).constant("k", kernel, np.int64)
+    graph.add("Col2Im", "p size k", "i", **attributes).conv("i", "d", 2, 4).add("Relu", "d", "r").pooled("r")
+    check(graph.save(tmp_path / "n.onnx"))
+
+
+def test_constants_take_the_type_of_what_is_computed(tmp_path):
+    """As torch's exporter writes scalars before its optimisation."""
+    graph = (
+        Graph(opset=15)
+        .constant("two", 2, np.int64)
+        .conv("x", "c", 3, 4)
+        .add("CastLike", "two c", "f")
+        .add("Sqrt", "f", "r")
+    )
+    check(graph.add("Mul", "c r", "m").pooled("m").save(tmp_path / "n.onnx"))
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 3], 2, 4])
+def test_lists_of_parts_are_read_as_the_parts(tmp_path, sizes):
+    """As torch's exporter writes splits before its optimisation."""
+    graph = Graph().conv("x", "c", 3, 6).constant("sizes", sizes, np.int64).constant("last", -1, np.int64)
+    graph.constant("first", 0, np.int64).add("SplitToSequence", "c sizes", "l", axis=1)
+    graph.add("SequenceAt", "l first", "a").add("SequenceAt", "l last", "b").add("Concat", "b a", "d", axis=1)
+    check(graph.pooled("d").save(tmp_path / "n.onnx"))
+
+
+def test_guards_against_nan_are_left_out(tmp_path):
+    """As torch's exporter writes attention: rows of a softmax without any token are set to 0."""
+    graph = Graph().conv("x", "c", 3, 4).add("Softmax", "c", "s", axis=3).add("IsNaN", "s", "n").constant("zero", 0.0)
+    graph.add("Where", "n zero s", "w").add("Mul", "w c", "m").pooled("m")
+    net = check(graph.save(tmp_path / "n.onnx"))
+    assert "select" not in kinds(net)
+    assert any("finite" in line for line in net.account.lines())
+
+
+@pytest.mark.parametrize("operator", ["AveragePool", "MaxPool"])
+@pytest.mark.parametrize("opset", [11, 19])
+def test_windows_larger_than_the_image_are_cut_off_at_its_border(tmp_path, operator, opset):
+    """As the last pool of Hugging Face's EfficientNet, whose window is as large as it has channels."""
+    graph = Graph(opset=opset).conv("x", "c", 3, 6)
+    graph.add(operator, "c", "p", kernel_shape=[640, 640], strides=[640, 640], ceil_mode=1).add("Flatten", "p", "y")
+    check(graph.save(tmp_path / "n.onnx"))
+
+
 def test_a_border_of_zeros_goes_into_the_convolution_and_another_stays(tmp_path):
     graph = Graph().constant("p", [0, 0, 1, 2, 0, 0, 0, 1], np.int64).constant("one", 1.0)
     graph.add("Pad", "x p", "a").conv("a", "c", 3, 4).add("Pad", "c p one", "b").conv("b", "d", 4, 5).pooled("d")

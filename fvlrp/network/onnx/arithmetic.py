@@ -96,6 +96,20 @@ def _cast(reader: Reader, call: Call) -> None:
     reader.same(call, "values stay in the type of the computation")
 
 
+def _cast_like(reader: Reader, call: Call) -> None:
+    """The first input: a constant in the type of what is computed, which is real."""
+    if reader.is_constant(call, 0):
+        reader.put(call, reader.needed(call, 0).astype(np.float32))
+    else:
+        reader.same(call, "values stay in the type of the computation")
+
+
+def _never(reader: Reader, call: Call) -> None:
+    """Whether values are NaN or infinite: exporters guard the softmax of attention against rows without any token."""
+    reader.put(call, np.broadcast_to(np.False_, reader.view(call).shape))
+    reader.passed.append((call.name, call.op, "values are taken to be finite"))
+
+
 def _dropout(reader: Reader, call: Call) -> None:
     training = reader.constant(call, 2)
     if training is not None and training.any():
@@ -246,6 +260,8 @@ def _where(reader: Reader, call: Call) -> None:
 
 def _selected(reader: Reader, view: View, mask: Value, other: Value) -> View:
     """A tensor where the mask is true, the constant `other` elsewhere."""
+    if mask.all() and np.broadcast_shapes(view.shape, mask.shape, other.shape) == view.shape:
+        return view
     mask, value = np.broadcast_arrays(mask, other)
     view, mask = reader.meeting(view, mask)
     _, value = reader.meeting(view, value)
@@ -262,7 +278,7 @@ OPERATORS: dict[str, Operator] = {
     "Abs": function("abs"),
     "Add": _add,
     "Cast": _cast,
-    "CastLike": dropped("values stay in the type of the computation"),
+    "CastLike": _cast_like,
     "Ceil": function("ceil"),
     "Celu": function("celu", ("alpha", 1.0)),
     "Clip": _clip,
@@ -276,6 +292,8 @@ OPERATORS: dict[str, Operator] = {
     "Gelu": _gelu,
     "HardSigmoid": function("hardsigmoid", ("alpha", 0.2), ("beta", 0.5)),
     "HardSwish": function("hardswish"),
+    "IsInf": _never,
+    "IsNaN": _never,
     "Identity": dropped("it changes nothing"),
     "LeakyRelu": layer(lambda call: LeakyReLU(_float(call.get("alpha", 0.01)))),
     "Log": function("log"),

@@ -96,9 +96,8 @@ def _skip_norm(reader: Reader, call: Call, rms: bool) -> None:
     if reader.has(call, bias):
         total = shifted(reader, total, reader.needed(call, bias))
     epsilon = float(call.get("epsilon", 1e-12))
-    parts = [total, reader.needed(call, 2), None if rms else reader.constant(call, 3)]
-    op = "RMSNormalization" if rms else "LayerNormalization"
-    reader.set(call, reader.applied(call, op, *parts[: 2 if rms else 3], axis=-1, epsilon=epsilon))
+    op, shift = ("RMSNormalization", None) if rms else ("LayerNormalization", reader.constant(call, 3))
+    reader.set(call, reader.applied(call, op, total, reader.needed(call, 2), shift, axis=-1, epsilon=epsilon))
     if len(call.outputs) > 3 and call.outputs[3]:
         reader.set(call, total, 3)
 
@@ -126,7 +125,9 @@ def _multi_head(reader: Reader, call: Call) -> None:
     if len(parts) < 3:
         raise ValueError("queries, keys and values in one tensor are not supported; expected three")
     bias, begin = reader.constant(call, 3), 0
-    for k, view in enumerate(parts) if bias is not None else ():
+    for k, view in enumerate(parts):
+        if bias is None:
+            break
         heads = len(view.shape) == 4  # keys and values are (batch, heads, tokens, depth) then
         width = view.shape[1] * view.shape[3] if heads else view.shape[2]
         own = bias[begin : begin + width]

@@ -124,6 +124,27 @@ def _split(reader: Reader, call: Call) -> None:
         begin += size
 
 
+def _split_to_list(reader: Reader, call: Call) -> None:
+    view = reader.view(call)
+    axis = call.get("axis", 0) % len(view.shape)
+    given = reader.constant(call, 1)
+    if given is None or not call.get("keepdims", 1):
+        raise ValueError("a list of slices is not supported; nearest is Split")
+    length, sizes = view.shape[axis], numbers(given)
+    if not given.ndim:
+        sizes = [min(sizes[0], length - begin) for begin in range(0, length, sizes[0])]
+    ends = np.cumsum([0, *split_sizes(length, sizes, len(sizes))])
+    parts = [taken(reader, view, axis, np.arange(a, b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    reader.lists[call.outputs[0]] = parts
+
+
+def _one_of_list(reader: Reader, call: Call) -> None:
+    parts, at = reader.lists[call.inputs[0]], int(reader.needed(call, 1).reshape(()))
+    if not -len(parts) <= at < len(parts):
+        raise ValueError(f"a list of {len(parts)} tensors has no number {at}")
+    reader.set(call, parts[at])
+
+
 def _gather(reader: Reader, call: Call) -> None:
     view = reader.view(call)
     axis, indices = call.get("axis", 0) % len(view.shape), reader.needed(call, 1).astype(np.int64)
@@ -348,9 +369,11 @@ OPERATORS: dict[str, Operator] = {
     "Resize": _resize,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,
+    "SequenceAt": _one_of_list,
     "Slice": _slice,
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
+    "SplitToSequence": _split_to_list,
     "Squeeze": _squeeze,
     "Tile": _tile,
     "Transpose": _transpose,

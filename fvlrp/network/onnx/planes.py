@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +18,10 @@ from ..layers import (
     NetworkLayer,
 )
 from .model import Call
+from .moves import taken
 from .read import Operator, Reader
 from .reductions import reduced
-from .shapes import bounded
+from .shapes import bounded, numbers
 from .steps import View
 
 
@@ -118,6 +120,89 @@ def _conv(reader: Reader, call: Call) -> None:
     _made(reader, call, planes, layer)
 
 
+def _conv_transpose(reader: Reader, call: Call) -> None:
+    """A convolution of the planes with zeros put between their values, with the kernels turned around."""
+    weight = reader.weights(call, 1) if reader.is_constant(call, 1) else None
+    if weight is None or weight.ndim != 4:
+        raise ValueError("its weights must be constants of two spatial axes; nearest is Resize and Conv")
+    planes = _planes(reader, reader.view(call))
+    groups, bias = int(call.get("group", 1)), reader.weights(call, 2)
+    stride, dilation = _pair(call, "strides", False), _pair(call, "dilations", False)
+    pads = _cut(call, planes, weight.shape[2:], stride, dilation)
+    n_in, n_out = weight.shape[:2]
+    turned = weight.reshape(groups, n_in // groups, n_out, *weight.shape[2:]).swapaxes(1, 2)[..., ::-1, ::-1]
+    view = _apart(reader, planes.view, stride)
+    reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    borders = [reach[i % 2] - pad for i, pad in enumerate(pads)]
+    view = reader.applied(call, "Pad", view, np.array([0, 0, *borders[:2], 0, 0, *borders[2:]]))
+    kernels = np.ascontiguousarray(turned.reshape(groups * n_out, n_in // groups, *weight.shape[2:]))
+    reader.set(call, reader.applied(call, "Conv", view, kernels, bias, group=groups, dilations=list(dilation)))
+
+
+def _col2im(reader: Reader, call: Call) -> None:
+    """Patches put together to an image, added where they overlap: the inverse of what a convolution reads."""
+    view, (height, width) = reader.view(call), numbers(reader.needed(call, 1))
+    kernel = numbers(reader.needed(call, 2))
+    if len(view.shape) != 3 or len(kernel) != 2:
+        raise ValueError(f"patches of {view.shape} are not supported; expected two spatial axes")
+    stride, dilation = _pair(call, "strides", False), _pair(call, "dilations", False)
+    pads = call.get("pads", [0, 0, 0, 0])
+    places = [
+        (n + pads[i] + pads[i + 2] - d * (k - 1) - 1) // s + 1
+        for i, (n, k, s, d) in enumerate(zip((height, width), kernel, stride, dilation, strict=True))
+    ]
+    n, taps = view.shape[0], prod(kernel)
+    channels = view.shape[1] // taps
+    if tuple(kernel) == stride and not any(pads) and dilation == (1, 1):
+        view = reader.reshaped(view, (n, channels, *kernel, *places))
+        view = reader.transposed(view, (0, 1, 4, 2, 5, 3))
+        reader.set(call, reader.reshaped(view, (n, channels, height, width)))
+        return
+    view = reader.reshaped(view, (n, channels * taps, *places))
+    weight = np.tile(np.eye(taps, dtype=np.float32).reshape(taps, 1, *kernel), (channels, 1, 1, 1))
+    more = [
+        n - ((p - 1) * s + d * (k - 1) + 1 - pads[i] - pads[i + 2])
+        for i, (n, p, k, s, d) in enumerate(zip((height, width), places, kernel, stride, dilation, strict=True))
+    ]
+    attributes = {"strides": list(stride), "dilations": list(dilation), "pads": list(pads), "output_padding": more}
+    reader.set(call, reader.applied(call, "ConvTranspose", view, weight, group=channels, **attributes))
+
+
+def _cut(
+    call: Call, planes: _Planes, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """What a transposed convolution cuts off its output: top, left, bottom, right; less than 0 is added."""
+    how = call.get("auto_pad", "NOTSET") or "NOTSET"
+    more, shape = call.get("output_padding", [0, 0]), call.get("output_shape")
+    lengths = planes.view.shape[2:]
+    if how in ("NOTSET", "VALID") and shape is None:
+        top, left, bottom, right = call.get("pads", [0, 0, 0, 0]) if how == "NOTSET" else [0, 0, 0, 0]
+        return top, left, bottom - more[0], right - more[1]
+    wanted = [n * s for n, s in zip(lengths, stride, strict=True)] if shape is None else shape[-2:]
+    totals = [
+        (n - 1) * s + d * (k - 1) + 1 + extra - out
+        for n, s, d, k, extra, out in zip(lengths, stride, dilation, kernel, more, wanted, strict=True)
+    ]
+    small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    first, last = (small, large) if how == "SAME_UPPER" else (large, small)
+    return first[0], first[1], last[0] - more[0], last[1] - more[1]
+
+
+def _apart(reader: Reader, view: View, stride: Sequence[int]) -> View:
+    """Planes with stride - 1 zeros between neighbours."""
+    call = reader.call
+    assert call is not None
+    for axis, step in zip((2, 3), stride, strict=True):
+        if step > 1:
+            before, length, after = view.shape[:axis], view.shape[axis], view.shape[axis + 1 :]
+            view = reader.reshaped(view, (*before, length, 1, *after))
+            widths = np.zeros(2 * len(view.shape), np.int64)
+            widths[len(view.shape) + axis + 1] = step - 1
+            view = reader.reshaped(reader.applied(call, "Pad", view, widths), (*before, length * step, *after))
+            view = taken(reader, view, axis, np.arange((length - 1) * step + 1))
+    return view
+
+
 def _pool(reader: Reader, call: Call, average: bool) -> None:
     planes = _planes(reader, reader.view(call))
     if "kernel_shape" not in call.attributes:
@@ -129,7 +214,8 @@ def _pool(reader: Reader, call: Call, average: bool) -> None:
     if average and dilation != (1, 1):
         raise ValueError(f"dilations {dilation} are not supported for averages")
     if ceil_mode and dilation == (1, 1):  # a window beyond the image is cut off at its border
-        kernel = tuple(min(k, n) for k, n in zip(kernel, _padded(planes, pads), strict=True))
+        height, width = _padded(planes, pads)
+        kernel = min(kernel[0], height), min(kernel[1], width)
     layer: NetworkLayer = MaxPool(kernel, stride, pads, ceil_mode, dilation)
     if average:
         layer = AveragePool(kernel, stride, pads, ceil_mode, bool(call.get("count_include_pad", 0)))
@@ -146,7 +232,9 @@ def _global(reader: Reader, call: Call, how: str) -> None:
 
 OPERATORS: dict[str, Operator] = {
     "AveragePool": partial(_pool, average=True),
+    "Col2Im": _col2im,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "GlobalAveragePool": partial(_global, how="mean"),
     "GlobalMaxPool": partial(_global, how="max"),
     "MaxPool": partial(_pool, average=False),

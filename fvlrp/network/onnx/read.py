@@ -31,7 +31,7 @@ _SELECTION = "selections that depend on the photograph are not supported"
 _BEFORE = f"{_SELECTION}; name the scores before it as `output`"
 _BOXES = f"{_SELECTION}: fvlrp explains scores of whole images, one per class; name such an output as `output`"
 _SPECTRUM = "complex numbers are not supported; nearest are MatMul or Conv with constant weights"
-_DYNAMIC_SEQUENCE = "lists of tensors are not supported; nearest are Concat and Split"
+_LISTS = "lists of tensors are not supported; nearest are Concat and Split"
 REFUSED: dict[tuple[str, str], str] = {
     **{("", op): _LOOP for op in ("Loop", "Scan")},
     **{("", op): _RECURRENT for op in ("GRU", "LSTM", "RNN")},
@@ -41,10 +41,9 @@ REFUSED: dict[tuple[str, str], str] = {
     **{("", op): _BOXES for op in ("NonMaxSuppression", "RoiAlign", "MaxRoiPool")},
     **{("", op): _SPECTRUM for op in ("DFT", "STFT", "MelWeightMatrix")},
     **{("com.microsoft", op): _SPECTRUM for op in ("Rfft", "Irfft")},
-    **{("", op): _DYNAMIC_SEQUENCE for op in ("SequenceConstruct", "SequenceInsert", "SplitToSequence")},
+    **{("", op): _LISTS for op in ("SequenceConstruct", "SequenceInsert", "SequenceMap", "ConcatFromSequence")},
     ("", "GridSample"): "places that depend on the photograph are not supported; nearest is Resize",
     ("", "MaxUnpool"): "places that depend on the photograph are not supported; nearest is Resize",
-    ("", "Col2Im"): "sums of overlapping patches are not supported; nearest is ConvTranspose with constant weights",
     ("", "DeformConv"): "places that depend on the photograph are not supported; nearest is Conv",
 }
 # Domains whose operators are all rejected.
@@ -66,6 +65,8 @@ class Reader:
     constants : Constants
     views : dict of str to View
         Tensors that are computed from the photograph.
+    lists : dict of str to list of View
+        Lists of such tensors.
     source : Step
         The photograph.
 
@@ -86,6 +87,7 @@ class Reader:
         self.model, self.operators, self.batch = model, operators, batch
         self.constants = Constants(model.initialisers, model.size, self._computed)
         self.views: dict[str, View] = {name: view}
+        self.lists: dict[str, list[View]] = {}
         self.passed: list[tuple[str, str, str]] = []  # (node, operator, why) that left no step
         self.count = 0
         self.call: Call | None = None
@@ -134,7 +136,7 @@ class Reader:
         if key not in self.operators:
             raise ValueError(f"this operator is not supported; supported are {', '.join(sorted(self.operators))}")
         for name in call.inputs:
-            if name and name not in self.views and name not in self.constants:
+            if name and not any(name in known for known in (self.views, self.lists, self.constants)):
                 raise ValueError(f"its input {name!r} comes from no node and is no input of the network")
         self.operators[key](self, call)
         for name in call.outputs[1:]:
