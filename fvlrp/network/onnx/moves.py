@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -134,7 +135,7 @@ def _split_to_list(reader: Reader, call: Call) -> None:
     if not given.ndim:
         sizes = [min(sizes[0], length - begin) for begin in range(0, length, sizes[0])]
     ends = np.cumsum([0, *split_sizes(length, sizes, len(sizes))])
-    parts = [taken(reader, view, axis, np.arange(a, b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    parts = [taken(reader, view, axis, np.arange(a, b)) for a, b in pairwise(ends)]
     reader.lists[call.outputs[0]] = parts
 
 
