@@ -190,19 +190,19 @@ def convolve(
     sign: _Sign = 0,
 ) -> _Reals: ...
 def winograd(
-    a: _Floats,
-    x: _Floats,
+    a: _Reals,
+    x: _Reals,
     pads: Sequence[int],
     rows: _Pair,
     cols: int,
-    out: _Floats,
-    bias: _Floats | None = None,
+    out: _Reals,
+    bias: _Reals | None = None,
     add: bool = False,
     sign: _Sign = 0,
-    other: _Floats | None = None,
+    other: _Reals | None = None,
     doubt: float = 0,
-    whole: _Floats | None = None,
-) -> _Floats: ...
+    whole: _Reals | None = None,
+) -> _Reals: ...  # float32: TypeError otherwise
 def grouped(
     a: _Reals,
     x: _Reals,

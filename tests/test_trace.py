@@ -12,11 +12,18 @@ from fvlrp.core.target import Contrast
 from fvlrp.core.trace import Descent, Trace
 
 
+class AnyRules(Menu):
+    """A menu that takes rules as they are."""
+
+    def rules(self, rules):
+        return rules
+
+
 class Recorder(Trace):
     """A trace that explains nothing and remembers what it was asked."""
 
     def __init__(self, scores, classes):
-        menu = Menu(classes, ("coarse", "fine"), "fine", representations=("top", "middle"))
+        menu = AnyRules(classes, ("coarse", "fine"), "fine", representations=("top", "middle"))
         super().__init__(self, np.zeros((2, 2), np.uint8), "float64", menu)
         self.scores, self.asked = scores, []
 

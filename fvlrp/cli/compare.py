@@ -31,7 +31,7 @@ def run(args: Namespace) -> int:
         with batch.one(photo), batch.room(models[0], photo):
             traces = [model.trace(options.image(args, photo)) for model in models]
             target = traces[0].top if wanted[0] is None else wanted[0]
-            rows.append(figures.sheet_row(traces, target, cmap=args.cmap))
+            rows.append(figures.sheet_row(traces, [target] * len(traces), cmap=args.cmap))
             targets.append(target)
     titles = [Path(name).stem for name in names]
     sheet = write_picture(out, figures.sheet_of(rows, titles, cmap=args.cmap)) if rows else None

@@ -16,6 +16,7 @@ from .. import evaluate
 from ..data import datasets
 from ..runtime import threads
 from ..runtime.progress import Progress
+from ..runtime.types import Classes
 from . import options
 from .output import FAILED, OK, result
 
@@ -40,7 +41,8 @@ def run(args: Namespace) -> int:
                 f"none of the {len(data)} photographs could be read; the first: {next(iter(broken.values()))}"
             )
         labels = data.matrix[read]
-        table = {method: evaluate.average_precision(labels, scores[read], method) for method in ("11point", "area")}
+        methods = ("11point", "area")
+        table = {method: np.asarray(evaluate.average_precision(labels, scores[read], method)) for method in methods}
         results.append(
             {
                 "model": name,
@@ -84,7 +86,7 @@ def _confusion(labels: npt.NDArray[np.int8], scores: npt.NDArray[np.float64]) ->
     return {"accuracy": round(float(np.trace(counts) / counts.sum()), 4), "confusion": counts.tolist()}
 
 
-def _columns(classes: Sequence[Any], wanted: Sequence[str], model: str) -> list[int]:
+def _columns(classes: Classes, wanted: Sequence[str], model: str) -> list[int]:
     known = [str(name) for name in classes]
     missing = [name for name in wanted if name not in known]
     if missing:

@@ -10,17 +10,25 @@ import os
 import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
 
-from ..core.menu import Menu
-from ..core.target import Contrast
+from ..core.menu import Menu, Rules
+from ..core.target import Contrast, Label
+from ..core.trace import AnyTrace
 from ..data.images import ImageLike, Photograph
 from ..data.photographs import File, find
 from ..evaluate.flipping import REPLACEMENTS
 from ..show.curves import check_path
 from ..show.tables import Table
 from .output import UsageError
+
+if TYPE_CHECKING:
+    from ..fisher.classifier import FisherVectorClassifier
+    from ..network.network import Network
+
+Model: TypeAlias = "FisherVectorClassifier | Network"
 
 CMAPS = ("safe", "paper", "grey")
 PHOTOGRAPHS = (
@@ -34,21 +42,21 @@ RULES = (
 )
 
 T = TypeVar("T")
+P = ParamSpec("P")
+Number = TypeVar("Number", int, float)
 
 # ---- read ------------------------------------------------------------------------------------------------------------
 
 
-def number(kind: type, low: float, what: str) -> Callable[[str], Any]:
+def number(kind: Callable[[str], Number], low: float, what: str) -> Callable[[str], Number]:
     """Reads an option that is a number above `low`; argparse names the option in the complaint."""
 
-    def read(text: str) -> Any:
-        try:
+    def read(text: str) -> Number:
+        with suppress(ValueError):
             value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low < value < math.inf:
-            raise ArgumentTypeError(f"expected {what}, got {text!r}")
-        return value
+            if low < value < math.inf:
+                return value
+        raise ArgumentTypeError(f"expected {what}, got {text!r}")
 
     return read
 
@@ -173,7 +181,7 @@ def table(args: Namespace, table: Table) -> str:
 # ---- checked ---------------------------------------------------------------------------------------------------------
 
 
-def usage(check: Callable[..., T], *args: Any, **named: Any) -> T:
+def usage(check: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
     """`check(*args, **named)`, whose ValueError is the user's options'."""
     try:
         return check(*args, **named)
@@ -194,7 +202,7 @@ def image(args: Namespace, path: str) -> ImageLike:
     return path if args.range is None and not args.page else Photograph(path, range=args.range, page=args.page)
 
 
-def load_model(args: Namespace, name: str) -> Any:
+def load_model(args: Namespace, name: str) -> Model:
     """A model by name or file, set to the threads that --jobs asks for."""
     from .. import models
 
@@ -208,7 +216,7 @@ def model_files(name: str) -> list[str]:
     return [path for path in (name, *beside) if os.path.isfile(path)]
 
 
-def target(menu: Menu, text: str) -> Any:
+def target(menu: Menu[Rules], text: str) -> Label | Contrast | None:
     """A class as --target spells it: its name, or its index where Python takes that. "top" is None.
 
     "cat - dog" is the contrast of two, as explanations call it.
@@ -216,35 +224,44 @@ def target(menu: Menu, text: str) -> Any:
     if text == "top":
         return None
     try:
-        return menu.target(text).label
+        return menu.at(_position(menu, text)).label
     except ValueError:
-        if " - " in text:
-            first, _, second = text.partition(" - ")
-            return menu.target(Contrast(target(menu, first.strip()), target(menu, second.strip()))).label
+        if " - " not in text:
+            raise
+        first, _, second = text.partition(" - ")
+        positions = _position(menu, first.strip()), _position(menu, second.strip())
+        return menu.target(Contrast(*(menu.classes[at] for at in positions))).label
+
+
+def _position(menu: Menu[Rules], text: str) -> int:
+    """Where a class is among the scores, by its name or its index."""
+    try:
+        return menu.position(text)
+    except ValueError:
         if not text.isdecimal():
             raise
-        return menu.target(int(text)).label
+        return menu.position(int(text))
 
 
-def targets(menu: Menu, text: str) -> list[Any]:
+def targets(menu: Menu[Rules], text: str) -> list[Label | Contrast | None]:
     """Classes as --target lists them: comma-separated, "top" (which becomes None) or "all".
 
     The name of a class may hold a comma.
     """
     if text == "all":
-        return menu.classes
+        return [*menu.classes]
     try:
         return [target(menu, text)]
     except ValueError:
         return [usage(target, menu, name.strip()) for name in text.split(",")]
 
 
-def with_top(trace: Any, targets: Sequence[Any]) -> list[Any]:
+def with_top(trace: AnyTrace, targets: Sequence[Label | Contrast | None]) -> list[Label | Contrast]:
     """`targets` with the best class of this photograph in the place of None, each once."""
     return list(dict.fromkeys(trace.top if target is None else target for target in targets))
 
 
-def depths(menu: Menu, asked: str | None, default: Sequence[str]) -> list[str]:
+def depths(menu: Menu[Rules], asked: str | None, default: Sequence[str]) -> list[str]:
     """Depths as --depth lists them: comma-separated, "all", or the default where nothing was asked; each once."""
     if not asked:
         return list(default)
@@ -253,7 +270,7 @@ def depths(menu: Menu, asked: str | None, default: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(usage(menu.depth, name.strip()) for name in asked.split(",")))
 
 
-def rules(menu: Menu, settings: Sequence[str]) -> Any:
+def rules(menu: Menu[Rules], settings: Sequence[str]) -> Rules:
     """The rules that --rule asks for, checked."""
     if not settings:
         return menu.rules(None)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
+from ..fisher.classifier import FisherVectorClassifier
 from ..fisher.trace import FisherTrace
 from ..fisher.words import Patch, component_relevance, top_patches
 from ..show import render
@@ -32,7 +33,7 @@ def run(args: Namespace) -> int:
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out must end in .png, got {args.out!r}")
     clf = options.load_model(args, args.model)
-    if "component" not in clf.menu.representations:
+    if not isinstance(clf, FisherVectorClassifier):
         raise UsageError(f"--model must be a Fisher-vector classifier, got {args.model}")
     target = options.usage(options.target, clf.menu, args.target)
     photographs, batch = options.photographs(args), Batch(args)

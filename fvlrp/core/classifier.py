@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data.images import ImageLike, batch, naming_one, several_images
+from ..data.images import ImageLike, Images, batch, naming_one, several_images
 from ..evaluate.flipping import Score
 from ..evaluate.ranking import average_precision
 from ..runtime import cluster
 from ..runtime.arguments import check_choice
 from ..runtime.progress import Progress
+from ..runtime.types import Classes, Pixels
 from .menu import Menu
-from .trace import Trace
+from .target import Depths, One, Targets
+from .trace import AnyTrace, Explained
 
 
 class Classifier(ABC):
@@ -29,12 +31,12 @@ class Classifier(ABC):
     `n_jobs`.
     """
 
-    classes_: npt.NDArray[Any]
+    classes_: Classes
     multilabel_: bool
     n_jobs: int | None
 
     @abstractmethod
-    def decision_function(self, images: Sequence[ImageLike]) -> npt.NDArray[np.float64]:
+    def decision_function(self, images: Images) -> npt.NDArray[np.float64]:
         """Scores (n, n_classes), or (n,) with two exclusive classes."""
 
     @abstractmethod
@@ -42,15 +44,15 @@ class Classifier(ABC):
         """Scores of one image."""
 
     @abstractmethod
-    def trace(self, image: ImageLike, dtype: Any = "float32") -> Trace:
+    def trace(self, image: ImageLike, dtype: npt.DTypeLike = "float32") -> AnyTrace:
         """One forward pass of one image, from which any number of explanations can be asked."""
 
     @property
     @abstractmethod
-    def menu(self) -> Menu:
+    def menu(self) -> Menu[object]:
         """The valid targets, depths and rules; `menu.check` rejects others before any computation."""
 
-    def predict(self, images: Sequence[ImageLike]) -> npt.NDArray[Any]:
+    def predict(self, images: Images) -> Classes:
         """Classes (n,); for a classifier trained on a matrix of labels, an indicator of 0 / 1 (n, n_classes)."""
         scores = self.decision_function(images)
         if self.multilabel_:
@@ -58,59 +60,61 @@ class Classifier(ABC):
         best = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
         return np.asarray(self.classes_[best])
 
-    def score(self, images: Sequence[ImageLike], labels: Any, sample_weight: Any = None) -> float:
+    def score(self, images: Images, labels: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
         """Accuracy; for a matrix of labels, the mean average precision (11-point) over classes.
 
         `sample_weight` weighs the accuracy; average precision takes no weights.
         """
-        if np.ndim(labels) == 0 or len(labels) != len(batch(images)):
-            raise ValueError(
-                f"labels must have one row per image: {len(images)} images, labels of shape {np.shape(labels)}"
-            )
-        if (np.ndim(labels) == 2) != self.multilabel_:
+        shape, count = np.shape(labels), len(batch(images))
+        if not shape or shape[0] != count:
+            raise ValueError(f"labels must have one row per image: {count} images, labels of shape {shape}")
+        if (len(shape) == 2) != self.multilabel_:
             wanted = f"(n, {len(self.classes_)}), a column per class" if self.multilabel_ else "(n,), a class per image"
-            raise ValueError(f"labels must have shape {wanted}, as those learned from, got {np.shape(labels)}")
+            raise ValueError(f"labels must have shape {wanted}, as those learned from, got {shape}")
         if not self.multilabel_:
             # scikit-learn's accuracy_score rejects classes that are not whole numbers.
-            return float(np.average(np.asarray(labels) == self.predict(images), weights=sample_weight))
+            weights = None if sample_weight is None else np.asarray(sample_weight)
+            return float(np.average(np.asarray(labels) == self.predict(images), weights=weights))
         if sample_weight is not None:
             raise ValueError("sample_weight must be None for a matrix of labels: average precision takes no weights")
         return float(np.nanmean(average_precision(labels, self.decision_function(images))))
 
     def explain(
         self,
-        image: Any,  # an ImageLike, or several
-        target: Any = None,
-        depth: Any = None,
-        rules: Any = None,
-        dtype: Any = "float32",
+        image: ImageLike | Images,
+        target: Targets = None,
+        depth: Depths = None,
+        rules: object = None,
+        dtype: npt.DTypeLike = "float32",
         *,
         keep: Sequence[str] = (),
         region: Sequence[int] | None = None,
-    ) -> Any:  # as `Trace.explain`: one explanation or a list
+    ) -> Explained:
         """Explain the score of `target`: an Explanation, or a list of them if target or depth is a sequence.
 
         The parameters are those of `Trace.explain`. With `dtype` "float64" (exact mode) ledgers close to 1e-9.
         A list of images gives the list of what `explain_many` yields.
         """
         if several_images(image):
-            return list(self.explain_many(image, target, depth, rules, dtype=dtype, keep=keep, region=region))
+            return list(
+                self.explain_many(cast("Images", image), target, depth, rules, dtype=dtype, keep=keep, region=region)
+            )
         self.menu.check(target, depth, rules, keep, region)  # before the forward pass
-        return self.trace(image, dtype).explain(target, depth, rules, keep=keep, region=region)
+        return self.trace(cast("ImageLike", image), dtype).explain(target, depth, rules, keep=keep, region=region)
 
     def explain_many(
         self,
-        images: Sequence[ImageLike],
-        target: Any = None,
-        depth: Any = None,
-        rules: Any = None,
+        images: Images,
+        target: Targets = None,
+        depth: Depths = None,
+        rules: object = None,
         *,
         n_jobs: int | None = None,
         errors: str = "raise",
-        dtype: Any = "float32",
+        dtype: npt.DTypeLike = "float32",
         keep: Sequence[str] = (),
         region: Sequence[int] | None = None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[Explained]:
         """Explain many images in order, in parallel and in bounded memory.
 
         Parameters
@@ -143,7 +147,7 @@ class Classifier(ABC):
         asked = pool.keep((self, target, depth, rules, dtype, tuple(keep), region, errors))
         return pool.each(_explained, ((asked, i, images[i]) for i in range(len(images))))
 
-    def _scores_of(self, images: Sequence[ImageLike], verbose: bool) -> npt.NDArray[np.float64]:
+    def _scores_of(self, images: Images, verbose: bool) -> npt.NDArray[np.float64]:
         """`scores` of each image, (n, ...), on threads or on a cluster."""
         images = batch(images)
         if len(images) == 1:  # in this thread: its bands may have all of n_jobs
@@ -156,14 +160,14 @@ class Classifier(ABC):
             progress.step()
         return np.array(found)
 
-    def flipper(self, image: ImageLike, target: Any = None) -> Score:
+    def flipper(self, image: ImageLike, target: One | None = None) -> Score:
         """The score of a target (None: the best class) as a function of altered copies of `image`.
 
         For `fvlrp.evaluate.pixel_flipping`. Scores whole images; subclasses may have something faster.
         """
         found = self.menu.target(self.trace(image).top if target is None else target)
 
-        def score(images: npt.NDArray[Any]) -> list[float]:
+        def score(images: Pixels) -> list[float]:
             scores = self.decision_function(list(images))
             per_class = np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
             return [found.score(row) for row in per_class]
@@ -171,11 +175,17 @@ class Classifier(ABC):
         return score
 
 
-def _explained(asked: tuple[Any, ...], i: int, image: ImageLike) -> Any:
+# A model, and the arguments of `explain`.
+_Asked: TypeAlias = (
+    "tuple[Classifier, Targets, Depths, object, npt.DTypeLike, tuple[str, ...], Sequence[int] | None, str]"
+)
+
+
+def _explained(asked: _Asked, i: int, image: ImageLike) -> Explained:
     """What one image is explained by, or its error where these are results."""
     model, target, depth, rules, dtype, keep, region, errors = asked
 
-    def explained(own: ImageLike) -> Any:
+    def explained(own: ImageLike) -> Explained:
         return model.trace(own, dtype).explain(target, depth, rules, keep=keep, region=region)
 
     try:
@@ -186,6 +196,5 @@ def _explained(asked: tuple[Any, ...], i: int, image: ImageLike) -> Any:
         return error
 
 
-def _scored(model: Any, i: int, image: ImageLike) -> npt.NDArray[np.float64]:
-    scores: npt.NDArray[np.float64] = naming_one(i, image, model.scores)
-    return scores
+def _scored(model: Classifier, i: int, image: ImageLike) -> npt.NDArray[np.float64]:
+    return naming_one(i, image, model.scores)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from typing import Any, Self
+from typing import Self
 
-import numpy.typing as npt
+from ..runtime.types import Floats, Untyped
 
 ROUTED = ("fit", "fit_transform", "predict", "predict_proba", "decision_function", "score", "transform")
 CONTAINERS = ("default", "pandas", "polars")
@@ -26,17 +26,17 @@ class Estimator:
 
     _mixins: tuple[str, ...] = ()  # classes of sklearn.base that the twin inherits from, beside BaseEstimator
     _by_place: tuple[str, ...] = ()  # arguments of the methods, other than X and y, that are no metadata to route
-    _metadata_request: Any
+    _metadata_request: Untyped
 
     @classmethod
-    def _defaults(cls) -> dict[str, Any]:
+    def _defaults(cls) -> dict[str, object]:
         """Parameters in the order of `__init__`, with their defaults."""
         if cls.__init__ is object.__init__:
             return {}
         arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]
         return {argument.name: argument.default for argument in arguments}
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
+    def get_params(self, deep: bool = True) -> dict[str, object]:
         """Parameters by name; with `deep`, parameters of nested estimators, too, as ``name__parameter``."""
         params = {name: getattr(self, name) for name in self._defaults()}
         if deep:
@@ -45,10 +45,10 @@ class Estimator:
                     params |= {f"{name}__{inner}": its for inner, its in value.get_params().items()}
         return params
 
-    def set_params(self, **params: Any) -> Self:
+    def set_params(self, **params: object) -> Self:
         """Set parameters by name, those of nested estimators as ``name__parameter``. Returns self."""
         valid = self._defaults()
-        nested: dict[str, dict[str, Any]] = {}
+        nested: dict[str, dict[str, object]] = {}
         for key, value in params.items():
             name, separator, inner = key.partition("__")
             if name not in valid:
@@ -70,33 +70,33 @@ class Estimator:
         changed = [f"{name}={value!r}" for name, value in values if repr(value) != repr(defaults[name])]
         return f"{type(self).__name__}({', '.join(changed)})"
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Untyped:
         return self._twin().__sklearn_tags__()
 
     def _repr_html_(self) -> str:
         html: str = self._twin()._repr_html_()
         return html
 
-    def get_metadata_routing(self) -> Any:
+    def get_metadata_routing(self) -> Untyped:
         """The metadata that the methods request, for scikit-learn's metadata routing."""
         return self._twin().get_metadata_routing()
 
-    def set_fit_request(self, **requests: Any) -> Self:
+    def set_fit_request(self, **requests: object) -> Self:
         """Ask for metadata to be routed to `fit`, such as ``sample_weight=True``. Returns self."""
         return self._request("set_fit_request", requests)
 
-    def set_score_request(self, **requests: Any) -> Self:
+    def set_score_request(self, **requests: object) -> Self:
         """Ask for metadata to be routed to `score`. Returns self."""
         return self._request("set_score_request", requests)
 
-    def _request(self, name: str, requests: dict[str, Any]) -> Self:
+    def _request(self, name: str, requests: dict[str, object]) -> Self:
         """Record a request for metadata with the twin, and keep it where ``clone`` looks for it."""
         twin = self._twin()
         getattr(twin, name)(**requests)
         self._metadata_request = twin._metadata_request
         return self
 
-    def _twin(self) -> Any:
+    def _twin(self) -> Untyped:
         twin = _twin_class(type(self))(**self.get_params(deep=False))
         if "_metadata_request" in vars(self):
             twin._metadata_request = self._metadata_request
@@ -113,9 +113,9 @@ class Transformer(Estimator):
     _mixins = ("TransformerMixin",)
     _sklearn_output_config: dict[str, str]  # scikit-learn's name: `clone` copies it
 
-    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+    def fit_transform(self, X: Untyped, y: Untyped = None, **fit_params: object) -> Untyped:
         """`fit`, then `transform` of the same data."""
-        fitted: Any = self
+        fitted: Untyped = self
         return fitted.fit(X, y, **fit_params).transform(X)
 
     def set_output(self, *, transform: str | None = None) -> Self:
@@ -130,14 +130,14 @@ class Transformer(Estimator):
         self._sklearn_output_config = {"transform": transform}
         return self
 
-    def _put_out(self, table: npt.NDArray[Any], X: Any) -> Any:
+    def _put_out(self, table: Floats, X: object) -> Untyped:
         """A table (n, columns) in the chosen container; for pandas, with the index of `X`."""
         kind = getattr(self, "_sklearn_output_config", {}).get("transform")
         if kind is None and (sklearn := sys.modules.get("sklearn")):  # the setting for all of scikit-learn
             kind = sklearn.get_config()["transform_output"]
         if kind not in CONTAINERS[1:]:
             return table
-        named: Any = self
+        named: Untyped = self
         columns = list(named.get_feature_names_out())
         frame = importlib.import_module(kind).DataFrame
         if kind == "polars":
@@ -145,7 +145,7 @@ class Transformer(Estimator):
         return frame(table, None if isinstance(X, list | tuple) else getattr(X, "index", None), columns)
 
 
-def check_fitted(estimator: Any, attribute: str, way_out: str = "call fit") -> None:
+def check_fitted(estimator: object, attribute: str, way_out: str = "call fit") -> None:
     """Raise scikit-learn's NotFittedError unless `estimator` has `attribute`, which `fit` sets."""
     if hasattr(estimator, attribute):
         return
@@ -154,7 +154,7 @@ def check_fitted(estimator: Any, attribute: str, way_out: str = "call fit") -> N
     raise NotFittedError(f"this {type(estimator).__name__} is not fitted; {way_out}")
 
 
-def _twin_class(kind: type[Estimator]) -> Any:
+def _twin_class(kind: type[Estimator]) -> Untyped:
     from sklearn import base
 
     parents = (*(getattr(base, name) for name in kind._mixins), base.BaseEstimator)
@@ -165,7 +165,7 @@ def _twin_class(kind: type[Estimator]) -> Any:
     return type(kind.__name__, parents, methods | requests | {"__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
-def _no_metadata(kind: type[Estimator], method: Any) -> dict[str, str]:
+def _no_metadata(kind: type[Estimator], method: Untyped) -> dict[str, str]:
     """Marks the arguments that are passed by position as not routed."""
     from sklearn.utils.metadata_routing import UNUSED
 

@@ -10,21 +10,32 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import files
+from ..runtime.types import Json
 from ..show.colours import SCALE, Scale
 from .ledger import Ledger
+from .target import Contrast, Label, One
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 # Explains the same image again, for given targets and depths (None: those of a report).
-Again: TypeAlias = "Callable[[Sequence[Any], Sequence[str] | None], list[Explanation]]"
+Again: TypeAlias = "Callable[[Sequence[One], Sequence[str] | None], list[Explanation]]"
+
+
+class Picture(TypedDict, total=False):
+    """The options of `Explanation.to_image`."""
+
+    cmap: str
+    symmetric: bool
+    bar: bool
+    scale: Scale
 
 
 class Relevances(Mapping[str, npt.NDArray[np.float64]]):
@@ -67,14 +78,14 @@ class Relevances(Mapping[str, npt.NDArray[np.float64]]):
     def __len__(self) -> int:
         return len(self._names if self._compute else self._kept)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Without the model."""
         return {"_names": self._names, "_compute": None, "_kept": self._kept}
 
     def __copy__(self) -> Relevances:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Relevances:
+    def __deepcopy__(self, memo: dict[int, object]) -> Relevances:
         return self  # immutable but for its cache
 
 
@@ -126,14 +137,14 @@ class Explanation:
         *,
         heatmap: npt.NDArray[np.float64],
         score: float,
-        target: Any,
+        target: Label | Contrast,
         depth: str,
-        rules: Any,
+        rules: object,
         relevance: Relevances,
         ledger: Ledger,
         image: npt.NDArray[np.uint8],
         model: str = "",
-        best: Sequence[tuple[Any, float]] = (),
+        best: Sequence[tuple[Label, float]] = (),
         again: Again | None = None,
         region: Sequence[int] | None = None,
     ) -> None:
@@ -143,7 +154,7 @@ class Explanation:
         self.region = None if region is None else tuple(region)
         self._again = again
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Without the model."""
         return {**vars(self), "_again": None}
 
@@ -191,7 +202,7 @@ class Explanation:
 
         return Image.fromarray(render.alpha(self.image, self.heatmap, gamma=gamma, background=background, scale=scale))
 
-    def again(self, target: Any = None, depth: Sequence[str] | None = None) -> list[Explanation]:
+    def again(self, target: Sequence[One] | None = None, depth: Sequence[str] | None = None) -> list[Explanation]:
         """Explain the same image by the same rules for other targets or depths: a list, target by target.
 
         Parameters
@@ -230,7 +241,7 @@ class Explanation:
         self,
         path: str | os.PathLike[str],
         *,
-        target: Any = None,
+        target: Sequence[One] | None = None,
         depth: Sequence[str] | None = None,
         cmap: str = "safe",
         scale: float | str | None = SCALE,
@@ -271,8 +282,9 @@ class Explanation:
 
         return render.png_bytes(self.to_image())
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Json]:
         """Everything but the arrays, as plain values for JSON."""
+        rules: Json = self.rules.to_dict() if hasattr(self.rules, "to_dict") else cast("Json", self.rules)
         return {
             "target": _plain(self.target),
             "depth": self.depth,
@@ -280,13 +292,13 @@ class Explanation:
             "score": self.score,
             "heatmap_sum": float(self.heatmap.sum()),
             "shape": list(self.heatmap.shape),
-            "rules": self.rules.to_dict() if hasattr(self.rules, "to_dict") else self.rules,
+            "rules": rules,
             "ledger": self.ledger.to_dict(),
             "model": self.model,
             "best": [[_plain(name), score] for name, score in self.best],
         }
 
-    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
+    def save(self, path: str | os.PathLike[str], *, level: int | None = None, **options: Unpack[Picture]) -> None:
         """Write a picture (.png) or the numbers (.npz), atomically.
 
         Parameters
@@ -294,8 +306,10 @@ class Explanation:
         path : path
             Its suffix decides. A picture carries target, depth, score and ledger as text chunks. An .npz file holds
             the heatmap, the image and all relevances computed so far; `load` reads it back.
+        level : int, optional
+            Of a picture's compression, 0 to 9 (smallest, but slow).
         **options
-            For a picture: those of `to_image`, and `level`, the compression level, 0 to 9 (smallest, but slow).
+            Of a picture, as for `to_image`.
 
         Raises
         ------
@@ -310,12 +324,13 @@ class Explanation:
 
             summary = self.summary()
             words = {name: str(summary[name]) for name in ("target", "depth", "score")}
-            level = options.pop("level", render.LEVEL)
             words["ledger"] = json.dumps(summary["ledger"])
-            render.write_png(path, self.to_image(**options), words, level=level)
+            picture = self.to_image(**options)
+            render.write_png(path, picture, words, level=render.LEVEL if level is None else level)
         elif suffix == ".npz":
-            if options:
-                raise ValueError(f"{', '.join(options)} belongs to a picture (.png); numbers (.npz) have no options")
+            given = [*options, *([] if level is None else ["level"])]
+            if given:
+                raise ValueError(f"{', '.join(given)} belongs to a picture (.png); numbers (.npz) have no options")
             kept = (
                 {f"relevance/{name}": values for name, values in self.relevance.kept.items()} if self.relevance else {}
             )
@@ -358,6 +373,6 @@ class Explanation:
             raise ValueError(f"{os.fspath(path)} is not an explanation that this fvlrp can read: {error}") from error
 
 
-def _plain(name: Any) -> Any:
+def _plain(name: object) -> Label:
     """A class as a value for JSON."""
     return name if isinstance(name, str | int | float | bool) else str(name)

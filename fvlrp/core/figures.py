@@ -6,7 +6,7 @@ Turns explanations into the arrays and words that `show` lays out. For the comma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
@@ -15,10 +15,21 @@ from ..show import render
 from ..show.colours import SCALE
 from . import captions
 from .explanation import Explanation
-from .trace import Trace
+from .menu import Menu
+from .target import One
+from .trace import AnyTrace
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+class Traces(Protocol):
+    """A classifier."""
+
+    @property
+    def menu(self) -> Menu[object]: ...
+    def trace(self, image: ImageLike, /) -> AnyTrace: ...
+
 
 FINE = ("input", "gradient", "bin")  # depths whose maps are too fine for an alpha channel
 
@@ -75,9 +86,9 @@ def _low(row: Sequence[Explanation]) -> Explanation:
 
 
 def sheet(
-    models: Any,
+    models: Traces | Sequence[Traces],
     images: Sequence[ImageLike],
-    targets: Sequence[Any],
+    targets: Sequence[One | Sequence[One]],
     *,
     names: Sequence[str] | None = None,
     cmap: str = "paper",
@@ -133,30 +144,32 @@ def sheet(
         names = [type(model).__name__ for model in models]
     if len(names) != len(models):
         raise ValueError(f"names must title every model: {len(models)} models, {len(names)} names")
-    targets = [tuple(t) if isinstance(t, list | np.ndarray) and np.ndim(t) else t for t in targets]
-    for target in targets:
-        if isinstance(target, tuple) and len(target) != len(models):
-            raise ValueError(f"targets must hold one class per model: {len(models)} models, got {target!r}")
-        for model, own in zip(models, _each(target, len(models)), strict=True):
-            model.menu.check(own)  # all of them before any work
+    asked = [_each(target, len(models)) for target in targets]
+    for each in asked:
+        for model, target in zip(models, each, strict=True):
+            model.menu.check(target)  # all of them before any work
     rows = [
-        sheet_row([naming(images, i, model.trace) for model in models], target, cmap=cmap, scale=scale)
-        for i, target in enumerate(targets)
+        sheet_row([naming(images, i, model.trace) for model in models], each, cmap=cmap, scale=scale)
+        for i, each in enumerate(asked)
     ]
     return sheet_of(rows, names, cmap=cmap, height=height, scale=scale)
 
 
-def _each(target: Any, count: int) -> tuple[Any, ...]:
-    """The class to explain of each of `count` models: `target`, or its own of a tuple."""
-    return target if isinstance(target, tuple) else (target,) * count
+def _each(target: One | Sequence[One], count: int) -> list[One]:
+    """The class to explain of each of `count` models: `target`, or its own of a sequence."""
+    if not isinstance(target, tuple | list | np.ndarray) or not np.ndim(target):
+        return [cast("One", target)] * count
+    if len(target) != count:
+        raise ValueError(f"targets must hold one class per model: {count} models, got {tuple(target)!r}")
+    return list(target)
 
 
 def sheet_row(
-    traces: Sequence[Trace], target: Any, *, cmap: str = "paper", scale: float | str | None = SCALE
+    traces: Sequence[AnyTrace], targets: Sequence[One], *, cmap: str = "paper", scale: float | str | None = SCALE
 ) -> list[render.Panel]:
-    """A row of `sheet`: one photograph, traced by every model."""
+    """A row of `sheet`: one photograph, traced by every model, and the class to explain of each."""
     row = []
-    for trace, name in zip(traces, _each(target, len(traces)), strict=True):
+    for trace, name in zip(traces, targets, strict=True):
         high, low = trace.explain(name, trace.menu.figure_depths, trace.menu.figure_rules)
         row += [
             render.Panel(high.image, f"{high.target} {high.score:+.2f}"),

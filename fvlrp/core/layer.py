@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
+from ..runtime.types import Floats
 from .ledger import Entries
 
-Array: TypeAlias = npt.NDArray[np.floating[Any]]
+Array: TypeAlias = Floats
+# What layers of one kind alone know: pixels, descriptors, arrays.
+Own: TypeAlias = Any  # type: ignore[explicit-any]  # every layer has parameters and results of its own
 Saved = TypeVar("Saved")
 Rule = TypeVar("Rule", contravariant=True)
 
@@ -41,7 +41,7 @@ class Layer(Protocol[Saved, Rule]):
     of the arrays: float32, or float64 in exact mode, where each `Passed` conserves relevance to 1e-9.
     """
 
-    def forward(self, *inputs: Any) -> tuple[Any, Saved]:
+    def forward(self, *inputs: Own) -> tuple[Own, Saved]:
         """The output, and what `relevance` and `flat` need from this pass."""
 
     def relevance(self, r: Array, saved: Saved, rule: Rule) -> Passed:

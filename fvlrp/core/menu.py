@@ -6,17 +6,22 @@ For traces and classifiers, which check arguments before any computation. Hides 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from ..runtime.types import Classes
 from .region import Region
-from .target import Contrast, Target, listed
+from .target import Contrast, Depths, Label, Target, Targets, listed
+
+# The value that holds all choices of a stack: `FisherRules` or `NetworkRules`.
+Rules = TypeVar("Rules")
+Chosen = TypeVar("Chosen", covariant=True)
 
 
-class Menu:
+class Menu(Generic[Chosen]):
     """The valid targets, depths and representations of a model.
 
     Attributes
@@ -33,7 +38,7 @@ class Menu:
 
     def __init__(
         self,
-        classes: Sequence[Any],
+        classes: Iterable[Label] | Classes,
         depths: Sequence[str],
         default_depth: str,
         *,
@@ -41,7 +46,7 @@ class Menu:
         figure_depths: Sequence[str] = (),
         report_depths: Sequence[str] = (),
     ) -> None:
-        self.classes = [name.item() if isinstance(name, np.generic) else name for name in classes]
+        self.classes: list[Label] = [name.item() if isinstance(name, np.generic) else name for name in classes]
         self.depths, self.default_depth = tuple(depths), default_depth
         self.representations = tuple(representations)
         self._figure_depths, self._report_depths = tuple(figure_depths), tuple(report_depths)
@@ -57,12 +62,17 @@ class Menu:
         return self._report_depths
 
     @property
-    def figure_rules(self) -> Any:
+    def figure_rules(self) -> Chosen:
         """The rules of the paper's Figure 1."""
         return self.rules(None)
 
     def check(
-        self, target: Any = None, depth: Any = None, rules: Any = None, keep: Sequence[str] = (), region: Any = None
+        self,
+        target: Targets = None,
+        depth: Depths = None,
+        rules: object = None,
+        keep: Sequence[str] = (),
+        region: Sequence[int] | None = None,
     ) -> None:
         """Raise the ValueError that `Trace.explain` raises for invalid arguments, without a forward pass."""
         for one in [] if target is None else listed(target):
@@ -73,11 +83,11 @@ class Menu:
         self.kept(keep)
         self.region(region)
 
-    def rules(self, rules: Any) -> Any:
+    def rules(self, rules: object) -> Chosen:
         """All choices as one frozen value, from any of their spellings; None means the defaults."""
-        return rules
+        raise NotImplementedError
 
-    def target(self, target: Any) -> Target:
+    def target(self, target: object) -> Target:
         """The target for a class name, a value of the classes, or a `Contrast` of two."""
         if isinstance(target, Target):
             return target
@@ -88,13 +98,13 @@ class Menu:
             raise ValueError(f"target contrasts {target.target!r} with itself; expected two different classes")
         for_, against = map(self.at, positions)
         terms = (*for_.terms, *((at, -coefficient) for at, coefficient in against.terms))
-        return Target(Contrast(for_.label, against.label), terms)
+        return Target(Contrast(self.classes[positions[0]], self.classes[positions[1]]), terms)
 
     def at(self, position: int) -> Target:
         """The target for the class at a position."""
         return Target(self.classes[position], ((position, 1.0),))
 
-    def position(self, name: Any) -> int:
+    def position(self, name: object) -> int:
         """Position of a class among the scores. ValueError if no class, or more than one, has that name."""
         found = [i for i, known in enumerate(self.classes) if _same(name, known)]
         if len(found) == 1:
@@ -103,7 +113,7 @@ class Menu:
             raise ValueError(f"target {name!r} names {len(found)} classes; their indices are {found}: pass one of them")
         raise ValueError(f"unknown target {name!r}{self._near(name)}; classes are {self._shown()}")
 
-    def depth(self, depth: Any) -> str:
+    def depth(self, depth: object) -> str:
         """The name of a depth."""
         return _one_of("depth", "depths", depth, self.depths)
 
@@ -111,11 +121,11 @@ class Menu:
         """Names of representations, as `keep` lists them."""
         return tuple(_one_of("representation", "representations", name, self.representations) for name in listed(keep))
 
-    def region(self, region: Any) -> Region | None:
+    def region(self, region: object) -> Region | None:
         """The pixels to explain at the depth asked for; None: all of them."""
         return Region.of(region)
 
-    def _near(self, name: Any) -> str:
+    def _near(self, name: object) -> str:
         """A question for the class that is spelled alike, or for the few that hold the same word."""
         asked, known = str(name).casefold(), {str(known).casefold(): str(known) for known in self.classes}
         alike = get_close_matches(asked, known, n=1, cutoff=0.75)
@@ -128,15 +138,15 @@ class Menu:
         return f"{shown}, ... ({len(self.classes)} in all)" if len(self.classes) > most else shown
 
 
-def _same(name: Any, known: Any) -> bool:
+def _same(name: object, known: object) -> bool:
     if isinstance(name, bool) and not isinstance(known, bool):  # True does not name class 1
         return False
-    return str(name) == str(known) or (np.ndim(name) == 0 and bool(name == known))
+    return str(name) == str(known) or (getattr(name, "ndim", 0) == 0 and bool(name == known))
 
 
-def _one_of(what: str, plural: str, value: Any, valid: Sequence[str]) -> str:
+def _one_of(what: str, plural: str, value: object, valid: Sequence[str]) -> str:
     for name in valid:  # NumPy strings match, and Python strings are returned
-        if np.ndim(value) == 0 and value == name:
+        if getattr(value, "ndim", 0) == 0 and value == name:
             return name
     shown = ", ".join(map(repr, valid[:60])) + (", ..." if len(valid) > 60 else "")
     raise ValueError(f"unknown {what} {value!r}; {plural} are {shown}")

@@ -6,7 +6,7 @@ For traces and menus. Hides how four numbers are checked, and which pixels of a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..runtime.arguments import is_whole
 
@@ -22,7 +22,7 @@ class Region(NamedTuple):
     x1: int
 
     @classmethod
-    def of(cls, value: Any) -> Region | None:
+    def of(cls, value: object) -> Region | None:
         """A region from four whole numbers; None stays None.
 
         Raises

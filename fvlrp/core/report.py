@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date as calendar
 from itertools import groupby
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from ..show import report as page
 from ..show.colours import MAPS, SCALE, Scale
 from . import captions
 from .ledger import MEANINGS, Ledger
+from .target import Contrast, Label
 
 TITLE = "Why the classifier decided"
 ABOUT = (
@@ -37,7 +38,7 @@ class Explained(Protocol):
     @property
     def score(self) -> float: ...
     @property
-    def target(self) -> Any: ...
+    def target(self) -> Label | Contrast: ...
     @property
     def depth(self) -> str: ...
     @property
@@ -47,7 +48,7 @@ class Explained(Protocol):
     @property
     def model(self) -> str: ...
     @property
-    def best(self) -> Sequence[tuple[Any, float]]: ...
+    def best(self) -> Sequence[tuple[Label, float]]: ...
 
 
 # Name of the photograph, explanations, and optionally the name of the model.

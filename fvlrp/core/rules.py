@@ -11,7 +11,7 @@ To add a rule, subclass `Rule` and implement `shares`. Add it to `RULES`, so tha
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -172,7 +172,7 @@ class Rule:
         return ":".join([type(self).__name__.lower(), *(text for text in values if text)])
 
 
-def _number(value: Any) -> str:
+def _number(value: npt.ArrayLike | None) -> str:
     """A number, or several separated by commas; "" for None."""
     if value is None:
         return ""

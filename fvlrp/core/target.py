@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import SupportsIndex, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
+
+# A class, as `classes_` and files have it; what stands for one; one target, or several; and the same of depths.
+Label: TypeAlias = "str | int | float"
+One: TypeAlias = "Label | SupportsIndex | Contrast | Target"
+Targets: TypeAlias = "One | Iterable[One] | None"
+Depths: TypeAlias = "str | SupportsIndex | Iterable[str | SupportsIndex] | None"
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,8 @@ class Contrast:
     True
     """
 
-    target: Any
-    against: Any
+    target: Label | SupportsIndex
+    against: Label | SupportsIndex
 
     def __str__(self) -> str:
         return f"{self.target} - {self.against}"
@@ -53,7 +59,7 @@ class Target:
         Positions among the model's scores and their coefficients: the explained score is their weighted sum.
     """
 
-    label: Any
+    label: Label | Contrast
     terms: tuple[tuple[int, float], ...]
 
     def score(self, scores: npt.NDArray[np.float64]) -> float:
@@ -68,12 +74,12 @@ class Target:
         return vector
 
 
-def listed(value: Any) -> list[Any]:
+def listed(value: One | Iterable[One]) -> list[One]:
     """`value` as a list: its items if it is a sequence, itself if it is a single target or depth."""
-    return list(value) if several(value) else [value]
+    return list(cast("Iterable[One]", value)) if several(value) else [cast("One", value)]
 
 
-def several(value: Any) -> bool:
+def several(value: object) -> bool:
     """Whether `value` is a sequence of targets or depths."""
     if isinstance(value, str | Contrast):
         return False

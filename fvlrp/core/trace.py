@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +16,21 @@ import numpy.typing as npt
 from ..data import images
 from ..data.images import ImageLike
 from ..runtime.arguments import is_whole
+from ..runtime.types import Pixels, Precision, Values
 from .explanation import Explanation, Relevances
 from .ledger import Ledger
-from .menu import Menu
+from .menu import Menu, Rules
 from .region import Region
-from .target import Target, listed, several
+from .target import Depths, Label, One, Target, Targets, listed, several
 
 EXACT = np.dtype(np.float64)
 BEST = 5  # classes that an explanation lists with their scores
 
+# One Explanation, or a list where targets, depths or images are several.
+Explained: TypeAlias = Any  # type: ignore[explicit-any]  # that depends on values which types do not tell apart
 
-def check_precision(dtype: Any) -> np.dtype[Any]:
+
+def check_precision(dtype: npt.DTypeLike) -> Precision:
     """The dtype of a pass. ValueError unless it is float32 (fast) or float64 (exact)."""
     if dtype not in (np.float32, np.float64, "float32", "float64"):  # np.dtype(None) would be float64
         raise ValueError(f"dtype must be 'float32' (fast) or 'float64' (exact), got {dtype!r}")
@@ -51,7 +55,13 @@ class Descent(NamedTuple):
     entries: Mapping[str, float]
 
 
-class Trace:
+class Traced(Protocol[Rules]):
+    """A classifier, or what does its forward passes: explanations ask it for more."""
+
+    def trace(self, image: Values, dtype: npt.DTypeLike, /) -> Trace[Rules]: ...
+
+
+class Trace(Generic[Rules]):
     """One forward pass of one image; explains any number of targets, depths and rules.
 
     Attributes
@@ -79,7 +89,7 @@ class Trace:
     scores: npt.NDArray[np.float64]
     kind = "classifier"  # the name of the model in explanations
 
-    def __init__(self, model: Any, image: ImageLike, dtype: Any, menu: Menu) -> None:
+    def __init__(self, model: Traced[Rules], image: ImageLike, dtype: npt.DTypeLike, menu: Menu[Rules]) -> None:
         self.model, self.dtype, self.menu = model, check_precision(dtype), menu
         pixels = self._pixels(image)
         # The caller may change its array later. A memory-mapped file is not copied.
@@ -87,16 +97,16 @@ class Trace:
         self.source = pixels.copy() if own else pixels
         self.image = self._picture(self.source)
 
-    def _pixels(self, image: ImageLike) -> npt.NDArray[Any]:
+    def _pixels(self, image: ImageLike) -> Pixels:
         """What the model reads of an image, (H, W) or (H, W, channels)."""
         return images.load(image)
 
-    def _picture(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    def _picture(self, pixels: Pixels) -> npt.NDArray[np.uint8]:
         """What is shown of it, (H, W, 3)."""
         return images.rgb(pixels)
 
     @property
-    def classes(self) -> list[Any]:
+    def classes(self) -> list[Label]:
         return self.menu.classes
 
     @property
@@ -105,27 +115,26 @@ class Trace:
         return self.dtype == EXACT
 
     @property
-    def top(self) -> Any:
+    def top(self) -> Label:
         """The class with the highest score."""
         return self.classes[int(np.argmax(self.scores))]
 
-    def top_k(self, k: int = 5) -> dict[Any, float]:
+    def top_k(self, k: int = 5) -> dict[Label, float]:
         """The `k` classes with the highest scores and these, best first: ``trace.explain(list(trace.top_k(3)))``."""
         if not (is_whole(k) and k >= 1):
             raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
         best = np.argsort(-self.scores, kind="stable")[:k]
         return {self.classes[i]: float(self.scores[i]) for i in best}
 
-    # Any: the type cannot say whether one explanation or a list is returned, which depends on values.
     def explain(
         self,
-        target: Any = None,
-        depth: Any = None,
-        rules: Any = None,
+        target: Targets = None,
+        depth: Depths = None,
+        rules: object = None,
         *,
         keep: Sequence[str] = (),
         region: Sequence[int] | None = None,
-    ) -> Any:
+    ) -> Explained:
         """Explain targets at depths in one backward pass.
 
         Parameters
@@ -161,9 +170,9 @@ class Trace:
 
     def explain_all(
         self,
-        targets: Sequence[Any],
-        depths: Sequence[str],
-        rules: Any = None,
+        targets: Sequence[One],
+        depths: Sequence[One],
+        rules: object = None,
         *,
         keep: Sequence[str] = (),
         region: Sequence[int] | None = None,
@@ -171,24 +180,24 @@ class Trace:
         """`explain` for sequences of targets and depths: always returns a list, target by target."""
         found_targets = [self.menu.target(target) for target in targets]
         found_depths = [self.menu.depth(depth) for depth in depths]
-        rules, names, found_region = self.menu.rules(rules), self.menu.kept(keep), self.menu.region(region)
+        choices, names, found_region = self.menu.rules(rules), self.menu.kept(keep), self.menu.region(region)
         if found_region:
             found_region.check_inside(*self.image.shape[:2])
         if not (found_targets and found_depths):
             return []
-        descents = self._descend(found_targets, found_depths, rules, found_region)
+        descents = self._descend(found_targets, found_depths, choices, found_region)
         pairs = ((target, depth) for target in found_targets for depth in found_depths)
         return [
-            self._explanation(target, depth, rules, descent, names, found_region)
+            self._explanation(target, depth, choices, descent, names, found_region)
             for (target, depth), descent in zip(pairs, descents, strict=True)
         ]
 
-    def relevance(self, target: Target, depth: str, rules: Any, name: str) -> npt.NDArray[np.float64]:
+    def relevance(self, target: Target, depth: str, rules: Rules, name: str) -> npt.NDArray[np.float64]:
         """Relevance of a target at the representation `name`, float64, on the way down to `depth`."""
         raise NotImplementedError
 
     def _descend(
-        self, targets: Sequence[Target], depths: Sequence[str], rules: Any, region: Region | None
+        self, targets: Sequence[Target], depths: Sequence[str], rules: Rules, region: Region | None
     ) -> list[Descent]:
         """Every target at every depth: target by target, depths in the order given."""
         raise NotImplementedError
@@ -200,7 +209,7 @@ class Trace:
         self,
         target: Target,
         depth: str,
-        rules: Any,
+        rules: Rules,
         descent: Descent,
         keep: Sequence[str],
         region: Region | None,
@@ -226,16 +235,20 @@ class Trace:
             again=again.explain,
         )
 
-    def _best(self) -> list[tuple[Any, float]]:
+    def _best(self) -> list[tuple[Label, float]]:
         """The BEST classes with the highest scores, and their scores."""
         order = np.argsort(-self.scores, kind="stable")[:BEST]
         return [(self.classes[i], float(self.scores[i])) for i in order]
 
 
-class _Again:
+# Of either stack: a caller that hands the rules on as they are need not know which.
+AnyTrace: TypeAlias = "Trace[Any]"  # type: ignore[explicit-any]  # the rules go back where they came from
+
+
+class _Again(Generic[Rules]):
     """Computes more for an explanation: from its trace while that is alive, otherwise by a new pass."""
 
-    def __init__(self, trace: Trace, target: Target, depth: str, rules: Any, region: Region | None) -> None:
+    def __init__(self, trace: Trace[Rules], target: Target, depth: str, rules: Rules, region: Region | None) -> None:
         self._trace = weakref.ref(trace)
         self._model, self._source, self._dtype = trace.model, trace.source, trace.dtype
         self._asked, self._region = (target, depth, rules), region
@@ -243,13 +256,12 @@ class _Again:
     def __call__(self, name: str) -> npt.NDArray[np.float64]:
         return self._found().relevance(*self._asked, name)
 
-    def explain(self, targets: Sequence[Any], depths: Sequence[str] | None) -> list[Explanation]:
+    def explain(self, targets: Sequence[One], depths: Sequence[str] | None) -> list[Explanation]:
         """Explanations by the same rules; depths None: those of a report, and the one of the explanation."""
         trace, (_, own, rules) = self._found(), self._asked
         if depths is None:
             depths = list(dict.fromkeys([*trace.menu.report_depths, own]))
         return trace.explain_all(targets, depths, rules, region=self._region)
 
-    def _found(self) -> Trace:
-        trace: Trace = self._trace() or self._model.trace(self._source, self._dtype.name)
-        return trace
+    def _found(self) -> Trace[Rules]:
+        return self._trace() or self._model.trace(self._source, self._dtype.name)

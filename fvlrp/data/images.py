@@ -8,7 +8,7 @@ image is mapped to the input's own size without losing relevance. For every wing
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -42,13 +42,20 @@ __all__ = [
 
 T = TypeVar("T")
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | ArrayOf | Photograph"
-Images: TypeAlias = "Iterable[ImageLike] | Values"  # several: a sequence, a column of a table, or one array
+Images: TypeAlias = "Sequence[ImageLike] | Column | Values"  # several: one array holds images of one size
 
 
 class ArrayOf(Protocol):
     """An array, a tensor, or whatever else NumPy reads as an array."""
 
     def __array__(self) -> Values: ...
+
+
+class Column(Protocol):
+    """A column of a table, as pandas and polars have it."""
+
+    def __len__(self) -> int: ...
+    def to_list(self) -> list[ImageLike]: ...
 
 
 class Photograph:

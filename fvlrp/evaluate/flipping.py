@@ -16,6 +16,7 @@ from ..data.images import ImageLike, grey, load
 from ..runtime import cluster
 from ..runtime.arguments import is_whole
 from ..runtime.progress import Progress
+from ..runtime.types import Pixels, Values, Window
 from .journal import Journal, key_of
 from .maps import check_heatmap
 
@@ -24,7 +25,8 @@ REPLACEMENTS = ("noise", "mean", "blur", "inpaint")
 
 Curve: TypeAlias = "npt.NDArray[np.float64]"  # (L + 1,): the score after k = 0 .. L regions were replaced
 Regions: TypeAlias = "npt.NDArray[np.int64]"  # (L, 2): top-left pixel (y, x) of each
-Pixels: TypeAlias = "npt.NDArray[Any]"  # uint8 or float32, (H, W, 3) or (H, W)
+# One result, or a list of them for several heatmaps or orders.
+Flipped: TypeAlias = Any  # type: ignore[explicit-any]  # that depends on values which types do not tell apart
 
 
 @runtime_checkable
@@ -47,7 +49,7 @@ class Flipper(Protocol):
         ...
 
 
-Score: TypeAlias = "Callable[[Pixels], Any] | Flipper"
+Score: TypeAlias = "Callable[[Pixels], npt.ArrayLike] | Flipper"
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +132,7 @@ def gap(most: PixelFlipping, least: PixelFlipping) -> float:
 def pixel_flipping(
     score: Score,
     image: ImageLike,
-    heatmaps: npt.ArrayLike | Sequence[npt.ArrayLike],
+    heatmaps: Sequence[npt.ArrayLike] | Values,
     *,
     order: str | Sequence[str] = "morf",
     region: int = 9,
@@ -143,7 +145,7 @@ def pixel_flipping(
     n_jobs: int | None = None,
     journal: Journal | None = None,
     verbose: bool = False,
-) -> Any:  # whether one result or a list comes back depends on values that types do not tell apart
+) -> Flipped:
     """How fast the score falls when the image is destroyed region by region (Samek et al., arXiv 1509.06321).
 
     The image is divided into square regions on a centred grid, which are replaced one after another. Regions of equal
@@ -253,14 +255,17 @@ def _checked_orders(order: str | Sequence[str], replacement: str, **numbers: int
     return orders
 
 
-def _maps(heatmaps: Any, shape: tuple[int, ...]) -> tuple[bool, list[npt.NDArray[np.float64]]]:
+def _maps(
+    heatmaps: Sequence[npt.ArrayLike] | Values, shape: tuple[int, ...]
+) -> tuple[bool, list[npt.NDArray[np.float64]]]:
     """Whether there is a single map, and the checked maps."""
     if hasattr(heatmaps, "heatmap"):
         raise ValueError("heatmaps is an Explanation; expected its array: explanation.heatmap")
     if len(heatmaps) == 0:
         raise ValueError("heatmaps is empty; expected at least one array (H, W)")
     single = np.ndim(heatmaps[0]) == 1
-    return single, [check_heatmap(heatmap, shape) for heatmap in ([heatmaps] if single else heatmaps)]
+    maps = [np.asarray(heatmaps)] if single else list(heatmaps)
+    return single, [check_heatmap(heatmap, shape) for heatmap in maps]
 
 
 # ---- regions, their orders, and what replaces them -------------------------------------------------------------------
@@ -288,7 +293,7 @@ class _Grid:
         return self.rows * self.cols
 
     @property
-    def window(self) -> tuple[slice, slice]:
+    def window(self) -> Window:
         """What of the image the regions cover."""
         return (
             slice(self.top, self.top + self.rows * self.side),
@@ -405,7 +410,7 @@ class _Walked:
         return [_checked(curve, length) for curve, length in zip(found, lengths, strict=True)]
 
 
-def _walked(shared: tuple[Flipper, Pixels, int, int], regions: npt.NDArray[np.int64]) -> Any:
+def _walked(shared: tuple[Flipper, Pixels, int, int], regions: npt.NDArray[np.int64]) -> Curve:
     flipper, filled, side, every = shared
     return flipper.walk(filled, regions=regions, region=side, every=every)
 
@@ -413,7 +418,7 @@ def _walked(shared: tuple[Flipper, Pixels, int, int], regions: npt.NDArray[np.in
 class _Batched:
     """Curves of a callable that scores images: each set of replaced regions is scored once."""
 
-    def __init__(self, score: Callable[[Pixels], Any], pixels: Pixels, every: int, batch_size: int) -> None:
+    def __init__(self, score: Callable[[Pixels], npt.ArrayLike], pixels: Pixels, every: int, batch_size: int) -> None:
         self._score, self._pixels, self._every, self._batch_size = score, pixels, every, batch_size
         self._whole: float | None = None  # the score of the untouched image, the same in every draw
 
@@ -464,7 +469,7 @@ class _Recorded:
         return [np.array(self._journal[key]) for key in keys]
 
 
-def _checked(scores: Any, count: int) -> Curve:
+def _checked(scores: npt.ArrayLike, count: int) -> Curve:
     found = np.asarray(scores, dtype=np.float64)
     if found.shape != (count,) or not np.isfinite(found).all():
         raise ValueError(f"score returned shape {found.shape} for {count} images; expected one finite score per image")

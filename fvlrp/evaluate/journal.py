@@ -11,10 +11,10 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from ..runtime.types import Json, Parsed, Values
 
 
 class Journal:
@@ -45,7 +45,7 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self._path = None if path is None else Path(path)
         self._lock = threading.Lock()
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, Parsed] = {}
         self._prefix = ""
         if self._path is not None and self._path.exists():
             self._known.update(_read(self._path))
@@ -53,7 +53,7 @@ class Journal:
     def __contains__(self, key: str) -> bool:
         return self._prefix + key in self._known
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> Parsed:
         return self._known[self._prefix + key]
 
     def part(self, *words: str | int) -> Journal:
@@ -66,10 +66,10 @@ class Journal:
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: Json = None) -> Parsed:
         return self._known.get(self._prefix + key, default)
 
-    def put(self, key: str, value: Any) -> None:
+    def put(self, key: str, value: Json) -> None:
         """Store a result; it is in the file when this returns."""
         with self._lock:
             self._known[self._prefix + key] = value
@@ -86,7 +86,7 @@ class Journal:
             file.write(line.encode())
 
 
-def key_of(*parts: str | int | npt.NDArray[Any]) -> str:
+def key_of(*parts: str | int | Values) -> str:
     """A unique key for a piece of work: the SHA-256 of its words, numbers and arrays."""
     digest = hashlib.sha256()
     for part in parts:
@@ -106,7 +106,7 @@ def identity(name: str) -> tuple[str | int, ...]:
     return os.path.abspath(name), state.st_size, state.st_mtime_ns
 
 
-def _read(path: Path) -> Iterator[tuple[str, Any]]:
+def _read(path: Path) -> Iterator[tuple[str, Parsed]]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line:

@@ -5,8 +5,6 @@ For the other modules of evaluate and users.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -120,7 +118,9 @@ def _radial(lags: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     rows, cols = (lags.shape[0] + 1) // 2, lags.shape[1]
     y, x = np.arange(-rows + 1, rows)[:, None], np.arange(cols)[None, :]
     distance = np.rint(np.hypot(y, x)).astype(np.intp)
-    mirrored: Any = np.where(x > 0, 2.0, 1.0) * np.ones(lags.shape)  # lags with dx > 0 stand for those with dx < 0, too
+    mirrored = np.broadcast_to(
+        np.where(x > 0, 2.0, 1.0), lags.shape
+    )  # lags with dx > 0 stand for those with dx < 0, too
     total = np.bincount(distance.ravel(), (lags * mirrored).ravel())
     count = np.bincount(distance.ravel(), mirrored.ravel())
     return np.asarray(total / count)[: min(rows, cols)]

@@ -5,16 +5,30 @@ Hides what Quantus asks of a model: a torch module, even where scores are not co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-Array: TypeAlias = "npt.NDArray[Any]"
+from ..runtime.types import Classes, Floats, Untyped, Values
 
 
-def for_quantus(model: Any, depth: Any = None, rules: Any = None) -> tuple[Any, Callable[..., Array]]:
+class Explainable(Protocol):
+    """What is asked of a classifier."""
+
+    classes_: Classes
+
+    def decision_function(self, images: list[Floats], /) -> npt.NDArray[np.float64]: ...
+    def explain(self, image: Floats, target: Untyped, depth: str | None, /, *, rules: object) -> Untyped: ...
+
+
+class ExplainFunction(Protocol):
+    """The form in which Quantus calls for heatmaps (n, 1, H, W)."""
+
+    def __call__(self, model: object, inputs: Values, targets: Values, **_: object) -> npt.NDArray[np.float64]: ...
+
+
+def for_quantus(model: Explainable, depth: str | None = None, rules: object = None) -> tuple[Untyped, ExplainFunction]:
     """A classifier and its explanations in the form that metrics of Quantus take.
 
     Parameters
@@ -50,21 +64,21 @@ def for_quantus(model: Any, depth: Any = None, rules: Any = None) -> tuple[Any, 
         raise ImportError("Quantus takes models of torch: pip install torch quantus") from None
 
     class Scores(torch.nn.Module):  # type: ignore[misc]
-        def forward(self, x: Any) -> Any:
+        def forward(self, x: Untyped) -> Untyped:
             scores = np.asarray(model.decision_function(_photographs(x.numpy(force=True))))
             return torch.from_numpy(scores if scores.ndim == 2 else np.stack([-scores, scores], axis=1))
 
-    def explain_func(model: Any, inputs: Array, targets: Array, **_: Any) -> Array:
+    def explain_func(model: object, inputs: Values, targets: Values, **_: object) -> npt.NDArray[np.float64]:
         pairs = zip(_photographs(np.asarray(inputs)), np.asarray(targets).tolist(), strict=True)
         return np.stack([explained(photo, target) for photo, target in pairs])
 
-    def explained(photo: Array, target: int) -> Array:
+    def explained(photo: Floats, target: int) -> npt.NDArray[np.float64]:
         ex = model.explain(photo, model.classes_[target], depth, rules=rules)
-        return np.asarray(ex.heatmap)[None]
+        return np.asarray(ex.heatmap, np.float64)[None]
 
     return Scores().eval(), explain_func
 
 
-def _photographs(batch: Array) -> list[Array]:
+def _photographs(batch: Values) -> list[Floats]:
     """Float32 (H, W, 3) in 0..1 of a batch (n, 3, H, W)."""
     return list(np.clip(batch, 0, 1).astype(np.float32).transpose(0, 2, 3, 1))

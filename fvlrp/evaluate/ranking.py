@@ -5,10 +5,10 @@ For the models' `score`, the command line and users.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
+
+from ..runtime.types import Values
 
 METHODS = ("11point", "area")
 TIES = ("scores", "rows")
@@ -16,7 +16,7 @@ TIES = ("scores", "rows")
 
 def average_precision(
     labels: npt.ArrayLike, scores: npt.ArrayLike, method: str = "11point", *, ties: str = "scores"
-) -> Any:
+) -> float | npt.NDArray[np.float64]:
     """VOC's average precision of each class.
 
     Parameters
@@ -61,7 +61,7 @@ def average_precision(
     return np.array([_of_class(signs[:, c], ranks[:, c], method, ties) for c in range(given.shape[1])])
 
 
-def _signs(labels: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+def _signs(labels: Values) -> npt.NDArray[np.int8]:
     """Labels as int8 of 1, 0 (ignored) and -1. Whether 0 means absent is decided for all classes together, since a
     single class may happen to have no -1."""
     if labels.dtype == np.bool_:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from ..data.images import ImageLike, grey, load
 from ..data.labelled import Boxed, Dataset
 from ..runtime import threads
 from ..runtime.progress import Progress
+from ..runtime.types import Pixels, Untyped
 from .evidence import BLIND, NO_RULE, DepthStudy, Row
-from .flipping import gap, pixel_flipping
+from .flipping import PixelFlipping, Score, gap, pixel_flipping
 from .journal import Journal, key_of
 from .localisation import centred_gaussian, localisation
 from .maps import gini, resolution, share_held
@@ -28,6 +29,52 @@ Measures: TypeAlias = "dict[str, float | None]"  # None means NaN, which JSON do
 Found: TypeAlias = "dict[str, Measures]"  # by depth
 
 DEFAULT = "default"  # the default rule of a model
+
+
+class Chosen(Protocol):
+    """A target among a model's classes."""
+
+    @property
+    def label(self) -> object: ...
+    def score(self, scores: npt.NDArray[np.float64], /) -> float: ...
+
+
+class Choices(Protocol):
+    """What a model can be asked for."""
+
+    @property
+    def report_depths(self) -> Sequence[str]: ...
+    def depth(self, depth: object, /) -> str: ...
+    def rules(self, rules: object, /) -> object: ...
+    def target(self, target: object, /) -> Chosen: ...
+
+
+class Passed(Protocol):
+    """A forward pass."""
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def top(self) -> object: ...
+    def explain_all(self, targets: list[Untyped], depths: list[str], rules: object, /) -> Sequence[Mapped]: ...
+
+
+class Mapped(Protocol):
+    """An explanation."""
+
+    @property
+    def heatmap(self) -> npt.NDArray[np.float64]: ...
+
+
+class Model(Protocol):
+    """What is asked of a classifier."""
+
+    @property
+    def multilabel_(self) -> bool: ...
+    @property
+    def menu(self) -> Choices: ...
+    def trace(self, image: ImageLike, /) -> Passed: ...
+    def flipper(self, image: ImageLike, target: Untyped, /) -> Score: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +98,7 @@ class Case:
 
     name: str
     image: ImageLike
-    target: Any
+    target: object
     boxes: npt.NDArray[np.int64]
 
 
@@ -94,11 +141,11 @@ def _case(data: Dataset, i: int) -> Case | None:
 
 
 def depth_study(
-    models: Mapping[str, Any],
+    models: Mapping[str, Model],
     photographs: Sequence[Case],
     *,
     depths: Mapping[str, Sequence[str]] | None = None,
-    rules: Mapping[str, Mapping[str, Any]] | None = None,
+    rules: Mapping[str, Mapping[str, object]] | None = None,
     versions: Mapping[str, str] | None = None,
     region: int = 9,
     steps: int = 100,
@@ -198,10 +245,10 @@ class _Model:
         self,
         label: str,
         version: str,
-        model: Any,
+        model: Model,
         depths: Sequence[str] | None,
-        rules: Mapping[str, Any] | None,
-        flips: Mapping[str, Any],
+        rules: Mapping[str, object] | None,
+        flips: Mapping[str, Untyped],
         random_state: int,
     ) -> None:
         self.label, self._version, self._model, self._flips, self._seed = label, version, model, flips, random_state
@@ -232,7 +279,7 @@ class _Model:
             if name == NO_RULE:
                 maps = _blind_maps(pixels, np.random.default_rng([self._seed, *case.name.encode()]))
             else:
-                explanations = trace.explain([case.target], self._depths, self._rules[name])
+                explanations = trace.explain_all([case.target], self._depths, self._rules[name])
                 maps = dict(zip(self._depths, [ex.heatmap for ex in explanations], strict=True))
             flipped = pixel_flipping(
                 flipper,
@@ -269,7 +316,9 @@ class _Model:
 MEASURES = ("morf", "lerf", "gap", "context", "mass", "pointing", "gini", "resolution", "share")
 
 
-def _measured(heatmap: npt.NDArray[np.float64], case: Case, score: float, hit: bool, most: Any, least: Any) -> Measures:
+def _measured(
+    heatmap: npt.NDArray[np.float64], case: Case, score: float, hit: bool, most: PixelFlipping, least: PixelFlipping
+) -> Measures:
     own, _ = localisation(heatmap, case.boxes)
     amounts = {
         "morf": most.aopc,
@@ -285,7 +334,7 @@ def _measured(heatmap: npt.NDArray[np.float64], case: Case, score: float, hit: b
     return {name: None if np.isnan(amount) else amount for name, amount in amounts.items()}
 
 
-def _blind_maps(pixels: npt.NDArray[Any], rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
+def _blind_maps(pixels: Pixels, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
     """The blind maps: baselines that do not depend on the model."""
     height, width = pixels.shape[:2]
     edge = np.hypot(*np.gradient(grey(pixels).astype(np.float64)))

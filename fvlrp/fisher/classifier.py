@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..core.classifier import Classifier
 from ..core.estimator import Estimator, check_fitted
 from ..data import files
-from ..data.images import ImageLike, batch, reduced
+from ..data.images import ImageLike, Images, batch, reduced
 from ..data.labels import parse_labels, weights_of
 from ..runtime.arguments import check_choice, is_real, is_whole
 from . import importing, training
@@ -397,7 +397,7 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     # ---- applying ----
 
-    def decision_function(self, images: Sequence[ImageLike]) -> Doubles:
+    def decision_function(self, images: Images) -> Doubles:
         """Scores float64 (n, n_classes); with two exclusive classes (n,), positive for ``classes_[1]``."""
         self._fitted()
         scores = self._scores_of(images, self.verbose)

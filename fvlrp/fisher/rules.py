@@ -81,7 +81,7 @@ class FisherRules:
         check_choice("eps_mode", self.eps_mode, ("absolute", "relative"))
 
     @classmethod
-    def of(cls, rules: FisherRules | Epsilon | Mapping[str, Any] | str | None) -> FisherRules:
+    def of(cls, rules: object) -> FisherRules:
         """`rules` as a FisherRules value: such a value, a mapping of its fields, "epsilon:1", or None for the defaults.
 
         "epsilon:1" and `Epsilon(1)` set both stabilisers.

@@ -6,19 +6,20 @@ batched. For the classifier.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.menu import Menu
 from ..core.region import Region
-from ..core.target import Target
+from ..core.target import Label, One, Target
 from ..core.trace import EXACT, Descent, Trace
 from ..data import images
 from ..data.images import ImageLike
+from ..runtime.types import Classes, Precision
 from .rules import FisherRules
 from .settle import settled
 from .sift import DenseSIFT, Descriptors, read_grey
@@ -27,10 +28,10 @@ from .walk import DEPTHS, FLATS, REPRESENTATIONS, FisherStack, Pass, at_sums, re
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
-class FisherMenu(Menu):
+class FisherMenu(Menu[FisherRules]):
     """The valid targets, depths and rules of a Fisher-vector classifier."""
 
-    def __init__(self, classes: Sequence[Any]) -> None:
+    def __init__(self, classes: Iterable[Label] | Classes) -> None:
         super().__init__(
             classes,
             DEPTHS,
@@ -40,7 +41,7 @@ class FisherMenu(Menu):
             report_depths=DEPTHS,
         )
 
-    def rules(self, rules: Any) -> FisherRules:
+    def rules(self, rules: object) -> FisherRules:
         """`rules` as a FisherRules value; see `FisherRules.of`."""
         return FisherRules.of(rules)
 
@@ -76,12 +77,12 @@ class FisherModel:
         """Scores of every class, float64 (n_classes,)."""
         return self.stack.scores(read_grey(image, self.sift, self.max_height), np.float32, n_jobs)
 
-    def trace(self, image: ImageLike, dtype: Any = "float32", n_jobs: int | None = None) -> FisherTrace:
+    def trace(self, image: ImageLike, dtype: npt.DTypeLike = "float32", n_jobs: int | None = None) -> FisherTrace:
         """One forward pass of one image."""
         return FisherTrace(self, image, dtype, n_jobs)
 
 
-class FisherTrace(Trace):
+class FisherTrace(Trace[FisherRules]):
     """The forward pass of one image through a Fisher-vector classifier.
 
     Attributes
@@ -96,7 +97,9 @@ class FisherTrace(Trace):
 
     kind = "Fisher vector"
 
-    def __init__(self, model: FisherModel, image: ImageLike, dtype: Any = "float32", n_jobs: int | None = None) -> None:
+    def __init__(
+        self, model: FisherModel, image: ImageLike, dtype: npt.DTypeLike = "float32", n_jobs: int | None = None
+    ) -> None:
         super().__init__(model, image, dtype, model.menu)
         self.stack = model.stack
         self.grey = read_grey(self.source, model.sift, model.max_height)
@@ -117,7 +120,7 @@ class FisherTrace(Trace):
         """Relevance of a target at a representation, which is the same on the way to every depth."""
         return relevance_at(name, self.stack, self._pass_for(rules), target, rules)
 
-    def through(self, components: Sequence[int], target: Any, rules: Any = None) -> Doubles:
+    def through(self, components: Sequence[int], target: One, rules: object = None) -> Doubles:
         """Relevance of every descriptor through single components of the mixture: float64 (components, n).
 
         Parameters
@@ -175,7 +178,7 @@ class FisherTrace(Trace):
         """Rows and columns of the photograph."""
         return self.image.shape[0], self.image.shape[1]
 
-    def _pass(self, dtype: np.dtype[Any]) -> Pass:
+    def _pass(self, dtype: Precision) -> Pass:
         if dtype not in self._passes:
             parts = self.stack.encode.again(self._passes[self.dtype].encode, dtype)
             self._passes[dtype] = self.stack.upward(parts)

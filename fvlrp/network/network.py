@@ -18,7 +18,7 @@ from ..core.classifier import Classifier
 from ..core.layer import Array
 from ..data import files
 from ..data import images as pictures
-from ..data.images import ImageLike
+from ..data.images import ImageLike, Images
 from ..data.labels import parse_labels, weights_of
 from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real
@@ -271,7 +271,7 @@ class Network(Classifier):
         """The score of every class (n_classes,), from the network's outputs (n_outputs,)."""
         return np.concatenate([-outputs, outputs]) if self.binary else outputs
 
-    def decision_function(self, images: Sequence[ImageLike]) -> npt.NDArray[np.float64]:
+    def decision_function(self, images: Images) -> npt.NDArray[np.float64]:
         """Scores float64 (n, n_classes); with two exclusive classes (n,), score of ``classes_[1]`` minus the other."""
         images = pictures.batch(images)
         with blas_threads(self.n_jobs if len(images) == 1 else None):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from ..core.target import Target
 from ..core.trace import Descent, Trace
 from ..data import bands
 from ..data.images import ImageLike
+from ..runtime.types import Classes, Pixels, Values
 from .graph import INPUT, KINDS, Node, ancestors, coarse, first_layers
 from .layers import NetworkLayer, Saved
 from .layers.layer import BATCH
@@ -40,7 +41,7 @@ class Net(Protocol):
     nodes: list[Node]
     shapes: list[tuple[int, ...]]
     preprocess: Preprocess
-    classes_: npt.NDArray[Any]
+    classes_: Classes
     binary: bool
 
     @property
@@ -57,6 +58,9 @@ class Net(Protocol):
 
     def prepare(self, image: ImageLike) -> npt.NDArray[np.float32]:
         """The network's input for one image, (1, C, h, w)."""
+
+    def trace(self, image: Values, dtype: npt.DTypeLike, /) -> NetworkTrace:
+        """One forward pass of one image."""
 
     def passed(self, x: Array) -> list[Saved]:
         """What a forward pass of the prepared input leaves of every node."""
@@ -155,7 +159,7 @@ def above_pixels(nodes: Sequence[Node], node: Node) -> list[NetworkLayer]:
     return chain[::-1]
 
 
-class NetworkMenu(Menu):
+class NetworkMenu(Menu[NetworkRules]):
     """The valid targets, depths and rules of a network; targets and depths may also be indices.
 
     A network with a single score f has two classes: the second explains f, the first -f.
@@ -186,7 +190,7 @@ class NetworkMenu(Menu):
             return super().at(position)
         return Target(self.classes[position], ((0, 1.0 if position else -1.0),))
 
-    def position(self, name: Any) -> int:
+    def position(self, name: object) -> int:
         """A class, or its index. If the classes are integers, an integer is always a class, never an index."""
         if not _index(name) or all(isinstance(known, int) for known in self.classes):
             return super().position(name)
@@ -194,7 +198,7 @@ class NetworkMenu(Menu):
             raise ValueError(f"unknown target {name!r}; indices of classes are 0..{len(self.classes) - 1}")
         return int(name)
 
-    def depth(self, depth: Any) -> str:
+    def depth(self, depth: object) -> str:
         """A layer's name or index, a block's name ("blocks.6"), or "input"."""
         if not _index(depth):
             block = self._net.layout.block(depth) if isinstance(depth, str) and depth not in self.depths else None
@@ -203,7 +207,7 @@ class NetworkMenu(Menu):
             raise ValueError(f"unknown depth {depth!r}; indices of layers are 0..{len(self.nodes) - 1}")
         return self.nodes[int(depth)].name
 
-    def rules(self, rules: Any) -> NetworkRules:
+    def rules(self, rules: object) -> NetworkRules:
         """`rules` as a NetworkRules value; None: "attention" for networks with attention, otherwise "smooth"."""
         if rules is None:
             rules = "attention" if attends(self.nodes) else "smooth"
@@ -215,7 +219,7 @@ class NetworkMenu(Menu):
         choices(self.nodes, read, seen)
         return read
 
-    def region(self, region: Any) -> None:
+    def region(self, region: object) -> None:
         """None: a network sees the whole photograph in its own few pixels, and explaining a part would cost as much."""
         if region is not None:
             raise ValueError(
@@ -224,11 +228,11 @@ class NetworkMenu(Menu):
             )
 
 
-def _index(value: Any) -> bool:
+def _index(value: object) -> TypeGuard[int]:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-class NetworkTrace(Trace):
+class NetworkTrace(Trace[NetworkRules]):
     """The forward pass of one image through a network.
 
     Attributes
@@ -249,9 +253,9 @@ class NetworkTrace(Trace):
 
     kind = "network"
 
-    def __init__(self, net: Net, image: ImageLike, dtype: Any = "float32") -> None:
-        super().__init__(net, image, dtype, NetworkMenu(net))
+    def __init__(self, net: Net, image: ImageLike, dtype: npt.DTypeLike = "float32") -> None:
         self.net = net
+        super().__init__(net, image, dtype, NetworkMenu(net))
         self.x: Array = np.asarray(net.prepare(self.source), self.dtype)
         self._saved = net.passed(self.x)
         self._logits: npt.NDArray[np.float64] = self._saved[-1].y.reshape(-1).astype(np.float64)
@@ -260,13 +264,13 @@ class NetworkTrace(Trace):
     @property
     def _bands(self) -> int:
         """Channels of a network whose channels are no colours, else 0."""
-        read = self.model.preprocess
-        return read.channels if isinstance(read, Preprocess) and read.order == BANDS else 0
+        read = self.net.preprocess
+        return read.channels if read.order == BANDS else 0
 
-    def _pixels(self, image: ImageLike) -> npt.NDArray[Any]:
+    def _pixels(self, image: ImageLike) -> Pixels:
         return bands.load(image, self._bands) if self._bands else super()._pixels(image)
 
-    def _picture(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    def _picture(self, pixels: Pixels) -> npt.NDArray[np.uint8]:
         return bands.shown(pixels) if self._bands else super()._picture(pixels)
 
     def relevance(self, target: Target, depth: str, rules: NetworkRules, name: str) -> npt.NDArray[np.float64]:

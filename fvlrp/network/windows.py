@@ -167,8 +167,7 @@ def convolve(
     out
     """
     if quick(window.kernel, window.stride, window.dilation, x.dtype, len(x), len(weight), (rows[1] - rows[0]) * cols):
-        found: Array = _kernels.winograd(weight, x, window.pads, rows, cols, out, bias, add, sign, other, doubt, whole)
-        return found
+        return _kernels.winograd(weight, x, window.pads, rows, cols, out, bias, add, sign, other, doubt, whole)
     return product(weight, x, window, rows, cols, out, bias, add, sign, other)
 
 

@@ -20,6 +20,7 @@ Window: TypeAlias = "tuple[slice[int], slice[int]]"  # rows and columns, from st
 Element = TypeVar("Element", bound="np.float32 | np.float64 | np.int64 | np.int32 | np.uint16 | np.uint8 | np.bool")
 
 Floats: TypeAlias = "npt.NDArray[np.float32 | np.float64]"  # float32, or float64 in exact mode
+Precision: TypeAlias = "np.dtype[np.float32 | np.float64]"  # float32: fast, float64: exact
 Pixels: TypeAlias = "npt.NDArray[np.uint8 | np.float32]"  # 0..255, or in [0, 1]
 
 Classes: TypeAlias = "npt.NDArray[np.str_ | np.int64 | np.float64 | np.bool]"  # names, numbers or bools (n_classes,)

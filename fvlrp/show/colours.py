@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -145,7 +145,7 @@ def _percentile(scale: str) -> float:
         return float("nan")
 
 
-def magnitude(heatmap: Floats, scale: Any) -> float:
+def magnitude(heatmap: Floats, scale: Scale) -> float:
     """The |r| drawn in the end colours: `scale` itself, the percentile it spells ("99%"), or for None the largest."""
     if scale is None:
         return float(np.abs(heatmap).max())
@@ -158,7 +158,7 @@ def magnitude(heatmap: Floats, scale: Any) -> float:
     return float(scale)
 
 
-def ends(heatmap: Floats, scale: Any) -> tuple[float, float]:
+def ends(heatmap: Floats, scale: Scale) -> tuple[float, float]:
     """The two values between which a map that is not symmetric is stretched.
 
     `scale` is a pair, a percentile ("99%": as many values saturate at either end), or None for the map's own range.
@@ -169,7 +169,7 @@ def ends(heatmap: Floats, scale: Any) -> tuple[float, float]:
         low, high = np.percentile(heatmap, (100 - percentile, percentile))
         return float(low), float(high)
     try:
-        low, high = (float(end) for end in scale)
+        low, high = (float(end) for end in cast("tuple[float, float]", scale))
     except (TypeError, ValueError):
         raise ValueError(
             f"scale is {scale!r}; with symmetric=False expected a pair (low, high), a percentile from '50%' to '100%' "

@@ -10,12 +10,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data.files import atomic_write
+from ..runtime.types import Untyped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +77,7 @@ def figure(panels: Sequence[Panel]) -> Figure:
     widths = [max(4.2, 1.3 * len(panel.pictures or ())) for panel in panels]
     pictured = any(panel.pictures for panel in panels)
     drawn = Figure(figsize=(1 + sum(widths), 5.6 if pictured else 4.2), layout="constrained", dpi=150)
-    parts: Any = drawn.subfigures(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    parts: Untyped = drawn.subfigures(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for part, panel in zip(parts, panels, strict=True):
         if not pictured:
             _draw(part.subplots(), panel, labels)
@@ -102,7 +103,7 @@ def save(panels: Sequence[Panel], path: str | os.PathLike[str]) -> None:
 
 def _draw(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
     for line in panel.lines:
-        x: Any = np.arange(len(line.y)) if line.x is None else line.x
+        x = np.arange(len(line.y), dtype=np.float64) if line.x is None else line.x
         colour = COLOURS[labels.index(line.label) % len(COLOURS)]
         mark = "o" if panel.ticks is not None and not line.dashed else ""
         axes.plot(x, line.y, color=colour, linestyle="--" if line.dashed else "-", marker=mark, label=line.label)

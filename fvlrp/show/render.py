@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -272,7 +272,7 @@ class Panel:
     caption: str = ""
 
 
-Cell: TypeAlias = Panel | Any | None  # Any: an ImageLike
+Cell: TypeAlias = "Panel | ImageLike | None"
 
 
 Fitted: TypeAlias = tuple[Image.Image, str] | None  # a cell's picture, scaled, and its caption

@@ -13,9 +13,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
+
+from ..runtime.types import Json
 
 DIGITS = 3  # significant digits in text and LaTeX; JSON and CSV have all digits
 
@@ -73,7 +75,7 @@ class Table:
         pairs = list(zip(self.columns, estimated, strict=True))
         writer.writerow([name + end for name, three in pairs for end in (("", "_low", "_high") if three else ("",))])
         for row in self.rows:
-            values: list[Any] = []
+            values: list[Json] = []
             for cell, three in zip(row, estimated, strict=True):
                 values += _ends(cell) if three else [_plain(cell)]
             writer.writerow(["" if value is None else value for value in values])
@@ -110,10 +112,9 @@ def number(value: float) -> str:
     return f"{value:.{max(DIGITS - 1 - exponent, 0)}f}"
 
 
-def _python(cell: Any) -> Cell:
+def _python(cell: Cell | np.float64) -> Cell:
     """A cell in Python's own types."""
-    value: Cell = cell.item() if isinstance(cell, np.generic) else cell
-    return value
+    return cell.item() if isinstance(cell, np.generic) else cell
 
 
 def _is_estimate(cell: Cell) -> bool:
@@ -128,7 +129,7 @@ def _readable(cell: Cell) -> str:
     return "" if math.isnan(cell.value) else f"{number(cell.value)} [{number(cell.low)}, {number(cell.high)}]"
 
 
-def _plain(cell: Cell) -> Any:
+def _plain(cell: Cell) -> Json:
     """What JSON holds of a cell."""
     if cell is None or isinstance(cell, str):
         return cell
@@ -137,7 +138,7 @@ def _plain(cell: Cell) -> Any:
     return dict(zip(("value", "low", "high"), _ends(cell), strict=True))
 
 
-def _ends(cell: Cell) -> list[Any]:
+def _ends(cell: Cell) -> list[Json]:
     """Value, low and high of an estimate; a bare number has no ends."""
     if cell is None or isinstance(cell, str | int | float):
         return [_plain(cell), None, None]

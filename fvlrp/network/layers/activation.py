@@ -34,9 +34,12 @@ class LeakyReLU(Unchanged):
 
     def apply(self, x: Array, out: Array | None = None) -> Array:
         slope = x.dtype.type(self.slope)
+        y: Array
         if 0 <= slope <= 1:
-            return np.maximum(x, x * slope, out=out)
-        return np.multiply(x, np.where(x > 0, x.dtype.type(1), slope), out=out)
+            y = np.maximum(x, x * slope, out=out)
+        else:
+            y = np.multiply(x, np.where(x > 0, x.dtype.type(1), slope), out=out)
+        return y
 
 
 @dataclass(frozen=True, eq=False)

@@ -156,7 +156,7 @@ class Quantise(Unchanged):
 
     def apply(self, x: Array) -> Array:
         scale, zero = self.cast("scale", x.dtype), self.cast("zero", x.dtype)
-        steps = np.rint(x / scale)
+        steps: Array = np.rint(x / scale)
         steps += zero
         np.clip(steps, self.low, self.high, out=steps)
         steps -= zero

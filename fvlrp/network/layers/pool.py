@@ -65,7 +65,7 @@ def _spread(reads: Windows, r: Array, choice: Choice) -> Passed:
     """Evenly over the inputs of each window inside the image, or level; see `NetworkRules.flat`."""
     if choice.flat == "level":
         return Passed([reads.level().spread(r)], Entries())
-    return Passed([reads.spread(r / reads.counts.astype(r.dtype))], Entries())
+    return Passed([reads.spread(np.divide(r, reads.counts.astype(r.dtype)))], Entries())
 
 
 class _Average(NetworkLayer):
@@ -98,7 +98,7 @@ class _Average(NetworkLayer):
         if below is not None and shares.negative is not None:
             out += below * reads.spread(shares.negative * weight)
         if rest.any():
-            out += reads.spread(rest / reads.counts.astype(r.dtype))
+            out += reads.spread(np.divide(rest, reads.counts.astype(r.dtype)))
         return Passed([out], Entries(absorbed=shares.absorbed))
 
     def flat(self, r: Array, saved: Saved, choice: Choice) -> Passed:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import base64
 import io
 import zlib
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from ...data.images import resample_conserving
+from ...runtime.types import Json
 from ..colours import Scale, checked, magnitude
 
 STEPS = 127  # levels on either side of 0, those of the colour maps: the browser shows the very colours of a PNG
@@ -23,7 +23,7 @@ QUALITIES = (85, 70, 50)
 PHOTO_BYTES = 190_000  # above which a photograph takes the next lower quality
 
 
-def heatmap(plane: npt.ArrayLike, scale: Scale, side: int) -> dict[str, Any]:
+def heatmap(plane: npt.ArrayLike, scale: Scale, side: int) -> dict[str, Json]:
     """A heatmap in a byte per pixel, as page.js reads it.
 
     Values are rounded to q = -127 .. 127 steps of the |r| that ends the colour map. Where q is ±127, one more byte t

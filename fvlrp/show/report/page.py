@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...runtime.types import Json
 from ..colours import MAPS, SCALE, Scale, table
 from . import coding
 
@@ -95,7 +95,7 @@ def pieces(
     str
     """
     colours = {name: base64.b64encode(table(name).tobytes()).decode() for name in MAPS}
-    shared = {"cmaps": colours, "cmap": cmap, "meanings": dict(meanings)}
+    shared: dict[str, Json] = {"cmaps": colours, "cmap": cmap, "meanings": dict(meanings)}
     yield _head(title, small)
     yield f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p>{_asset('tools.html')}</header>\n<main>\n"
     names = []
@@ -132,7 +132,7 @@ def _section(number: int, one: Photograph, scale: Scale, small: bool) -> str:
     """A photograph, and a viewer for each model; page.js makes them of the data."""
     half = 2 if small else 1
     height, width = one.image.shape[:2]
-    viewers = [
+    viewers: list[Json] = [
         {
             "model": viewer.model,
             "best": [[name, score] for name, score in viewer.best],
@@ -155,7 +155,7 @@ def _section(number: int, one: Photograph, scale: Scale, small: bool) -> str:
     )
 
 
-def _map(one: Map, scale: Scale, side: int) -> dict[str, Any]:
+def _map(one: Map, scale: Scale, side: int) -> dict[str, Json]:
     coded = coding.heatmap(one.heatmap, scale, side)
     return {"depth": one.depth, "words": one.words, "ledger": dict(one.ledger), **coded}
 
@@ -167,7 +167,7 @@ def _failures(failed: Sequence[Mapping[str, str]]) -> str:
     return f'<section id="failed"><h2>Could not be explained</h2><ul>{items}</ul></section>\n'
 
 
-def _contents(names: Sequence[str], failed: Sequence[Any]) -> str:
+def _contents(names: Sequence[str], failed: Sequence[object]) -> str:
     """Comes last, when all names are known; the style sheet shows it first."""
     items = [f'<li><a href="#photograph-{i}">{escape(name)}</a></li>' for i, name in enumerate(names, 1)]
     if failed:
@@ -175,7 +175,7 @@ def _contents(names: Sequence[str], failed: Sequence[Any]) -> str:
     return f'<nav aria-label="Contents"><ol>{"".join(items)}</ol></nav>\n'
 
 
-def _data(value: Any, **attributes: str) -> str:
+def _data(value: Json, **attributes: str) -> str:
     """JSON in a script element. No "<" in it can end the element; NaN is none of JSON's."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     given = "".join(f' {name}="{escape(words)}"' for name, words in attributes.items())
