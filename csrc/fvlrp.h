@@ -86,14 +86,6 @@ typedef struct fvlrp_sift_args {
 } fvlrp_sift_args;
 int fvlrp_sift(const fvlrp_sift_args *args);
 
-/* The orientation planes G themselves, smoothed with scale.sigma. */
-typedef struct fvlrp_sift_planes_args {
-    fvlrp_scale scale;
-    const float *image; /* (height, width) */
-    float *planes;      /* (height, width, 8) */
-} fvlrp_sift_planes_args;
-int fvlrp_sift_planes(const fvlrp_sift_planes_args *args);
-
 /* Depth "gradient": relevance of the descriptors' values down to pixels, through the same planes. With
  * q_o(c) = R_o(c) / h_o(c),
  *     R_p = sum_o G_o(p) sum_c tri(p - c) q_o(c).
@@ -332,7 +324,6 @@ typedef struct fvlrp_splat_args {
     const double *taps;     /* (length): the kernel of either axis */
     ptrdiff_t length, lead; /* lead: offset of the first tap from the point */
     ptrdiff_t height, width;
-    ptrdiff_t begin, end;   /* pixel rows begin .. end - 1 alone; none where begin >= end */
     double *pixels;         /* (height, width): ADDED to; what falls outside is dropped */
 } fvlrp_splat_args;
 int fvlrp_splat(const fvlrp_splat_args *args);

@@ -11,7 +11,6 @@
 /* Float alone, or float in and double out. */
 #define FVLRP_KERNELS_F32(KERNEL)                                                                                      \
     KERNEL(sift, FVLRP_F32)                                                                                            \
-    KERNEL(sift_planes, FVLRP_F32)                                                                                     \
     KERNEL(scores, FVLRP_F32)                                                                                          \
     KERNEL(winograd, FVLRP_F32)
 

@@ -62,16 +62,6 @@ def sift(
     contrast_threshold: float,
     angles: str,
 ) -> None: ...
-def sift_planes(
-    grey: _Floats,
-    grid: _Grid,
-    *,
-    sigma: float,
-    window: str,
-    window_size: float,
-    contrast_threshold: float,
-    angles: str,
-) -> _Floats: ...
 def sift_pixels(
     grey: _Floats,
     grid: _Grid,
@@ -167,7 +157,6 @@ def splat(
     taps: _Doubles,
     lead: int,
     pixels: _Doubles,
-    band: tuple[int, int] | None = None,
 ) -> None: ...
 
 # ---- dense products, convolutions, relevance of dense layers and pools

@@ -158,10 +158,6 @@ cdef extern from "fvlrp.h" nogil:
         int type
         pointer values, zeroed
 
-    ctypedef struct fvlrp_sift_planes_args:
-        fvlrp_scale scale
-        pointer image, planes
-
     ctypedef struct fvlrp_sift_pixels_args:
         fvlrp_scale scale
         pointer image
@@ -170,7 +166,6 @@ cdef extern from "fvlrp.h" nogil:
         double *zero_bin
 
     int fvlrp_sift(const fvlrp_sift_args *args)
-    int fvlrp_sift_planes(const fvlrp_sift_planes_args *args)
     int fvlrp_sift_pixels(const fvlrp_sift_pixels_args *args)
 
 
@@ -210,17 +205,6 @@ def sift(grey, grid, values, zeroed, begin, end, *, sigma, window, window_size, 
     args.type, args.values, args.zeroed = element(values.dtype), address(values), address(zeroed)
     with nogil:
         check(fvlrp_sift(&args))
-
-
-def sift_planes(grey, grid, *, sigma, window, window_size, contrast_threshold, angles):
-    """The orientation planes of one scale: float32 (height, width, 8), not negative."""
-    cdef fvlrp_sift_planes_args args
-    args.scale = scale_of(grey, grid, sigma, window, window_size, contrast_threshold, angles)
-    planes = np.empty((*grey.shape, 8), np.float32)
-    args.image, args.planes = address(grey), address(planes)
-    with nogil:
-        check(fvlrp_sift_planes(&args))
-    return planes
 
 
 def sift_pixels(grey, grid, relevance, pixels, *, sigma, window, window_size, contrast_threshold, angles):
@@ -787,13 +771,13 @@ cdef extern from "fvlrp.h" nogil:
         pointer values
         ptrdiff_t rows, cols, bins, spacing, first, step
         pointer weight_y, weight_x, taps
-        ptrdiff_t length, lead, height, width, begin, end
+        ptrdiff_t length, lead, height, width
         pointer pixels
 
     int fvlrp_splat(const fvlrp_splat_args *args)
 
 
-def splat(values, spacing, first, step, weight_y, weight_x, taps, lead, pixels, band=None):
+def splat(values, spacing, first, step, weight_y, weight_x, taps, lead, pixels):
     """Add the values of one scale to `pixels` float64 (H, W), each spread over a separable kernel around its point.
 
     Parameters
@@ -804,8 +788,6 @@ def splat(values, spacing, first, step, weight_y, weight_x, taps, lead, pixels, 
         Multiplied into the values first.
     taps : float64 (length,)
         Kernel of either axis; its first tap is `lead` pixels from the point. What falls outside is dropped.
-    band : (int, int), optional
-        Rows begin .. end - 1 of the pixels alone, with the same bits.
     """
     cdef fvlrp_splat_args args
     take(values, "values", (None, None, None, None), REALS)
@@ -820,7 +802,6 @@ def splat(values, spacing, first, step, weight_y, weight_x, taps, lead, pixels, 
     args.weight_y, args.weight_x, args.taps = address(weight_y), address(weight_x), address(taps)
     args.length, args.lead = len(taps), lead
     args.height, args.width = pixels.shape
-    args.begin, args.end = band or (0, args.height)
     args.pixels = address(pixels)
     with nogil:
         check(fvlrp_splat(&args))

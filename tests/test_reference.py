@@ -456,6 +456,14 @@ def test_spatial_bins_gather_eight_orientations_row_by_row():
     np.testing.assert_array_equal(ref.spatial_bins(sift), expected)
 
 
+def test_orientation_planes_sum_to_the_gradient_magnitude():
+    grey = np.random.default_rng(0).random((33, 47))
+    planes = ref.orientation_planes(grey, 1.0)
+    gy, gx = np.gradient(ref.smooth(grey, 1.0))
+    np.testing.assert_allclose(planes.sum(axis=2), np.hypot(gy, gx), rtol=0, atol=1e-12)
+    assert planes.min() >= 0
+
+
 # ---- splats ----
 
 

@@ -34,8 +34,6 @@ int fvlrp_check_sift(const fvlrp_sift_args *args) {
     return refused(args->begin < 0 || args->end > args->scale.rows || args->begin > args->end);
 }
 
-int fvlrp_check_sift_planes(const fvlrp_sift_planes_args *args) { return refused(bad_scale(&args->scale)); }
-
 int fvlrp_check_sift_pixels(const fvlrp_sift_pixels_args *args) {
     return refused(bad_scale(&args->scale) || bad_real(args->real));
 }
@@ -137,8 +135,7 @@ int fvlrp_check_splat(const fvlrp_splat_args *a) {
         return FVLRP_E_ARGUMENT;
     if (a->length < 1 || a->length > FARTHEST || a->lead < -FARTHEST || a->lead > FARTHEST) return FVLRP_E_ARGUMENT;
     if (a->height < 1 || a->width < 1 || !checked(a->height, a->width)) return FVLRP_E_ARGUMENT;
-    if (a->begin < 0 || a->end > a->height) return FVLRP_E_ARGUMENT;
-    if (a->rows == 0 || a->cols == 0 || a->begin >= a->end) return FVLRP_OK;
+    if (a->rows == 0 || a->cols == 0) return FVLRP_OK;
     return refused(beyond(a->height, a->first, a->step, a->rows, a->spacing, a->bins) ||
                    beyond(a->width, a->first, a->step, a->cols, a->spacing, a->bins));
 }

@@ -202,19 +202,4 @@ static plane_rows planes_of(const fvlrp_scale *scale, const float *image) {
     return (plane_rows){.scale = scale, .image = image, .radius = smoothing_radius(scale->sigma)};
 }
 
-#if REAL_BITS == 32
-static int sift_planes(const fvlrp_sift_planes_args *args) {
-    const ptrdiff_t height = args->scale.height, width = args->scale.width;
-    plane_rows p = planes_of(&args->scale, args->image);
-    arena memory = {0};
-    planes_layout(&p, &memory);
-    if (arena_open(&memory)) return FVLRP_E_MEMORY;
-    planes_layout(&p, &memory);
-    planes_start(&p, 0);
-    for (ptrdiff_t y = 0; y < height; y++) planes_row(&p, y, args->planes + y * width * ORIENTATIONS);
-    arena_close(&memory);
-    return FVLRP_OK;
-}
-#endif
-
 #endif

@@ -147,7 +147,7 @@ static void look_back(splat_rows *s, int i, ptrdiff_t y) {
 }
 
 static int splat(const fvlrp_splat_args *args) {
-    if (!args->rows || !args->cols || args->begin >= args->end) return FVLRP_OK;
+    if (!args->rows || !args->cols) return FVLRP_OK;
     splat_rows s = {.args = args};
     s.combs = splat_combs(args->taps, args->length, args->lead, s.comb);
     arena memory = {0};
@@ -157,20 +157,18 @@ static int splat(const fvlrp_splat_args *args) {
     memset(memory.base, 0, (size_t)bytes);
     splat_layout(&s, &memory);
 
-    /* Pixel row y gathers points from row y - lead upwards, and from as many rows above as both rings hold. */
+    /* Pixel row y + lead gathers points from row y upwards. */
     const ptrdiff_t lead = args->lead, width = args->width;
     const ptrdiff_t last = args->first + args->step * (args->rows - 1) + args->spacing * (args->bins - 1);
-    const ptrdiff_t held = s.ring[0] - 1 + (s.combs == 2 ? s.ring[1] - 1 : 0);
-    const ptrdiff_t from = imax(args->first, args->begin - lead - held), to = imin(args->end - lead,
-                                                                                   last + args->length);
-    for (ptrdiff_t y = from; y < to; y++) {
+    const ptrdiff_t end = imin(args->height - lead, last + args->length);
+    for (ptrdiff_t y = args->first; y < end; y++) {
         filter_along_x(&s, y);
         look_back(&s, 0, y);
         if (s.combs == 2) {
             comb_apply(&s.comb[0], s.taken, width, 0, ring_row(&s, 1, y));
             look_back(&s, 1, y);
         }
-        if (y + lead >= args->begin)
+        if (y + lead >= 0)
             comb_apply(&s.comb[s.combs - 1], s.taken, width, 1, args->pixels + (y + lead) * width);
     }
     arena_close(&memory);

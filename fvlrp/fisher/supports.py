@@ -7,7 +7,6 @@ filters that make spreading cost one addition per bin. For the layers of this wi
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -110,32 +109,24 @@ def spread(
     -------
     float64 (targets,)
     """
-    height, geometry = pixels.shape[1], part.geometry
-    # If there are fewer maps than workers, each map is cut into bands of rows. The result is the same to the bit.
-    bands = min(-(-threads.count(n_jobs) // len(pixels)), height)
-    edges = np.linspace(0, height, bands + 1).astype(int).tolist()
 
-    def one(target: int, band: tuple[int, int]) -> float:
+    def one(target: int) -> float:
         lost = 0.0
         for scale in part.scales:
             of_scale = values[target, part.rows(scale)].reshape(scale.rows, scale.cols, bins, bins)
-            _splat(of_scale, scale, rules, geometry, pixels[target], band)
-            lost += _outside(of_scale, scale, rules, geometry) if band[0] == 0 else 0.0
+            _splat(of_scale, scale, rules, part.geometry, pixels[target])
+            lost += _outside(of_scale, scale, rules, part.geometry)
         return lost
 
-    tasks = [partial(one, target, band) for target in range(len(pixels)) for band in pairwise(edges)]
-    lost: Doubles = np.array(threads.run(tasks, n_jobs)).reshape(len(pixels), -1).sum(axis=1)
-    return lost
+    return np.array(threads.run([partial(one, target) for target in range(len(pixels))], n_jobs), np.float64)
 
 
-def _splat(
-    values: Floats, scale: Scale, rules: FisherRules, geometry: Geometry, pixels: Doubles, band: tuple[int, int]
-) -> None:
-    """ADD one scale's values (rows, cols, bins, bins) to a band of rows of pixels (H, W)."""
+def _splat(values: Floats, scale: Scale, rules: FisherRules, geometry: Geometry, pixels: Doubles) -> None:
+    """ADD one scale's values (rows, cols, bins, bins) to pixels (H, W)."""
     support = support_of(geometry.height, geometry.width, scale, values.shape[2], rules.splat, rules.clip)
     grid, (rows, cols) = (scale.first, scale.step), support.weights
     _kernels.splat(
-        *(led(values, scale), support.spacing, *grid, led(rows, scale), cols, support.taps, support.lead, pixels, band)
+        *(led(values, scale), support.spacing, *grid, led(rows, scale), cols, support.taps, support.lead, pixels)
     )
 
 

@@ -158,10 +158,6 @@ static void sift_case(fvlrp_scale s, int type, double low, double high) {
             EXPECT(v >= 0 && v <= 255 && (!zeroed[l] || v == 0));
         }
 
-    float *planes = array(pixels * 8, sizeof(float));
-    STARVE(CALL(sift_planes, s, image, planes));
-    for (ptrdiff_t i = 0; i < pixels * 8 && usual; i++) EXPECT(isfinite(planes[i]) && planes[i] >= 0);
-
     for (int real = FVLRP_F32; real <= FVLRP_F64; real += 4) {
         void *relevance = filled(real, n * 128, -1, 1);
         double *map = constant(pixels, 0), *lost = constant(1, 0), sum = 0, total = 0;
@@ -237,7 +233,7 @@ static void sift_refuses(void) {
     now = "SIFT's bad arguments";
     fvlrp_scale good = scale_of(20, 20, 4, 3), s;
     good.rows = good.cols = 3;
-    float *image = filled(FVLRP_F32, 400, 0, 1), *planes = array(3200, 4);
+    float *image = filled(FVLRP_F32, 400, 0, 1);
     uint8_t *values = array(9 * 128, 1);
     double *pixels = constant(400, 0), lost = 0, *relevance = constant(9 * 128, 1);
 #define REFUSED(change)                                                                                              \
@@ -245,7 +241,6 @@ static void sift_refuses(void) {
         s = good;                                                                                                    \
         change;                                                                                                      \
         EXPECT(CALL(sift, s, image, 0, s.rows, FVLRP_U8, values, NULL) == FVLRP_E_ARGUMENT);                                  \
-        EXPECT(CALL(sift_planes, s, image, planes) == FVLRP_E_ARGUMENT);                                            \
         EXPECT(CALL(sift_pixels, s, image, FVLRP_F64, relevance, pixels, &lost) == FVLRP_E_ARGUMENT);               \
     } while (0)
     REFUSED(s.height = 0);
@@ -865,11 +860,7 @@ static void splat_case(int real, int kernel, ptrdiff_t rows, ptrdiff_t cols, ptr
     for (ptrdiff_t t = 0; t < length && kernel == TRIANGLE; t++) taps[t] = (double)(t + 1);
 #define SPLAT                                                                                                        \
     CALL(splat, real, values, rows, cols, bins, spacing, first, step, weight_y, weight_x, taps, length, lead, height,  \
-         width, begin, end, pixels)
-    const ptrdiff_t cut = below(height + 1); /* in two bands, either of which may be empty */
-    ptrdiff_t begin = cut, end = height;
-    EXPECT(SPLAT == FVLRP_OK);
-    begin = 0, end = cut;
+         width, pixels)
     EXPECT(SPLAT == FVLRP_OK);
     for (ptrdiff_t p = 0; p < rows * cols * bins * bins; p++) {
         const ptrdiff_t ix = p % bins, iy = p / bins % bins, c = p / bins / bins % cols, r = p / bins / bins / cols;
@@ -905,8 +896,7 @@ static void splat(void) {
     now = "splat's bad arguments";
     double one = 1, pixel = 0;
 #define SPLAT(real, rows, cols, bins, spacing, first, step, length, height, width)                                   \
-    CALL(splat, real, &one, rows, cols, bins, spacing, first, step, &one, &one, &one, length, 0, height, width, 0,     \
-         height, &pixel)
+    CALL(splat, real, &one, rows, cols, bins, spacing, first, step, &one, &one, &one, length, 0, height, width, &pixel)
     EXPECT(SPLAT(FVLRP_F64, 1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_OK);
     EXPECT(SPLAT(FVLRP_U8, 1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
     EXPECT(SPLAT(FVLRP_F64, -1, 1, 1, 0, 0, 1, 1, 1, 1) == FVLRP_E_ARGUMENT);
