@@ -14,6 +14,7 @@ from PIL import Image
 
 from fvlrp import ConvNet, FisherVectorClassifier, cli, models
 from fvlrp.cli import info, naming
+from fvlrp.core import figures
 from fvlrp.data import files
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import Conv, Flatten, GlobalAveragePool, ReLU
@@ -170,7 +171,7 @@ def untraced(monkeypatch):
 @pytest.mark.parametrize("command", ["flip", "report", "compare", "demo"])
 @pytest.mark.parametrize("option", ["--target", "--depth"])
 def test_every_command_checks_its_options_first(capsys, untraced, photographs, model, tmp_path, command, option):
-    if option == "--depth" and command in ("compare", "demo"):
+    if option == "--depth" and command == "demo":
         pytest.skip("it has no such option")
     given = [] if command == "demo" else ["--model", model]
     given += [] if command == "flip" else ["--out", tmp_path / "out.png"]
@@ -613,6 +614,26 @@ def test_compare_draws_one_sheet_of_several_models(capsys, photographs, model, t
     code, text, _ = run(capsys, "compare", photographs[0], "--model", model, "--model", model, "--out", out)
     assert code == 0 and text.strip() == str(out)
     assert Image.open(out).width > Image.open(out).height
+
+
+def test_compare_shows_a_target_for_each_photograph_and_depths_for_each_model(
+    capsys, photographs, model, tmp_path, monkeypatch
+):
+    rows = []
+    row = figures.sheet_row
+    monkeypatch.setattr(figures, "sheet_row", lambda *args, **named: rows.append(args[1:]) or row(*args, **named))
+    two = [*photographs[:2], "--model", model, "--out", tmp_path / "compare.png", "--json"]
+    chosen = ["--target", "brick", "--target", "gravel", "--depth", "gradient,vector"]
+    code, text, _ = run(capsys, "compare", *two, *chosen)
+    assert code == 0 and json.loads(text)["targets"] == ["brick", "gravel"]
+    assert rows == [("brick", [("gradient", "vector")]), ("gravel", [("gradient", "vector")])]
+    for wrong, words in (
+        (["--target", "brick", *chosen], "--target is given 3 times for 2 photographs: once, or once for each"),
+        (["--depth", "bin"], "depths must be two for each model, of high and of low resolution, got ['bin']"),
+        (["--depth", "bin,vector", "--depth", "bin,vector"], "--depth is given 2 times for 1 models"),
+    ):
+        code, _, err = run(capsys, "compare", *two, *wrong)
+        assert code == 2 and words in err
 
 
 @pytest.mark.parametrize("args", [[], ["explain"], ["unknown"]])

@@ -267,6 +267,17 @@ def test_folding_the_normalisation_leaves_nothing_to_black_pixels(net, photograp
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
+def test_an_explanation_says_what_a_crop_left(net, photographs):
+    image = photographs[0][0]
+    net.preprocess = Preprocess((24, 20), "crop", 30)
+    ex = net.explain(image)
+    assert ex.seen == (*net.preprocess.box(image.shape[:2]), 24, 20) and not ex.seen.is_all(image.shape)
+    outside = np.ones(image.shape[:2], bool)
+    outside[ex.seen.top : ex.seen.bottom, ex.seen.left : ex.seen.right] = False
+    assert outside.any() and not ex.heatmap[outside].any()
+    assert len(np.unique(np.asarray(ex.to_image())[outside], axis=0)) == 2  # neutral, and the lines
+
+
 def test_a_saved_network_is_the_very_same_network(net, tmp_path, photographs):
     net.preprocess = Preprocess((24, 20), "crop", 30, "BGR", 255, (1, 2, 3))
     path = tmp_path / "n.fvlrp"

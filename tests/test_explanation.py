@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fvlrp.core import captions
 from fvlrp.core.explanation import Explanation, Relevances
 from fvlrp.core.ledger import Ledger
+from fvlrp.core.seen import Seen
 from fvlrp.data import files
 from fvlrp.rules import FisherRules
 from fvlrp.show import render
@@ -42,6 +44,55 @@ def test_pictures_of_an_explanation_are_renders(explanation):
     assert np.array_equal(ex.alpha(scale="99%"), render.alpha(ex.image, ex.heatmap, scale="99%"))
     assert np.array_equal(ex.to_image(scale=2.0), render.to_image(ex.heatmap, scale=2.0))
     assert ex._repr_png_().startswith(b"\x89PNG")
+
+
+def test_pictures_are_hatched_where_the_model_saw_nothing(explanation):
+    ex, box = explanation, (0, 5, 30, 35)
+    plain = [np.asarray(one) for one in (ex.to_image(), ex.overlay(), ex.alpha())]
+    ex.seen = Seen(*box, 24, 24)
+    for before, after in zip(plain, (ex.to_image(), ex.overlay(), ex.alpha()), strict=True):
+        assert np.array_equal(after, render.hatched(before, box)) and not np.array_equal(after, before)
+
+
+def test_what_was_seen_is_part_of_an_explanation_and_of_its_files(explanation, tmp_path):
+    assert explanation.seen == Seen(0, 0, 30, 40, 30, 40)  # nothing said: all of it, as it is
+    explanation.seen = Seen(0, 5, 30, 35, 24, 24)
+    assert explanation.summary()["seen"] == {"box": [0, 5, 30, 35], "pixels": [24, 24]}
+    explanation.save(tmp_path / "it.npz")
+    assert Explanation.load(tmp_path / "it.npz").seen == explanation.seen
+    explanation.save(tmp_path / "it.png")
+    with Image.open(tmp_path / "it.png") as picture:
+        assert json.loads(picture.info["seen"]) == explanation.seen.to_dict()
+    header, arrays = files.load_arrays(tmp_path / "it.npz", "explanation")
+    del header["seen"]
+    files.save_arrays(tmp_path / "old.npz", header, arrays)
+    assert Explanation.load(tmp_path / "old.npz").seen == Seen(0, 0, 30, 40, 30, 40)
+    files.save_arrays(tmp_path / "bad.npz", {**header, "seen": {"box": [1], "pixels": [2, 2]}}, arrays)
+    with pytest.raises(ValueError, match="not an explanation that this fvlrp can read"):
+        Explanation.load(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(
+    ("seen", "shape", "words", "brief"),
+    [
+        (Seen(0, 0, 30, 40, 30, 40), (30, 40), "", ""),
+        (
+            Seen(0, 0, 4000, 5333, 480, 640),
+            (4000, 5333, 3),
+            "The model saw 4000 × 5333 pixels reduced to 480 × 640: the map has no details finer than 8.3 pixels.",
+            "seen at 480 × 640",
+        ),
+        (Seen(0, 0, 30, 40, 60, 80), (30, 40), "The model saw 30 × 40 pixels enlarged to 60 × 80.", "seen at 60 × 80"),
+        (
+            Seen(0, 5, 30, 35, 30, 30),
+            (30, 40),
+            "The model saw 30 × 30 pixels. The rest of the photograph, 30 × 40, was cut off: it is hatched.",
+            "seen at 30 × 30",
+        ),
+    ],
+)
+def test_captions_say_at_which_resolution_a_photograph_was_seen(seen, shape, words, brief):
+    assert (captions.seen(seen, shape), captions.brief_seen(seen, shape)) == (words, brief)
 
 
 def test_an_explanation_is_saved_as_picture_or_numbers(explanation, tmp_path):

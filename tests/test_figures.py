@@ -71,6 +71,39 @@ def test_sheet_has_four_columns_a_model_and_a_row_an_image(plain, centred, photo
     assert [row[at].caption.split()[0] for row in rows for at in (0, 4)] == ["brick", "brick", "grass", "gravel"]
 
 
+def test_sheet_shows_the_depths_that_were_asked_for(plain, centred, photo, laid):
+    fvlrp.sheet([plain, centred], [photo], ["brick"], depths=[("gradient", "vector"), None])
+    ((row,), _) = laid[0]
+    high, low = plain.explain(photo, "brick", ("gradient", "vector"))
+    for panel, ex in zip(row[1:3], (high, low), strict=True):
+        assert np.array_equal(panel.image, colour(ex.heatmap, cmap="paper"))
+    assert np.array_equal(row[3].image, render.alpha(photo, low.heatmap))
+    firsts = [panel.caption.splitlines()[0] for panel in row]
+    assert firsts[1:4] == ["gradient", "vector", "positive, vector"]
+    assert firsts[5:] == ["bin", "descriptor", "positive, descriptor"]
+
+
+@pytest.mark.parametrize(
+    ("depths", "words"),
+    [
+        ([("bin", "vector")], "depths must hold high and low of each model: 2 models, 1 entries"),
+        ([("bin", "vector", "bin"), None], "depths must be two for each model, .* got .'bin', 'vector', 'bin'."),
+        (["bin", None], "depths must be two for each model, .* got 'bin'"),
+        ([("bin", "pixels"), None], "unknown depth 'pixels'"),
+    ],
+)
+def test_depths_of_a_sheet_are_checked(plain, centred, photo, depths, words):
+    with pytest.raises(ValueError, match=words):
+        fvlrp.sheet([plain, centred], [photo], ["brick"], depths=depths)
+
+
+def test_the_resolution_of_a_reduced_photograph_is_below_it(centred, photographs, laid):
+    ex = centred.explain(photographs[2], "gravel", "bin")  # to 64 rows
+    assert ex.seen.height == 64 and ex.seen.is_all(ex.image.shape)
+    figures.depth_sheet([ex])
+    assert laid[0][0][0][0].caption.endswith(f"seen at 64 × {ex.seen.width}")
+
+
 @pytest.mark.parametrize("wrap", [list, np.array])
 def test_classes_of_several_models_may_be_a_list(plain, centred, photo, laid, wrap):
     fvlrp.sheet([plain, centred], [photo], [wrap(["grass", "gravel"])])

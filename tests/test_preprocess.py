@@ -55,6 +55,16 @@ def test_a_heatmap_lands_where_the_crop_was_taken():
     assert not outside.any() and back[10:30, 30:50].sum() > 0
 
 
+@pytest.mark.parametrize("shape", [(40, 80), (37, 51), (9, 60), (500, 375), (224, 224)])
+@pytest.mark.parametrize("how, resize", [("stretch", None), ("crop", None), ("crop", 26), ("crop", 40)])
+def test_the_box_is_the_part_that_a_heatmap_lands_on(shape, how, resize):
+    preprocess = Preprocess((24, 20), how, resize)
+    top, left, bottom, right = preprocess.box(shape)
+    landed = np.argwhere(preprocess.undo(np.ones((24, 20)), shape))
+    assert landed.min(axis=0).tolist() == [top, left]
+    assert (landed.max(axis=0) + 1).tolist() == [bottom, right]
+
+
 def test_what_cannot_be_prepared_is_refused():
     for options, message in [
         ({"size": (0, 5)}, "size must be"),

@@ -98,6 +98,20 @@ def test_background_must_be_a_colour(photo, background):
         render.alpha(photo, np.ones((30, 40)), background=background)
 
 
+@pytest.mark.parametrize("ground", [0, 100, 255])
+def test_what_a_model_did_not_see_is_hatched(ground):
+    picture = np.full((100, 160, 3), ground, np.uint8)
+    assert render.hatched(picture, (0, 0, 100, 160)) is picture
+    found = render.hatched(picture, (10, 30, 90, 130))
+    changed = (found != picture).any(axis=2)
+    assert not changed[10:90, 30:130].any() and (picture == ground).all()
+    for part in (changed[:10], changed[90:], changed[:, :30], changed[:, 130:]):
+        assert 0.05 < part.mean() < 0.3
+    assert abs(int(found[changed].min()) - ground) > 80, "lines differ from bright and from dark ground"
+    runs = np.diff(np.flatnonzero(changed[0]))
+    assert set(runs.tolist()) == {8}, "lines continue from one side to the other"
+
+
 # ---- colour bar
 
 
@@ -151,6 +165,21 @@ def test_bar_has_its_height_and_room_for_its_labels(height, scale):
 )
 def test_labels_are_short_numbers(scale, labels):
     assert [label for _, label in render._ticks(scale)] == labels
+
+
+@pytest.mark.parametrize("scale", [None, "99.5%", 2.0])
+def test_bar_names_its_unit_where_there_is_room(scale):
+    drawn = []
+
+    def kept(text, *rest, block=render.lettering.block):
+        drawn.append(text)
+        return block(text, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render.lettering, "block", kept)
+        widths = [render.colour_bar(height, scale=scale, text_size=14).width for height in (900, 240, 48)]
+    assert drawn == [*render._units(scale), ""]
+    assert widths[1] > widths[2]
 
 
 def test_bar_refuses_what_it_cannot_draw():

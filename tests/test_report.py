@@ -17,6 +17,7 @@ from PIL import Image
 
 from fvlrp.core import captions, report
 from fvlrp.core.ledger import MEANINGS, Ledger
+from fvlrp.core.seen import Seen
 from fvlrp.show.colours import colour, shared_scale
 from fvlrp.show.report import coding
 
@@ -39,6 +40,7 @@ def explained(target, depth, shape=(HEIGHT, WIDTH), seed=0, model="Fisher vector
         ledger=Ledger(entries, exact=True),
         image=image,
         model=model,
+        seen=Seen.whole(shape, shape),
         best=[("dog", 0.8), ("cat", -0.2), ("<b>", -1.1)],
     )
 
@@ -375,6 +377,23 @@ def test_strong_relevance_covers_the_photograph_and_weak_lets_it_through(opened)
     pixels = shown(opened([(name, explanations)]), "0 2 safe strong")
     share = np.clip(np.abs(explanations[2].heatmap) / shared_scale([explanations[2].heatmap], 99.5), 0, 1)
     np.testing.assert_allclose(pixels[:, :, 3], 255 * np.sqrt(np.rint(share * 127) / 127), atol=1)
+
+
+def test_what_the_model_did_not_see_is_hatched_and_named(opened):
+    name, explanations = group(targets=("dog",))
+    for one in explanations:
+        one.seen = Seen(5, 10, 40, 50, 24, 24)
+    page = opened([(name, explanations), group("cat.jpg", seed=1)])
+    box = page.locator(".layers").first.bounding_box()
+    picture = np.asarray(Image.open(io.BytesIO(page.locator(".layers").first.screenshot())).convert("L"), float)
+    page.locator("#opacity").fill("0")
+    photograph = np.asarray(Image.open(io.BytesIO(page.locator(".layers").first.screenshot())).convert("L"), float)
+    rows, cols = box["height"] / HEIGHT, box["width"] / WIDTH
+    inside = photograph[round(6 * rows) : round(39 * rows), round(11 * cols) : round(49 * cols)]
+    beside = photograph[round(6 * rows) : round(39 * rows), : round(9 * cols)]
+    assert inside.std() < 1 < 20 < beside.std() and picture.shape == photograph.shape
+    assert page.locator(".resolution").all_inner_texts() == [captions.seen(explanations[0].seen, (HEIGHT, WIDTH)), ""]
+    assert page.locator(".unseen").nth(1).is_hidden()
 
 
 def test_the_slider_turns_depths_by_mouse_and_keys(opened):

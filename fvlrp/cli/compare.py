@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core import figures
 from . import options
@@ -14,7 +16,20 @@ from .output import UsageError, result, write_picture
 def add_options(parser: ArgumentParser) -> None:
     options.add_photographs(parser)
     options.add_model(parser, several=True)
-    parser.add_argument("--target", default="top", help='one class for all photographs, or "top" of the first model')
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        help='a class for all photographs, or "top" of the first model (default); given again, one for each photograph',
+    )
+    parser.add_argument(
+        "--depth",
+        action="append",
+        default=[],
+        metavar="HIGH,LOW",
+        help="depths of high and of low resolution; again for the next model (default: the pixels, or bins, and the "
+        "first block of stride 8, or descriptors)",
+    )
     parser.add_argument("--out", default="fvlrp-compare.png", help="picture to write (default: %(default)s)")
     options.add_cmap(parser, "paper")
 
@@ -25,16 +40,38 @@ def run(args: Namespace) -> int:
         raise UsageError(f"--out must end in .png, got {args.out!r}")
     names = args.model or ["voc20"]
     models = [options.load_model(args, name) for name in names]
-    wanted = [options.usage(options.target, model.menu, args.target) for model in models]
+    photographs = options.photographs(args)
+    wanted = _targets(args.target, models, len(photographs))
+    depths = _depths(args.depth, models)
     rows, targets, batch = [], [], Batch(args)
-    for photo, _ in options.photographs(args):
+    for (photo, _), asked in zip(photographs, wanted, strict=True):
         with batch.one(photo), batch.room(models[0], photo):
             traces = [model.trace(options.image(args, photo)) for model in models]
-            target = traces[0].top if wanted[0] is None else wanted[0]
-            rows.append(figures.sheet_row(traces, [target] * len(traces), cmap=args.cmap))
+            target = traces[0].top if asked is None else asked
+            rows.append(figures.sheet_row(traces, [target] * len(traces), depths, cmap=args.cmap))
             targets.append(target)
     titles = [Path(name).stem for name in names]
     sheet = write_picture(out, figures.sheet_of(rows, titles, cmap=args.cmap)) if rows else None
     code = batch.close()
     result(args, {"sheet": sheet, "targets": targets, "failed": batch.failed}, sheet or "")
     return code
+
+
+def _targets(asked: Sequence[str], models: Sequence[Any], count: int) -> list[Any]:
+    """The class of each photograph, which every model must have; None is the best one."""
+    names = list(asked) or ["top"]
+    if len(names) == 1:
+        names *= count
+    if len(names) != count:
+        raise UsageError(f"--target is given {len(names)} times for {count} photographs: once, or once for each")
+    found = [[options.usage(options.target, model.menu, name) for model in models] for name in names]
+    return [own[0] for own in found]
+
+
+def _depths(asked: Sequence[str], models: Sequence[Any]) -> list[tuple[str, str]]:
+    """High and low of each model."""
+    if len(asked) > len(models):
+        raise UsageError(f"--depth is given {len(asked)} times for {len(models)} models: once for each, in order")
+    given: list[Sequence[str] | None] = [[name.strip() for name in text.split(",")] for text in asked]
+    given += [None] * (len(models) - len(asked))
+    return [options.usage(figures.high_and_low, model.menu, own) for model, own in zip(models, given, strict=True)]

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import evaluate
 from ..data.datasets import open_dataset
 from ..data.files import atomic_write
 from ..evaluate.evidence import DepthStudy
 from ..evaluate.journal import identity
 from ..evaluate.study import DEFAULT
-from ..show import render
 from . import options
 from .output import FAILED, OK, UsageError, result
 
@@ -115,7 +116,7 @@ def _pictures(
         if known is None:
             continue
         explanations = model.explain(known.image, [known.target], depths.get(label, list(model.menu.report_depths)))
-        pictures[label] = [render.overlay(ex.image, ex.heatmap, cmap="safe") for ex in explanations]
+        pictures[label] = [np.asarray(ex.overlay()) for ex in explanations]
     return pictures
 
 

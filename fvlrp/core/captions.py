@@ -5,7 +5,9 @@ For `report` and the command line: the sum of a heatmap by itself says little ab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from .seen import Seen
 
 # Completes the sentence "+1.90 ..." for each entry of a ledger.
 PLACES = {
@@ -93,6 +95,31 @@ def brief(ledger: Mapping[str, float]) -> str:
     amounts = {"map": ledger["heatmap"], **{kind: held for kind, held in kept.items() if abs(held) > SMALL * largest}}
     parts = [f"{kind} {held:+.2f}".replace("-", "−") for kind, held in amounts.items()]
     return "\n".join(", ".join(parts[at : at + 2]) for at in range(0, len(parts), 2))
+
+
+def seen(part: Seen, shape: Sequence[int]) -> str:
+    """What the model saw of a photograph of `shape`, as sentences; "" if it saw every pixel of it."""
+    height, width = part.size
+    own, whole = f"{part.height} × {part.width}", f"{height} × {width}"
+    coarser = max(height / part.height, width / part.width)
+    if (part.height, part.width) == part.size:
+        reduced = f"The model saw {whole} pixels"
+    elif coarser > 1:
+        reduced = (
+            f"The model saw {whole} pixels reduced to {own}: the map has no details finer than {coarser:.2g} pixels"
+        )
+    else:
+        reduced = f"The model saw {whole} pixels enlarged to {own}"
+    if part.is_all(shape):
+        return "" if (part.height, part.width) == part.size else f"{reduced}."
+    return f"{reduced}. The rest of the photograph, {shape[0]} × {shape[1]}, was cut off: it is hatched."
+
+
+def brief_seen(part: Seen, shape: Sequence[int]) -> str:
+    """The same in a few words, "seen at 480 × 640"; "" if the model saw every pixel."""
+    if not seen(part, shape):
+        return ""
+    return f"seen at {part.height} × {part.width}"
 
 
 def amount(value: float) -> str:

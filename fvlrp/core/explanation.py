@@ -19,6 +19,7 @@ from ..data import files
 from ..runtime.types import Json
 from ..show.colours import SCALE, Scale
 from .ledger import Ledger
+from .seen import Seen
 from .target import Contrast, Label, One
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ class Explanation:
         Where every unit of relevance went.
     image : uint8 (H, W, 3)
         The photograph, upright.
+    seen : Seen
+        The part of the photograph that the model saw, and in how many pixels: the map has no finer details. Outside
+        this part, which a network may have cut off, pictures are hatched.
     model : str
         The kind of classifier: "Fisher vector" or "network".
     best : tuple of (class, float)
@@ -145,6 +149,7 @@ class Explanation:
         image: npt.NDArray[np.uint8],
         model: str = "",
         best: Sequence[tuple[Label, float]] = (),
+        seen: Seen | None = None,
         again: Again | None = None,
         region: Sequence[int] | None = None,
     ) -> None:
@@ -152,6 +157,7 @@ class Explanation:
         self.rules, self.relevance, self.ledger, self.image = rules, relevance, ledger, image
         self.model, self.best = model, tuple((name, float(found)) for name, found in best)
         self.region = None if region is None else tuple(region)
+        self.seen = Seen.whole(image.shape, image.shape) if seen is None else seen
         self._again = again
 
     def __getstate__(self) -> dict[str, object]:
@@ -184,7 +190,7 @@ class Explanation:
         """
         from ..show import render
 
-        return render.to_image(self.heatmap, cmap=cmap, symmetric=symmetric, bar=bar, scale=scale)
+        return render.to_image(self.heatmap, cmap=cmap, symmetric=symmetric, bar=bar, scale=scale, seen=self.seen.box)
 
     def overlay(self, *, cmap: str = "safe", gamma: float = 0.5, scale: float | str | None = SCALE) -> Image:
         """The heatmap over the photograph, more opaque where |R| is larger: a PIL image. Options as for `to_image`."""
@@ -192,7 +198,8 @@ class Explanation:
 
         from ..show import render
 
-        return Image.fromarray(render.overlay(self.image, self.heatmap, cmap=cmap, gamma=gamma, scale=scale))
+        drawn = render.overlay(self.image, self.heatmap, cmap=cmap, gamma=gamma, scale=scale)
+        return Image.fromarray(render.hatched(drawn, self.seen.box))
 
     def alpha(self, *, gamma: float = 0.5, background: int = 0, scale: float | str | None = SCALE) -> Image:
         """The photograph with positive relevance as its alpha channel over `background` (0 is black): a PIL image."""
@@ -200,7 +207,8 @@ class Explanation:
 
         from ..show import render
 
-        return Image.fromarray(render.alpha(self.image, self.heatmap, gamma=gamma, background=background, scale=scale))
+        drawn = render.alpha(self.image, self.heatmap, gamma=gamma, background=background, scale=scale)
+        return Image.fromarray(render.hatched(drawn, self.seen.box))
 
     def again(self, target: Sequence[One] | None = None, depth: Sequence[str] | None = None) -> list[Explanation]:
         """Explain the same image by the same rules for other targets or depths: a list, target by target.
@@ -292,6 +300,7 @@ class Explanation:
             "score": self.score,
             "heatmap_sum": float(self.heatmap.sum()),
             "shape": list(self.heatmap.shape),
+            "seen": self.seen.to_dict(),
             "rules": rules,
             "ledger": self.ledger.to_dict(),
             "model": self.model,
@@ -304,8 +313,8 @@ class Explanation:
         Parameters
         ----------
         path : path
-            Its suffix decides. A picture carries target, depth, score and ledger as text chunks. An .npz file holds
-            the heatmap, the image and all relevances computed so far; `load` reads it back.
+            Its suffix decides. A picture carries target, depth, score, seen and ledger as text chunks. An .npz file
+            holds the heatmap, the image and all relevances computed so far; `load` reads it back.
         level : int, optional
             Of a picture's compression, 0 to 9 (smallest, but slow).
         **options
@@ -324,7 +333,7 @@ class Explanation:
 
             summary = self.summary()
             words = {name: str(summary[name]) for name in ("target", "depth", "score")}
-            words["ledger"] = json.dumps(summary["ledger"])
+            words |= {name: json.dumps(summary[name]) for name in ("seen", "ledger")}
             picture = self.to_image(**options)
             render.write_png(path, picture, words, level=render.LEVEL if level is None else level)
         elif suffix == ".npz":
@@ -368,6 +377,7 @@ class Explanation:
                 model=header.get("model", ""),
                 best=header.get("best", ()),
                 region=header.get("region"),
+                seen=Seen.from_dict(header["seen"]) if "seen" in header else None,  # older files have none
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} is not an explanation that this fvlrp can read: {error}") from error

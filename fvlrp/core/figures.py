@@ -16,7 +16,7 @@ from ..show.colours import SCALE
 from . import captions
 from .explanation import Explanation
 from .menu import Menu
-from .target import One
+from .target import One, listed
 from .trace import AnyTrace
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def depth_sheet(
         raise ValueError("explanations must list the same depths, in the same order, for every photograph and target")
     grid = [
         [
-            render.Panel(row[0].image, f"{row[0].target}\nscore {row[0].score:+.2f}"),
+            render.Panel(row[0].image, _label(row[0])),
             *(_panel(ex, cmap, scale) for ex in row),
-            render.Panel(render.alpha(row[0].image, _low(row).heatmap, scale=scale), f"positive, {_low(row).depth}"),
+            render.Panel(_low(row).alpha(scale=scale), f"positive, {_low(row).depth}"),
         ]
         for row in rows
     ]
@@ -76,7 +76,20 @@ def depth_sheet(
 
 
 def _panel(ex: Explanation, cmap: str, scale: float | str | None) -> render.Panel:
-    return render.Panel(render.colour(ex.heatmap, cmap=cmap, scale=scale), captions.brief(ex.ledger))
+    return render.Panel(ex.to_image(cmap=cmap, scale=scale), captions.brief(ex.ledger))
+
+
+def _named_panel(ex: Explanation, cmap: str, scale: float | str | None) -> render.Panel:
+    """As `_panel`, with the depth before the ledger."""
+    panel = _panel(ex, cmap, scale)
+    return render.Panel(panel.image, f"{ex.depth}\n{panel.caption}")
+
+
+def _label(ex: Explanation) -> str:
+    """The words below a photograph: target, score, and the resolution at which it was seen where that differs."""
+    return "\n".join(
+        filter(None, (str(ex.target), f"score {ex.score:+.2f}", captions.brief_seen(ex.seen, ex.image.shape)))
+    )
 
 
 def _low(row: Sequence[Explanation]) -> Explanation:
@@ -91,6 +104,7 @@ def sheet(
     targets: Sequence[One | Sequence[One]],
     *,
     names: Sequence[str] | None = None,
+    depths: Sequence[Sequence[str] | None] | None = None,
     cmap: str = "paper",
     height: int = 200,
     scale: float | str | None = SCALE,
@@ -100,7 +114,6 @@ def sheet(
     Parameters
     ----------
     models : classifier, or sequence of them
-        High and low resolution are the model's own: "bin" and "descriptor"; the input and the first block of stride 8.
         Rules are the paper's: alpha-beta with alpha 2 and beta 1 for networks without attention.
     images : sequence of paths, PIL images or arrays
         A row each.
@@ -108,6 +121,9 @@ def sheet(
         The class to explain in each image: one for all models, or a tuple or list of one for each.
     names : sequence of str, optional
         Titles of the models.
+    depths : sequence of (high, low), optional
+        Depths of each model. None, for all models or for one: "bin" and "descriptor" of a Fisher vector, the input and
+        the first block of stride 8 of a network.
     cmap, scale
         As `Explanation.to_image` takes them; without a number every heatmap has a scale of its own.
     height : int
@@ -144,12 +160,16 @@ def sheet(
         names = [type(model).__name__ for model in models]
     if len(names) != len(models):
         raise ValueError(f"names must title every model: {len(models)} models, {len(names)} names")
+    depths = [None] * len(models) if depths is None else depths
+    if len(depths) != len(models):
+        raise ValueError(f"depths must hold high and low of each model: {len(models)} models, {len(depths)} entries")
+    pairs = [high_and_low(model.menu, own) for model, own in zip(models, depths, strict=True)]
     asked = [_each(target, len(models)) for target in targets]
     for each in asked:
         for model, target in zip(models, each, strict=True):
             model.menu.check(target)  # all of them before any work
     rows = [
-        sheet_row([naming(images, i, model.trace) for model in models], each, cmap=cmap, scale=scale)
+        sheet_row([naming(images, i, model.trace) for model in models], each, pairs, cmap=cmap, scale=scale)
         for i, each in enumerate(asked)
     ]
     return sheet_of(rows, names, cmap=cmap, height=height, scale=scale)
@@ -164,18 +184,40 @@ def _each(target: One | Sequence[One], count: int) -> list[One]:
     return list(target)
 
 
+def high_and_low(menu: Menu[object], depths: Sequence[str] | None) -> tuple[str, str]:
+    """The depths of high and low resolution that a sheet shows of a model; None: its own.
+
+    Raises
+    ------
+    ValueError
+        An unknown depth, or not two of them.
+    """
+    if depths is None:
+        high, low = menu.figure_depths
+        return high, low
+    found = [menu.depth(depth) for depth in listed(depths)]
+    if len(found) != 2:
+        raise ValueError(f"depths must be two for each model, of high and of low resolution, got {depths!r}")
+    return found[0], found[1]
+
+
 def sheet_row(
-    traces: Sequence[AnyTrace], targets: Sequence[One], *, cmap: str = "paper", scale: float | str | None = SCALE
+    traces: Sequence[AnyTrace],
+    targets: Sequence[One],
+    depths: Sequence[tuple[str, str]],
+    *,
+    cmap: str = "paper",
+    scale: float | str | None = SCALE,
 ) -> list[render.Panel]:
-    """A row of `sheet`: one photograph, traced by every model, and the class to explain of each."""
+    """A row of `sheet`: one photograph, traced by every model: the class to explain of each, its high and low depth."""
     row = []
-    for trace, name in zip(traces, targets, strict=True):
-        high, low = trace.explain(name, trace.menu.figure_depths, trace.menu.figure_rules)
+    for trace, name, own in zip(traces, targets, depths, strict=True):
+        high, low = trace.explain(name, own, trace.menu.figure_rules)
         row += [
-            render.Panel(high.image, f"{high.target} {high.score:+.2f}"),
-            _panel(high, cmap, scale),
-            _panel(low, cmap, scale),
-            render.Panel(render.alpha(low.image, low.heatmap, scale=scale)),
+            render.Panel(high.image, _label(high)),
+            _named_panel(high, cmap, scale),
+            _named_panel(low, cmap, scale),
+            render.Panel(low.alpha(scale=scale), f"positive, {low.depth}"),
         ]
     return row
 

@@ -20,6 +20,7 @@ from ..show import report as page
 from ..show.colours import MAPS, SCALE, Scale
 from . import captions
 from .ledger import MEANINGS, Ledger
+from .seen import Seen
 from .target import Contrast, Label
 
 TITLE = "Why the classifier decided"
@@ -45,6 +46,8 @@ class Explained(Protocol):
     def ledger(self) -> Ledger: ...
     @property
     def image(self) -> npt.NDArray[np.uint8]: ...
+    @property
+    def seen(self) -> Seen: ...
     @property
     def model(self) -> str: ...
     @property
@@ -146,7 +149,9 @@ def _photographs(groups: Groups) -> Iterator[page.Photograph]:
             viewers = []
         name, image = own, first.image
         model = ", ".join([*called, first.model])
-        viewers.append(page.Viewer(model, _targets(explanations), [(str(c), score) for c, score in first.best]))
+        best = [(str(c), score) for c, score in first.best]
+        resolution = captions.seen(first.seen, image.shape)
+        viewers.append(page.Viewer(model, _targets(explanations), best, resolution, first.seen.box))
     if image is not None:
         yield page.Photograph(name, image, viewers)
 

@@ -21,6 +21,7 @@ from .explanation import Explanation, Relevances
 from .ledger import Ledger
 from .menu import Menu, Rules
 from .region import Region
+from .seen import Seen
 from .target import Depths, Label, One, Target, Targets, listed, several
 
 EXACT = np.dtype(np.float64)
@@ -108,6 +109,11 @@ class Trace(Generic[Rules]):
     @property
     def classes(self) -> list[Label]:
         return self.menu.classes
+
+    @property
+    def seen(self) -> Seen:
+        """The part of the photograph that the model sees, and in how many pixels."""
+        return Seen.whole(self.image.shape, self.image.shape)
 
     @property
     def exact(self) -> bool:
@@ -232,6 +238,7 @@ class Trace(Generic[Rules]):
             model=self.kind,
             best=self._best(),
             region=region,
+            seen=self.seen,
             again=again.explain,
         )
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..core.menu import Menu
 from ..core.region import Region
+from ..core.seen import Seen
 from ..core.target import Label, One, Target
 from ..core.trace import EXACT, Descent, Trace
 from ..data import images
@@ -107,6 +108,10 @@ class FisherTrace(Trace[FisherRules]):
         self.vector, self.scores = passed.linear.x, passed.scores
         self._passes = {self.dtype: passed}
         self._settled: tuple[tuple[float, ...], Pass] | None = None  # stabilisers, and the pass settled for them
+
+    @property
+    def seen(self) -> Seen:
+        return Seen.whole(self.image.shape, self.grey.shape)
 
     @property
     def descriptors(self) -> Descriptors:

@@ -135,6 +135,14 @@ class Preprocess:
             heatmap = whole
         return images.resample_conserving(heatmap, shape)
 
+    def box(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+        """What of a photograph of `shape` (H, W) the network sees: top, left, bottom, right in its pixels."""
+        resized, corner = self._window(shape)
+        spans = list(zip(corner, self.size, resized, shape, strict=True))
+        top, left = (length * first // whole for first, _, whole, length in spans)
+        bottom, right = (-(-length * (first + size) // whole) for first, size, whole, length in spans)
+        return top, left, bottom, right
+
     def _window(self, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """The size to which a photograph of `shape` is resized, and the top-left pixel of the input in it."""
         if self.how == "stretch":

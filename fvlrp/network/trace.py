@@ -17,6 +17,7 @@ from ..core.layer import Array
 from ..core.menu import Menu
 from ..core.region import Region
 from ..core.rules import Bounds, Rule, ZPlus
+from ..core.seen import Seen
 from ..core.target import Target
 from ..core.trace import Descent, Trace
 from ..data import bands
@@ -272,6 +273,11 @@ class NetworkTrace(Trace[NetworkRules]):
 
     def _picture(self, pixels: Pixels) -> npt.NDArray[np.uint8]:
         return bands.shown(pixels) if self._bands else super()._picture(pixels)
+
+    @property
+    def seen(self) -> Seen:
+        read = self.net.preprocess
+        return Seen(*read.box(self.image.shape[:2]), *read.size)
 
     def relevance(self, target: Target, depth: str, rules: NetworkRules, name: str) -> npt.NDArray[np.float64]:
         done = self._walks([target], [depth], rules, keep=True)[0]

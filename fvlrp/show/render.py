@@ -26,11 +26,13 @@ from .colours import shared_scale as shared_scale  # one of this module's names,
 from .text import INK, WHITE
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
+Window: TypeAlias = "tuple[int, int, int, int]"  # top, left, bottom, right
 
 LEVEL = 3  # of zlib: files are 3 % larger than at the best level and take a hundredth of the time
 _BAND = 1 << 20  # pixels whose colours are looked up at a time
 _SOFT_INK = (85, 85, 85)
 _HAIRLINE = (150, 150, 150)
+_DARK, _LIGHT = 90, 200  # grey levels of hatching, on bright and on dark ground
 
 
 # ---- heatmap and photograph ------------------------------------------------------------------------------------------
@@ -142,6 +144,36 @@ def alpha(
     return _blend(pixels, behind, _opacity(evidence, magnitude(evidence, scale), gamma))
 
 
+def hatched(picture: Pixels, box: Window) -> Pixels:
+    """A picture with diagonal lines outside a box, the part of the photograph that a model saw.
+
+    Without them, what a network has cut off would look like what has no relevance.
+
+    Parameters
+    ----------
+    picture : uint8 (H, W, 3)
+    box : (top, left, bottom, right)
+        Pixels, bottom and right exclusive.
+
+    Returns
+    -------
+    uint8 (H, W, 3)
+        `picture` itself if the box covers it.
+    """
+    height, width = picture.shape[:2]
+    top, left, bottom, right = box
+    outside = [np.s_[:top, :], np.s_[bottom:, :], np.s_[top:bottom, :left], np.s_[top:bottom, right:]]
+    if not any(picture[part].size for part in outside):
+        return picture
+    found, period = picture.copy(), max(8, min(height, width) // 25)
+    y, x = np.arange(height, dtype=np.uint16)[:, None] % period, np.arange(width, dtype=np.uint16)[None] % period
+    for part in outside:
+        lines = (y[part[0]] + x[:, part[1]]) % period < max(1, period // 8)
+        own = found[part]
+        own[lines] = np.where(own[lines].mean(axis=1, keepdims=True) > 127, _DARK, _LIGHT)
+    return found
+
+
 # ---- colour bar and single pictures ----------------------------------------------------------------------------------
 
 
@@ -165,10 +197,21 @@ def _ticks(scale: Scale) -> list[tuple[float, str]]:
     return [(1.0, _number(end)), (0.0, "0"), (-1.0, _number(-end))] if end else [(0.0, "0")]
 
 
+def _units(scale: Scale) -> tuple[str, str]:
+    """What the labels of a colour bar measure, in many words and in few."""
+    if isinstance(scale, str):
+        return "percentile of each map's |relevance| per pixel", "of |relevance| per pixel"
+    if scale is None:
+        return "largest |relevance| per pixel of each map", "|relevance| per pixel"
+    return "relevance per pixel, in units of the score", "relevance per pixel"
+
+
 def colour_bar(
     height: int, *, scale: Scale = SCALE, cmap: str = "safe", text_size: int | None = None, font: str | None = None
 ) -> Image.Image:
-    """A vertical colour bar with its ends and zero labelled.
+    """A vertical colour bar with its ends and zero labelled, and the unit beside it where there is room.
+
+    The unit of relevance is that of the score, per pixel of the photograph.
 
     Parameters
     ----------
@@ -201,7 +244,6 @@ def colour_bar(
     labels = [lettering.printable(label, face) for _, label in ticks]
     bar, mark = max(8, round(0.9 * size), height // 40), max(3, size // 4)
     width = bar + 3 * mark + int(np.ceil(max(face.getlength(label) for label in labels)))
-
     pixels = np.full((height, width, 3), 255, dtype=np.uint8)
     pixels[:, :bar] = colour(np.linspace(1, -1, height)[:, None], cmap=cmap, scale=1.0)
     picture = Image.fromarray(pixels)
@@ -213,11 +255,25 @@ def colour_bar(
         # The outer labels stay within the bar's height, so that bar and picture share their edges.
         top = min(max(y, size // 2), height - 1 - size // 2)
         draw.text((bar + 2 * mark, top), label, fill=INK, font=face, anchor="lm")
+    unit = next((words for words in _units(scale) if face.getlength(words) < height - 2 * size), "")
+    return _beside(picture, lettering.block(unit, face, height).transpose(Image.Transpose.ROTATE_90))
+
+
+def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    picture = Image.new("RGB", (left.width + right.width + 2, left.height), WHITE)
+    picture.paste(left, (0, 0))
+    picture.paste(right, (left.width + 1, 0))
     return picture
 
 
 def to_image(
-    heatmap: npt.ArrayLike, *, cmap: str = "safe", symmetric: bool = True, bar: bool = False, scale: Scale = SCALE
+    heatmap: npt.ArrayLike,
+    *,
+    cmap: str = "safe",
+    symmetric: bool = True,
+    bar: bool = False,
+    scale: Scale = SCALE,
+    seen: Window | None = None,
 ) -> Image.Image:
     """A coloured heatmap as a Pillow image, optionally with a colour bar on the right.
 
@@ -228,6 +284,8 @@ def to_image(
     bar : bool
         Whether to add the colour bar, with the numbers that end it. The picture is then wider than the heatmap, and at
         least 48 pixels high.
+    seen : (top, left, bottom, right), optional
+        The part that the model saw; the rest is `hatched`.
 
     Returns
     -------
@@ -240,7 +298,8 @@ def to_image(
         As `colour`.
     """
     plane = checked(heatmap)
-    coloured = Image.fromarray(colour(plane, cmap=cmap, symmetric=symmetric, scale=scale))
+    drawn = colour(plane, cmap=cmap, symmetric=symmetric, scale=scale)
+    coloured = Image.fromarray(drawn if seen is None else hatched(drawn, seen))
     if not bar:
         return coloured
     height, width = max(48, plane.shape[0]), plane.shape[1]

@@ -53,11 +53,22 @@ class Viewer {
     const image = this.find(".layers img");
     image.src = photograph.src;
     image.alt = photograph.alt;
+    this.find(".resolution").textContent = data.resolution;
+    if (data.box) this.hatch(data.box);
     this.fillTargets();
     this.fillBest();
     this.listen();
     place.append(copy);
     this.choose(0, this.middle());
+  }
+
+  // Lines over what the model did not see: all but a box (top, left, bottom, right) in pixels of the photograph.
+  hatch([top, left, bottom, right]) {
+    const { width, height } = this.original, [t, b] = [top, bottom].map((y) => `${(100 * y) / height}%`);
+    const [l, r] = [left, right].map((x) => `${(100 * x) / width}%`), unseen = this.find(".unseen");
+    const hole = `${l} ${t}, ${r} ${t}, ${r} ${b}, ${l} ${b}, ${l} ${t}`;
+    unseen.style.clipPath = `polygon(evenodd, 0 0, 100% 0, 100% 100%, 0 100%, 0 0, ${hole})`;
+    unseen.hidden = false;
   }
 
   get map() {

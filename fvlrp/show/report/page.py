@@ -45,11 +45,16 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Viewer:
-    """The results of one model for a photograph: targets, and the classes with the highest scores."""
+    """The results of one model for a photograph: targets, and the classes with the highest scores.
+
+    `resolution` says in words what the model saw of it, `box` (top, left, bottom, right) where: the rest is hatched.
+    """
 
     model: str
     targets: Sequence[Target]
     best: Sequence[tuple[str, float]] = ()
+    resolution: str = ""
+    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +141,8 @@ def _section(number: int, one: Photograph, scale: Scale, small: bool) -> str:
         {
             "model": viewer.model,
             "best": [[name, score] for name, score in viewer.best],
+            "resolution": viewer.resolution,
+            "box": None if viewer.box in (None, (0, 0, height, width)) else list(viewer.box),
             "targets": [
                 {
                     "name": target.name,
