@@ -626,7 +626,7 @@ def test_compare_shows_a_target_for_each_photograph_and_depths_for_each_model(
     chosen = ["--target", "brick", "--target", "gravel", "--depth", "gradient,vector"]
     code, text, _ = run(capsys, "compare", *two, *chosen)
     assert code == 0 and json.loads(text)["targets"] == ["brick", "gravel"]
-    assert rows == [("brick", [("gradient", "vector")]), ("gravel", [("gradient", "vector")])]
+    assert rows == [([name], [("gradient", "vector")]) for name in ("brick", "gravel")]
     for wrong, words in (
         (["--target", "brick", *chosen], "--target is given 3 times for 2 photographs: once, or once for each"),
         (["--depth", "bin"], "depths must be two for each model, of high and of low resolution, got ['bin']"),

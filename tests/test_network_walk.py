@@ -35,7 +35,7 @@ def conv(rng, weight, stride=(1, 1), pads=(0, 0, 0, 0), dilation=(1, 1), groups=
 class Whole:
     """Preprocessing that shows the network every pixel."""
 
-    size = (11, 12)
+    size, order = (11, 12), "RGB"
 
     def undo(self, heatmap, shape):
         return heatmap
