@@ -7,6 +7,7 @@
 #                               PRE=1: pre-releases of the dependencies
 #                               ISAS=1: the tests of the kernels once more for each instruction set of this machine
 #                               TYPES=1: mypy and stubtest, too
+#                               COVERAGE=1: which lines the tests never run; too many are an error
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 wheel=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
@@ -52,4 +53,11 @@ if [[ ${ISAS:-} == 1 ]]; then
         FVLRP_ISA=$isa "$venv/bin/pytest" -q "${on_kernels[@]}"
     done
 fi
-"$venv/bin/pytest"
+if [[ ${COVERAGE:-} == 1 ]]; then
+    "$venv/bin/pip" install -q --group coverage
+    "$venv/bin/coverage" run -m pytest
+    "$venv/bin/coverage" combine --quiet
+    "$venv/bin/coverage" report
+else
+    "$venv/bin/pytest"
+fi
