@@ -60,7 +60,8 @@ def coverage(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Time two commits in turn: the last tag, or the one after `--`, and HEAD. Ten percent slower is an error."""
     session.install(*groups("bench"))
-    base = session.posargs or [session.run("git", "describe", "--tags", "--abbrev=0", external=True, silent=True).strip()]
+    last_tag = ("git", "describe", "--tags", "--abbrev=0")
+    base = session.posargs or [session.run(*last_tag, external=True, silent=True).strip()]
     session.run("asv", "machine", "--yes", silent=True)
     session.run("asv", "continuous", "--factor", "1.1", "--split", *base, "HEAD")
 

@@ -250,6 +250,10 @@ def _gemm(call: Call, a: Value, b: Value, c: Value | None = None) -> Value:
     return np.asarray(out if c is None else out + call.get("beta", 1.0) * c).astype(a.dtype)
 
 
+def _mean(call: Call, *values: Value) -> Value:
+    return np.asarray(_many(np.add)(call, *values) / len(values)).astype(values[0].dtype)
+
+
 def _nonzero(call: Call, x: Value) -> Value:
     return np.array(np.nonzero(x), np.int64)
 
@@ -374,6 +378,7 @@ FOLDERS: dict[str, Folder] = {
     "Log": _unary(np.log),
     "MatMul": _matmul,
     "Max": _many(np.maximum),
+    "Mean": _mean,
     "Min": _many(np.minimum),
     "Mod": _modulo,
     "Mul": _binary(np.multiply),

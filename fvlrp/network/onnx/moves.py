@@ -347,14 +347,13 @@ def _sizes(reader: Reader, call: Call, shape: Shape) -> tuple[tuple[int, int], t
         for axis, factor in zip(axes, np.ravel(scales), strict=True):
             factors[axis] = float(factor)
         full = [int(np.floor(n * factor)) for n, factor in zip(shape, factors, strict=True)]
-        bounded(full)
-        return ((full[2], full[3]) if full == list(shape) else (0, 0)), (factors[2], factors[3])
     else:
         raise ValueError("its scales and sizes are missing")
     if full[:2] != list(shape[:2]):
         raise ValueError("only height and width may be resized")
     bounded(full)
-    return (full[2], full[3]), (factors[2], factors[3])
+    by_scales = not (sizes is not None and sizes.size) and full != list(shape)
+    return ((0, 0) if by_scales else (full[2], full[3])), (factors[2], factors[3])
 
 
 OPERATORS: dict[str, Operator] = {

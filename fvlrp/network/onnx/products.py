@@ -226,12 +226,12 @@ def _attention(reader: Reader, call: Call) -> None:
     scale = call.get("scale")
     scale = 1 / np.sqrt(query.shape[-1]) if scale is None else float(scale)
     scores = scaled(reader, product(reader, query, swapped(reader, key)), np.array(scale))
-    scores = _masked(reader, call, scores)
     cap = float(call.get("softcap", 0.0))
     if cap:
         scores = scaled(reader, scores, np.array(1 / cap))
         scores = View(reader.step(Activation("tanh"), scores.step), scores.batch)
         scores = scaled(reader, scores, np.array(cap))
+    scores = _masked(reader, call, scores)
     weights = View(reader.step(Softmax(scores.axis(-1)), scores.step), scores.batch)
     made = product(reader, weights, value)
     if len(reader.view(call).shape) == 3:

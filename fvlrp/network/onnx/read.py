@@ -119,17 +119,20 @@ class Reader:
     def _node(self, call: Call) -> None:
         if call.op == "If" and not call.domain:
             self._branch(call)
-        elif (call.domain, call.op) in REFUSED or call.domain in DOMAINS:
+        elif ((call.domain, call.op) in REFUSED and not self._from_constants(call)) or call.domain in DOMAINS:
             raise ValueError(DOMAINS.get(call.domain) or REFUSED[call.domain, call.op])
         elif call.op == "Shape" and call.inputs[0] in self.views:
             shape = self.views[call.inputs[0]].shape
             self.put(call, np.array(shape, np.int64)[call.get("start", 0) : call.get("end")])
         elif call.op == "Size" and call.inputs[0] in self.views:
             self.put(call, np.int64(prod(self.views[call.inputs[0]].shape)))
-        elif all(name in self.constants for name in call.inputs if name):
+        elif self._from_constants(call):
             self.constants.define(call)
         else:
             self._operator(call)
+
+    def _from_constants(self, call: Call) -> bool:
+        return all(name in self.constants for name in call.inputs if name)
 
     def _operator(self, call: Call) -> None:
         key = f"{call.domain}.{call.op}" if call.domain else call.op

@@ -1,0 +1,338 @@
+"""Operators of ONNX files one by one, in ONNX's text form: the same numbers as onnxruntime, or a clear refusal.
+
+Every case reads x, float (n, 3, 4, 6) in 0.2..1, and makes t, whose numbers for each image are the scores.
+"""
+
+import numpy as np
+import pytest
+
+from fvlrp import Network
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx.parser")
+
+HEAD = '<ir_version: 8, opset_import: ["": {opset}, "com.microsoft": 1]> g (float[n, 3, 4, 6] x) => (float[n, m] y)'
+ROW = "float[6] {0.5, -1.0, 2.0, 0.25, 1.5, -0.5}"
+
+
+def case(body, opset=17, **constants):
+    """The text of a graph: constants by name, as literals of ONNX or as tuples of whole numbers, and then `body`."""
+    lines = [f"{name} = Constant <value = {literal(value)}> ()" for name, value in constants.items()]
+    return HEAD.format(opset=opset) + "{" + "\n".join([*lines, body, "y = Flatten <axis = 1> (t)"]) + "}"
+
+
+def literal(value):
+    return value if isinstance(value, str) else f"int64[{len(value)}] {{{', '.join(map(str, value))}}}"
+
+
+def weights(*shape):
+    """A literal of numbers drawn from a seed, three decimals each."""
+    values = np.random.default_rng(shape).uniform(-1, 1, shape).round(3)
+    return f"float[{', '.join(map(str, shape))}] {{{', '.join(map(str, values.ravel()))}}}"
+
+
+def number(value):
+    return f"float {{{value}}}"
+
+
+def scores_of(text, path):
+    """Scores of two random images: fvlrp's and onnxruntime's, float (2, m)."""
+    onnx.save(onnx.parser.parse_model(text), path)
+    x = np.random.default_rng(7).uniform(0.2, 1, (2, 3, 4, 6)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return Network.from_onnx(path).forward(x), session.run(None, {"x": x})[0]
+
+
+FLAT = "f = Flatten <axis = 1> (x)\n"  # (n, 72)
+MEAN = "m = ReduceMean <axes = [1], keepdims = 1> (x)\n"  # (n, 1, 4, 6)
+CENTRED = "s = Sub (x, p)\n"
+FUNCTIONS = (
+    *("Abs", "Celu", "Cos", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Reciprocal", "Relu"),
+    *("Selu", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Tanh"),
+)
+
+ELEMENTWISE = {
+    "add of a constant": case("t = Add (x, c)", c=ROW),
+    "add of two, one shorter": case(MEAN + "t = Add (x, m)"),
+    "sum of one": case("t = Sum (x)"),
+    "sum of three": case("t = Sum (x, c, x)", c=ROW),
+    "difference to a constant": case("t = Sub (x, c)", c=ROW),
+    "difference of a constant": case("t = Sub (c, x)", c=ROW),
+    "difference of two": case(MEAN + "t = Sub (x, m)"),
+    "product with a constant": case("t = Mul (c, x)", c=ROW),
+    "product with a longer constant": case("m = ReduceMean <axes = [3], keepdims = 1> (x)\n t = Mul (m, c)", c=ROW),
+    "product with one": case("t = Mul (x, c)", c=number(1)),
+    "square as a product": case("t = Mul (x, x)"),
+    "product of two": case("s = Sigmoid (x)\n t = Mul (x, s)"),
+    "quotient by a constant": case("t = Div (x, c)", c=ROW),
+    "quotient of a constant": case("t = Div (c, x)", c=ROW),
+    "quotient of two": case(MEAN + "t = Div (x, m)"),
+    "negative": case("t = Neg (x)"),
+    **{f"power {p}": case("t = Pow (x, p)", p=number(p)) for p in (1.0, 2.0, 0.5, -1.0, 3.0)},
+    "maximum with a constant": case("t = Max (x, c)", c=number(0.5)),
+    "maximum with zero": case(CENTRED + "t = Max (s, z)", p=number(0.5), z=number(0)),
+    "maximum of two": case(MEAN + "t = Max (x, m)"),
+    "minimum with a constant": case("t = Min (x, c)", c=number(0.5)),
+    "mean of one": case("t = Mean (x)"),
+    "mean of two": case("s = Sigmoid (x)\n t = Mean (x, s)"),
+    "clip": case("t = Clip (x, low, high)", low=number(0.4), high=number(0.8)),
+    "slope for all": case(CENTRED + "t = PRelu (s, a)", p=number(0.5), a="float[1] {0.3}"),
+    "slope per channel": case(CENTRED + "t = PRelu (s, a)", p=number(0.5), a="float[3, 1, 1] {0.3, 0.1, -0.2}"),
+    "cast": case("t = Cast <to = 1> (x)"),
+    "cast like": case("t = CastLike (x, c)", c=ROW),
+    "choice from a constant": case("t = Where (c, x, v)", c="bool[6] {1, 0, 1, 1, 0, 0}", v=ROW),
+    "choice from two": case("s = Neg (x)\n t = Where (c, x, s)", c="bool[6] {1, 0, 1, 1, 0, 0}"),
+    "upper triangle": case("t = Trilu (x)"),
+    "lower triangle, shifted": case("t = Trilu <upper = 0> (x, k)", k="int64 {2}"),
+    **{
+        name: case(CENTRED + f"t = {name} (s)", p=number(0.1 if name in ("Log", "Sqrt") else 0.5))
+        for name in FUNCTIONS
+    },
+    "Round": case("s = Mul (x, c)\n t = Round (s)", c=number(7)),
+    "Floor, Ceil": case("s = Mul (x, c)\n f = Floor (s)\n g = Ceil (s)\n t = Mul (f, g)", c=number(7)),
+    "Sigmoid": case("s = Sigmoid (x)\n t = Mul (s, c)", c=ROW),  # one at the end is left out
+    "Shrink": case("t = Shrink <lambd = 0.4, bias = 0.1> (x)"),
+    "ThresholdedRelu": case("t = ThresholdedRelu <alpha = 0.5> (x)"),
+    "Mish": case(CENTRED + "t = Mish (s)", 18, p=number(0.5)),
+    "Gelu": case(CENTRED + "t = Gelu (s)", 20, p=number(0.5)),
+    "Gelu by tanh": case(CENTRED + 't = Gelu <approximate = "tanh"> (s)', 20, p=number(0.5)),
+    "Gelu of onnxruntime": case(CENTRED + "t = com.microsoft.Gelu (s)", p=number(0.5)),
+    "FastGelu": case(CENTRED + "t = com.microsoft.FastGelu (s)", p=number(0.5)),
+    "QuickGelu": case(CENTRED + "t = com.microsoft.QuickGelu <alpha = 1.5> (s)", p=number(0.5)),
+    "BiasGelu": case("t = com.microsoft.BiasGelu (x, c)", c=ROW),
+    "quantised": case(
+        "q = QuantizeLinear (x, s, z)\n d = DequantizeLinear (q, s, z)\n t = Mul (d, c)",
+        s=number(0.01), z="uint8 {3}", c=ROW,
+    ),
+    "quantised, read at another scale": case(
+        "q = QuantizeLinear (x, s, z)\n t = DequantizeLinear (q, r, y0)",
+        s=number(0.01), z="uint8 {3}", r=number(0.02), y0="uint8 {5}",
+    ),
+}  # fmt: skip
+
+PRODUCTS = {
+    "Gemm": case(FLAT + "t = Gemm <transB = 1, alpha = 0.5, beta = 2.0> (f, w, b)", w=weights(5, 72), b=weights(5)),
+    "Gemm, one bias": case(FLAT + "t = Gemm (f, w, b)", w=weights(72, 5), b="float[1] {0.5}"),
+    "Gemm, computed bias": case(FLAT + "g = Gemm (f, w)\n t = Gemm <beta = 0.5> (f, w, g)", w=weights(72, 5)),
+    "Gemm, constant first": case(
+        FLAT + "g = Gemm <transA = 1, transB = 1> (w, f, b)\n t = Transpose (g)", w=weights(72, 5), b="float[1] {0.5}"
+    ),
+    "MatMul": case("t = MatMul (x, w)", w=weights(6, 5)),
+    "MatMul, a vector": case("t = MatMul (x, w)", w=weights(6)),
+    "MatMul, a stack": case("t = MatMul (x, w)", w=weights(3, 6, 2)),
+    "MatMul, a stack of one": case("t = MatMul (x, w)", w=weights(1, 1, 6, 2)),
+    "MatMul, a longer stack": case(
+        "r = Reshape (x, s)\n p = MatMul (r, w)\n "
+        "t = Transpose <perm = [1, 0, 2, 3]> (p)", s=(0, 12, 6), w=weights(2, 1, 6, 2)
+    ),
+    "MatMul, constant first": case("t = MatMul (w, x)", w=weights(5, 4)),
+    "MatMul, a stack first": case("t = MatMul (w, x)", w=weights(3, 5, 4)),
+    "MatMul, a vector first": case("t = MatMul (w, x)", w=weights(4)),
+    "MatMul, two": case("s = Transpose <perm = [0, 1, 3, 2]> (x)\n t = MatMul (x, s)"),
+    "FusedMatMul": case("t = com.microsoft.FusedMatMul <transB = 1, alpha = 0.5> (x, w)", w=weights(5, 6)),
+    "FusedMatMul, two": case("t = com.microsoft.FusedMatMul <transA = 1> (x, x)"),
+    **{
+        f"Einsum {equation}": case(f't = Einsum <equation = "{equation}"> ({inputs})', **constants)
+        for equation, inputs, constants in (
+            ("bchw,bcgw->bchg", "x, x", {}),
+            ("bchw,bkhw->bck", "x, x", {}),
+            ("bchw,wk->bkch", "x, v", {"v": weights(6, 5)}),
+            ("ck,bchw->bkhw", "v, x", {"v": weights(3, 5)}),
+            ("bchw,wkz->bchk", "x, v", {"v": weights(6, 5, 2)}),
+            ("bchw->bwc", "x", {}),
+            ("...w,wk->...k", "x, v", {"v": weights(6, 5)}),
+            ("bchw,wk", "x, v", {"v": weights(6, 5)}),
+        )
+    },
+    "Attention": case(
+        "q = Mul (x, a)\n k = Mul (x, b)\n t = Attention (q, k, x)", 23, a=weights(6), b=weights(6)
+    ),
+    "Attention, masked": case(
+        "t = Attention <is_causal = 1, softcap = 2.0, scale = 3.0> (x, x, x, m)", 23,
+        m="bool[4, 4] {1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1}"
+    ),
+    "Attention, tokens": case(
+        "r = Reshape (x, s)\n t = Attention <q_num_heads = 2, kv_num_heads = 2> (r, r, r)", 23, s=(0, 12, 6)
+    ),
+}  # fmt: skip
+
+MOVES = {
+    "Reshape": case("t = Reshape (x, s)", s=(0, 12, -1)),
+    "Flatten behind the second axis": case("f = Flatten <axis = 2> (x)\n t = Reshape (f, s)", s=(-1, 72)),
+    "Squeeze, Unsqueeze": case(MEAN + "s = Squeeze (m, a)\n t = Unsqueeze (s, b)", a=(1,), b=(1, -1)),
+    "Slice": case("t = Slice (x, a, e, d, s)", a=(1, -1), e=(3, -7), d=(2, 3), s=(1, -2)),
+    "Slice by attributes": case("t = Slice <starts = [1], ends = [9], axes = [3]> (x)", 9),
+    "Gather, one": case("t = Gather <axis = 2> (x, i)", i="int64 {-2}"),
+    "Gather, many": case("t = Gather <axis = 3> (x, i)", i="int64[2, 2] {0, -1, 3, 3}"),
+    "Gather, in another order": case("t = Gather <axis = 1> (x, i)", i=(2, 0)),
+    "Concat": case(MEAN + "t = Concat <axis = 1> (x, m, x)"),
+    "Concat with constants": case(FLAT + "s = Shape <end = 1> (x)\n l = Concat <axis = 0> (s, k)\n "
+    "c = Expand (v, l)\n t = Concat <axis = 1> (c, f, c)", k=(6,), v=ROW),
+    "Split in unequal parts": case("a, b, c = Split <axis = 3> (x, s)\n t = Concat <axis = 3> (c, a)", s=(1, 2, 3)),
+    "Split in equal parts": case("a, b = Split <axis = 2> (x)\n t = Sub (a, b)"),
+    "Tile": case("t = Tile (x, r)", r=(1, 1, 2, 3)),
+    "Expand": case("m = ReduceMean <axes = [2], keepdims = 1> (x)\n t = Expand (m, s)", s=(1, 3, 5, 6)),
+    "Transpose": case("t = Transpose <perm = [0, 3, 1, 2]> (x)"),
+    "Pad": case("t = Pad (x, p, v)", p=(0, 1, 2, 0, 0, 0, 1, 3), v=number(0.5)),
+    "Pad, reflected": case('t = Pad <mode = "reflect"> (x, p)', p=(0, 0, 2, 1, 0, 0, 1, 3)),
+    "Pad, cut off": case('t = Pad <mode = "edge"> (x, p)', p=(0, 0, -1, 1, 0, 0, 1, -2)),
+    "Pad, rows": case(FLAT + "t = Pad (f, p)", p=(0, 2, 0, 1)),
+    "DepthToSpace": case("c = Concat <axis = 1> (x, x, x, x)\n t = DepthToSpace <blocksize = 2> (c)"),
+    "DepthToSpace, CRD": case(
+        'c = Concat <axis = 1> (x, x, x, x)\n t = DepthToSpace <blocksize = 2, mode = "CRD"> (c)'
+    ),
+    "SpaceToDepth": case("t = SpaceToDepth <blocksize = 2> (x)"),
+    "Resize to the same": case("t = Resize (x, e, s)", e="float[0] {}", s="float[4] {1, 1, 1, 1}"),
+    "Resize, nearest": case("t = Resize (x, e, s)", e="float[0] {}", s="float[4] {1, 1, 2, 2}"),
+    "Resize, linear": case('t = Resize <mode = "linear"> (x, e, s)', e="float[0] {}", s="float[4] {1, 1, 1.5, 2}"),
+    "Resize, cubic": case(
+        't = Resize <mode = "cubic", coordinate_transformation_mode = "align_corners"> (x, e, s)',
+        e="float[0] {}", s="float[4] {1, 1, 2, 2}",
+    ),
+    "Resize, axes": case('t = Resize <axes = [2, 3]> (x, e, s)', 18, e="float[0] {}", s="float[2] {2, 3}"),
+    "Upsample": case("t = Upsample (x, s)", 9, s="float[4] {1, 1, 2, 2}"),
+}  # fmt: skip
+
+ALONG = {
+    **{
+        f"Reduce{how}": case(f"t = Reduce{how} <axes = [1, 3], keepdims = 0> (x)")
+        for how in ("Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
+    },
+    "ReduceSum": case("t = ReduceSum <keepdims = 0> (x, a)", a=(-1,)),
+    "ReduceSum of nothing": case("t = ReduceSum <noop_with_empty_axes = 1> (x)"),
+    "Softmax": case("s = Softmax <axis = 3> (x)\n t = Mul (s, c)", c=ROW),
+    "Softmax over several axes": case("s = Softmax <axis = 2> (x)\n t = Mul (s, c)", 11, c=ROW),
+    "LogSoftmax": case("s = LogSoftmax <axis = 2> (x)\n t = Mul (s, c)", c=ROW),
+    "LayerNormalization": case("t = LayerNormalization <axis = -1> (x, a, b)", a=weights(6), b=weights(6)),
+    "LayerNormalization, two axes": case("t = LayerNormalization <axis = 2> (x, a)", a=weights(4, 6)),
+    "SkipLayerNormalization": case(
+        "r = Reshape (x, s)\n t = com.microsoft.SkipLayerNormalization (r, r, a, b, c)",
+        s=(0, 12, 6), a=weights(6), b=weights(6), c=ROW,
+    ),
+    "RMSNormalization": case("t = RMSNormalization (x, a)", 23, a=weights(6)),
+    "InstanceNormalization": case("t = InstanceNormalization (x, a, b)", a=weights(3), b=weights(3)),
+    "GroupNormalization": case("t = GroupNormalization <num_groups = 3> (x, a, b)", 21, a=weights(3), b=weights(3)),
+    "MeanVarianceNormalization": case("t = MeanVarianceNormalization <axes = [2, 3]> (x)"),
+    "LpNormalization": case("t = LpNormalization <axis = 1> (x)"),
+    "LpNormalization, p = 1": case("t = LpNormalization <axis = 3, p = 1> (x)"),
+    "LRN": case("t = LRN <size = 3, alpha = 0.1> (x)"),
+    "MaxPool": case("t = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)"),
+    "MaxPool of lengths": case("r = Reshape (x, s)\n "
+    "t = MaxPool <kernel_shape = [2], strides = [2]> (r)", s=(0, 12, 6)),
+    "AveragePool": case("t = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1> (x)"),
+    "GlobalMaxPool": case("t = GlobalMaxPool (x)"),
+    "ConvTranspose": case(
+        "t = ConvTranspose <strides = [2, 2], pads = [1, 1, 1, 1], output_padding = [1, 0]> (x, w)",
+        w=weights(3, 2, 3, 3),
+    ),
+    "Conv of lengths": case("r = Reshape (x, s)\n t = Conv <pads = [1, 1]> (r, w)", s=(0, 12, 6), w=weights(5, 12, 3)),
+    "Conv, padded by itself": case('t = Conv <auto_pad = "SAME_LOWER"> (x, w)', w=weights(5, 3, 2, 2)),
+}  # fmt: skip
+
+# c of six numbers, or of one, from constants alone; onnxruntime computes it, too.
+FOLDED = {
+    "arithmetic": "a = Add (v, v)\n b = Sub (a, v)\n d = Mul (b, a)\n c = Div (d, v)",
+    "whole numbers": "a = Div (i, k)\n b = Mod (i, k)\n d = Add (a, b)\n c = Cast <to = 1> (d)",
+    "comparisons": "a = Greater (v, n)\n b = Less (v, n)\n d = Or (a, b)\n e = Not (d)\n f = Equal (v, v)\n "
+    "g = Xor (e, f)\n"
+    " c = Where (g, v, n)",
+    "functions": "a = Exp (v)\n b = Sqrt (a)\n d = Log (b)\n e = Tanh (d)\n f = Sigmoid (e)\n g = Abs (f)\n "
+    "h = Neg (g)\n"
+    " j = Reciprocal (h)\n l = Erf (j)\n m = Floor (l)\n o = Ceil (l)\n p = Add (m, o)\n c = Add (p, l)",
+    "reductions": "a = ReduceMean <keepdims = 1> (v)\n b = ReduceMax <keepdims = 1> (v)\n "
+    "d = ReduceMin <keepdims = 1> (v)\n"
+    " e = ReduceL2 <keepdims = 1> (v)\n f = ReduceSumSquare <keepdims = 1> (v)\n g = Sum (a, b, d, e, f)\n"
+    " h = ReduceProd <keepdims = 1> (v)\n c = Mul (g, h)",
+    "extremes": "a = Max (v, n)\n b = Min (a, n)\n d = Mean (a, b)\n c = Clip (d, n)",
+    "powers": "a = Mul (v, v)\n c = Pow (a, v)",
+    "ranges": "a = Constant <value_float = 0.0> ()\n b = Constant <value_float = 3.0> ()\n "
+    "d = Constant <value_float = 0.5> ()\n"
+    " c = Range (a, b, d)",
+    "shapes": "a = Reshape (v, s23)\n b = Transpose (a)\n d = Flatten <axis = 0> (b)\n e = Squeeze (d)\n "
+    "f = Unsqueeze (e, zero)\n"
+    " c = Squeeze (f, zero)",
+    "lengths": "a = Shape (v)\n b = Size (v)\n d = Add (a, b)\n c = Cast <to = 1> (d)",
+    "fillings": "a = Shape (v)\n b = ConstantOfShape <value = float[1] {0.7}> (a)\n c = Add (b, v)",
+    "copies": "a = Gather (v, zero)\n b = Tile (a, six)\n d = Expand (a, six)\n c = Add (b, d)",
+    "cuts": "a, b = Split (v)\n d = Slice (v, zero, three)\n e = Concat <axis = 0> (b, a)\n "
+    "f = Concat <axis = 0> (d, d)\n"
+    " c = Add (e, f)",
+    "picks": "a = GatherElements (v, i5)\n b = GatherND (v, i51)\n d = ScatterElements (v, zero, one)\n"
+    " e = ScatterND (d, i51, b)\n c = Add (a, e)",
+    "borders": "a = Slice (v, zero, three)\n b = Pad (a, p12)\n d = Pad <mode = \"edge\"> (a, p12)\n c = Add (b, d)",
+    "products": "a = Reshape (v, s23)\n b = Transpose (a)\n d = MatMul (a, b)\n e = Gemm <transA = 1> (d, a)\n"
+    " f = Einsum <equation = \"ij->ji\"> (e)\n g = Reshape (f, six)\n c = Add (g, v)",
+    "sums": "a = CumSum (v, axis)\n c = Add (a, v)",
+    "triangles": "a = Reshape (v, s23)\n b = Trilu (a)\n e = EyeLike (a)\n d = Add (b, e)\n c = Reshape (d, six)",
+    "one hot": "a = OneHot (zero, length, pair)\n b = Reshape (a, six)\n c = Add (b, v)",
+    "places": "a = NonZero (v)\n b = Cast <to = 1> (a)\n c = Reshape (b, six)",
+    "quantised": "q = QuantizeLinear (v, n, z8)\n d = DequantizeLinear (q, n, z8)\n c = Add (d, v)",
+    "cast like": "a = CastLike (i, v)\n c = Add (a, v)",
+    "rounded": "a = Round (v)\n b = Sign (v)\n c = Add (a, b)",
+    "normalised": "a = Reshape (v, s23)\n b = BatchNormalization (a, w3, w3, w3, u3)\n c = Reshape (b, six)",
+}  # fmt: skip
+KNOWN = {
+    "v": ROW,
+    "n": number(0.25),
+    "i": "int64[6] {-7, -3, 5, 8, 9, 11}",
+    "k": "int64 {3}",
+    "s23": (2, 3),
+    "zero": (0,),
+    "one": "float[1] {1.0}",
+    "three": (3,),
+    "six": (6,),
+    "axis": "int64 {0}",
+    "i5": (5, 0, -1, 2, 2, 1),
+    "i51": "int64[2, 1] {5, 1}",
+    "p12": (1, 2),
+    "length": "int64 {6}",
+    "pair": "float[2] {0.5, 2.0}",
+    "z8": "uint8 {100}",
+    "w3": "float[3] {0.5, -1.0, 2.0}",
+    "u3": "float[3] {0.5, 1.0, 2.0}",
+}
+CASES = {
+    **ELEMENTWISE,
+    **PRODUCTS,
+    **MOVES,
+    **ALONG,
+    **{f"folded {name}": case(body + "\n t = Mul (x, c)", **KNOWN) for name, body in FOLDED.items()},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.filterwarnings("ignore:.*does not say how photographs")
+def test_numbers_are_those_of_onnxruntime(tmp_path, name):
+    scores, expected = scores_of(CASES[name], tmp_path / "net.onnx")
+    assert np.abs(expected).max() > 1e-3, "the case's own numbers are dead"
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
+
+
+REFUSED = {
+    "supported are": case("t = ReduceProd <axes = [1], keepdims = 0> (x)"),
+    "divides by 0": case("t = Div (x, z)", z=number(0)),
+    "exponents of shape": case("t = Pow (x, p)", p=ROW),
+    "selections that depend on the photograph": case("n = NonZero (x)\n t = Cast <to = 1> (n)"),
+    "expected one number": case("t = Max (x, c)", c=ROW),
+    "a letter repeats": case('t = Einsum <equation = "bcww->bcw"> (x)'),
+    "its weights depend": case("t = Conv (x, x)"),
+    "a border around the batch": case("t = Pad (x, p)", p=(1, 0, 0, 0, 0, 0, 0, 0)),
+    "only height and width": case("t = Resize (x, e, s)", e="float[0] {}", s="float[4] {1, 2, 1, 1}"),
+    "antialias": case(
+        't = Resize <mode = "linear", antialias = 1> (x, e, s)', 18, e="float[0] {}", s="float[4] {1, 1, 0.5, 0.5}"
+    ),
+    "in training mode": case("t = Dropout (x, r, m)", r=number(0.5), m="bool {1}"),
+    "only be cast to floating": case("i = Cast <to = 7> (x)\n t = Cast <to = 1> (i)"),
+    "indices must be in": case("t = Gather <axis = 3> (x, i)", i=(6,)),
+    "reduction 'add'": case(
+        't = ScatterElements <axis = 0, reduction = "add"> (x, i, x)', 18, i="int64[1, 1, 1, 1] {0}"
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_cannot_be_done_is_refused_with_node_and_reason(tmp_path, reason):
+    onnx.save(onnx.parser.parse_model(REFUSED[reason]), tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match=rf"net\.onnx: node '.*{reason}"):
+        Network.from_onnx(tmp_path / "net.onnx")
