@@ -121,6 +121,7 @@ def test_the_layer_of_the_guide_keeps_the_protocol():
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     code = next(code for _, code in FENCE.findall(guide) if "class Atan" in code)
     names = {"dataclass": dataclass, "ClassVar": ClassVar, "Array": Array, "Unchanged": Unchanged, "np": np}
+    code = "from __future__ import annotations\n" + code  # as every module of layers begins
     exec(compile(code, "CONTRIBUTING.md", "exec"), names)
     layer, x = names["Atan"](), np.linspace(-2, 2, 12).reshape(1, 3, 4)
     y, saved = layer.forward(x)
