@@ -26,7 +26,7 @@ typedef struct {
     ptrdiff_t used; /* bytes carved so far, a multiple of 64; -1 once a size has overflowed */
 } arena;
 
-/* An array of `count` elements of `size` bytes that begins with a cache line; NULL while counting. */
+/* An array of `count` elements of `size` bytes, aligned to a cache line; NULL while counting. */
 static inline void *carve(arena *memory, ptrdiff_t count, ptrdiff_t size) {
     const size_t bytes = checked(count, size);
     if (!bytes || bytes > PTRDIFF_MAX / 2 || memory->used < 0 || memory->used > PTRDIFF_MAX / 2) {
@@ -38,8 +38,8 @@ static inline void *carve(arena *memory, ptrdiff_t count, ptrdiff_t size) {
     return array;
 }
 
-/* Memory that begins with a cache line, for release(); `bytes` is a positive multiple of 64. Windows has no
- * aligned_alloc(), and free() does not take what its own function returns. */
+/* Memory aligned to a cache line, for release(); `bytes` is a positive multiple of 64. Windows lacks aligned_alloc(),
+ * and its substitute needs a free function of its own. */
 static inline void *cache_lines(size_t bytes) {
 #ifdef _WIN32
     return _aligned_malloc(bytes, 64);
@@ -73,7 +73,7 @@ static inline void *scratch(ptrdiff_t count, ptrdiff_t size) {
 static inline void arena_close(arena *memory) { release(memory->base); }
 
 /* Elements from one row of a buffer to the next: room for a whole vector past the end, and an odd number of cache
- * lines, so that a column of many rows does not fall into one set of the cache. */
+ * lines, so that a column does not map to a single cache set. */
 INLINE ptrdiff_t row_pitch(ptrdiff_t length, ptrdiff_t size) {
     const ptrdiff_t line = 64 / size;
     return (((length + line - 1) / line + 1) | 1) * line;

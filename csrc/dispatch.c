@@ -1,5 +1,4 @@
-/* dispatch.c - which instruction set runs: fvlrp_select(), and every kernel's entry, which checks its arguments first.
- * */
+/* dispatch.c - selects the instruction set; the entry of every kernel, which checks its arguments first. */
 #include <string.h>
 
 #include "kernels.h"
@@ -83,7 +82,7 @@ const char *fvlrp_words(int status) {
     case FVLRP_E_ARGUMENT: return "a size, type or option is outside its range";
     case FVLRP_E_MEMORY: return "not enough memory for the kernel's scratch arrays";
     case FVLRP_E_FULL: return "the output array is full";
-    case FVLRP_E_ISA: return "this build or this processor lacks the instruction set asked for";
+    case FVLRP_E_ISA: return "this build or this processor lacks the requested instruction set";
     default: return "unknown status";
     }
 }

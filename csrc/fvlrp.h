@@ -6,8 +6,8 @@
  *
  * Conventions
  *   - A kernel takes one struct, named after it (fvlrp_pool takes fvlrp_pool_args), and returns a status: FVLRP_OK or
- *     a negative number, which fvlrp_words() puts into words. After an error the outputs hold nothing of use.
- *   - Fields that are not set are 0 or NULL; "may be NULL" says where that is allowed for a pointer.
+ *     a negative number, which fvlrp_words() describes. After an error the contents of the outputs are undefined.
+ *   - Fields that are not set are 0 or NULL. A pointer may be NULL only where its comment says so.
  *   - Arrays are C-contiguous, rows (y) before columns (x). Sizes and strides are counted in elements.
  *   - "real" arrays are float or double, as the field `real` says (FVLRP_F32 or FVLRP_F64).
  *   - Sums over descriptors are double whatever the real type: they are ill-conditioned.
@@ -33,7 +33,7 @@ enum {
     FVLRP_OK = 0,
     FVLRP_E_ARGUMENT = -1, /* a size, type or option is outside its range */
     FVLRP_E_MEMORY = -2,   /* scratch memory could not be allocated */
-    FVLRP_E_FULL = -3,     /* an output of given capacity is full; the call says how far it got */
+    FVLRP_E_FULL = -3,     /* an output array is full; *done says how many rows are finished */
     FVLRP_E_ISA = -4       /* this build or this processor lacks the instruction set, or none has been selected */
 };
 
@@ -90,7 +90,7 @@ int fvlrp_sift(const fvlrp_sift_args *args);
  * q_o(c) = R_o(c) / h_o(c),
  *     R_p = sum_o G_o(p) sum_c tri(p - c) q_o(c).
  * What a replicated border pixel receives goes to the pixel it copies. Up to rounding in the real type,
- * sum(pixels) + zero_bin = sum(relevance). Each pixel is added to once. */
+ * sum(pixels) + zero_bin = sum(relevance). Each pixel receives one addition. */
 typedef struct fvlrp_sift_pixels_args {
     fvlrp_scale scale;
     const float *image;    /* (height, width) */
@@ -141,8 +141,7 @@ typedef struct fvlrp_descriptors {
     ptrdiff_t n;
 } fvlrp_descriptors;
 
-/* Gated posteriors of n rows in compressed sparse row (CSR) form: row i has the entries indptr[i] .. indptr[i + 1] - 1.
- * */
+/* Gated posteriors of n rows in compressed sparse row (CSR) form: row i has entries indptr[i] .. indptr[i + 1] - 1. */
 typedef struct fvlrp_csr {
     int64_t *indptr; /* (n + 1) */
     uint16_t *index; /* (capacity): the component of each entry, ascending within a row */
@@ -178,7 +177,7 @@ typedef struct fvlrp_posteriors_args {
 } fvlrp_posteriors_args;
 int fvlrp_posteriors(const fvlrp_posteriors_args *args);
 
-/* ADD n rows to the moments. Float sums run over at most 192 rows before they are merged in double. */
+/* ADD n rows to the moments. Float sums of at most 192 rows are accumulated in double. */
 typedef struct fvlrp_pool_args {
     const fvlrp_model *model;
     const void *y; /* real (n, stride) */
@@ -230,11 +229,11 @@ int fvlrp_tables(const fvlrp_tables_args *args);
 typedef struct fvlrp_relevance_args {
     const fvlrp_model *model;
     fvlrp_descriptors descriptors;
-    const void *y;      /* real (n, stride); where it is NULL, the descriptors are projected again, to the same bits */
+    const void *y;      /* real (n, stride); if NULL, descriptors are projected again, with bit-identical results */
     fvlrp_csr csr;
     ptrdiff_t targets;
-    const void *tables; /* real (targets, K, 3, stride), from fvlrp_tables; read at random, so fastest where the array
-                         * begins with a cache line */
+    const void *tables; /* real (targets, K, 3, stride), from fvlrp_tables; accessed at random: fastest if aligned to a
+                         * cache line */
     double epsilon;
     int mean;           /* FVLRP_MEAN_* */
     ptrdiff_t pitch;
@@ -249,8 +248,8 @@ int fvlrp_relevance(const fvlrp_relevance_args *args);
 
 /* ---- the whole Fisher vector ----------------------------------------------------------------------------------- */
 
-/* Moments of some descriptors of one finest cell, as fvlrp_encode and fvlrp_pool leave them. They count `times` times:
- * zeroed descriptors are all alike, so one can stand for many. */
+/* Moments of some descriptors of one finest cell, from fvlrp_encode or fvlrp_pool. They count `times` times: zeroed
+ * descriptors are identical, so one can represent many. */
 typedef struct fvlrp_part {
     ptrdiff_t finest;
     double times;
@@ -268,7 +267,7 @@ typedef struct fvlrp_merge_args {
 } fvlrp_merge_args;
 int fvlrp_merge(const fvlrp_merge_args *args);
 
-/* Dot products of x with n rows of coef. Float sums run over 2048 products before they go on in double. */
+/* Dot products of x with n rows of coef. Float sums of 2048 products are accumulated in double. */
 typedef struct fvlrp_scores_args {
     ptrdiff_t n, length;
     const float *coef; /* (n, length) */
@@ -286,7 +285,7 @@ typedef struct fvlrp_normalise_args {
 int fvlrp_normalise(const fvlrp_normalise_args *args);
 
 /* The same with intra-normalisation: signed square root, L2 norm per cell and component over both orders, one L2 norm
- * over all. Norms are at least sqrt(least): a component that hardly belongs to any descriptor of a cell counts less. */
+ * over all. Norms are at least sqrt(least), which damps components with almost no posterior mass in a cell. */
 typedef struct fvlrp_normalise_intra_args {
     ptrdiff_t cells, components, dims;
     double least;       /* of a component's sum of |S|; > 0 */
@@ -314,7 +313,7 @@ int fvlrp_shares(const fvlrp_shares_args *args);
 /* Spread the values of one scale over pixels, each over a separable kernel around its own point:
  *     pixels[y, x] += sum_p values[p] weight_y[p] weight_x[p] taps[y - y_p - lead] taps[x - x_p - lead].
  * Value (r, c, iy, ix) lies at y_p = first + step r + spacing iy, x_p = first + step c + spacing ix, inside the image.
- * */
+ */
 typedef struct fvlrp_splat_args {
     int real;
     const void *values;     /* real (rows, cols, bins, bins): bins = 4 for spatial bins, 1 for whole descriptors */
@@ -347,7 +346,7 @@ typedef struct fvlrp_weights {
     const void *a;
     ptrdiff_t m, channels, taps;
     ptrdiff_t row, channel, tap;
-    int sign; /* FVLRP_ALL, or which part of the weights takes their place */
+    int sign; /* FVLRP_ALL, or the part of the weights to use instead */
 } fvlrp_weights;
 
 /* C = A B + bias, or C += A B + bias; A is (m, k) with k = channels taps. B is a matrix, or the windows of an image. */
@@ -378,10 +377,10 @@ typedef struct fvlrp_winograd_args {
                             * gives max(A, 0) windows(image) + min(A, 0) windows(other), FVLRP_NEGATIVE the reverse */
     const float *bias;     /* (m); may be NULL */
     int add;
-    double doubt;          /* 0, or a tolerance for sums of terms of one sign. A result below `doubt` times the sum of
-                            * max |image| max |a| over a tile's pixels and a filter's taps may be rounding error of the
-                            * transforms: it becomes NaN, and the caller sums its terms. With 1e-3 the others are right
-                            * to about 1e-3 */
+    double doubt;          /* 0, or a tolerance for sums of terms of one sign: results below `doubt` times the sum over
+                            * channels of max |image| (a tile's pixels) times max |a| (a filter's taps) may be rounding
+                            * error of the transforms. They become NaN, and the caller recomputes them. With 1e-3 the
+                            * relative error of the others is about 1e-3 */
     const float *whole;    /* (m, rows cols), rows ldw apart: with doubt > 0, the same holds for whole - C, and with
                             * FVLRP_SIZE for whole + C; may be NULL */
     ptrdiff_t ldw;
@@ -390,8 +389,8 @@ typedef struct fvlrp_winograd_args {
 } fvlrp_winograd_args;
 int fvlrp_winograd(const fvlrp_winograd_args *args);
 
-/* Convolutions in groups of few channels, above all depthwise ones (one channel in, one or more out).
- *   weights  of the first group: m outputs, `channels` inputs; those of the next lie `group` elements further on */
+/* Convolutions in groups of few channels, mostly depthwise (one channel in, one or more out). The weights are the first
+ * group's, with m outputs and `channels` inputs; those of the next group start `group` elements later. */
 typedef struct fvlrp_grouped_args {
     int real;
     ptrdiff_t groups, group;
@@ -440,9 +439,9 @@ typedef struct fvlrp_dense_sums_args {
 } fvlrp_dense_sums_args;
 int fvlrp_dense_sums(const fvlrp_dense_sums_args *args);
 
-/* The way back through a dense layer, for several targets:
+/* Backward pass of a dense layer, for several targets:
  *     up += W+^T positive + W-^T negative,    down += W-^T positive + W+^T negative,
- * to be multiplied by `above` and `below`. */
+ * which the caller multiplies by `above` and `below`. */
 typedef struct fvlrp_dense_back_args {
     fvlrp_outputs outputs;
     ptrdiff_t targets;
@@ -453,8 +452,8 @@ typedef struct fvlrp_dense_back_args {
 } fvlrp_dense_back_args;
 int fvlrp_dense_back(const fvlrp_dense_back_args *args);
 
-/* Both, with the alpha-beta rule between them, so that the weights are read once. The sums and the biases of either
- * sign make z+ and z-; the shares are alpha r / z+ and -beta r / z-, 0 where a denominator is 0. */
+/* fvlrp_dense_sums, the alpha-beta rule and fvlrp_dense_back in one pass over the weights. z+ and z- are the sums plus
+ * the biases of their sign; the shares are alpha r / z+ and -beta r / z-, 0 where a denominator is 0. */
 typedef struct fvlrp_dense_alpha_beta_args {
     fvlrp_outputs outputs;
     const void *above, *below; /* as in fvlrp_dense_sums */
@@ -463,8 +462,8 @@ typedef struct fvlrp_dense_alpha_beta_args {
     const void *r;             /* real (targets, count) */
     double alpha, beta;
     void *up, *down;           /* as in fvlrp_dense_back */
-    double *kept;              /* (targets): what the biases take */
-    double *lost;              /* (targets): what vanishes with denominators of 0 */
+    double *kept;              /* (targets): relevance of the biases */
+    double *lost;              /* (targets): relevance dropped where a denominator is 0 */
 } fvlrp_dense_alpha_beta_args;
 int fvlrp_dense_alpha_beta(const fvlrp_dense_alpha_beta_args *args);
 
@@ -478,18 +477,18 @@ typedef struct fvlrp_alpha_beta_args {
     ptrdiff_t ldz;
     const void *positive; /* real (m, n): z+ */
     double alpha, beta;
-    double weak;          /* z+ (or -z-, with beta > 0) that is NaN, or below this part of the other, may be rounding
-                           * error alone: its shares are 0, and the caller sums its terms */
+    double weak;          /* a z+ (with beta > 0, also a -z-) that is NaN or below `weak` times the other may be
+                           * rounding error: its shares are 0, and the caller recomputes those listed in `doubtful` */
     void *up;             /* real (targets, m, n): shares of terms >= 0 */
-    void *down;           /* real (targets, m, n): and of terms <= 0; NULL where they are not wanted, as with beta = 0 */
+    void *down;           /* real (targets, m, n): and of terms <= 0; may be NULL, as with beta = 0 */
     double *kept;         /* (2, targets, m): sums of up and of down over n */
-    double *lost;         /* (targets): what vanishes with denominators of 0 */
+    double *lost;         /* (targets): relevance dropped where a denominator is 0 */
     ptrdiff_t capacity;
-    int64_t *doubtful;    /* (capacity): positions in (m, n) that have relevance and such a sum */
-    ptrdiff_t *count;     /* how many there are, also where that exceeds the capacity */
-    const void *negative; /* real (m, n): z- if it is available, else NULL */
-    double gamma;         /* >= 0: the gamma rule, which needs z; only a z+ that is NaN is in doubt. Negative: alpha, beta */
-    int halves;           /* (up + down) / 2 and (up - down) / 2 instead, what multiplies x and |x| */
+    int64_t *doubtful;    /* (capacity): positions in (m, n) with relevance and a doubtful sum */
+    ptrdiff_t *count;     /* number of such positions; may exceed the capacity */
+    const void *negative; /* real (m, n): z-; may be NULL */
+    double gamma;         /* >= 0: the gamma rule, which needs z; only NaN is doubtful. Negative: the alpha-beta rule */
+    int halves;           /* 1: write (up + down) / 2 and (up - down) / 2 instead, the factors of x and |x| */
 } fvlrp_alpha_beta_args;
 int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args);
 
@@ -502,7 +501,7 @@ typedef struct fvlrp_max_pool_args {
 } fvlrp_max_pool_args;
 int fvlrp_max_pool(const fvlrp_max_pool_args *args);
 
-/* Relevance to the first pixel of each window, row by row, that equals the window's maximum. */
+/* Relevance goes to the first pixel of each window, in row-major order, that equals the window's maximum. */
 typedef struct fvlrp_max_pool_back_args {
     int real;
     fvlrp_windows windows;
@@ -516,8 +515,8 @@ int fvlrp_max_pool_back(const fvlrp_max_pool_back_args *args);
 
 enum { FVLRP_MOST_TERMS = 8 };
 
-/* Relevance of the terms x_k of sums z = x_1 + ... by a rule that tells signs apart. With p and q the sums of the terms
- * of either sign, where both are there, the alpha-beta rule
+/* Relevance of the terms x_k of sums z = x_1 + ... by a sign-dependent rule. With p and q the sums of the positive and
+ * the negative terms, both nonzero, the alpha-beta rule
  *     R_k = (alpha max(x_k, 0) / p - beta min(x_k, 0) / q) r,
  * or, with gamma >= 0, the gamma rule
  *     R_k = (x_k + gamma max(x_k, 0)) / (z + gamma p) r    where z >= 0,    and with min for max, q for p where z < 0.
@@ -548,7 +547,7 @@ enum {
     FVLRP_FUNCTIONS
 };
 
-/* out = f(x), elementwise. Floats are right to 2e-6 of the result, also in the tails; below 2e-36 they may be 0. */
+/* out = f(x), elementwise. The relative error in float is at most 2e-6, also in tails; results below 2e-36 may be 0. */
 typedef struct fvlrp_activate_args {
     int real;
     int function;  /* FVLRP_SIGMOID, ... */

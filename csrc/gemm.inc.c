@@ -1,7 +1,7 @@
-/* gemm.inc.c - the matrix product that all others are made of: rows of A meet a packed panel of B in registers.
+/* gemm.inc.c - the matrix product that all others use: rows of A times a packed panel of B, in registers.
  *
  * A panel is `depth` rows of 1 .. PANEL vectors of columns of B, one after the other, so that it is read in order and
- * stays in the L1 cache while all rows of A pass by. Rows of A are read where they lie, `row` elements apart, or are
+ * stays in the L1 cache while all rows of A stream past. Rows of A are read in place, `row` elements apart, or are
  * packed: MR values, one per row, for each column. */
 #ifndef FVLRP_GEMM
 #define FVLRP_GEMM
@@ -74,14 +74,14 @@ INLINE void gemm_block(int nv, int packed, int mr, const REAL *a, ptrdiff_t row,
 #undef CALL
 }
 
-/* Where A lies: m rows of `depth` values. */
+/* A: m rows of `depth` values. */
 typedef struct {
     const REAL *a;
     ptrdiff_t row, m, depth;
     int packed;
 } gemm_left;
 
-/* All rows of A meet one panel of nv vectors, of whose columns the first `count` belong to C. */
+/* All rows of A times one panel of nv vectors, whose first `count` columns belong to C. */
 static void gemm_panel(const gemm_left *left, const REAL *panel, int nv, ptrdiff_t count, const REAL *bias, int add,
                        REAL *c, ptrdiff_t ldc) {
     REAL tile[MR * PANEL_COLUMNS] __attribute__((aligned(64)));
@@ -103,7 +103,8 @@ static void gemm_panel(const gemm_left *left, const REAL *panel, int nv, ptrdiff
     }
 }
 
-/* Vectors of the panel that begins at vector `at` of `all`. Widths are even, so that no panel is thin. */
+/* Vectors of the panel that begins at vector `at` of `all`. Panels are nearly equal in width: a thin one wastes
+ * loads. */
 INLINE int panel_vectors(ptrdiff_t at, ptrdiff_t all) {
     const ptrdiff_t panels = (all - at + PANEL - 1) / PANEL;
     return (int)((all - at + panels - 1) / panels);

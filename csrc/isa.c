@@ -1,5 +1,5 @@
 /* isa.c - all kernels of one instruction set and one real type: compiled with -DFVLRP_ISA=v2|v3|v4|vnni|generic and
- * -DREAL_BITS=32|64. Everything it includes is static; the table is all that leaves it. */
+ * -DREAL_BITS=32|64. Everything it includes is static; the table is its only symbol. */
 #include "kernels.h"
 #include "simd.h"
 

@@ -1,4 +1,4 @@
-/* simd.h - private to csrc: vectors of one instruction set and one real type, and what C has no word for.
+/* simd.h - private to csrc: vectors of one instruction set and one real type, and operations that C has no syntax for.
  *
  * REAL is float or double, as -DREAL_BITS=32|64 says, and VREAL a vector of LANES of them. Vectors are GCC/Clang vector
  * extensions of VBYTES bytes; the same source serves every instruction set, and intrinsics appear only where compilers
@@ -31,7 +31,7 @@
 #define REAL_BITS 32
 #endif
 
-/* No vector crosses the border of a translation unit. */
+/* No vector crosses the boundary of a translation unit. */
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 #define UNROLL _Pragma("GCC unroll 32")
@@ -64,8 +64,8 @@ INLINE void store(REAL *p, VREAL v) { *(VREAL_ANY *)p = v; }
 INLINE VREAL fill(REAL a) { return a - (VREAL){0}; }
 INLINE vint load_ints(const void *p) { return *(const vint_any *)p; }
 
-/* The first `count` <= LANES elements; the rest of the vector is 0, or not stored. Whole vectors go without a mask: what
- * was just stored reaches a masked load late. */
+/* The first `count` <= LANES elements; the rest of the vector is 0, or not stored. Whole vectors need no mask: store
+ * forwarding to a masked load is slow. */
 INLINE VREAL load_some(const REAL *from, ptrdiff_t count) {
     if (count == LANES) return load(from);
 #if VBYTES == 64 && REAL_BITS == 32

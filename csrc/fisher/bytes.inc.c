@@ -1,9 +1,9 @@
 /* bytes.inc.c - projection of descriptors of bytes by dot products of bytes (AVX-512 VNNI, float).
  *
  * With P_dj = unit_d (2^16 h + 2^8 m + l), three signed integers of 8 bits, P x is three products of bytes whose sums
- * are exact: P is off by 2^-24 of the largest entry of its row, as a float is, and nothing else is rounded before the
- * three sums are put together. They take three quarters of the time of products in float, and read descriptors where
- * they lie. */
+ * are exact. The error of P is 2^-24 of the largest entry of its row, as in float, and nothing else is rounded before
+ * the three sums are combined. This takes three quarters of the time of float products and reads descriptors in place.
+ */
 #ifndef FVLRP_BYTES
 #define FVLRP_BYTES
 
@@ -14,7 +14,7 @@
 
 enum {
     BYTE_PIECES = 3,
-    BYTE_ROWS = 5,    /* that meet a panel in registers */
+    BYTE_ROWS = 5,    /* multiplied by a panel in registers */
     BYTE_VECTORS = 5, /* of columns in a panel */
     BYTE_LARGEST = 127 << 16,
     BYTE_INPUTS = 512, /* whose sums are exact */
@@ -59,13 +59,13 @@ static void bytes_pack(const fvlrp_model_tables *t, const fvlrp_model_pack_args 
     }
 }
 
-/* Fetch a descriptor: nothing tells the processor where the next ones lie. */
+/* Prefetch a descriptor: the hardware cannot predict which rows follow. */
 INLINE void bytes_prefetch(const fvlrp_descriptors *from, ptrdiff_t at, ptrdiff_t inputs) {
     const uint8_t *ahead = (const uint8_t *)from->x + (from->rows ? from->rows[at] : at) * inputs;
     for (ptrdiff_t j = 0; j < inputs; j += 64) __builtin_prefetch(ahead + j);
 }
 
-/* One vector of y, from the sums with the least piece on: once all three are in, in units. */
+/* Add one piece's sums to a vector of y, least piece first; the last one multiplies by the units. */
 INLINE void bytes_store(int piece, vint sum, const float *unit, float *to) {
     VREAL all = __builtin_convertvector(sum, VREAL);
     if (piece > 0) all = all * (float)(1 << 8 * piece) + load(to);
@@ -73,7 +73,7 @@ INLINE void bytes_store(int piece, vint sum, const float *unit, float *to) {
     store(to, all);
 }
 
-/* `rows` rows meet a panel of `width` vectors. */
+/* `rows` rows times a panel of `width` vectors. */
 INLINE void bytes_micro(const int rows, const int width, const uint8_t *const *x, ptrdiff_t inputs, const int8_t *table,
                         const float *unit, float *y, ptrdiff_t ldy) {
     for (int piece = 0; piece < BYTE_PIECES; piece++) {

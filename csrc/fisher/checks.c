@@ -6,9 +6,10 @@ enum { FARTHEST = 1 << 20 }; /* pixels: no sigma, bin or kernel reaches farther 
 
 /* ---- dense SIFT ---- */
 
-/* Whether points first + step k + spacing i, for k < count and i < bins, go beyond an axis of `length` pixels. Sizes are
+/* Whether points first + step k + spacing i, for k < count and i < bins, exceed an axis of `length` pixels. Sizes are
  * not negative, steps and bins positive; it divides, since products could overflow. */
-static int beyond(ptrdiff_t length, ptrdiff_t first, ptrdiff_t step, ptrdiff_t count, ptrdiff_t spacing, ptrdiff_t bins) {
+static int beyond(ptrdiff_t length, ptrdiff_t first, ptrdiff_t step, ptrdiff_t count, ptrdiff_t spacing,
+                  ptrdiff_t bins) {
     if (!count) return 0;
     if (first >= length) return 1;
     const ptrdiff_t room = length - 1 - first;

@@ -5,6 +5,8 @@
 #include "arena.h"
 #include "fvlrp.h"
 
+#define TINY 1e-12 /* a sum below this part of its bound counts as 0: docs/numerics.md §3 */
+
 /* For screen.inc.c. `padded` is K rounded up to whole panels of any instruction set. */
 typedef struct {
     double mean_level;
@@ -27,7 +29,7 @@ typedef struct fvlrp_model_tables {
     int8_t *byte_pieces; /* (stride, 3, inputs), by panel */
 
     void *logits;        /* real: coefficients of y^2, of y and of 1 (2 stride + 1, padded), packed */
-    void *origin;        /* real (stride): y is taken from here in the logits */
+    void *origin;        /* real (stride): logits are functions of y - origin */
     double *centre;      /* (2 stride + 1): means over the components of the coefficients, which logits leave out */
     void *scale, *shift; /* real (K, stride): (y - mu_k) / sigma_k = y scale + shift */
     screen_tables screen;

@@ -43,7 +43,7 @@ static void pack_projection(const fvlrp_model_tables *t, const fvlrp_model_pack_
     bytes_pack(t, args);
 }
 
-/* Where the narrowest components lie along dimension d: their coefficients are the largest. */
+/* Precision-weighted mean along dimension d: the narrowest components have the largest coefficients. */
 static double origin_of(const fvlrp_model_pack_args *args, ptrdiff_t d) {
     const ptrdiff_t K = args->components, dims = args->dims;
     double least = INFINITY, weights = 0, sum = 0;
@@ -74,9 +74,9 @@ static void pack_component(const fvlrp_model_tables *t, const fvlrp_model_pack_a
     logits[2 * stride * padded + k] = offset;
 }
 
-/* log pi_k N(y; mu_k, sigma_k^2) is one product of [y^2, y, 1] with this table, y and mu_k taken from an origin among
- * the means: from 0, terms of columns that lie many deviations away would cancel. Less the mean over k of every
- * coefficient (a constant per row, which posteriors do not see), the terms are small enough for float. */
+/* log pi_k N(y; mu_k, sigma_k^2) is one product of [y^2, y, 1] with this table. y and mu_k are relative to an origin
+ * among the means: relative to 0, terms many deviations in size would cancel. Subtracting the mean over k of every
+ * coefficient (a constant per row, which posteriors do not depend on) makes the terms small enough for float. */
 static void pack_mixture(const fvlrp_model_tables *t, const fvlrp_model_pack_args *args, double *logits) {
     const ptrdiff_t K = args->components, stride = padded_dims(args->dims), padded = round_up(K, LANES);
     const ptrdiff_t depth = 2 * stride + 1;

@@ -9,8 +9,8 @@
 #include "fisher/posteriors.inc.c"
 #include "fisher/project.inc.c"
 
-/* A tile's entries by component instead of by row: a component's scales and sums are then read once a tile and stay in
- * registers, which is the bottleneck. */
+/* A tile's entries sorted by component: its scales and sums, whose loads are the bottleneck, are then read once a tile
+ * and stay in registers. */
 typedef struct {
     int64_t *heads; /* (K + 2): where each component's entries begin */
     uint8_t *rows;  /* (TILE K): row of each entry in the tile */
@@ -41,7 +41,7 @@ static void by_component_fill(by_component *t, ptrdiff_t components, ptrdiff_t m
         }
 }
 
-/* Registers allow so many vectors of columns at a time. */
+/* Vectors of columns whose sums fit in registers. */
 enum { POOL_VECTORS = VBYTES == 64 ? 5 : 2 };
 
 /* Sums over one component's `count` entries, `width` vectors of columns from `at` on: at most TILE rows in float. */
@@ -72,7 +72,7 @@ INLINE void pool_columns(const int width, const fvlrp_model *model, by_component
     }
 }
 
-/* ADD a tile of m rows to the moments; what was summed in float is merged in double at once. */
+/* ADD a tile of m rows to the moments; sums in float end with the tile. */
 static void pool_tile(const fvlrp_model *model, by_component *t, const REAL *y, ptrdiff_t m, const fvlrp_csr *csr,
                       const fvlrp_moments *to) {
     const ptrdiff_t dims = model->dims, stride = model->stride, width = POOL_VECTORS * LANES;

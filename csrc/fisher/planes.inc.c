@@ -1,4 +1,4 @@
-/* planes.inc.c - an image to its orientation planes, row by row, for dense SIFT and the way back.
+/* planes.inc.c - orientation planes of an image, row by row, for dense SIFT and its backward pass.
  *
  * A row of pixels is kept as octets, the 8 orientation planes of one pixel side by side, so that every filter is a
  * weighted sum of shifted rows and vectorises without a shuffle. Rows stream through rings: a band of frames needs the
@@ -73,7 +73,7 @@ typedef float vpart_any __attribute__((vector_size(PART_BYTES), aligned(4), may_
 
 /* ---- image to orientation planes ------------------------------------------------------------------------------- */
 
-/* The planes of one image, row after row. Rows must be asked for in ascending order. */
+/* The planes of one image, row after row. Rows must be requested in ascending order. */
 typedef struct {
     const fvlrp_scale *scale;
     const float *image;

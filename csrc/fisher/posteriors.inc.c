@@ -1,7 +1,7 @@
 /* posteriors.inc.c - soft assignment to a diagonal Gaussian mixture: gated posteriors in CSR form.
  *
  * Logits log pi_k N(y; mu_k, sigma_k^2) are one product of [y^2, y, 1] with a packed table (model.inc.c). Where a
- * mixture has many components and the arithmetic is float, screen.inc.c finds out first which of them may matter. */
+ * mixture has many components and the arithmetic is float, screen.inc.c finds out first which may matter. */
 #ifndef FVLRP_POSTERIORS
 #define FVLRP_POSTERIORS
 
@@ -10,8 +10,9 @@
 #include "fisher/screen.inc.c"
 #include "gemm.inc.c"
 
+/* docs/numerics.md §1 */
 #if REAL_BITS == 32
-#define SMALLEST 1e-37f /* where float exponentials are clamped: no posterior at all */
+#define SMALLEST 1e-37f /* float exponentials are clamped here: no posterior at all */
 enum { MARGIN = 5 };
 #else
 #define SMALLEST DBL_MIN
@@ -23,8 +24,8 @@ typedef struct {
     screener screen;
     ptrdiff_t padded, pitch; /* K rounded up to whole vectors, and with two vectors of slack */
     ptrdiff_t features_row;
-    /* log of the gate, or of 1e-6 where a gate is so high that many components together may reach it; and how far below
-     * it a logit, relative to the largest, is still worth an exponential */
+    /* log(min(gate, 1e-6)), as components below a higher gate still contribute to the row's sum; exponentials are
+     * computed of logits above gate - margin, relative to the row's largest */
     REAL gate, margin;
     REAL *features;   /* (TILE, features_row): [y^2, y, 1], y from the origin */
     REAL *logits;     /* (TILE, padded) */
@@ -66,9 +67,8 @@ INLINE REAL largest_value(const REAL *l, ptrdiff_t padded) {
     return largest_lane(larger(other, best));
 }
 
-/* Entries of `l` less `shift` that are above `threshold`, with their indices: how many. The difference is compared: of
- * a row far from every mean, shift + threshold would be rounded to shift, and nothing would be above it. Outputs have
- * two vectors of slack. */
+/* Write the values l - shift above `threshold` and their indices; returns how many. Differences are compared because
+ * far from every mean shift + threshold rounds to shift. Outputs have two vectors of slack. */
 INLINE ptrdiff_t compress(const REAL *l, ptrdiff_t padded, REAL threshold, REAL shift, REAL *values, int32_t *index) {
     ptrdiff_t found = 0;
 #if REAL_BITS == 32 && VBYTES == 64
@@ -98,7 +98,7 @@ INLINE void exponentials(REAL *values, ptrdiff_t count) {
     for (ptrdiff_t j = 0; j < count; j += LANES) store(values + j, exponential(load(values + j)));
 }
 
-/* Logits of a tile's rows, less what left_out says. */
+/* Logits of a tile's rows, without the constants of left_out(). */
 static void logits_tile(const assigner *a, const REAL *y, ptrdiff_t m) {
     const fvlrp_model *model = a->model;
     const ptrdiff_t stride = model->stride;
@@ -114,8 +114,8 @@ static void logits_tile(const assigner *a, const REAL *y, ptrdiff_t m) {
     gemm(a->features, a->features_row, m, 2 * stride + 1, model->tables->logits, a->padded, a->logits, a->padded);
 }
 
-/* Those of the rows first .. of a tile, step by step: a row's steps wait for each other, those of several rows do not.
- * */
+/* Exponentials of the rows from `first` on. Each step runs over all rows, since a row's own steps depend on each other.
+ */
 static void assign_group(const assigner *a, ptrdiff_t first, ptrdiff_t rows, row_group *g) {
     const ptrdiff_t padded = a->padded;
     const REAL *logits = a->logits + first * padded;
@@ -143,7 +143,7 @@ INLINE REAL sum_values(const REAL *values, ptrdiff_t count) {
     return sum_lanes(sum[0] + sum[1]);
 }
 
-/* Posteriors values * scale that reach `gate`, to `gamma` and `components`: how many. All have two vectors of slack. */
+/* Write the posteriors values * scale that reach `gate`; returns how many. All arrays have two vectors of slack. */
 INLINE ptrdiff_t keep(const REAL *values, const int32_t *index, ptrdiff_t found, REAL scale, REAL gate,
                       uint16_t *components, REAL *gamma) {
     ptrdiff_t kept = 0;
@@ -170,7 +170,7 @@ INLINE ptrdiff_t keep(const REAL *values, const int32_t *index, ptrdiff_t found,
     return kept;
 }
 
-/* Where a call's results go, from some row on. */
+/* Outputs of a call, from the current row on. */
 typedef struct {
     fvlrp_csr csr;
     ptrdiff_t capacity;
@@ -205,7 +205,7 @@ static ptrdiff_t keep_group(const assigner *a, const row_group *g, ptrdiff_t fir
     return rows;
 }
 
-/* What the logits of a row leave out: the means over the components of their coefficients. */
+/* The constant that a row's logits omit, from the means of the coefficients over the components. */
 static double left_out(const assigner *a, const REAL *y) {
     const fvlrp_model *model = a->model;
     const ptrdiff_t stride = model->stride;

@@ -6,13 +6,14 @@
 #include "fisher/model.h"
 #include "gemm.inc.c"
 
-/* Rows that go through the kernels together, so that what one step leaves is still in the L2 cache for the next. A
- * multiple of the blocks of all products. */
+/* Rows processed together, so that each step finds its input in the L2 cache (docs/numerics.md §7). A multiple of the
+ * block sizes of all products. */
 enum { TILE = 192 };
 
-/* The row of `x` that descriptor i of a call is. */
-INLINE ptrdiff_t row_of(const fvlrp_descriptors *from,
-                        ptrdiff_t i) { return from->rows ? (ptrdiff_t)from->rows[i] : i; }
+/* The row in `x` of descriptor i of a call. */
+INLINE ptrdiff_t row_of(const fvlrp_descriptors *from, ptrdiff_t i) {
+    return from->rows ? (ptrdiff_t)from->rows[i] : i;
+}
 
 /* Descriptors first .. first + m - 1 as real rows of `inputs` values. */
 static void gather(const fvlrp_descriptors *from, ptrdiff_t first, ptrdiff_t m, ptrdiff_t inputs, REAL *out) {
@@ -27,7 +28,7 @@ static void gather(const fvlrp_descriptors *from, ptrdiff_t first, ptrdiff_t m, 
     }
 }
 
-/* Less the mean. */
+/* Subtract the mean. */
 static void centre_rows(const fvlrp_model *model, ptrdiff_t m, REAL *x) {
     const REAL *mean = model->tables->mean;
     for (ptrdiff_t i = 0; i < m; i++)

@@ -40,7 +40,7 @@ static int tables(const fvlrp_tables_args *args) {
 
 /* ---- Eqs. 5-6 ---- */
 
-/* Registers allow so many vectors of columns for each of three coefficients at a time. */
+/* Vectors of columns whose three coefficients fit in registers. */
 enum { COEFFICIENTS = VBYTES == 64 ? 5 : 4 };
 
 /* r = sum_k gamma_k (c0 + c1 y + c2 y^2), `width` vectors of columns of one row. The coefficients are summed in
@@ -54,7 +54,7 @@ INLINE void relevance_columns(const int width, const REAL *table, ptrdiff_t stri
         const REAL *of = table + index[e] * 3 * stride;
         const VREAL g = fill(gamma[e]);
         const REAL *of1 = of + stride, *of2 = of1 + stride;
-        __asm__("" : "+r"(of1), "+r"(of2)); /* registers of their own: a sum in an address splits the instruction */
+        __asm__("" : "+r"(of1), "+r"(of2)); /* own registers: indexed addressing would split the instruction */
         UNROLL for (int v = 0; v < width; v++) c0[v] += g * load(of + v * LANES);
         UNROLL for (int v = 0; v < width; v++) c1[v] += g * load(of1 + v * LANES);
         UNROLL for (int v = 0; v < width; v++) c2[v] += g * load(of2 + v * LANES);
@@ -84,23 +84,23 @@ INLINE REAL sum_row(const REAL *r, ptrdiff_t length) {
 
 /* ---- the state of a call ---- */
 
-/* Rows that go back together, of as many targets as have tables of so many bytes: the components of a row lie anywhere
- * in a table, which therefore has to stay in the L2 cache. */
+/* Rows per block; rows to prefetch y ahead; bytes of tables, accessed at random, that stay in the L2 cache: they limit
+ * the targets of a block (docs/numerics.md §7). */
 enum { BACK_ROWS = 48, AHEAD = 12, TABLE_BYTES = 2 << 20 };
 
-/* Descriptors whose bin matrices are made together: what is read of the projection then serves all of them. */
+/* Descriptors whose bin matrices are computed together, from the same loads of the projection. */
 enum { MATRIX_ROWS = VBYTES == 64 ? 4 : 1 };
 
 typedef struct {
     const fvlrp_relevance_args *args;
     const fvlrp_model *model;
     int has_mean;
-    int through;         /* whether anything below the projection is wanted */
+    int through;         /* whether relevance passes the projection */
     int many;            /* whether the bins of many targets share their matrices */
-    ptrdiff_t together;  /* targets that go back together */
-    projector again;     /* where the caller keeps no y */
+    ptrdiff_t together;  /* targets of a block */
+    projector again;     /* used if the caller passes no y */
     REAL *xhat;          /* (BACK_ROWS, inputs): x, centred where the rule says so */
-    REAL *y;             /* (BACK_ROWS, stride), then */
+    REAL *y;             /* (BACK_ROWS, stride), then as well */
     REAL *inverse;       /* (BACK_ROWS, stride): 1 / (z +- epsilon) */
     REAL *r;             /* (together, BACK_ROWS, stride): relevance, then q = R / (z +- epsilon) */
     REAL *values;        /* (BACK_ROWS, inputs rounded up to 16): P^T q */
@@ -152,8 +152,7 @@ static void backward_start(backward *b) {
 
 /* ---- denominators of Eq. 1 ---- */
 
-/* z_i of one descriptor in double: sum over inputs of P_i,in xhat_in; the sum of the magnitudes of its terms in *size.
- * */
+/* z_i of one descriptor in double, the sum of P_i,in xhat_in over inputs; in *size that of the terms' magnitudes. */
 INLINE double exact_z(const fvlrp_model *model, ptrdiff_t dim, const REAL *xhat, double *size) {
     const double *basis = model->tables->basis + dim * model->inputs;
     double z = 0;
@@ -166,8 +165,8 @@ INLINE double exact_z(const fvlrp_model *model, ptrdiff_t dim, const REAL *xhat,
     return z;
 }
 
-/* Closer to 0, a float z is not good enough: for its sign, by which epsilon sgn z jumps, or with a small epsilon for
- * its value. */
+/* Below this |z|, float is not accurate enough for the sign, at which epsilon sgn z jumps, or with a small epsilon for
+ * the value: docs/numerics.md §5. */
 INLINE REAL near_zero(double epsilon) { return (REAL)(epsilon >= 1 ? 1e-3 : 10); }
 
 /* z of row i's dimensions closer to 0 than `near`, in double, and their inverse denominators. */
@@ -181,7 +180,7 @@ static void denominators_again(const backward *b, ptrdiff_t i, const REAL *y, RE
         if (!(fabs(z) < (double)near)) continue;
         if (!from_y) z = exact_z(model, d, b->xhat + i * model->inputs, &size);
         const double stable = z < 0 ? z - epsilon : z + epsilon;
-        const int none = stable == 0 || (!from_y && epsilon == 0 && fabs(z) <= 1e-12 * size);
+        const int none = stable == 0 || (!from_y && epsilon == 0 && fabs(z) <= TINY * size);
         inverse[d] = none ? 0 : (REAL)(1 / stable);
     }
 }
@@ -266,7 +265,7 @@ static void bin_matrices(const fvlrp_model *model, const REAL *xhat, REAL *out) 
     }
 }
 
-/* bins (16) = q (D) times a bin matrix, for `targets` <= 4 of them: their q and bins lie so far apart. */
+/* bins (16) = q (D) times a bin matrix, for up to 4 targets, q_apart and bins_apart elements apart. */
 INLINE void bins_of(const int targets, const REAL *q, ptrdiff_t q_apart, ptrdiff_t dims, const REAL *matrix, REAL *bins,
                     ptrdiff_t bins_apart) {
     for (int at = 0; at < 16; at += LANES) {
@@ -304,7 +303,7 @@ static void bins_rows(const backward *b, ptrdiff_t first, ptrdiff_t m, ptrdiff_t
 
 /* ---- the walk over rows and targets ---- */
 
-/* What does not depend on the target, for m rows: their values, and y, which is returned. */
+/* What m rows need for any target: gathers xhat and returns y. */
 static const REAL *backward_rows(const backward *b, ptrdiff_t first, ptrdiff_t m) {
     const fvlrp_model *model = b->model;
     if (b->through) {
@@ -316,8 +315,7 @@ static const REAL *backward_rows(const backward *b, ptrdiff_t first, ptrdiff_t m
     return b->y;
 }
 
-/* Fetch the descriptor and the y of later rows: nothing in a cell's rows tells the processor where the next ones lie.
- * */
+/* Prefetch x and y of later rows: the hardware cannot predict the rows of a cell. */
 INLINE void prefetch_rows(const backward *b, ptrdiff_t row, const REAL *y) {
     const fvlrp_descriptors *from = &b->args->descriptors;
     const ptrdiff_t size = b->model->inputs * from->type, stride = b->model->stride, later = row + BACK_ROWS;
@@ -331,7 +329,7 @@ INLINE void prefetch_rows(const backward *b, ptrdiff_t row, const REAL *y) {
             __builtin_prefetch(y + AHEAD * stride + d);
 }
 
-/* Eqs. 5-6 of m rows for one target, and what is wanted of them as they are. */
+/* Eqs. 5-6 of m rows for one target, to r, `total` and `pca`. */
 static void relevance_rows(const backward *b, ptrdiff_t first, ptrdiff_t m, const REAL *y, ptrdiff_t target,
                            int divisors,
                            REAL *r) {
@@ -343,7 +341,7 @@ static void relevance_rows(const backward *b, ptrdiff_t first, ptrdiff_t m, cons
         const ptrdiff_t to = target * args->pitch + row_of(&args->descriptors, first + i);
         const int64_t at = args->csr.indptr[first + i], count = args->csr.indptr[first + i + 1] - at;
         if (divisors) prefetch_rows(b, first + i, y);
-        /* Divisions take their time beside the products of the same row. */
+        /* Here, so that divisions overlap with the products of the same row. */
         if (divisors) denominators(b, i, y);
         relevance_row(table, stride, args->csr.index + at, gamma + at, count, y, r);
         if (args->total) args->total[to] = (double)sum_row(r, stride);

@@ -3,10 +3,10 @@
 #include "fvlrp.h"
 #include "simd.h"
 
-/* Float sums run over so many products before they go on in double. */
+/* Products that are summed in float; runs are added in double (docs/numerics.md §7). */
 enum { RUN = 2048 };
 
-/* Products of `rows` rows of coef at once: memory is read in so many streams, which is the bottleneck. */
+/* Dot products of `rows` rows of coef at once: memory is the bottleneck, and several streams read it faster. */
 INLINE void scores_of(const int rows, ptrdiff_t length, const float *coef, const float *x, double *out) {
     UNROLL for (int r = 0; r < rows; r++) out[r] = 0;
     for (ptrdiff_t first = 0; first < length; first += RUN) {

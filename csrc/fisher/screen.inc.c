@@ -2,20 +2,18 @@
  *
  * Of 256 components some 17 have posteriors above the gate. Rough logits tell which those may be. With z = (y - m) / s,
  * where m and s are the mixture's own mean and deviation, a logit is a constant and sum_j w_kj f_j over f = [z^2 - 1,
- * z]; w is taken less its mean over the components. Both are rounded to 8 bits after a balancing by t_j, which makes
- * f_j t_j and w_kj / t_j about as large as each other: f t in steps of the row's largest / 127, w / t in steps of its
+ * z]; w has its mean over the components subtracted. Both are rounded to 8 bits after balancing by t_j, which makes
+ * f_j t_j and w_kj / t_j similar in size: f t in steps of the row's largest / 127, w / t in steps of its
  * component's. The sum of products of integers is exact. The rounding error of the factors has the standard deviation
  *     sqrt(1/12 (step_n^2 sum_j (w_kj / t_j)^2 + step_k^2 sum_j (f_j t_j)^2)) <= noise_n noise_k,
  *     noise_n = step_n max(1, |f t| / (NORM step_n)),
- * if the errors are independent and uniform. Of 2.5 million components that belong to rows of photographs none was off
- * by more than 5.5 of it. The noise differs between components: those of small variances are many times less exact than
- * others, so that one noise for all would be too large for most and still miss some.
+ * if the errors are independent and uniform (docs/numerics.md §6). The noise is per component: that of small variances
+ * is many times larger, so one value for all would be too large for most and too small for some.
  *
- * A component that may come within the gate of the best one (its logit SCREEN_NOISES of its noise up, the best one's
- * down) is computed in float,
+ * A component that may come within the gate of the best one (its logit plus SCREEN_NOISES times its noise, the best
+ * one's minus as much) is computed in float,
  *     log pi_k - 1/2 sum log 2 pi sigma_k^2 - 1/2 |(y - mu_k) / sigma_k|^2,
- * where nothing cancels. Where columns repeat each other, their errors add up, and a component next to the gate may be
- * missed. */
+ * where nothing cancels. The errors of duplicate columns are correlated: a component next to the gate may be missed. */
 #ifndef FVLRP_SCREEN
 #define FVLRP_SCREEN
 
@@ -29,7 +27,7 @@ enum {
 /* Posteriors of a group of rows before they are divided by their sums. Row r's entries begin at begin[r] in the arrays
  * that hold them. */
 typedef struct {
-    REAL largest[GROUP]; /* the largest logit, which is 1 here */
+    REAL largest[GROUP]; /* the largest logit; its entry is 1 */
     ptrdiff_t begin[GROUP], found[GROUP];
 } row_group;
 
@@ -44,7 +42,7 @@ typedef struct {
 enum {
     SCREEN_VECTORS = VBYTES == 64 ? 4 : 2, /* in a panel of columns of the table */
     SCREEN_PANEL = SCREEN_VECTORS * LANES,
-    SCREEN_BLOCK = 6,                    /* rows that meet a panel in registers */
+    SCREEN_BLOCK = 6,                    /* rows that are multiplied by a panel in registers */
     SCREEN_WIDTH = VBYTES == 16 ? 4 : 5, /* vectors of columns of (y - mu) / sigma at a time */
 #if defined(__AVX512VNNI__)
     SCREEN_STEP = 4,  /* features whose products with a column are added to its sum at a time */
@@ -55,10 +53,10 @@ enum {
 #endif
     SCREEN_ZERO = 128 /* features are stored as bytes with this added */
 };
-#define SCREEN_NOISES 3.5f
+#define SCREEN_NOISES 3.5f /* docs/numerics.md §6 */
 #define SCREEN_NORM 300.0f /* of features in steps: the median of photographs */
 
-/* Few components, or a tiny gate, let too many pass; very many would take much room. */
+/* With few components or a tiny gate too many pass; very many take too much memory. docs/numerics.md §6 */
 static int screen_pays(const fvlrp_model *model) {
     return model->gate >= 1e-9 && model->components >= 64 && model->components <= 4096;
 }
@@ -112,14 +110,14 @@ static void screen_balance(ptrdiff_t K, ptrdiff_t stride, ptrdiff_t j, const scr
         row[k] -= mean;
         squares += row[k] * row[k] / (double)K;
     }
-    /* Features have a deviation of about 1; the largest of squares, on which the row's steps depend, lie farther. */
+    /* Features have a deviation of about 1, but squares have larger maxima, which determine the row's step. */
     const double size = j < stride ? 3 : 1;
     b->balance[j] = sqrt(sqrt(squares) / size);
     (j < stride ? s->square : s->linear)[j % stride] = (float)b->balance[j];
 }
 
-/* The step of component k's coefficients: those whose products are added in 16 bits come to 127 at most, so that times
- * bytes of up to 255 they fit. The sum of their squares goes to *squares. */
+/* The step of component k's coefficients. Sums of magnitudes whose products are added in 16 bits are at most 127: times
+ * bytes of up to 255 they do not overflow. *squares receives the coefficients' sum of squares. */
 static double screen_step(const screen_buffers *b, ptrdiff_t depth, ptrdiff_t K, ptrdiff_t k, double *squares) {
     double largest = 0;
     *squares = 0;
@@ -280,7 +278,7 @@ typedef struct {
     float *line;        /* (2 stride) */
     float *step, *noise; /* (tile + SCREEN_BLOCK) */
     float *logits;      /* (tile + SCREEN_BLOCK, padded): rough */
-    OCTET *octets;      /* (GROUP, pitch): |(y - mu) / sigma|^2, still to be summed */
+    OCTET *octets;      /* (GROUP, pitch): partial sums of |(y - mu) / sigma|^2 */
 } screener;
 
 static void screener_layout(screener *s, const fvlrp_model *model, ptrdiff_t tile, ptrdiff_t pitch, arena *memory) {
@@ -319,7 +317,7 @@ INLINE OCTET octet_of(vfloat v) {
 #endif
 }
 
-/* Component k of the rows of a mask: `width` vectors of columns from `at` on, which are the first or added. */
+/* Component k of the rows of a mask: `width` vectors of columns from `at` on. `first` starts entries, else adds. */
 INLINE void passed_columns(const screener *s, const int width, const int first, ptrdiff_t k, uint32_t mask,
                            const float *y,
                            ptrdiff_t at, row_group *g, float *values, int32_t *index) {
@@ -341,7 +339,7 @@ INLINE void passed_columns(const screener *s, const int width, const int first, 
             values[to] = level;
             g->found[row]++;
         }
-        vfloat sum[2] = {{0}, {0}}; /* two chains of additions: each waits for itself alone */
+        vfloat sum[2] = {{0}, {0}}; /* two independent chains of additions */
         UNROLL for (int v = 0; v < width; v++) {
             const vfloat z = load(y + row * stride + at + v * LANES) * scale[v] + shift[v];
             sum[v % 2] += z * z;
@@ -361,7 +359,7 @@ INLINE void passed_component(const screener *s, ptrdiff_t k, uint32_t mask, cons
     for (; at < stride; at += LANES) passed_columns(s, 1, 0, k, mask, y, at, g, values, index);
 }
 
-/* The best logit at least, `noises` of every component's noise down. */
+/* A lower bound of the best logit: the largest logit - noises noise. */
 INLINE float least_best(const screen_tables *s, const float *logits, ptrdiff_t padded, float noises) {
     vfloat best[2];
     UNROLL for (int u = 0; u < 2; u++) best[u] = fill(-(float)INFINITY);
@@ -373,7 +371,7 @@ INLINE float least_best(const screen_tables *s, const float *logits, ptrdiff_t p
     return largest_lane(larger(best[0], best[1]));
 }
 
-/* Which of 16 logits may be above a limit, `noises` of their noise up. */
+/* Which of 16 logits may exceed a limit: those with logit + noises noise above it. */
 INLINE uint16_t may_exceed(const float *noise, const float *logits, float noises, float limit) {
     unsigned above = 0;
     UNROLL for (int j = 0; j < 16; j += LANES) {
@@ -453,7 +451,7 @@ NOINLINE void screen_group(const screener *s, const float *y, ptrdiff_t first, p
     }
 }
 
-#else /* nothing is screened */
+#else /* no screening */
 
 typedef struct {
     int on;

@@ -1,5 +1,5 @@
-/* sift.inc.c - dense SIFT in VLFeat's geometry: descriptors from an image. The way back is sift_pixels.inc.c. Float
- * alone. */
+/* sift.inc.c - dense SIFT in VLFeat's geometry: descriptors from an image. The backward pass is in
+ * sift_pixels.inc.c. Float only. */
 #include "fisher/planes.inc.c"
 
 typedef struct {
@@ -37,7 +37,7 @@ static void band_start(sift_band *b, ptrdiff_t first_row) {
         const int bin = i / ORIENTATIONS;
         b->weight[i] = (float)(bin_weight(b->scale, bin / BINS) * bin_weight(b->scale, bin % BINS));
     }
-    /* The last tiles of a row read past its end: finite values, so that nothing traps or turns slow. */
+    /* Vectors read past the end of a row: finite values there avoid traps and denormals. */
     memset(b->octets, 0, (size_t)((b->scale->width + 2 * t->reach + 4 * t->stride) * ORIENTATIONS) * sizeof(float));
     memset(b->along_x, 0, (size_t)(t->taps * b->pitch) * sizeof(float));
     b->next = first_row;
@@ -102,7 +102,7 @@ INLINE int describe(const float *const *rows, const ptrdiff_t *columns, const fl
         memset(out, 0, (size_t)(VALUES * (type == FVLRP_U8 ? 1 : 4)));
         return 1;
     }
-    /* Clipping h at .2 norm is clipping h / norm at .2, and one multiplication then makes up for both norms. */
+    /* Clipping h at .2 norm is clipping h / norm at .2, and one multiplication then applies both norms. */
     const float norm = sqrtf(sum_lanes(square[0] + square[1])) + epsilon;
     const vfloat clip = fill(.2f * norm);
     square[0] = square[1] = (vfloat){0};
@@ -125,7 +125,7 @@ INLINE void describe_row(const sift_band *b, ptrdiff_t k, int type, void *values
     const sift_tracks *t = &b->tracks;
     const fvlrp_scale *s = b->scale;
     const double frame = 3 * (double)s->bin_size + 1;
-    /* A threshold of 0 zeroes what holds no gradient at all, which is zero anyway: the flag says so, too. */
+    /* With a threshold of 0, descriptors without any gradient are still flagged. */
     const double threshold = s->contrast_threshold * frame * frame;
     const float least_mass = threshold > FLT_MIN ? (float)threshold : FLT_MIN;
     const float *rows[BINS];

@@ -5,12 +5,11 @@
  * centres, the row is divided by h, and a pixel row gathers the centres within reach. Pixels outside the image are
  * copies of the border pixel, so what they gather is the border pixel's.
  *
- * Every term q filter G that a pixel gathers is a share of one R and no larger than it, so that float is as good here
- * as it is for R. What is lost is summed over rows, and pixels over scales, in double. */
+ * Every term q filter G that a pixel gathers is a share of one R and no larger, so float is as accurate here as for R.
+ * Sums over rows of lost relevance, and over scales of pixels, are double. */
 #include "fisher/planes.inc.c"
 
-/* A bin that holds no more is empty: R / h must stay finite. What a gradient leaves in a bin is 1e-13 or more, unless
- * a narrow Gaussian window all but removes it. */
+/* h up to this counts as 0, so that R / h stays finite: docs/numerics.md §12. */
 #if REAL_BITS == 32
 #define LEAST_POOLED 1e-25f
 #else
@@ -49,7 +48,7 @@ typedef struct {
     ptrdiff_t next_centre[BINS]; /* rows of bin centres divided so far, per track */
     ptrdiff_t across, pitch;     /* octets of one track, reals of all of them, in a row of bin centres */
     ptrdiff_t ring, depth;       /* rows of planes, and of a track's bin centres, that a ring holds */
-    ptrdiff_t waiting;           /* rows of a track's bin centres that frames may have reached before h is there */
+    ptrdiff_t waiting;           /* rows of a track's bin centres that frames reach before h is pooled */
     ptrdiff_t plane_pitch, line_pitch;
     ptrdiff_t pad, padded;       /* a track's octets in a gathered row: `pad` zeros on either side */
     ptrdiff_t left, count;       /* first pixel column within reach of a centre; pixels of one phase */
@@ -65,7 +64,7 @@ typedef struct {
     REAL *out, *sums;            /* one phase of a line gathered along x; that times the planes */
     double *pixels;              /* a pixel row from `left` on */
     float *plane;
-    const REAL **rows;           /* what is weighed together */
+    const REAL **rows;           /* rows of one weighted sum */
     REAL *row_taps, *column_taps;
     ptrdiff_t *columns;          /* (stride, listed): where in a line a pixel column of each phase gathers */
     ptrdiff_t *column_count;
@@ -135,7 +134,7 @@ static void back_start(back_rows *b) {
             for (ptrdiff_t r = 0; r < BLOCK_ROWS; r++)
                 b->block_taps[(track * b->ring + j + r) * BLOCK_ROWS + r] = b->taps[track * t->taps + j];
     for (ptrdiff_t phase = 0; phase < t->stride; phase++) list_columns(b, phase);
-    /* What whole vectors read past the end of a row must be finite, and the margins of gathered lines 0. */
+    /* Vectors read past the end of rows: finite values there. The margins of gathered lines are 0. */
     memset(b->kept, 0, (size_t)(b->ring * b->plane_pitch * size));
     memset(b->along_x, 0, (size_t)(b->ring * b->pitch * size));
     memset(b->mass, 0, (size_t)(t->tracks * b->waiting * b->pitch * size));
@@ -185,7 +184,7 @@ static REAL *mass_row(const back_rows *b, ptrdiff_t track, ptrdiff_t index) {
 }
 
 /* Add the relevance of the frame rows up to k to the rows of bin centres that their bins lie on. Every frame is read
- * once, in order: relevance comes from farther away than anything else here. */
+ * once, in order: of all arrays here, only relevance does not fit in cache. */
 static void gather_frames(back_rows *b, ptrdiff_t k, const REAL *relevance) {
     const sift_tracks *t = &b->tracks;
     const fvlrp_scale *s = b->scale;
@@ -217,7 +216,7 @@ static void divide_row(back_rows *b, ptrdiff_t track, ptrdiff_t index, const REA
         lost += only(~full, r);
     }
     b->lost += sum_lanes_wide(lost);
-    memset(mass, 0, (size_t)b->pitch * sizeof(REAL)); /* for the row that comes here next */
+    memset(mass, 0, (size_t)b->pitch * sizeof(REAL)); /* for the next row in this place of the ring */
 }
 
 /* How many rows of bin centres from `index` on are best pooled together; 0 if no frame has that row. Rows further apart
@@ -278,7 +277,7 @@ static ptrdiff_t list_rows(back_rows *b, ptrdiff_t y, ptrdiff_t count) {
     return n;
 }
 
-/* Sums of octets times planes, every `stride`-th octet of which is meant: sums[m] for m < count, rounded up to 8. */
+/* sums[m] = octet m times octet stride m of the planes, for m < count rounded up to 8. */
 INLINE void times_planes(const REAL *octets, const REAL *planes, ptrdiff_t stride, ptrdiff_t count, REAL *sums) {
     for (ptrdiff_t m = 0; m < count; m += 8) {
         OCTET product[8];

@@ -1,5 +1,5 @@
 /* splat.inc.c - from regularly spaced points to pixels: scatter, then one separable filter, so that the cost does not
- * grow with the number of points over a pixel. Double alone.
+ * grow with the number of points over a pixel. Double only.
  *
  * Rows stream: those that hold points are filtered along x into a ring, and a row of pixels gathers the rows of the
  * ring within reach, so that only points and pixels come from beyond the L2 cache.
@@ -18,7 +18,7 @@ typedef struct {
     double value;
 } splat_comb;
 
-/* The kernel as one comb, or as two where it is a box with a proper divisor: how many. */
+/* The kernel as one comb, or as two if it is a box of composite length; returns how many. */
 static int splat_combs(const double *taps, ptrdiff_t length, ptrdiff_t lead, splat_comb comb[2]) {
     ptrdiff_t best = 1;
     for (ptrdiff_t i = 1; i < length; i++)
@@ -74,7 +74,7 @@ typedef struct {
     const double **taken;
 } splat_rows;
 
-/* Add row y of the weighted values to `to`; 0 where there are none. */
+/* Add row y of the weighted values to `to`; returns 0 if there are none. */
 INLINE int scatter(const fvlrp_splat_args *s, ptrdiff_t y, const int real, const ptrdiff_t bins, double *to) {
     int found = 0;
     for (ptrdiff_t iy = 0; iy < bins; iy++) {

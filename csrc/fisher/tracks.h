@@ -52,7 +52,7 @@ INLINE double window_at(const fvlrp_scale *s, int i, double t) {
     return exp(-.5 * z * z);
 }
 
-/* Filter of a track at offset t: the triangle of height 1, times the Gaussian window if that is wanted exactly. */
+/* Filter of a track at offset t: the triangle of height 1, times the Gaussian window unless that is flat. */
 INLINE double track_tap(const fvlrp_scale *s, ptrdiff_t track, ptrdiff_t t) {
     const double triangle = 1 - fabs((double)t) / (double)s->bin_size;
     return s->window == FVLRP_WINDOW_FLAT ? triangle : triangle * window_at(s, (int)track, (double)t);

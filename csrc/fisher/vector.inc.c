@@ -1,11 +1,13 @@
 /* vector.inc.c - passes over the whole Fisher vector: its sums over pyramid cells, its normalisation, the shares of
- * Eqs. 5-6. Double alone. Each is one pass over memory instead of one per operation, which is where its speed comes
- * from. */
+ * Eqs. 5-6. Double only. Each makes one pass over memory instead of one per operation. */
 #ifndef REAL_BITS
 #define REAL_BITS 64
 #endif
 #include "arena.h"
+#include "fisher/model.h"
 #include "simd.h"
+
+#define LEAST_NORM 1e-12 /* norms are at least this: an empty cell stays 0 */
 
 /* to += times from. */
 INLINE void add_row(double times, const double *from, ptrdiff_t length, double *to) {
@@ -67,11 +69,11 @@ static int normalise(const fvlrp_normalise_args *args) {
     for (ptrdiff_t c = 0; c < cells; c++) {
         double square, one;
         norms_of(args->sums + c * length, length, &square, &one);
-        scale[c] = 1 / fmax(sqrt(square), 1e-12);
+        scale[c] = 1 / fmax(sqrt(square), LEAST_NORM);
         size += one * scale[c];
     }
     /* The L2 norm after the signed root is the square root of the L1 norm before it. */
-    const double whole = 1 / fmax(sqrt(size), 1e-12);
+    const double whole = 1 / fmax(sqrt(size), LEAST_NORM);
     for (ptrdiff_t c = 0; c < cells; c++) {
         const double *s = args->sums + c * length, by = scale[c];
         double *to = args->x + c * length;
@@ -94,7 +96,7 @@ static int normalise_intra(const fvlrp_normalise_intra_args *args) {
         scale[b] = 1 / fmax(first + second, args->least);
         size += (first + second) * scale[b];
     }
-    const double whole = 1 / fmax(sqrt(size), 1e-12);
+    const double whole = 1 / fmax(sqrt(size), LEAST_NORM);
     for (ptrdiff_t b = 0; b < 2 * blocks; b++) { /* a row of either order */
         const double *s = args->sums + b * dims, by = scale[b / (2 * K) * K + b % K];
         double *to = args->x + b * dims;
@@ -104,7 +106,7 @@ static int normalise_intra(const fvlrp_normalise_intra_args *args) {
     return FVLRP_OK;
 }
 
-/* What the shares of a cell leave behind: absorbed by the stabiliser, and lost at sums of 0. */
+/* Relevance that a cell's shares do not pass on: absorbed by the stabiliser, and lost at sums of 0. */
 typedef struct {
     double absorbed, zero;
 } shares_left;
@@ -116,7 +118,7 @@ static shares_left shares_of_cell(ptrdiff_t length, const double *r, const doubl
     ptrdiff_t i = 0;
     for (; i + LANES <= length; i += LANES) {
         const vdouble v = load(s + i), w = load(r + i), size = magnitude(v);
-        const vlong dead = spread ? size <= 1e-12 * load(spread + i) : v == none;
+        const vlong dead = spread ? size <= TINY * load(spread + i) : v == none;
         const vdouble share = w / (size + eps), passed = times_sign(share, v + none);
         /* With a stabiliser a sum of 0 still passes shares on, which cancel; with none, 0 / 0 = 0. */
         store(to + i, eps > 0 ? passed : only(~dead, passed));
@@ -126,7 +128,7 @@ static shares_left shares_of_cell(ptrdiff_t length, const double *r, const doubl
     shares_left left = {sum_lanes(kept), sum_lanes(lost)};
     for (; i < length; i++) {
         const double size = fabs(s[i]), share = r[i] / (size + eps);
-        const int dead = spread ? size <= 1e-12 * spread[i] : s[i] == 0;
+        const int dead = spread ? size <= TINY * spread[i] : s[i] == 0;
         to[i] = dead && !(eps > 0) ? 0 : s[i] < 0 ? -share : share;
         left.absorbed += dead ? 0 : share * eps;
         left.zero += dead ? r[i] : 0;
