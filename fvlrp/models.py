@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
+from .core.target import Label
 from .data import files
 
 if TYPE_CHECKING:
     from .fisher.classifier import FisherVectorClassifier
     from .network.network import Network
+    from .network.preprocess import Preprocess
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
 
 # Errors that damaged headers or arrays cause in the code that reads them.
 _MISFITS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -23,7 +28,11 @@ def names() -> list[str]:
 
 
 def load(
-    model: str | os.PathLike[str], *, preprocess: Any = None, classes: Any = None, output: str | None = None
+    model: str | os.PathLike[str],
+    *,
+    preprocess: Preprocess | PathLike | None = None,
+    classes: Sequence[Label] | PathLike | None = None,
+    output: str | None = None,
 ) -> FisherVectorClassifier | Network:
     """A classifier from a file, or one of the models inside the package by its name ("voc20").
 
@@ -94,7 +103,12 @@ def _told(error: Exception) -> str:
     return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _onnx(name: str, preprocess: Any, classes: Any, output: str | None) -> Network:
+def _onnx(
+    name: str,
+    preprocess: Preprocess | PathLike | None,
+    classes: Sequence[Label] | PathLike | None,
+    output: str | None,
+) -> Network:
     from .network.network import Network
 
     return Network.from_onnx(name, preprocess, classes, output)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 from ..runtime.types import Floats, Untyped
 
 ROUTED = ("fit", "fit_transform", "predict", "predict_proba", "decision_function", "score", "transform")
+# The value of a parameter.
+Parameter: TypeAlias = Any  # type: ignore[explicit-any]  # each has a type of its own, and users may set any
+
 CONTAINERS = ("default", "pandas", "polars")
 
 
@@ -29,14 +32,14 @@ class Estimator:
     _metadata_request: Untyped
 
     @classmethod
-    def _defaults(cls) -> dict[str, object]:
+    def _defaults(cls) -> dict[str, Parameter]:
         """Parameters in the order of `__init__`, with their defaults."""
         if cls.__init__ is object.__init__:
             return {}
         arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]
         return {argument.name: argument.default for argument in arguments}
 
-    def get_params(self, deep: bool = True) -> dict[str, object]:
+    def get_params(self, deep: bool = True) -> dict[str, Parameter]:
         """Parameters by name; with `deep`, parameters of nested estimators, too, as ``name__parameter``."""
         params = {name: getattr(self, name) for name in self._defaults()}
         if deep:
@@ -45,10 +48,10 @@ class Estimator:
                     params |= {f"{name}__{inner}": its for inner, its in value.get_params().items()}
         return params
 
-    def set_params(self, **params: object) -> Self:
+    def set_params(self, **params: Parameter) -> Self:
         """Set parameters by name, those of nested estimators as ``name__parameter``. Returns self."""
         valid = self._defaults()
-        nested: dict[str, dict[str, object]] = {}
+        nested: dict[str, dict[str, Parameter]] = {}
         for key, value in params.items():
             name, separator, inner = key.partition("__")
             if name not in valid:
@@ -89,7 +92,7 @@ class Estimator:
         """Ask for metadata to be routed to `score`. Returns self."""
         return self._request("set_score_request", requests)
 
-    def _request(self, name: str, requests: dict[str, object]) -> Self:
+    def _request(self, name: str, requests: dict[str, Parameter]) -> Self:
         """Record a request for metadata with the twin, and keep it where ``clone`` looks for it."""
         twin = self._twin()
         getattr(twin, name)(**requests)

@@ -12,17 +12,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.classifier import Classifier
-from ..core.estimator import Estimator, check_fitted
+from ..core.estimator import Estimator, Parameter, check_fitted
+from ..core.target import One
 from ..data import files
 from ..data.images import ImageLike, Images, batch, reduced
 from ..data.labels import parse_labels, weights_of
 from ..runtime.arguments import check_choice, is_real, is_whole
+from ..runtime.types import Json, Parsed, Untyped, Values
 from . import importing, training
 from . import weights as coefficients
 from .encoder import PYRAMID
@@ -149,12 +151,12 @@ class FisherVectorClassifier(Classifier, Estimator):
         pyramid: Pyramid = PYRAMID,
         normalisation: str = "intra",
         C: float | str = 5.0,
-        class_weight: Mapping[Any, float] | str | None = None,
+        class_weight: Mapping[object, float] | str | None = None,
         mirror: bool = False,
         n_samples: int = 1_000_000,
         random_state: int | np.random.RandomState | None = None,
         n_jobs: int | None = None,
-        memory: Any = None,  # joblib has no types
+        memory: Untyped = None,
         verbose: bool = False,
     ) -> None:
         self.bin_sizes = bin_sizes
@@ -184,7 +186,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         self.memory = memory
         self.verbose = verbose
 
-    def __sklearn_tags__(self) -> Any:  # scikit-learn's Tags
+    def __sklearn_tags__(self) -> Untyped:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
@@ -193,9 +195,9 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     def fit(
         self,
-        images: Sequence[ImageLike],
-        labels: Any,
-        class_names: Sequence[Any] | None = None,
+        images: Images,
+        labels: npt.ArrayLike,
+        class_names: Sequence[object] | None = None,
         *,
         sample_weight: npt.ArrayLike | None = None,
     ) -> FisherVectorClassifier:
@@ -221,14 +223,14 @@ class FisherVectorClassifier(Classifier, Estimator):
         """
         from sklearn.utils import check_random_state
 
-        images = batch(images)
-        signs, classes, multilabel = parse_labels(labels, len(images), class_names)
+        several = batch(images)
+        signs, classes, multilabel = parse_labels(labels, len(several), class_names)
         self._check()
         weights = weights_of(signs, classes, not multilabel, self.class_weight, sample_weight)
         # An image that cannot be read, or an interrupt, leaves what an earlier fit has learned as it was.
         learned = copy.copy(self)
         learned.classes_, learned.multilabel_ = classes, multilabel
-        learned._learn(images, signs, weights, check_random_state(self.random_state))
+        learned._learn(several, signs, weights, check_random_state(self.random_state))
         self.__dict__.update(learned.__dict__)
         return self
 
@@ -267,7 +269,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         whole = WHOLE * self.step**2 // np.size(self.bin_sizes)  # a descriptor every `step` pixels along y and x
         return min(prod(reduced(height, width, self.max_height)), whole)
 
-    def _how(self) -> dict[str, Any]:
+    def _how(self) -> dict[str, Parameter]:
         """Parameters that do not change results."""
         return {"n_jobs": self.n_jobs, "verbose": self.verbose}
 
@@ -375,7 +377,7 @@ class FisherVectorClassifier(Classifier, Estimator):
             self._link()
         return self._model
 
-    def _values(self, names: tuple[str, ...]) -> list[Any]:
+    def _values(self, names: tuple[str, ...]) -> list[Parameter]:
         """Present values of parameters; sequences as tuples, which are equal whatever they were given as."""
         return [_frozen(getattr(self, name)) for name in names]
 
@@ -412,14 +414,14 @@ class FisherVectorClassifier(Classifier, Estimator):
         """The valid targets, depths and rules; `menu.check` raises for others before any work."""
         return self._fitted().menu
 
-    def trace(self, image: ImageLike, dtype: Any = "float32") -> FisherTrace:
+    def trace(self, image: ImageLike, dtype: npt.DTypeLike = "float32") -> FisherTrace:
         """One forward pass of one image, to explain any number of targets, depths and rules from.
 
         `dtype` "float32" is fast; "float64" is exact: everything after SIFT in float64, and ledgers close to 1e-9.
         """
         return self._fitted().trace(image, dtype, self.n_jobs)
 
-    def flipper(self, image: ImageLike, target: Any = None) -> FisherFlipper:
+    def flipper(self, image: ImageLike, target: One | None = None) -> FisherFlipper:
         """f of a target (None: the best class) for `image` and copies of it with other pixels in some regions.
 
         What `evaluate.pixel_flipping` walks with: a step encodes again what sees the changed region alone.
@@ -444,7 +446,7 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     # ---- files ----
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Json]:
         """What the model holds, ready for JSON."""
         self._fitted()
         return {
@@ -456,7 +458,7 @@ class FisherVectorClassifier(Classifier, Estimator):
             "parameters": self._lasting(),
         }
 
-    def _lasting(self) -> dict[str, Any]:
+    def _lasting(self) -> dict[str, Json]:
         """Parameters that belong to the model, not to one use of it, in the types that JSON holds."""
         values = {k: _frozen(v) for k, v in self.get_params().items() if k not in FOR_ONE_USE}
         return {**values, "bin_sizes": self._sift().sizes}  # one number stands for a sequence of one
@@ -473,12 +475,12 @@ class FisherVectorClassifier(Classifier, Estimator):
         header, arrays = self.to_parts(weights)
         files.save_arrays(path, {"kind": files.FISHER, **header}, arrays, compress=weights != "float32")
 
-    def to_parts(self, weights: str = "float32") -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    def to_parts(self, weights: str = "float32") -> tuple[dict[str, Json], dict[str, Values]]:
         """What a file holds: a header ready for JSON, and arrays by name; `weights` as in `save`."""
         check_choice("weights", weights, tuple(coefficients.WEIGHTS))
         self._fitted()  # raises for parameters that do not belong to what was learned
-        seed: Any = self.random_state
-        header = {
+        seed = self.random_state
+        header: dict[str, Json] = {
             "parameters": self._lasting(),
             "random_state": int(seed) if is_whole(seed) else None,
             "weights": weights,
@@ -514,7 +516,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         order: str = "vlfeat",
         descriptor_scale: float = 1.0,
         multilabel: bool = False,
-        **params: Any,  # of the classifier
+        **params: Parameter,
     ) -> FisherVectorClassifier:
         """A fitted classifier of parts that were learned elsewhere.
 
@@ -574,7 +576,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         return cls.from_parts(header, arrays)
 
     @classmethod
-    def from_sklearn(cls, pca: Any, gmm: Any, svm: Any, **params: Any) -> FisherVectorClassifier:
+    def from_sklearn(cls, pca: Untyped, gmm: Untyped, svm: Untyped, **params: Parameter) -> FisherVectorClassifier:
         """A fitted classifier of scikit-learn's parts: PCA, GaussianMixture and LinearSVC, or others alike.
 
         Parameters
@@ -591,7 +593,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         return cls.from_arrays(components, *mixture, svm.coef_, svm.intercept_, svm.classes_, mean=mean, **params)
 
     @classmethod
-    def from_parts(cls, header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> FisherVectorClassifier:
+    def from_parts(cls, header: Mapping[str, Parsed], arrays: Mapping[str, Values]) -> FisherVectorClassifier:
         """The inverse of `to_parts`.
 
         Raises
@@ -633,14 +635,14 @@ _NOT_LEARNED_FROM = ("C", *FOR_ONE_USE)  # what projection, mixture and codes ig
 
 
 def _prepared(
-    parameters: dict[str, Any],
+    parameters: dict[str, Parameter],
     images: Sequence[ImageLike],
-    stamps: list[Any],
-    random_state: Any,
+    stamps: list[tuple[int, int] | None],
+    random_state: int | np.random.RandomState | None,
     random: np.random.RandomState,
-    how: dict[str, Any],
+    how: dict[str, Parameter],
     room: Singles,
-) -> tuple[Projection, DiagonalGMM, Singles, Any]:
+) -> tuple[Projection, DiagonalGMM, Singles, Untyped]:
     """All of training that comes before the SVMs: what `FisherVectorClassifier.memory` keeps.
 
     It depends on `parameters`, `images`, their `stamps` and `random_state`; codes go to `room`, and the last value is
@@ -652,7 +654,7 @@ def _prepared(
     return learner.pca_, learner.gmm_, room, random.get_state()
 
 
-def _is_pyramid(value: Any) -> bool:
+def _is_pyramid(value: Untyped) -> bool:
     """Whether `value` lists (rows, columns) of at least one level."""
     levels = list(value) if np.iterable(value) else []
     return bool(levels) and all(
@@ -660,7 +662,7 @@ def _is_pyramid(value: Any) -> bool:
     )
 
 
-def _parameters_of(header: Mapping[str, Any]) -> dict[str, Any]:
+def _parameters_of(header: Mapping[str, Parsed]) -> dict[str, Parameter]:
     """Parameters as they were before JSON made lists of their tuples; what older files do not name as it was then."""
     parameters = {"normalisation": "improved", **header["parameters"]}
     for name in ("bin_sizes", "pyramid"):
@@ -668,7 +670,7 @@ def _parameters_of(header: Mapping[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: Parameter) -> Parameter:
     """A parameter's value in Python's own types, sequences as tuples."""
     if isinstance(value, np.generic):
         return value.item()

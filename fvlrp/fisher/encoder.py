@@ -8,10 +8,10 @@ any number of threads. For the modules of this wing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,14 @@ from .. import _kernels
 from ..core.estimator import Transformer, check_fitted
 from ..runtime import threads
 from ..runtime.arguments import is_real, is_whole
+from ..runtime.types import Floats, Precision, Untyped
 from .geometry import Geometry, Pyramid, axis_cell
 from .gmm import BLOCK, GATE
-from .sift import Descriptors
+from .sift import Described, Descriptors
 
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
+Room: TypeAlias = tuple[Floats, npt.NDArray[np.uint16], Floats]  # memory for y, indices and posteriors
 Moments: TypeAlias = tuple[Doubles, Doubles, Doubles]  # sums of gamma (K,), gamma z (K, D), gamma z^2 (K, D)
 
 PYRAMID: Pyramid = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level: 8 cells, in the preset's order
@@ -111,16 +112,16 @@ class PackedModels:
         gate: float = 0.0,
     ) -> None:
         self._parameters = basis, mean, priors, means, variances, gate
-        self._packed: dict[tuple[np.dtype[Any], str], _kernels.Model] = {}
+        self._packed: dict[tuple[str, str], _kernels.Model] = {}
 
     def of(self, dtype: npt.DTypeLike) -> _kernels.Model:
         """The model for float32 or float64 arithmetic."""
-        key = np.dtype(dtype), _kernels.isa()
+        key = np.dtype(dtype).char, _kernels.isa()
         if key not in self._packed:
             self._packed[key] = _kernels.Model(*self._parameters, dtype)
         return self._packed[key]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_packed": {}}
 
 
@@ -155,7 +156,7 @@ class Pooled:
     """
 
     model: _kernels.Model
-    values: npt.NDArray[Any]
+    values: Described
     geometry: Geometry
     layout: Layout
     pieces: tuple[tuple[int, Indices, _kernels.Encoded], ...]
@@ -186,7 +187,7 @@ class Pooled:
         return replace(self, pieces=tuple(pieces), zeros=zeros, some=True)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> Precision:
         """float32 or float64: the type of the arithmetic."""
         return np.dtype(self.model.dtype)
 
@@ -201,7 +202,7 @@ class Pooled:
 def pool(
     model: _kernels.Model,
     descriptors: Descriptors,
-    values: npt.NDArray[Any],
+    values: Described,
     pyramid: Pyramid,
     priors: Doubles,
     encode: Callable[[list[Indices]], list[tuple[_kernels.Encoded, Moments]]],
@@ -252,11 +253,11 @@ def _pieces(rows: Indices) -> list[Indices]:
 
 
 def encode_fused(
-    model: _kernels.Model, values: npt.NDArray[Any], keep: bool, n_jobs: int | None, pieces: list[Indices]
+    model: _kernels.Model, values: Described, keep: bool, n_jobs: int | None, pieces: list[Indices]
 ) -> list[tuple[_kernels.Encoded, Moments]]:
     """Posteriors and moments of lists of rows, by one kernel that projects, assigns and pools tile by tile."""
     lengths = [len(rows) for rows in pieces]
-    room: list[Any] | None
+    room: list[Room] | None
     if not keep and threads.count(n_jobs) == 1:  # all pieces in the same memory, which stays in cache
         (widest,) = model.room([max(lengths, default=0)])
         room = [(widest[0][:n], *widest[1:]) for n in lengths]
@@ -268,16 +269,14 @@ def encode_fused(
     return threads.run([partial(_encode_sparingly, model, values, rows) for rows in pieces], n_jobs)
 
 
-def _encode_sparingly(
-    model: _kernels.Model, values: npt.NDArray[Any], rows: Indices
-) -> tuple[_kernels.Encoded, Moments]:
+def _encode_sparingly(model: _kernels.Model, values: Described, rows: Indices) -> tuple[_kernels.Encoded, Moments]:
     """The result of `model.encode` without projections and in arrays of minimal size."""
     encoded, moments = model.encode(values, rows)
     return _kernels.Encoded(None, encoded.indptr, encoded.index.copy(), encoded.gamma.copy()), moments
 
 
 def encode_projected(
-    model: _kernels.Model, y: Floats, n_jobs: int | None, pieces: list[Indices]
+    model: _kernels.Model, y: Described, n_jobs: int | None, pieces: list[Indices]
 ) -> list[tuple[_kernels.Encoded, Moments]]:
     """The same for rows real (n, D) that are already projected, by a model without a projection."""
 
@@ -323,7 +322,7 @@ class FisherEncoder(Transformer):
 
     def __init__(
         self,
-        gmm: Any,
+        gmm: Untyped,
         *,
         gate: float = GATE,
         n_samples: int = 500_000,
@@ -343,6 +342,7 @@ class FisherEncoder(Transformer):
             return self
         if X is None:
             check_fitted(self.gmm, "weights_")
+        assert X is not None  # or that has raised
         from sklearn.base import clone
         from sklearn.utils import check_random_state
 
@@ -363,12 +363,12 @@ class FisherEncoder(Transformer):
         names = [f"{order}_{k}_{d}" for order in "uv" for k in range(components) for d in range(dims)]
         return np.array(names, object)
 
-    def _mixture(self) -> Any:
+    def _mixture(self) -> Untyped:
         gmm = self.gmm if hasattr(self.gmm, "weights_") else getattr(self, "gmm_", self.gmm)
         check_fitted(gmm, "weights_")
         return gmm
 
-    def transform(self, X: Iterable[npt.ArrayLike]) -> Any:
+    def transform(self, X: Iterable[npt.ArrayLike]) -> Untyped:
         """Sums float64 (m, 2 K D) of m arrays of descriptors (n_i, D), laid out [u_1..u_K, v_1..v_K], each of length D.
 
         An empty list gives a vector of zeros. float32 and uint8 arrays are encoded in float32, with sums in float64.
@@ -412,10 +412,10 @@ def _some(x: Floats, count: int, random: np.random.RandomState) -> Floats:
     return x if len(x) <= count else x[np.sort(random.choice(len(x), count, replace=False))]
 
 
-def _lists(X: Any) -> Sequence[npt.ArrayLike]:
+def _lists(X: Iterable[npt.ArrayLike]) -> Iterable[npt.ArrayLike]:
     if isinstance(X, np.ndarray) and X.ndim == 2:
         raise ValueError(f"X must be a list of (n, D) arrays, one per image, got one array of shape {X.shape}: [X]?")
-    return X  # type: ignore[no-any-return]  # any iterable; its items are checked one by one
+    return X
 
 
 def _rows(i: int, x: npt.ArrayLike, dims: int | None = None) -> Floats:

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable
 from functools import reduce
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,9 @@ from .. import _kernels
 from .._kernels import Encoded
 from ..data import images
 from ..runtime.memory import empty
+from ..runtime.types import Element, Pixels, Span, Window
 from .geometry import BINS, ORIENTATIONS, Scale
-from .sift import DenseSIFT
+from .sift import DenseSIFT, Described
 
 TOGETHER = 4096  # descriptors encoded at a time at the start
 ROOM = 2  # times the posteriors that there are
@@ -29,7 +30,6 @@ ROOM = 2  # times the posteriors that there are
 Doubles = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 Moments = tuple[Doubles, Doubles, Doubles]  # of z: sums of gamma (K,), gamma z and gamma z^2 (K, D)
-Window = tuple[slice, slice]  # rows and columns of pixels
 
 
 class FisherFlipper:
@@ -66,12 +66,12 @@ class FisherFlipper:
         self._coef, self._intercept = np.ascontiguousarray(coef, np.float32)[None], intercept
         self._start = _Encoding(images.grey(self._pixels, max_height), sift, mixture)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[FisherFlipper], tuple[object, ...]]:
         """Pickled without the encoding, which holds tables of one instruction set: it is computed again."""
         arguments = self._pixels, self._max_height, *self._parts, self._normalise, self._coef[0], self._intercept
         return type(self), arguments
 
-    def walk(self, filled: npt.NDArray[Any], regions: npt.NDArray[np.int64], region: int, every: int = 1) -> Doubles:
+    def walk(self, filled: Pixels, regions: npt.NDArray[np.int64], region: int, every: int = 1) -> Doubles:
         """The score of the photograph, and the score each time `every` more of `regions` show `filled`.
 
         May be called from several threads at once.
@@ -183,7 +183,7 @@ class _Encoding:
             self.sums[cell, 0] += u
             self.sums[cell, 1] += v
 
-    def _changed(self, window: Window) -> tuple[Rows, npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def _changed(self, window: Window) -> tuple[Rows, Described, npt.NDArray[np.bool_]]:
         """Rows of the descriptors that a window of pixels has changed, their values, and which of them are zeroed."""
         seen = [self._seen(scale, window) for scale in self._geometry.scales if scale.count]
         rows, values, zeroed = (np.concatenate(parts) for parts in zip(*seen, strict=True))
@@ -194,7 +194,7 @@ class _Encoding:
         changed = changed[np.argsort(self._number.take(rows[changed]), kind="stable")]
         return rows[changed], values.take(changed, axis=0), zeroed[changed]
 
-    def _seen(self, scale: Scale, window: Window) -> tuple[Rows, npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def _seen(self, scale: Scale, window: Window) -> tuple[Rows, Described, npt.NDArray[np.bool_]]:
         """Rows of the descriptors of one scale that see a window of pixels, their values, and which are zeroed."""
         reach = scale.bin_size + ceil(4 * scale.bin_size / self._sift.magnif)  # triangle, gradient and smoothing
         (top, bottom), (left, right) = (_touched(scale, axis, window[axis], reach) for axis in (0, 1))
@@ -209,7 +209,7 @@ class _Encoding:
         return rows.ravel(), values.reshape(rows.size, -1), zeroed.ravel().view(np.bool_)
 
 
-def _touched(scale: Scale, axis: int, pixels: slice, reach: int) -> tuple[int, int]:
+def _touched(scale: Scale, axis: int, pixels: Span, reach: int) -> tuple[int, int]:
     """Frames along an axis that see any of the pixels, `reach` beyond their outer bin centres: first, and last + 1."""
     step, count = scale.step, (scale.rows, scale.cols)[axis]
     first = -((scale.first + 3 * scale.bin_size + reach - pixels.start) // step)
@@ -260,7 +260,7 @@ class _Codes:
             setattr(other, name, _copied(getattr(self, name), self._end if name in ("_index", "_gamma") else None))
         return other
 
-    def put(self, rows: Rows, values: npt.NDArray[Any]) -> Encoded:
+    def put(self, rows: Rows, values: Described) -> Encoded:
         """Encode descriptors and store the result for `rows`, replacing what was there."""
         found = self._encoded(values)
         if self._end + len(found.index) > len(self._index):
@@ -294,7 +294,7 @@ class _Codes:
         """Moments of a zeroed descriptor."""
         return self.pooled(self._encoded(np.zeros((1, BINS * BINS * ORIENTATIONS), np.uint8)))
 
-    def _encoded(self, values: npt.NDArray[Any]) -> Encoded:
+    def _encoded(self, values: Described) -> Encoded:
         return self._model.posteriors(self._model.project(values))[0]
 
     def _entries(self, rows: Rows) -> tuple[Rows, Rows]:
@@ -314,7 +314,7 @@ class _Codes:
         self._start[rows], self._end = indptr[:-1], len(entries)
 
 
-def _copied(array: npt.NDArray[Any], count: int | None = None) -> npt.NDArray[Any]:
+def _copied(array: npt.NDArray[Element], count: int | None = None) -> npt.NDArray[Element]:
     """A copy, in memory that earlier ones have left; of its first `count` entries alone."""
     out = empty(array.shape, array.dtype)
     out[:count] = array[:count]

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from ..runtime.types import Span, Untyped, Values
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BINS = 4  # spatial bins per axis of a SIFT descriptor
 ORIENTATIONS = 8
@@ -43,7 +48,7 @@ class Scale:
         return self.rows * self.cols
 
     @property
-    def slice(self) -> slice:
+    def slice(self) -> Span:
         """This scale's rows of a per-descriptor array."""
         return slice(self.start, self.start + self.count)
 
@@ -136,7 +141,7 @@ class Geometry:
         return Part(self, tuple(scale for scale in self.scales if scale.count))
 
     @property
-    def pixels(self) -> slice:
+    def pixels(self) -> Span:
         """Rows of the image's pixels that the frames see."""
         return slice(self.strip.top, self.strip.bottom) if self.strip else slice(0, self.height)
 
@@ -235,7 +240,7 @@ class Part:
         """Index after the last descriptor."""
         return self.scales[-1].start + self.scales[-1].count
 
-    def rows(self, scale: Scale) -> slice:
+    def rows(self, scale: Scale) -> Span:
         """The array's rows of one of the scales."""
         return slice(scale.start - self.begin, scale.slice.stop - self.begin)
 
@@ -253,11 +258,11 @@ def box(bin_size: int) -> tuple[int, int]:
 def show(
     geometry: Geometry,
     descriptor: int,
-    image: npt.NDArray[Any] | None = None,
+    image: Values | None = None,
     *,
     bin: tuple[int, int] = (0, 0),
-    ax: Any = None,  # matplotlib has no types
-) -> Any:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw what one descriptor covers: its 16 boxes, their centres, its frame, and the support of one bin.
 
     At depth "bin" the relevance of a bin is spread evenly over its box, at depth "descriptor" that of the descriptor
@@ -310,7 +315,7 @@ def show(
     if image is not None:
         ax.imshow(image, cmap="gray", alpha=0.6)
 
-    def outline(y: float, x: float, height: int, width: int, **style: Any) -> None:
+    def outline(y: float, x: float, height: int, width: int, **style: Untyped) -> None:
         """A rectangle around pixels, from half a pixel before the first centre to half a pixel after the last."""
         ax.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, **style))
 

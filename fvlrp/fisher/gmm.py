@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,9 @@ from .. import _kernels
 from ..core.estimator import Estimator, check_fitted
 from ..runtime import cluster, threads
 from ..runtime.arguments import check_choice, is_real, is_whole
+from ..runtime.types import Floats
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Moments: TypeAlias = tuple[float, Doubles, Doubles, Doubles]  # log-likelihood; sums of gamma, gamma z and gamma z^2
 
 GATE = 1e-6  # posteriors below it count as 0: docs/numerics.md §1
@@ -216,7 +216,7 @@ class DiagonalGMM(Estimator):
         weights: Doubles = (counts + smooth) / (counts + smooth).sum()
         return weights
 
-    def _expect(self, segments: Sequence[Any], pool: cluster.Workers, dtype: npt.DTypeLike) -> Moments:
+    def _expect(self, segments: Sequence[Floats], pool: cluster.Workers, dtype: npt.DTypeLike) -> Moments:
         """E-step: log-likelihood of all rows, and their pooled moments: the sums of those of each segment."""
         mixture = self.weights_, self.means_, self.covariances_
         parts = list(pool.each(_expect_segment, ((*mixture, segment) for segment in segments)))

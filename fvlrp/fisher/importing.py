@@ -7,13 +7,15 @@ Hides how their projections are scaled and how their weights are laid out. For t
 from __future__ import annotations
 
 import warnings
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.types import Untyped, Values
+
 Doubles: TypeAlias = npt.NDArray[np.float64]
-Parts: TypeAlias = dict[str, npt.NDArray[Any]]
+Parts: TypeAlias = dict[str, Values]
 
 # VLFeat and cyvlfeat have the package's own order: means, then variances, component by component.
 ORDERS = ("vlfeat", "skimage")
@@ -51,7 +53,7 @@ def parts(
     }
 
 
-def projection(pca: Any) -> tuple[Doubles, Doubles]:
+def projection(pca: Untyped) -> tuple[Doubles, Doubles]:
     """Rows and mean of scikit-learn's PCA (None: descriptors as they are); whitening is part of the rows."""
     if pca is None:
         return np.eye(128), np.zeros(128)

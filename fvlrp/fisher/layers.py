@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from ..core.ledger import Entries
 from ..core.region import Region
 from ..runtime import limits, threads
 from ..runtime.memory import Memory, empty, zeros
+from ..runtime.types import Floats
 from . import relevance as eqs
 from . import sift
 from .encoder import PYRAMID, TINY, PackedModels, Pooled, encode_fused, encode_projected, pool, total
@@ -36,7 +37,6 @@ from .sift import DenseSIFT, Descriptors, Grey
 from .supports import spread, spread_cells
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 NORMALISATIONS = ("intra", "improved")
 LEAST = 1.0  # sum of |S| of a component below which intra-normalisation lets it fade: docs/numerics.md §10

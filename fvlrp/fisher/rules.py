@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ..core.ledger import Entries
 from ..core.rules import Epsilon, spelled
 from ..runtime.arguments import check_amounts, check_choice
+from ..runtime.types import Json
 
 Treatment = Literal["none", "centered", "bias"]
 
@@ -108,7 +109,7 @@ class FisherRules:
             f"rules must be a FisherRules value, a mapping of its options, 'epsilon:1' or None, got {rules!r}"
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The options as a plain dictionary, ready for JSON; `of` reads it back."""
         return asdict(self)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from math import ceil
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,25 @@ import numpy.typing as npt
 from .. import _kernels
 from ..core.estimator import Transformer
 from ..data import images as pictures
-from ..data.images import GreyRows, ImageLike, batch, naming
+from ..data.images import GreyRows, ImageLike, Images, batch, naming
 from ..runtime import limits, threads
 from ..runtime.arguments import check_choice, is_real, is_whole
+from ..runtime.types import Element, Floats
 from .geometry import Geometry, Scale
 
 Grey: TypeAlias = "npt.NDArray[np.float32] | GreyRows"
+Described: TypeAlias = "npt.NDArray[np.uint8 | np.float32 | np.float64]"  # (n, 128), or projected (n, D)
+
+
+class Options(TypedDict):
+    """What the kernels need to know of a scale."""
+
+    sigma: float
+    window: str
+    window_size: float
+    contrast_threshold: float
+    angles: str
+
 
 WHOLE = 1 << 21  # images of more descriptors are analysed in strips: docs/numerics.md §11
 STRIP = 1 << 19  # descriptors in a strip
@@ -46,7 +59,7 @@ class Descriptors:
         Frames, supports and pyramid cells.
     """
 
-    values: npt.NDArray[Any]
+    values: Described
     zeroed: npt.NDArray[np.bool_]
     geometry: Geometry
 
@@ -150,7 +163,7 @@ class DenseSIFT(Transformer):
     @property
     def sizes(self) -> tuple[int, ...]:
         """The bin sizes as a tuple of whole numbers."""
-        given: Iterable[Any] = self.bin_sizes if isinstance(self.bin_sizes, Iterable) else (self.bin_sizes,)
+        given = self.bin_sizes if isinstance(self.bin_sizes, Iterable) else (self.bin_sizes,)
         sizes = tuple(_pixels("bin_sizes", size) for size in given)
         if not sizes:
             raise ValueError("bin_sizes must name at least one bin size in pixels, got none")
@@ -161,11 +174,14 @@ class DenseSIFT(Transformer):
         self.check()
         return self
 
-    def transform(self, images: Sequence[ImageLike]) -> list[npt.NDArray[Any]]:
+    def transform(self, images: Images) -> list[Described]:
         """Values (n, 128) of the descriptors of each image, as from `extract`; `n_jobs` images in parallel."""
-        images = batch(images)
-        one = partial(naming, images, function=lambda image: self.extract(image).values)
-        return threads.run([partial(one, i) for i in range(len(images))], self.n_jobs)
+        several = batch(images)
+
+        def one(i: int) -> Described:
+            return naming(several, i, lambda image: self.extract(image).values)
+
+        return threads.run([partial(one, i) for i in range(len(several))], self.n_jobs)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -195,7 +211,7 @@ class DenseSIFT(Transformer):
             image = pictures.grey(image)
         return self.extract_grey(image)
 
-    def extract_grey(self, grey: npt.NDArray[Any], n_jobs: int | None = None) -> Descriptors:
+    def extract_grey(self, grey: npt.ArrayLike, n_jobs: int | None = None) -> Descriptors:
         """Descriptors of grey values in 0..1, float32 (height, width). `n_jobs` overrides the parameter."""
         self.check()
         grey = _grey(grey)
@@ -213,7 +229,9 @@ class DenseSIFT(Transformer):
         # A bin is pooled over its size to either side, of gradients of pixels smoothed over 4 standard deviations.
         return geometry.strips(most, max(size + ceil(4 * size / self.magnif) + 1 for size in geometry.bin_sizes))
 
-    def extract_strip(self, grey: npt.NDArray[Any], geometry: Geometry, n_jobs: int | None = None) -> Descriptors:
+    def extract_strip(
+        self, grey: npt.NDArray[np.float32], geometry: Geometry, n_jobs: int | None = None
+    ) -> Descriptors:
         """Descriptors of a strip: the same bits as in the whole image. `grey` holds the pixels of the strip alone."""
         return self._extracted(_grey(grey), geometry, n_jobs)
 
@@ -231,7 +249,7 @@ class DenseSIFT(Transformer):
         self,
         grey: npt.NDArray[np.float32],
         scale: Scale,
-        relevance: npt.NDArray[np.floating[Any]],
+        relevance: Floats,
         pixels: npt.NDArray[np.float64],
     ) -> float:
         """ADD one scale's relevance, real (n, 128), to pixels (H, W) by Eq. 1.
@@ -241,7 +259,7 @@ class DenseSIFT(Transformer):
         values = led(relevance.reshape(scale.rows, scale.cols, -1), scale)
         return float(_kernels.sift_pixels(grey, _in_strip(scale), values, pixels, **self._options(scale.bin_size)))
 
-    def _options(self, bin_size: int) -> dict[str, Any]:
+    def _options(self, bin_size: int) -> Options:
         """What the kernels need to know of a scale, in Python's types: a float32 would set the precision."""
         return {
             "sigma": bin_size / float(self.magnif),
@@ -256,17 +274,17 @@ class DenseSIFT(Transformer):
         grey: npt.NDArray[np.float32],
         geometry: Geometry,
         lead: int,
-        values: npt.NDArray[Any],
+        values: Described,
         zeroed: npt.NDArray[np.uint8],
         workers: int,
-    ) -> list[Callable[[], Any]]:
+    ) -> list[Callable[[], None]]:
         """Bands of frame rows. A band computes the rows it shares with the next again: as few as keep workers busy.
 
         The first descriptor is row `lead` of values and zeroed.
         """
         scales = _dearest_first(geometry)
         bands = 1 if workers == 1 else -(-2 * workers // len(scales))
-        tasks: list[Callable[[], Any]] = []
+        tasks: list[Callable[[], None]] = []
         for scale in scales:
             edges = np.linspace(0, scale.rows, min(bands, scale.rows) + 1).astype(int) + scale.lead
             call = partial(_kernels.sift, grey, _in_strip(scale), _of(scale, values, lead), _of(scale, zeroed, lead))
@@ -308,7 +326,7 @@ def _dearest_first(geometry: Geometry) -> list[Scale]:
     return sorted((scale for scale in geometry.scales if scale.count), key=lambda scale: -scale.bin_size)
 
 
-def _of(scale: Scale, array: npt.NDArray[Any], lead: int) -> npt.NDArray[Any]:
+def _of(scale: Scale, array: npt.NDArray[Element], lead: int) -> npt.NDArray[Element]:
     """Rows of a per-descriptor array that belong to `scale`, and the rows of frames that lead, as (rows, cols, ...).
 
     The first descriptor is row `lead` of the array.
@@ -322,14 +340,14 @@ def _in_strip(scale: Scale) -> Scale:
     return replace(scale, rows=scale.lead + scale.rows)
 
 
-def led(values: npt.NDArray[Any], scale: Scale) -> npt.NDArray[Any]:
+def led(values: npt.NDArray[Element], scale: Scale) -> npt.NDArray[Element]:
     """Values (rows, ...) after as many rows of zeros as rows of frames lead."""
     if not scale.lead:
         return values
     return np.concatenate([np.zeros((scale.lead, *values.shape[1:]), values.dtype), values])
 
 
-def _pixels(name: str, value: Any) -> int:
+def _pixels(name: str, value: object) -> int:
     if not is_whole(value):
         raise TypeError(f"{name} must be whole pixels, got {value!r}")
     if not 1 <= value < 1 << 31:

@@ -7,19 +7,19 @@ filters that make spreading cost one addition per bin. For the layers of this wi
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _kernels
 from ..runtime import threads
+from ..runtime.types import Floats
 from .geometry import BINS, Geometry, Part, Pyramid, Scale, axis_cell, box
 from .rules import FisherRules
 from .sift import led
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 def bin_taps(splat: str, bin_size: int) -> tuple[Doubles, int]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,12 @@ from ..data.images import ImageLike, Photograph, naming_one
 from ..evaluate import average_precision
 from ..runtime import cluster, threads
 from ..runtime.progress import Progress
+from ..runtime.types import Span, Untyped
 from .encoder import PackedModels
-from .sift import DenseSIFT, read_grey
+from .sift import DenseSIFT, Described, read_grey
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]
 
@@ -41,7 +43,7 @@ def sample_descriptors(
     random: np.random.RandomState,
     n_jobs: int | None,
     verbose: bool,
-) -> npt.NDArray[Any]:
+) -> Described:
     """An equal share of each image's descriptors, at most `count` in all: uint8 or float32 (n, 128)."""
     share = max(1, count // len(images))
     seeds = random.randint(np.iinfo(np.int32).max, size=len(images))
@@ -54,11 +56,9 @@ def sample_descriptors(
     return np.concatenate(found)
 
 
-def _sample(
-    sift: DenseSIFT, max_height: int | None, share: int, i: int, image: ImageLike, seed: int
-) -> npt.NDArray[Any]:
+def _sample(sift: DenseSIFT, max_height: int | None, share: int, i: int, image: ImageLike, seed: int) -> Described:
     """At most `share` descriptors of the image of number i, in their order."""
-    values: npt.NDArray[Any] = naming_one(
+    values: Described = naming_one(
         i, image, lambda own: sift.extract_grey(np.asarray(read_grey(own, sift, max_height))).values
     )
     if len(values) <= share:
@@ -67,7 +67,7 @@ def _sample(
     return values[np.sort(chosen)]
 
 
-def principal_components(sample: npt.NDArray[Any], count: int) -> tuple[Doubles, Doubles]:
+def principal_components(sample: Described, count: int) -> tuple[Doubles, Doubles]:
     """Leading principal directions (count, 128) of rows (n, 128), and their mean (128,), in float32's precision.
 
     The largest element of every direction is positive.
@@ -89,7 +89,7 @@ def _single(values: Doubles) -> Doubles:
     return values.astype(np.float32).astype(np.float64)
 
 
-def project(sample: npt.NDArray[Any], components: Doubles, mean: Doubles, n_jobs: int | None) -> Singles:
+def project(sample: Described, components: Doubles, mean: Doubles, n_jobs: int | None) -> Singles:
     """Rows (n, 128) projected: float32 (n, D)."""
     model = PackedModels(components, mean).of(np.float32)
     out = np.empty((len(sample), len(components)), np.float32)
@@ -101,7 +101,7 @@ def project(sample: npt.NDArray[Any], components: Doubles, mean: Doubles, n_jobs
     return out
 
 
-def remembered(function: Callable[..., T], memory: Any) -> Callable[..., T]:
+def remembered(function: Callable[P, T], memory: Untyped) -> Callable[P, T]:
     """`function`, whose results a folder or joblib.Memory keeps: the generator, the threads and the room do not count.
 
     Raises
@@ -111,20 +111,20 @@ def remembered(function: Callable[..., T], memory: Any) -> Callable[..., T]:
     """
     from sklearn.utils.validation import check_memory
 
-    kept: Callable[..., T] = check_memory(memory).cache(function, ignore=["random", "how", "room"])
+    kept: Callable[P, T] = check_memory(memory).cache(function, ignore=["random", "how", "room"])
     return kept
 
 
-def stamps(images: Sequence[ImageLike]) -> list[Any]:
+def stamps(images: Sequence[ImageLike]) -> list[tuple[int, int] | None]:
     """What changes when the file of an image does: size and time; of images that are no files, None."""
-    found: list[Any] = []
+    found: list[tuple[int, int] | None] = []
     for image in images:
         path = image.path if isinstance(image, Photograph) else image
         status = None
         if isinstance(path, str | os.PathLike):
             with suppress(OSError):  # whoever reads it says so
                 status = os.stat(path)
-        found.append(status and (status.st_size, status.st_mtime_ns))
+        found.append(None if status is None else (status.st_size, status.st_mtime_ns))
     return found
 
 
@@ -251,7 +251,7 @@ class Mapped(NamedTuple):
     offset: int
 
 
-def _gram_tile(codes: Singles | Mapped, rows: slice, cols: slice) -> Doubles:
+def _gram_tile(codes: Singles | Mapped, rows: Span, cols: Span) -> Doubles:
     """Inner products of some rows with others. Dimensions are added in float64, a block of them at a time."""
     if isinstance(codes, Mapped):
         codes = np.memmap(codes.path, np.float32, "r", codes.offset, codes.shape)

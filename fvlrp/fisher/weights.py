@@ -6,20 +6,21 @@ Hides how integers are packed. For the classifier.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..runtime.arguments import check_choice
+from ..runtime.types import Classes, Floats, Values
 
-Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Arrays: TypeAlias = Mapping[str, Values]
 
 LARGEST = 1e9  # in magnitude, of everything learned: products of three of them stay within float32
 WEIGHTS = {"float32": None, "int8": 127, "int4": 7}  # formats of coef_ and their largest integers
 
 
-def stored(coef: npt.NDArray[np.float32], weights: str, run: int) -> dict[str, npt.NDArray[Any]]:
+def stored(coef: npt.NDArray[np.float32], weights: str, run: int) -> dict[str, Values]:
     """coef_ float32 (any, cells * 2 K D) as arrays of a file: itself, or integers with a scale for each run of values.
 
     Two "int4" values share a byte, the first in the lower half.
@@ -38,7 +39,7 @@ def stored(coef: npt.NDArray[np.float32], weights: str, run: int) -> dict[str, n
     return {"coef": whole, "coef_scale": scale}
 
 
-def restored(arrays: Arrays, weights: Any, shape: tuple[int, int], run: int) -> npt.NDArray[np.float32]:
+def restored(arrays: Arrays, weights: str, shape: tuple[int, int], run: int) -> npt.NDArray[np.float32]:
     """The inverse of `stored`: coef_ float32 of `shape`.
 
     Raises
@@ -62,13 +63,18 @@ def restored(arrays: Arrays, weights: Any, shape: tuple[int, int], run: int) -> 
 
 
 def checked(
-    name: str, arrays: Arrays, shape: tuple[int, ...], *, positive: bool = False, dtype: npt.DTypeLike = np.float64
-) -> npt.NDArray[Any]:
+    name: str,
+    arrays: Arrays,
+    shape: tuple[int, ...],
+    *,
+    positive: bool = False,
+    dtype: type[np.float32 | np.float64] = np.float64,
+) -> Values:
     """The array `name` as `dtype`; ValueError unless it holds finite real numbers of `shape`, and > 0 if `positive`."""
     array = arrays[name]
     if array.dtype.kind != "f" or array.shape != shape:
         raise ValueError(f"{name} must be real numbers of shape {shape}, got {array.dtype} of shape {array.shape}")
-    values = np.ascontiguousarray(array, dtype)
+    values: Floats = np.ascontiguousarray(array, dtype)
     if not np.isfinite(values).all():
         raise ValueError(f"{name} holds {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
     if values.size and (largest := max(float(values.max()), -float(values.min()))) > LARGEST:
@@ -78,7 +84,7 @@ def checked(
     return values
 
 
-def checked_classes(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def checked_classes(classes: Values) -> Classes:
     """The names of the classes (n,); ValueError unless there is at least one and all differ."""
     if classes.ndim != 1 or not len(classes):
         raise ValueError(f"classes must be a list of names, got an array of shape {classes.shape}")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..core.target import One
 from .geometry import BINS, box
 from .trace import FisherTrace
 
@@ -41,7 +41,7 @@ class Patch:
     box: tuple[int, int, int, int]
 
 
-def component_relevance(traces: Iterable[tuple[FisherTrace, Any]], rules: Any = None) -> npt.NDArray[np.float64]:
+def component_relevance(traces: Iterable[tuple[FisherTrace, One]], rules: object = None) -> npt.NDArray[np.float64]:
     """Relevance of every component for every photograph, (photographs, K); each trace comes with its target."""
     found = []
     for trace, target in traces:
@@ -51,10 +51,10 @@ def component_relevance(traces: Iterable[tuple[FisherTrace, Any]], rules: Any = 
 
 
 def top_patches(
-    traces: Iterable[tuple[FisherTrace, Any]],
+    traces: Iterable[tuple[FisherTrace, One]],
     components: Sequence[int],
     count: int = 8,
-    rules: Any = None,
+    rules: object = None,
     each: int | None = None,
 ) -> list[list[Patch]]:
     """The patches with most relevance through each component, the most relevant first.

@@ -14,7 +14,8 @@ import numpy.typing as npt
 # What JSON holds, as it is written.
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
-Window: TypeAlias = "tuple[slice[int], slice[int]]"  # rows and columns, from start to stop
+Span: TypeAlias = "slice[int]"  # from start to stop
+Window: TypeAlias = "tuple[slice[int], slice[int]]"  # rows and columns
 
 # The element type of an array that the kernels fill.
 Element = TypeVar("Element", bound="np.float32 | np.float64 | np.int64 | np.int32 | np.uint16 | np.uint8 | np.bool")
