@@ -230,6 +230,59 @@ ALONG = {
     "Conv, padded by itself": case('t = Conv <auto_pad = "SAME_LOWER"> (x, w)', w=weights(5, 3, 2, 2)),
 }  # fmt: skip
 
+# Functions that exporters write out in steps, and the layer that must come of them.
+_DEVIATION = """m = ReduceMean <axes = [-1]> (x)\n d = Sub (x, m)\n p = Pow (d, two)\n v = ReduceMean <axes = [-1]> (p)
+ e = Add (v, eps)\n r = Sqrt (e)\n"""
+_NORMAL = {"two": number(2), "eps": number(1e-5)}
+WRITTEN_OUT = {
+    "LayerNorm": (
+        "layernorm",
+        case(_DEVIATION + "q = Div (d, r)\n s = Mul (q, a)\n t = Add (s, b)", a=weights(6), b=weights(6), **_NORMAL),
+    ),
+    "LayerNorm by a reciprocal": (
+        "layernorm",
+        case(_DEVIATION + "i = Reciprocal (r)\n s = Mul (d, i)\n t = Mul (s, a)", a=weights(6), **_NORMAL),
+    ),
+    "RMSNorm": (
+        "rmsnorm",
+        case(
+            "p = Mul (x, x)\n v = ReduceMean <axes = [-1]> (p)\n e = Add (v, eps)\n r = Sqrt (e)\n q = Div (x, r)\n"
+            " t = Mul (q, a)",
+            a=weights(6), eps=number(1e-5),
+        ),
+    ),
+    "GroupNorm by groups as channels": (
+        "groupnorm",
+        case(
+            "c = Conv (x, w)\n g = Reshape (c, s)\n i = InstanceNormalization (g, o, z)\n k = Reshape (i, u)\n"
+            " f = Mul (k, a)\n t = Add (f, b)",
+            w=weights(4, 3, 1, 1), s=(0, 2, -1), u=(0, 4, 4, 6), o="float[2] {1, 1}", z="float[2] {0, 0}",
+            a=weights(4, 1, 1), b=weights(4, 1, 1),
+        ),
+    ),
+    "Softmax": (
+        "softmax",
+        case(
+            "m = ReduceMax <axes = [-1]> (x)\n d = Sub (x, m)\n e = Exp (d)\n u = ReduceSum (e, i)\n q = Div (e, u)\n"
+            " t = Mul (q, c)",
+            i=(-1,), c=ROW,
+        ),
+    ),
+    "Gelu": (
+        "gelu",
+        case(
+            CENTRED + "d = Div (s, h)\n e = Erf (d)\n o = Add (e, one)\n m = Mul (s, o)\n t = Mul (m, q)",
+            p=number(0.5), h=number(2**0.5), one=number(1), q=number(0.5),
+        ),
+    ),
+    "Swish": ("silu", case(CENTRED + "g = Sigmoid (s)\n t = Mul (s, g)", p=number(0.5))),
+    "HardSwish": (
+        "hardswish",
+        case(CENTRED + "g = HardSigmoid <alpha = 0.16666667> (s)\n t = Mul (s, g)", p=number(0.5)),
+    ),
+    "Mish": ("mish", case(CENTRED + "g = Softplus (s)\n h = Tanh (g)\n t = Mul (s, h)", p=number(0.5))),
+}  # fmt: skip
+
 # c of six numbers, or of one, from constants alone; onnxruntime computes it, too.
 FOLDED = {
     "arithmetic": "a = Add (v, v)\n b = Sub (a, v)\n d = Mul (b, a)\n c = Div (d, v)",
@@ -307,6 +360,16 @@ def test_numbers_are_those_of_onnxruntime(tmp_path, name):
     scores, expected = scores_of(CASES[name], tmp_path / "net.onnx")
     assert np.abs(expected).max() > 1e-3, "the case's own numbers are dead"
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.filterwarnings("ignore:.*does not say how photographs")
+def test_functions_in_steps_become_the_layer_of_that_name(tmp_path, name):
+    kind, text = WRITTEN_OUT[name]
+    scores, expected = scores_of(text, tmp_path / "net.onnx")
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
+    nodes = Network.from_onnx(tmp_path / "net.onnx").nodes
+    assert kind in [node.layer.name if node.kind == "activation" else node.kind for node in nodes]
 
 
 REFUSED = {
