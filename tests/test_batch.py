@@ -224,17 +224,17 @@ def test_a_run_that_was_killed_at_any_moment_loses_and_repeats_nothing(folder, m
 
 
 @posix
-def test_what_a_killed_run_left_is_removed_and_told(capsys, model, tmp_path):
+def test_temporary_files_of_a_killed_run_are_removed_and_reported(capsys, model, tmp_path):
     photo = photograph(tmp_path / "x.png")
     out = tmp_path / "o"
     out.mkdir()
     (out / ".0123456789abcdef.tmp").write_bytes(b"half")
     code, _, err = run(capsys, "explain", photo, "--model", model, "--out", out, "--resume")
-    assert code == 0 and "removed 1 temporary files of runs that were killed" in err
+    assert code == 0 and "removed 1 temporary files of killed runs" in err
     assert not list(out.glob(".*"))
 
 
-def test_a_run_with_other_choices_that_was_cut_short_is_not_taken_for_the_first(capsys, model, tmp_path, monkeypatch):
+def test_resume_does_not_accept_files_of_an_interrupted_run_with_other_options(capsys, model, tmp_path, monkeypatch):
     """Its pictures may have replaced the first run's, under the same names."""
     photo, args = photograph(tmp_path / "x.png"), ["--model", model, "--out", tmp_path / "o", "--target", "brick"]
     run(capsys, "explain", photo, *args)
@@ -283,7 +283,11 @@ def test_a_photograph_that_another_process_explains_is_refused_by_name(capsys, m
     out.mkdir()
     claim = Outbox(out, {}).claim(File(photo))
     code, text, err = run(capsys, "explain", photo, "--model", model, "--out", out, "--json")
-    assert code == 1 and "another fvlrp explains it into" in json.loads(text)["failed"][0]["error"] and photo in err
+    assert (
+        code == 1
+        and "another fvlrp process is explaining it into" in json.loads(text)["failed"][0]["error"]
+        and photo in err
+    )
     claim.release()
     assert run(capsys, "explain", photo, "--model", model, "--out", out)[0] == 0
 
@@ -324,7 +328,7 @@ def test_memory_is_the_users_to_allow(capsys, model, tmp_path):
     assert run(capsys, *args, "--memory", "0.0006")[0] == 0
 
 
-def test_what_a_photograph_takes_counts_descriptors_in_strips_once():
+def test_footprint_counts_the_descriptors_of_one_strip():
     clf = FisherVectorClassifier(max_height=None)
 
     def cost(height, width):
@@ -335,7 +339,7 @@ def test_what_a_photograph_takes_counts_descriptors_in_strips_once():
     assert cost(10000, 10000) < batch.MOST  # measured: 1.6 GB, and 2.7 GB where the map is saved as a picture
 
 
-def test_photographs_wait_for_each_others_memory(capsys, folder, model, tmp_path, monkeypatch):
+def test_photographs_share_the_memory_budget(capsys, folder, model, tmp_path, monkeypatch):
     now, most, trace = 0, 0, FisherVectorClassifier.trace
 
     def count(self, *args):
@@ -353,13 +357,13 @@ def test_photographs_wait_for_each_others_memory(capsys, folder, model, tmp_path
     assert most == 1
 
 
-def test_a_long_run_is_told_beforehand(capsys, folder, model, tmp_path, monkeypatch):
+def test_a_long_run_prints_an_estimate(capsys, folder, model, tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "LONG", 0)
     monkeypatch.setattr(batch, "IMMEDIATE", -1)  # whatever the machine is doing, the first photograph is timed
     _, _, err = run(capsys, "explain", folder, "--model", model, "--out", tmp_path / "o", "--jobs", 2)
-    lines = [line for line in err.splitlines() if "to come: about" in line]
-    assert len(lines) == 1 and lines[0].startswith("12 photographs to come: about ")
-    assert lines[0].endswith(" and 1 MB beside the model, with 2 threads")
+    lines = [line for line in err.splitlines() if "left: about" in line]
+    assert len(lines) == 1 and lines[0].startswith("12 photographs left: about ")
+    assert lines[0].endswith(" and 1 MB in addition to the model, with 2 threads")
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(3.2, "3 s"), (119, "119 s"), (600, "10 min"), (36_000, "10.0 h")])

@@ -357,7 +357,7 @@ def test_a_photograph_or_model_that_changed_is_explained_again(capsys, photograp
         assert record.stat().st_mtime_ns != made
 
 
-@pytest.mark.parametrize("broken", ["", "[]", "{}", '{"photo": 1, "asked": 2}', "null"])
+@pytest.mark.parametrize("broken", ["", "[]", "{}", '{"photo": 1, "options": 2}', "null"])
 def test_a_broken_record_is_written_again(capsys, photographs, model, tmp_path, broken):
     record = tmp_path / "photo0.json"
     record.write_text(broken)

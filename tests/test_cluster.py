@@ -137,5 +137,5 @@ def test_the_command_line_writes_the_same_files(plain, pieces, client, tmp_path)
 
 
 def test_an_address_where_nobody_answers(tmp_path):
-    with pytest.raises(OSError, match="is no address of a scheduler"), cluster.connected("nowhere://x"):
+    with pytest.raises(OSError, match="is not the address of a scheduler"), cluster.connected("nowhere://x"):
         pass

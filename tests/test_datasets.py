@@ -127,7 +127,7 @@ ENTITIES = """<!DOCTYPE annotation [<!ENTITY secret SYSTEM "{}">]>
 )
 def test_a_malformed_or_hostile_annotation_names_itself(devkit, text, words):
     (devkit / "Annotations" / "b.xml").write_text(text)
-    with pytest.raises(ValueError, match=rf"b\.xml is no VOC annotation: .*({words})"):
+    with pytest.raises(ValueError, match=rf"b\.xml is not a VOC annotation: .*({words})"):
         voc(devkit, "train").objects(0)
 
 
@@ -154,7 +154,7 @@ def test_missing_things_are_named(devkit):
         voc(devkit, "test")
     with pytest.raises(ValueError, match="name one of its splits, train, val"):
         open_dataset(devkit)
-    with pytest.raises(ValueError, match="no VOC devkit"):
+    with pytest.raises(ValueError, match="not a VOC devkit"):
         voc(devkit / "JPEGImages", "train")
     (devkit / "JPEGImages" / "a.jpg").unlink()
     with pytest.raises(FileNotFoundError, match="lacks 1 of 2 photographs, first a"):
@@ -219,7 +219,7 @@ def animals(tmp_path):
 
 
 @pytest.mark.parametrize("opened", [folder, open_dataset])
-@pytest.mark.filterwarnings("ignore:.*passed over")
+@pytest.mark.filterwarnings("ignore:.*skipped")
 def test_folders_are_classes(animals, opened):
     data = opened(animals)
     assert [path.relative_to(animals).as_posix() for path in data.paths] == ["cat/3.jpeg", "dog/1.png", "dog/2.JPG"]
@@ -228,14 +228,14 @@ def test_folders_are_classes(animals, opened):
     np.testing.assert_array_equal(data.matrix, [[1, -1], [-1, 1], [-1, 1]])
 
 
-def test_whatever_is_passed_over_is_counted_and_told(animals):
+def test_a_warning_counts_skipped_files(animals):
     (animals / "stray.jpg").write_bytes(b"")
     (animals / "list.csv").write_bytes(b"")
     with pytest.warns(UserWarning) as caught:
         folder(animals)
     assert str(caught[0].message) == (
-        f"{animals}: passed over 3 files that are no photographs (.txt 2, .csv 1); "
-        "1 photographs lie beside the class folders; folders without photographs: empty"
+        f"{animals}: skipped 3 files that are not photographs (.txt 2, .csv 1); "
+        "1 photographs lie next to the class folders; folders without photographs: empty"
     )
 
 
@@ -271,7 +271,7 @@ def test_two_photographs_of_one_name_in_a_devkit_are_refused(devkit):
         voc(devkit, "train")
 
 
-@pytest.mark.filterwarnings("ignore:.*passed over")
+@pytest.mark.filterwarnings("ignore:.*skipped")
 def test_a_split_is_a_subfolder(animals):
     data = open_dataset(animals.parent, "animals")
     assert data.class_names == ("cat", "dog")

@@ -59,7 +59,7 @@ def test_a_photograph_in_several_rows_has_several_labels(folder):
         ("path,label\nphotos/a.png,\n", ValueError, "line 2"),
         ("path,label\n", ValueError, "lists no photographs"),
         ("", ValueError, "lists no photographs"),
-        ("photos/x.png,cat\nphotos/y.png,cat\n", FileNotFoundError, "lists 2 photographs that are not there"),
+        ("photos/x.png,cat\nphotos/y.png,cat\n", FileNotFoundError, "lists 2 photographs that do not exist"),
     ],
 )
 def test_a_malformed_table_says_where(folder, text, error, words):
@@ -130,7 +130,7 @@ def test_a_split_of_coco_is_named(coco):
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"categories": 3, "images": [], "annotations": []}'])
 def test_what_is_no_coco_file_is_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(ValueError, match=r"x\.json is no COCO annotation file"):
+    with pytest.raises(ValueError, match=r"x\.json is not a COCO annotation file"):
         open_dataset(tmp_path / "x.json")
 
 

@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch):
 
 @pytest.mark.parametrize(("size", "words"), [(640e6, "640 MB"), (9.2e9, "9.2 GB"), (1e3, "0 MB")])
 def test_sizes_for_people(size, words):
-    assert limits.told(size) == words
+    assert limits.readable(size) == words
 
 
 def test_a_budget_is_never_exceeded_and_one_alone_gets_what_it_asks_for():

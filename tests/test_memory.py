@@ -1,4 +1,4 @@
-"""Memory that is used again: never while anything still reads it, and never more than is allowed to wait."""
+"""Reused memory: never while an array still uses it, and in a bounded pool."""
 
 import gc
 import subprocess
@@ -13,23 +13,23 @@ from fvlrp.runtime import memory
 
 
 @pytest.fixture(autouse=True)
-def nothing_waits():
+def empty_pool():
     gc.collect()
-    memory._waiting.clear()
+    memory._free.clear()
     yield
-    memory._waiting.clear()
+    memory._free.clear()
 
 
 def address(array):
     return array.__array_interface__["data"][0]
 
 
-def waiting():
-    return sum(entry.size for entry in memory._waiting)
+def free_bytes():
+    return sum(entry.size for entry in memory._free)
 
 
 @pytest.mark.parametrize("dtype", ("uint8", "float32", "float64"))
-def test_memory_is_used_again_once_an_array_is_gone(dtype):
+def test_memory_is_reused_once_its_array_is_gone(dtype):
     shape = (3, memory.LARGE // 2)
     first = memory.empty(shape, dtype)
     assert (first.shape, first.dtype) == (shape, np.dtype(dtype))
@@ -48,35 +48,35 @@ def test_a_view_keeps_its_memory():
     assert address(second) != where
     assert not corner.any()
     del corner
-    assert waiting() >= 8 * memory.LARGE
+    assert free_bytes() >= 8 * memory.LARGE
 
 
-def test_zeros_are_zero_in_memory_that_was_used():
+def test_zeros_are_zero_in_reused_memory():
     memory.zeros((memory.LARGE,), np.float64).fill(3)
-    assert waiting()
+    assert free_bytes()
     assert not memory.zeros((memory.LARGE,), np.float64).any()
 
 
-def test_much_larger_memory_than_is_asked_for_is_left_alone():
+def test_a_much_larger_block_is_not_reused():
     memory.empty((4 * memory.LARGE,), np.uint8)
     small = memory.empty((memory.LARGE,), np.uint8)
-    assert waiting() >= 4 * memory.LARGE
+    assert free_bytes() >= 4 * memory.LARGE
     assert small.size == memory.LARGE
 
 
-def test_small_arrays_do_not_wait():
+def test_small_arrays_are_not_pooled():
     memory.empty((memory.LARGE // 8 - 1,), np.float64)
-    assert not waiting()
+    assert not free_bytes()
 
 
-def test_what_waits_is_bounded_and_the_oldest_goes_first(monkeypatch):
+def test_the_pool_is_bounded_and_drops_its_oldest_blocks(monkeypatch):
     monkeypatch.setattr(memory, "KEPT", 5 * memory.LARGE)
     arrays = [memory.empty((size * memory.LARGE,), np.uint8) for size in (2, 3, 1, 6)]
     where = [address(array) for array in arrays]
     while arrays:
         del arrays[0]
-        assert waiting() <= 5 * memory.LARGE
-    assert [address(entry.memory) for entry in memory._waiting] == where[1:3]
+        assert free_bytes() <= 5 * memory.LARGE
+    assert [address(entry.memory) for entry in memory._free] == where[1:3]
 
 
 def test_threads_never_share_memory():
@@ -90,10 +90,10 @@ def test_threads_never_share_memory():
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(1, 9)))
-    assert waiting() <= memory.KEPT
+    assert free_bytes() <= memory.KEPT
 
 
-def test_heatmaps_outlive_what_made_them():
+def test_later_explanations_do_not_overwrite_a_heatmap():
     clf, image = fvlrp.load("voc20"), np.random.default_rng(0).integers(0, 256, (420, 430, 3), np.uint8)
     kept = clf.explain(image, "cat", "bin").heatmap
     copy = kept.copy()
@@ -102,7 +102,7 @@ def test_heatmaps_outlive_what_made_them():
     np.testing.assert_array_equal(kept, copy)
 
 
-def test_nothing_is_said_when_the_interpreter_ends():
+def test_the_interpreter_exits_without_messages():
     code = "from fvlrp.runtime.memory import zeros as f; a = f((1 << 20,), 'f8'); b = [a[1:]]; c = f((9 << 20,), 'u1')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

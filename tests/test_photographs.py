@@ -1,4 +1,4 @@
-"""Photographs that a user names: files, folders, patterns, lists; what is passed over is counted."""
+"""Photographs that a user names: files, folders, patterns, lists; what is skipped is counted."""
 
 import io
 import os
@@ -26,7 +26,7 @@ def paths(found):
 def test_a_folder_stands_for_all_photographs_in_and_below_it(here):
     found = find(["b"])
     assert found.photographs == [File("b/1.PNG", ""), File("b/2.jfif", ""), File("b/c/3.heic", "c")]
-    assert found.account() == "passed over 1 file that is no photograph (.txt 1)"
+    assert found.account() == "skipped 1 file that is not a photograph (.txt 1)"
 
 
 def test_a_file_is_taken_at_its_word(here):
@@ -71,10 +71,10 @@ def test_links_to_folders_are_followed_but_in_no_circle(here):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("empty", "folder empty holds no photographs"),
+        ("empty", "folder empty contains no photographs"),
         (
             "texts",
-            r"folder texts holds no photographs: passed over 2 files that are no photographs \(no suffix 1, .txt 1\)",
+            r"folder texts contains no photographs: skipped 2 files that are not photographs \(no suffix 1, .txt 1\)",
         ),
         ("*.jpg", r"no photograph matches \*\.jpg"),
         ("@nothing", "no photographs were named"),

@@ -23,16 +23,16 @@ T = TypeVar("T")
 # Bytes of memory that explaining a photograph and saving a picture takes, for each of its pixels; and, with a
 # Fisher vector, for each pixel whose descriptors are held at once. Measured from 0.2 to 169 megapixels.
 OF_PHOTOGRAPH, OF_REDUCED = 26, 85
-MOST = 4 << 30  # bytes for all photographs that are in work, unless --memory says more
+MOST = 4 << 30  # bytes for all photographs in progress, unless --memory changes it
 LONG = 20.0  # seconds; for longer runs, an estimate of time and memory is printed at the start
-IMMEDIATE = 0.005  # seconds that a photograph takes whose results are there already
-SAMPLED = 200  # photographs whose sizes are looked at for that
+IMMEDIATE = 0.005  # seconds; a photograph that takes less had its results already
+SAMPLED = 200  # photographs whose sizes that estimate reads
 
 
 def footprint(model: Any, photo: images.ImageLike) -> int:
-    """Bytes that explaining a photograph takes, roughly, told from its size alone: nothing is decoded.
+    """Roughly how many bytes explaining a photograph takes, from its size alone: nothing is decoded.
 
-    Raises OSError where it cannot be opened.
+    Raises OSError if it cannot be opened.
     """
     height, width = images.size(photo)
     working = 0
@@ -44,7 +44,7 @@ def footprint(model: Any, photo: images.ImageLike) -> int:
 
 
 class Failure(NamedTuple):
-    """What a task raised."""
+    """The exception of a task."""
 
     error: Exception
 
@@ -57,7 +57,7 @@ class Task(NamedTuple, Generic[T]):
 
 
 class Batch:
-    """What became of the photographs of a command.
+    """Runs the tasks of a command, one per photograph, and collects failures.
 
     Attributes
     ----------
@@ -67,25 +67,27 @@ class Batch:
     def __init__(self, args: Namespace) -> None:
         self.args = args
         self.failed: list[dict[str, str]] = []
-        asked = getattr(args, "memory", None)
-        self._budget = limits.Budget(int(asked * 1e9) if asked else min(MOST, limits.available() // 2))
+        gigabytes = getattr(args, "memory", None)
+        self._budget = limits.Budget(int(gigabytes * 1e9) if gigabytes else min(MOST, limits.available() // 2))
 
-    def run(self, tasks: Iterable[Task[T]], model: Any, photos: Sequence[str], told: Callable[[T], str]) -> Iterator[T]:
-        """Results of tasks, in their order; photographs are worked on in parallel where there are several.
+    def run(
+        self, tasks: Iterable[Task[T]], model: Any, photos: Sequence[str], describe: Callable[[T], str]
+    ) -> Iterator[T]:
+        """Results of tasks, in order; several photographs are processed in parallel.
 
         Parameters
         ----------
         tasks : iterable of Task
-            One for each of `photos`. Asked for in this thread, a few ahead of the results.
+            One for each of `photos`, read in this thread a few ahead of the results.
         model : classifier
         photos : sequence of str
-        told : callable
-            A result in a few words, for a line of progress.
+        describe : callable
+            Summarises a result in a few words, for a line of progress.
         """
         total = len(photos)
         jobs = threads.count(self.args.jobs) if total > 1 else 1
-        count, seconds = 0, 0.0  # of photographs that were no sooner asked for than there, as finished ones are
-        for done, ended in enumerate(threads.stream((partial(_attempt, task) for task in tasks), jobs)):
+        count, seconds = 0, 0.0  # of photographs that had to be computed
+        for done, ended in enumerate(threads.stream((partial(_timed, task) for task in tasks), jobs)):
             if ended.seconds > IMMEDIATE:
                 count, seconds = count + 1, seconds + ended.seconds
             rest = total - done - 1
@@ -96,41 +98,43 @@ class Batch:
             if isinstance(ended.result, Failure):
                 self.fail(photos[done], ended.result.error, place)
             else:
-                say(self.args, f"{place}{photos[done]}: {told(ended.result)}")
+                say(self.args, f"{place}{photos[done]}: {describe(ended.result)}")
                 yield ended.result
 
     def _estimate(self, model: Any, photos: Sequence[str], seconds: float, jobs: int) -> None:
-        """Tell what a long run will take: the time, and the memory of photographs of these sizes."""
+        """Print an estimate of the time and memory of a long run."""
         sizes = []
         for photo in photos[:: max(1, len(photos) // SAMPLED)]:
             with suppress(OSError):
                 sizes.append(footprint(model, photo))
-        memory = f" and {limits.told(min(jobs * max(sizes), self._budget.total))} beside the model" if sizes else ""
-        say(self.args, f"{len(photos)} photographs to come: about {_duration(seconds)}{memory}, with {jobs} threads")
+        memory = ""
+        if sizes:
+            memory = f" and {limits.readable(min(jobs * max(sizes), self._budget.total))} in addition to the model"
+        say(self.args, f"{len(photos)} photographs left: about {_duration(seconds)}{memory}, with {jobs} threads")
 
     @contextmanager
     def room(self, model: Any, photo: images.ImageLike) -> Iterator[None]:
-        """Wait until there is memory for a photograph, and have it inside the block.
+        """Reserve memory for a photograph inside the block; waits until it is free.
 
         Raises
         ------
         MemoryError
-            One photograph would take more than all of them may.
+            The photograph alone would exceed the budget.
         OSError
             It cannot be opened.
         """
         size = footprint(model, photo)
         if size > self._budget.total:
             raise MemoryError(
-                f"it would take {limits.told(size)}, and photographs may take {limits.told(self._budget.total)}: "
-                "reduce it, or allow more with --memory"
+                f"it would take {limits.readable(size)}, and photographs may take "
+                f"{limits.readable(self._budget.total)}: reduce it, or allow more with --memory"
             )
         with self._budget.use(size):
             yield
 
     @contextmanager
     def one(self, photo: object) -> Iterator[None]:
-        """Work on one photograph here and now; what it raises is kept."""
+        """Process one photograph in this thread; an exception is recorded as its failure."""
         try:
             yield
         except Exception as error:
@@ -157,7 +161,7 @@ class _Ended(NamedTuple, Generic[T]):
     seconds: float
 
 
-def _attempt(task: Task[T]) -> _Ended[T]:
+def _timed(task: Task[T]) -> _Ended[T]:
     start = monotonic()
     try:
         result: T | Failure = task.work()

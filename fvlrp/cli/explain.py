@@ -21,8 +21,8 @@ from .outbox import Claim, Outbox
 from .output import Listing, UsageError, one_line, say, write_picture
 
 FORMATS = ("png", "npz")
-# What the results depend on.
-ASKED = (
+# Options that the results depend on.
+DETERMINING = (
     *("model", "preprocess", "classes", "output", "target", "depth", "format", "sheet", "exact", "rule", "cmap", "bar"),
     *("range", "page", "region"),
 )
@@ -50,18 +50,18 @@ def add_options(parser: ArgumentParser) -> None:
         choices=range(10),
         metavar="0..9",
         default=LEVEL,
-        help="PNG's level (default: %(default)s)",
+        help="PNG compression level (default: %(default)s)",
     )
     parser.add_argument("--exact", action="store_true", help="compute in float64")
     parser.add_argument("--rule", action="append", default=[], metavar="NAME=VALUE", help=options.RULES)
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="explain on the workers of a dask cluster, such as tcp://10.0.0.1:8786"
     )
-    parser.add_argument("--resume", action="store_true", help="skip photographs whose results are all there")
+    parser.add_argument("--resume", action="store_true", help="skip photographs whose results exist")
 
 
 def _region(text: str) -> list[int]:
-    """Four whole numbers; the model says what region they are."""
+    """Four whole numbers; the model checks that they are a region."""
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
@@ -73,7 +73,7 @@ def run(args: Namespace) -> int:
     if not set(args.formats) <= set(FORMATS):
         raise UsageError(f"--format must be png, npz or png,npz, got {args.format!r}")
     clf = options.load_model(args, args.model)
-    asked = Asked(
+    request = Request(
         options.targets(clf.menu, args.target),
         options.depths(clf.menu, args.depth, [clf.menu.default_depth]),
         options.rules(clf.menu, args.rule),
@@ -81,19 +81,19 @@ def run(args: Namespace) -> int:
     )
     photographs = options.photographs(args)
     out = options.output_folder(args.out)
-    outbox = Outbox(out, {name: getattr(args, name) for name in ASKED}, options.model_files(args.model))
+    outbox = Outbox(out, {name: getattr(args, name) for name in DETERMINING}, options.model_files(args.model))
     batch, listing = Batch(args), Listing(args)
-    with _explainer(args, clf, asked) as explainer:
+    with _explainer(args, clf, request) as explainer:
         tasks = (_task(file, clf, explainer, outbox, batch) for file in photographs)
-        for record in batch.run(tasks, clf, [file.path for file in photographs], told=_told):
+        for record in batch.run(tasks, clf, [file.path for file in photographs], describe=_scores):
             listing.put(record)
     listing.close(batch.failed)
     if outbox.removed:
-        say(args, f"removed {outbox.removed} temporary files of runs that were killed")
+        say(args, f"removed {outbox.removed} temporary files of killed runs")
     return batch.close()
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """What to explain of every photograph; a target of None is the best one."""
 
     targets: list[Any]
@@ -106,29 +106,29 @@ Explainer: TypeAlias = Callable[[ImageLike], list[Explanation]]
 
 
 @contextmanager
-def _explainer(args: Namespace, clf: Any, asked: Asked) -> Iterator[Explainer]:
-    """Explains a photograph, here or on a cluster; pictures are written here."""
+def _explainer(args: Namespace, clf: Any, request: Request) -> Iterator[Explainer]:
+    """A function that explains a photograph, here or on a cluster; files are always written here."""
     dtype = "float64" if args.exact else "float32"
     if not args.scheduler:
-        yield partial(_explained, clf, asked, dtype)
+        yield partial(_explained, clf, request, dtype)
         return
     with cluster.connected(args.scheduler) as workers:
-        if args.jobs == -1:  # all of them are the cluster's
+        if args.jobs == -1:  # all threads of the cluster
             args.jobs = workers.threads
         kept = workers.keep(clf)
-        yield lambda image: workers.call(_explained, kept, asked, dtype, image)
+        yield lambda image: workers.call(_explained, kept, request, dtype, image)
 
 
-def _explained(clf: Any, asked: Asked, dtype: str, image: ImageLike) -> list[Explanation]:
+def _explained(clf: Any, request: Request, dtype: str, image: ImageLike) -> list[Explanation]:
     trace = clf.trace(image, dtype)
     explanations: list[Explanation] = trace.explain_all(
-        options.with_top(trace, asked.targets), asked.depths, asked.rules, region=asked.region
+        options.with_top(trace, request.targets), request.depths, request.rules, region=request.region
     )
-    return explanations  # pictures need nothing of the forward pass
+    return explanations  # without the forward pass, which pictures do not need
 
 
 def _task(file: File, clf: Any, explainer: Explainer, outbox: Outbox, batch: Batch) -> Task[dict[str, Any]]:
-    """What there is to do for one photograph. Its results get their name here, in the order of the photographs."""
+    """The task of one photograph. Results are named here, in the order of the photographs."""
     try:
         done = outbox.finished(file) if batch.args.resume else None
         claim = None if done else outbox.claim(file)
@@ -144,7 +144,7 @@ def _raise(error: Exception) -> dict[str, Any]:
 
 
 def _explain(photo: str, clf: Any, explainer: Explainer, claim: Claim, batch: Batch) -> dict[str, Any]:
-    """Explain one photograph and write its results; the record."""
+    """Explain one photograph and write its results; returns the record."""
     args = batch.args
     try:
         with batch.room(clf, photo):
@@ -163,7 +163,7 @@ def _explain(photo: str, clf: Any, explainer: Explainer, claim: Claim, batch: Ba
 
 
 def _written(explanations: Sequence[Explanation], claim: Claim, args: Namespace) -> list[str]:
-    """Write pictures and numbers; their names."""
+    """Write pictures and numbers; returns the paths."""
     written = []
     look = {"cmap": args.cmap, "bar": args.bar, "level": args.compress}
     names = naming.numbered(naming.result(ex.target, ex.depth) for ex in explanations)
@@ -178,5 +178,5 @@ def _written(explanations: Sequence[Explanation], claim: Claim, args: Namespace)
     return written
 
 
-def _told(record: dict[str, Any]) -> str:
+def _scores(record: dict[str, Any]) -> str:
     return ", ".join(f"{entry['target']} {entry['score']:+.3f}" for entry in record["scores"])

@@ -16,7 +16,7 @@ from . import options
 from .batch import Batch
 from .output import result
 
-MAPPED, BLIND = ("morf", "lerf"), ("random", "centre", "edge")  # orders of a heatmap, and of none
+MAPPED, BLIND = ("morf", "lerf"), ("random", "centre", "edge")  # orders that depend on a heatmap, and those that do not
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -25,7 +25,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--target", default="top", help='class to explain, or "top" (default) of each photograph')
     options.add_depths(parser)
     options.add_flipping(parser, replacement="noise")
-    parser.add_argument("--journal", metavar="FILE", help="keep finished curves there, and go on from those it has")
+    parser.add_argument(
+        "--journal", metavar="FILE", help="file that keeps finished curves; a second run continues from it"
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw the mean curves (.png, .svg or .pdf)")
     options.add_table_format(parser)
 
@@ -34,38 +36,38 @@ def run(args: Namespace) -> int:
     plot = None if args.plot is None else options.figure_file(args.plot)
     clf = options.load_model(args, args.model)
     target = options.usage(options.target, clf.menu, args.target)
-    asked = options.depths(clf.menu, args.depth, clf.menu.report_depths)
+    depths = options.depths(clf.menu, args.depth, clf.menu.report_depths)
     journal, batch = evaluate.Journal(args.journal), Batch(args)
-    flips: dict[str, list[list[evaluate.PixelFlipping]]] = {name: [] for name in (*asked, *BLIND)}
+    flips: dict[str, list[list[evaluate.PixelFlipping]]] = {name: [] for name in (*depths, *BLIND)}
     results = []
     photographs = options.photographs(args)
     progress = Progress("flipped photograph", len(photographs), not args.quiet)
     for photo, _ in photographs:
         with batch.one(photo), batch.room(clf, photo):
-            name, own = _flip(clf, photo, target, asked, journal, args)
+            name, own = _flip(clf, photo, target, depths, journal, args)
             for label, flipped in own.items():
                 flips[label].append(flipped)
             aopc = {label: flipped[0].aopc for label, flipped in own.items()}
-            gap = {depth: evaluate.gap(*own[depth]) for depth in asked}
+            gap = {depth: evaluate.gap(*own[depth]) for depth in depths}
             results.append({"photo": str(photo), "target": name, "aopc": aopc, "gap": gap})
         progress.step()
     if plot and results:
         evaluate.plot_flipping(flips, plot)
     value = {
         "mean": {name: asdict(evaluate.bootstrap(_aopcs(own, name))) for name, own in flips.items() if own},
-        "gap": {depth: asdict(evaluate.bootstrap(gaps(flips[depth]))) for depth in asked if flips[depth]},
+        "gap": {depth: asdict(evaluate.bootstrap(gaps(flips[depth]))) for depth in depths if flips[depth]},
         "results": results,
         "failed": batch.failed,
     }
     code = batch.close()
-    result(args, value, options.table(args, _table(flips, asked)) if results else "")
+    result(args, value, options.table(args, _table(flips, depths)) if results else "")
     return code
 
 
 def _flip(
     clf: Any, photo: str, target: Any, depths: Sequence[str], journal: evaluate.Journal, args: Namespace
 ) -> tuple[Any, dict[str, list[evaluate.PixelFlipping]]]:
-    """What was explained of one photograph, and its flippings: of every depth, and in the orders of no heatmap."""
+    """The target of one photograph, and its curves by depth and by blind order."""
     image = options.image(args, photo)
     trace = clf.trace(image)
     target = trace.top if target is None else target

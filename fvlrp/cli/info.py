@@ -51,7 +51,7 @@ def _follow_rules(layers: list[dict[str, Any]], net: Any, rules: Any) -> None:
 
 
 def _readable(item: Any, inner: bool = False) -> str:
-    """What `info` knows of one thing, for the eye: long lists by their ends, tables a line each."""
+    """A value as text: long lists abbreviated, a line per row of a table."""
     if isinstance(item, dict):
         return ", ".join(f"{name} {_readable(value, True)}" for name, value in item.items())
     if not isinstance(item, list | tuple):

@@ -37,9 +37,9 @@ def stem(path: str) -> str:
 
 
 def candidates(path: str, source: str) -> Iterator[str]:
-    """Stems for the results of one photograph, from which to take the first that no other photograph has.
+    """Stems for the results of one photograph; the first that no other photograph has is used.
 
-    `source` tells it from others of its name: the second candidate is the same whatever else there is.
+    `source` distinguishes it from others of its name: the second candidate does not depend on other photographs.
     """
     name = stem(path)
     yield name
@@ -48,17 +48,17 @@ def candidates(path: str, source: str) -> Iterator[str]:
 
 
 def result(target: object, depth: object) -> str:
-    """What of a photograph's results is told apart by class and depth. No "_" but between the parts."""
+    """The part of a result's name that gives class and depth, joined by "_", which occurs nowhere else in it."""
     return f"{plain(target, TARGET, '-.')}_{plain(depth, DEPTH, '-.')}"
 
 
 def stems(paths: Sequence[str]) -> list[str]:
-    """A stem for each photograph; those of one name in several folders are numbered."""
+    """A stem for each photograph; repeated ones are numbered."""
     return numbered(stem(path) for path in paths)
 
 
 def numbered(names: Iterable[str]) -> list[str]:
-    """Names with a number behind those that came before."""
+    """Names made unique: repetitions get a number."""
     unique: dict[str, None] = {}
     for name in names:
         others = (f"{name}-{number}" for number in count(2))

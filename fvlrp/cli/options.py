@@ -45,7 +45,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Number = TypeVar("Number", int, float)
 
-# ---- read ------------------------------------------------------------------------------------------------------------
+# ---- parsers of single options ---------------------------------------------------------------------------------------
 
 
 def number(kind: Callable[[str], Number], low: float, what: str) -> Callable[[str], Number]:
@@ -110,7 +110,7 @@ def add_photographs(parser: ArgumentParser, nargs: str = "+", help: str = PHOTOG
         "--memory",
         type=positive,
         metavar="GB",
-        help="that photographs in work may take (default: 4, or half of what is free)",
+        help="memory for photographs in progress (default: 4, or half of what is free)",
     )
 
 
@@ -134,18 +134,18 @@ def add_model(parser: ArgumentParser, several: bool = False) -> None:
 
 
 def add_description(parser: ArgumentParser) -> None:
-    """What an ONNX file may not say itself."""
+    """What an ONNX file may lack."""
     parser.add_argument(
         "--preprocess",
         metavar="JSON",
-        help="of an ONNX file: how photographs are prepared (default: what the file or the JSON file beside it says)",
+        help="of an ONNX file: how photographs are prepared (default: what the file or the JSON file next to it says)",
     )
     parser.add_argument("--classes", metavar="FILE", help="of an ONNX file: names of the classes, one per line or JSON")
     parser.add_argument("--output", metavar="NAME", help="of an ONNX file with several outputs: which has the scores")
 
 
 def add_depths(parser: ArgumentParser) -> None:
-    """Depths that one looks at side by side."""
+    """Depths to compare."""
     parser.add_argument("--depth", default="", help='depths, comma-separated, or "all" (default: coarse to fine)')
 
 
@@ -174,7 +174,7 @@ def add_table_format(parser: ArgumentParser) -> None:
 
 
 def table(args: Namespace, table: Table) -> str:
-    """A table as --table asks for it."""
+    """A table in the format of --table."""
     return {"text": table.text, "csv": table.csv, "latex": table.latex}[args.table]().rstrip("\n")
 
 
@@ -182,7 +182,7 @@ def table(args: Namespace, table: Table) -> str:
 
 
 def usage(check: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """`check(*args, **named)`, whose ValueError is the user's options'."""
+    """`check(*args, **named)`, with its ValueError as a UsageError."""
     try:
         return check(*args, **named)
     except ValueError as error:
@@ -203,7 +203,7 @@ def image(args: Namespace, path: str) -> ImageLike:
 
 
 def load_model(args: Namespace, name: str) -> Model:
-    """A model by name or file, set to the threads that --jobs asks for."""
+    """A model by name or file, with --jobs threads."""
     from .. import models
 
     given = {option: getattr(args, option, None) for option in ("preprocess", "classes", "output")}
@@ -211,13 +211,13 @@ def load_model(args: Namespace, name: str) -> Model:
 
 
 def model_files(name: str) -> list[str]:
-    """Files that a model by that name or file consists of, for telling whether it has changed."""
-    beside = [f"{os.path.splitext(name)[0]}.json"] if name.lower().endswith(".onnx") else []
-    return [path for path in (name, *beside) if os.path.isfile(path)]
+    """The files of a model, by which a changed model is recognised."""
+    description = [f"{os.path.splitext(name)[0]}.json"] if name.lower().endswith(".onnx") else []
+    return [path for path in (name, *description) if os.path.isfile(path)]
 
 
 def target(menu: Menu[Rules], text: str) -> Label | Contrast | None:
-    """A class as --target spells it: its name, or its index where Python takes that. "top" is None.
+    """A class as --target spells it: its name, or its index where `explain` accepts one. "top" is None.
 
     "cat - dog" is the contrast of two, as explanations call it.
     """
@@ -234,7 +234,7 @@ def target(menu: Menu[Rules], text: str) -> Label | Contrast | None:
 
 
 def _position(menu: Menu[Rules], text: str) -> int:
-    """Where a class is among the scores, by its name or its index."""
+    """The column of a class in the scores, by name or index."""
     try:
         return menu.position(text)
     except ValueError:
@@ -257,21 +257,21 @@ def targets(menu: Menu[Rules], text: str) -> list[Label | Contrast | None]:
 
 
 def with_top(trace: AnyTrace, targets: Sequence[Label | Contrast | None]) -> list[Label | Contrast]:
-    """`targets` with the best class of this photograph in the place of None, each once."""
+    """`targets` with this photograph's best class in place of None, without duplicates."""
     return list(dict.fromkeys(trace.top if target is None else target for target in targets))
 
 
-def depths(menu: Menu[Rules], asked: str | None, default: Sequence[str]) -> list[str]:
-    """Depths as --depth lists them: comma-separated, "all", or the default where nothing was asked; each once."""
-    if not asked:
+def depths(menu: Menu[Rules], text: str | None, default: Sequence[str]) -> list[str]:
+    """Depths as --depth lists them: comma-separated, "all", or the default if empty; without duplicates."""
+    if not text:
         return list(default)
-    if asked == "all":
+    if text == "all":
         return list(menu.depths)
-    return list(dict.fromkeys(usage(menu.depth, name.strip()) for name in asked.split(",")))
+    return list(dict.fromkeys(usage(menu.depth, name.strip()) for name in text.split(",")))
 
 
 def rules(menu: Menu[Rules], settings: Sequence[str]) -> Rules:
-    """The rules that --rule asks for, checked."""
+    """The rules of --rule, checked."""
     if not settings:
         return menu.rules(None)
     from ..rules import ConvRules
@@ -297,12 +297,12 @@ def _value(text: str) -> float | str:
 
 
 def figure_file(path: str) -> Path:
-    """Where a figure goes: as `output_file`, and of a format that figures have."""
+    """Path of a figure: as `output_file`, with a supported format."""
     return usage(check_path, output_file(path))
 
 
 def output_file(name: str) -> Path:
-    """Where a result goes, refused before minutes of work rather than after."""
+    """Path of a result, checked before the work rather than after."""
     path = Path(name)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--out: there is no folder {path.parent}")
@@ -314,12 +314,12 @@ def output_file(name: str) -> Path:
 
 
 def output_folder(name: str) -> Path:
-    """The folder that results go to, made where there is none."""
+    """The folder for results, created if missing."""
     path = Path(name)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise NotADirectoryError(f"--out: {path} must be a folder, and is or lies in a file") from None
+        raise NotADirectoryError(f"--out: {path} must be a folder, but it or a parent is a file") from None
     except OSError as error:
         raise OSError(f"--out: cannot make the folder {path}: {error.strerror}") from error
     if not os.access(path, os.W_OK):

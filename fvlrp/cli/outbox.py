@@ -22,34 +22,34 @@ from . import naming
 class Claim:
     """One photograph's place in the folder, held by this process until `finish`, `fail` or `release`."""
 
-    def __init__(self, photo: str, folder: Path, stem: str, held: files.Held, asked: dict[str, Any]) -> None:
-        self._photo, self._folder, self._stem, self._held, self._asked = photo, folder, stem, held, asked
+    def __init__(self, photo: str, folder: Path, stem: str, held: files.Held, options: dict[str, Any]) -> None:
+        self._photo, self._folder, self._stem, self._held, self._options = photo, folder, stem, held, options
 
     def path(self, name: str) -> Path:
         """Where the result called `name` goes."""
         return self._folder / f"{self._stem}_{name}"
 
     def begin(self) -> None:
-        """Say that what an earlier run has left is no longer whole."""
+        """Mark the results of an earlier run as incomplete."""
         with files.atomic_write(self._record) as file:
             file.write(_json({**self._whose, "error": "not finished"}))
 
     def finish(self, made: dict[str, Any]) -> dict[str, Any]:
-        """Write the record of a photograph all of whose results are there: what was made, with the files under "files".
+        """Write the record of a finished photograph: `made`, with the result files under "files".
 
         Returns the record as `Outbox.finished` would.
         """
         kept = [os.path.relpath(name, self._folder) for name in made["files"]]
-        record = {**self._whose, "of": _stamp(self._photo), "asked": self._asked, **made, "files": kept}
+        record = {**self._whose, "of": _stamp(self._photo), "options": self._options, **made, "files": kept}
         self._held.become(self._record, _json(record))
-        return {"photo": self._photo, "asked": self._asked, **made}
+        return {"photo": self._photo, "options": self._options, **made}
 
     def fail(self, error: str) -> None:
-        """Write why there are no results. The name stays this photograph's."""
+        """Write why there are no results; the photograph keeps its stem."""
         self._held.become(self._record, _json({**self._whose, "error": error}))
 
     def release(self) -> None:
-        """Give the place up, without a record."""
+        """Give up the place without a record."""
         self._held.discard()
 
     @property
@@ -67,20 +67,20 @@ class Outbox:
     Parameters
     ----------
     folder : Path
-    asked : dict
-        What of the results depends on the command: a finished photograph is one whose record has the same.
+    options : dict
+        Options of the command that results depend on; a photograph is finished if its record has the same.
     models : sequence of str
-        Files that they depend on, too.
+        Model files, on which results depend as well.
     """
 
-    def __init__(self, folder: Path, asked: dict[str, Any], models: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, options: dict[str, Any], models: Sequence[str] = ()) -> None:
         self._folder, self._made = folder, set[Path]()
         stamps = [_stamp(model) for model in models]
-        self.asked: dict[str, Any] = json.loads(json.dumps({**asked, "model files": stamps}))
-        self.removed = 0  # temporary files of runs that were killed
+        self.options: dict[str, Any] = json.loads(json.dumps({**options, "model files": stamps}))
+        self.removed = 0  # temporary files of killed runs
 
     def finished(self, file: File) -> dict[str, Any] | None:
-        """The record of an earlier run that asked the very same of this photograph, and whose files are all there."""
+        """The record of an earlier run with the same options, if all its files exist."""
         folder, source = self._place(file), os.path.abspath(file.path)
         for stem in naming.candidates(file.path, source):
             record = _read(folder / f"{stem}.json")
@@ -89,12 +89,12 @@ class Outbox:
         return None
 
     def claim(self, file: File) -> Claim:
-        """A place for a photograph's results, which no other photograph has and no other process works on.
+        """A place for a photograph's results, reserved against other photographs and processes.
 
         Raises
         ------
         BlockingIOError
-            Another process is explaining this very photograph into this folder.
+            Another process is explaining the same photograph into this folder.
         OSError
             The folder cannot be written to.
         """
@@ -103,9 +103,9 @@ class Outbox:
             held = files.hold(folder / f".{naming.digest(stem)[:16]}.tmp", source.encode(errors="surrogateescape"))
             if isinstance(held, bytes):
                 if held.decode(errors="surrogateescape") == source:
-                    raise BlockingIOError(f"another fvlrp explains it into {folder} now: choose another --out")
+                    raise BlockingIOError(f"another fvlrp process is explaining it into {folder}: choose another --out")
                 continue
-            claim = Claim(file.path, folder, stem, held, self.asked)
+            claim = Claim(file.path, folder, stem, held, self.options)
             record = _read(folder / f"{stem}.json")
             if not record:
                 return claim
@@ -113,10 +113,10 @@ class Outbox:
                 claim.begin()
                 return claim
             claim.release()
-        raise FileExistsError(f"{folder} has results of other photographs under every name for {file.path}")
+        raise FileExistsError(f"{folder} has results of other photographs under every name that {file.path} could take")
 
     def _place(self, file: File) -> Path:
-        """The folder of a photograph's results: photographs of a folder keep the folders below it."""
+        """The folder of a photograph's results, which mirrors subfolders of the source."""
         folder = self._folder / file.below
         if folder not in self._made:
             folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ class Outbox:
         return folder
 
     def _whole(self, record: dict[str, Any], file: File, folder: Path) -> dict[str, Any] | None:
-        if record.get("asked") != self.asked or record.get("of") != _stamp(file.path):
+        if record.get("options") != self.options or record.get("of") != _stamp(file.path):
             return None
         paths = [folder / name for name in record.get("files", ())]
         if not paths or not all(path.is_file() for path in paths):
@@ -135,7 +135,7 @@ class Outbox:
 
 
 def _stamp(path: str) -> list[int]:
-    """What changes when a file does: its size and the time it was written."""
+    """Size and modification time, by which a changed file is recognised."""
     with suppress(OSError):
         status = os.stat(path)
         return [status.st_size, status.st_mtime_ns]
@@ -147,7 +147,7 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A record; empty where there is none, or none that can be read."""
+    """A record; empty if it is missing or unreadable."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

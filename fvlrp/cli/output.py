@@ -18,7 +18,7 @@ OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class UsageError(ValueError):
-    """Options that no photograph could be explained with."""
+    """Invalid options."""
 
 
 def one_line(error: Exception) -> str:
@@ -43,14 +43,14 @@ def result(args: Namespace, value: dict[str, Any], text: str) -> None:
 
 
 def tell_failure(photo: object, error: str) -> None:
-    """A photograph that failed, on stderr, with its name once."""
+    """Print a photograph's failure on stderr, with its name once."""
     print(f"fvlrp: {photo}: {error.replace(f' {photo}', '', 1)}", file=sys.stderr)
 
 
 class Listing:
-    """The results of a batch on stdout as they come: JSON with --json, else the names of their files.
+    """Prints the results of a batch on stdout as they come: JSON with --json, otherwise the names of their files.
 
-    Whatever their number, none is kept. Close it after the last.
+    Close it after the last.
     """
 
     def __init__(self, args: Namespace) -> None:
@@ -75,7 +75,7 @@ class Listing:
 
 
 def write_picture(path: Path, picture: Image, level: int | None = None) -> str:
-    """Write a picture as PNG, at a level of compression; the name of its file."""
+    """Write a picture as PNG with a compression level; returns the path."""
     from ..show import render
 
     render.write_png(path, picture, level=render.LEVEL if level is None else level)

@@ -37,14 +37,12 @@ def add_options(parser: ArgumentParser) -> None:
         "for another. A model leaves out what it does not know",
     )
     parser.add_argument("--count", type=options.count, help="photographs, drawn at random (default: all)")
-    parser.add_argument(
-        "--every", type=options.count, default=5, help="score after so many regions (default: %(default)s)"
-    )
+    parser.add_argument("--every", type=options.count, default=5, help="regions between scores (default: %(default)s)")
     options.add_flipping(parser, replacement="blur")
     parser.add_argument(
         "--out",
         default="fvlrp-study",
-        help="folder for study.txt, .csv, .json, .tex and .png, and the journal that a second run goes on from "
+        help="folder for study.txt, .csv, .json, .tex and .png, and the journal from which a second run continues "
         "(default: %(default)s)",
     )
     options.add_table_format(parser)
@@ -91,10 +89,10 @@ def _label(name: str) -> str:
     return Path(name).stem
 
 
-def _rules(models: dict[str, Any], asked: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Those of the rules that each model knows; ValueError where none knows one."""
+def _rules(models: dict[str, Any], texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The rules that each model knows; UsageError if none knows one."""
     rules: dict[str, dict[str, Any]] = {label: {} for label in models}
-    for text in asked:
+    for text in texts:
         reasons = []
         for label, model in models.items():
             try:
@@ -109,7 +107,7 @@ def _rules(models: dict[str, Any], asked: Sequence[str]) -> dict[str, dict[str, 
 def _pictures(
     study: DepthStudy, models: dict[str, Any], photographs: Sequence[evaluate.Case], depths: dict[str, list[str]]
 ) -> dict[str, list[Any]]:
-    """For each model, the first photograph that it knows under the map of every depth, by its first rule."""
+    """For each model, the first photograph it was measured on, under the map of every depth."""
     pictures = {}
     for label, model in models.items():
         known = next((case for case in photographs if study.measured(label, case.name)), None)

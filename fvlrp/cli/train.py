@@ -71,12 +71,12 @@ def class_names(data: datasets.Dataset) -> Sequence[str] | None:
 
 
 def readable(args: Namespace, data: datasets.Dataset) -> tuple[datasets.Dataset, list[dict[str, str]]]:
-    """The data without photographs that cannot be decoded, and these: all of them told before any learning.
+    """The data without photographs that cannot be decoded, and their failures, which are printed before training.
 
     Raises
     ------
     OSError
-        There are some, and --skip-broken does not leave them out.
+        There are some, and --skip-broken is not set.
     """
     progress = Progress("read photograph", len(data), not args.quiet)
 
@@ -106,7 +106,7 @@ def trained(
     c: float | None,
     start: float,
 ) -> int:
-    """Tell of a model that was written; the exit code."""
+    """Report a model that was written; returns the exit code."""
     seconds, classes = monotonic() - start, len(data.class_names)
     value = {"model": str(out), "bytes": out.stat().st_size, "images": len(data), "classes": classes, "C": c}
     text = f"{out}: {len(data)} photographs, {classes} classes, {seconds:.0f} s"

@@ -1,7 +1,7 @@
 """Photographs with labels from disk: a PASCAL VOC devkit, with lists or without, or one folder per class.
 
-Hides both layouts; `layouts` has those that lie in one file. Nothing is decoded here: a data set is paths, labels and
-perhaps boxes, which are read from VOC's annotations when asked. For the command line and for users
+Hides both layouts; `layouts` has those of a single file. Nothing is decoded here: a data set is paths, labels and
+perhaps boxes, which are read from VOC's annotations on access. For the command line and for users
 (`fvlrp.datasets`); no other wing needs it.
 """
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from . import layouts
 from .labelled import AnnotatedObject, Boxed, Dataset
-from .photographs import below, is_photograph, told
+from .photographs import below, counted, is_photograph
 
 __all__ = ["VOC", "AnnotatedObject", "Boxed", "Dataset", "folder", "open_dataset", "voc"]
 
@@ -63,7 +63,7 @@ class VOC(Boxed):
 
 
 def open_dataset(root: PathLike, split: str | None = None) -> Dataset:
-    """The data set at `root`, told apart by what is there.
+    """The data set at `root`; its layout is recognised from its files.
 
     A folder: a VOC devkit (``ImageSets/Main``, or ``Annotations`` and ``JPEGImages`` without lists), COCO
     (``annotations/instances_*.json``), or a folder per class. A file: a table (.csv, .tsv) or COCO's .json.
@@ -110,12 +110,12 @@ def voc(root: PathLike, split: str) -> VOC:
     OSError
         `root`, a photograph or an annotation is missing.
     ValueError
-        `root` is no devkit or holds several years, there is no such split, a list is malformed or empty.
+        `root` is not a devkit or contains several years, has no such split, or a list is malformed or empty.
     """
     root = _existing(root)
     years = _years(root)
     if not years:
-        raise ValueError(f"{root} is no VOC devkit: it holds no ImageSets/Main, nor does a folder VOC* below it")
+        raise ValueError(f"{root} is not a VOC devkit: neither it nor a folder VOC* below it contains ImageSets/Main")
     if len(years) > 1:
         raise ValueError(f"{root} holds several years: pass one of {_comma(str(year) for year in years)}")
     year = years[0]
@@ -144,7 +144,7 @@ def _voc_without_lists(year: Path, split: str | None) -> VOC:
     if not ids:
         raise ValueError(f"{year} has no photograph in JPEGImages with an annotation of its name in Annotations")
     alone = [
-        f"passed over {len(names)} {what}, first {min(names)}"
+        f"skipped {len(names)} {what}, first {min(names)}"
         for names, what in (
             (photographs - annotated, "photographs without annotation"),
             (annotated - photographs, "annotations without photograph"),
@@ -165,8 +165,8 @@ def folder(root: PathLike) -> Dataset:
     """A data set of one folder per class, the folders' names being the classes' names.
 
     Photographs are files whose suffix is in `photographs.SUFFIXES`, in the class folder or in folders below it. Classes
-    and photographs come in alphabetical order. Hidden files and folders are left out. A warning tells of everything
-    else that was passed over: other files, class folders without photographs, photographs beside the class folders.
+    and photographs come in alphabetical order. Hidden files and folders are left out. A warning lists
+    everything else that was skipped: other files, empty class folders, photographs next to the class folders.
 
     Raises
     ------
@@ -176,19 +176,19 @@ def folder(root: PathLike) -> Dataset:
         No class folder holds a photograph; or the folders are those of splits, of which one must be named.
     """
     root = _existing(root)
-    passed_over: Counter[str] = Counter()
-    classes = {child.name: below(child, passed_over) for child in _subdirs(root)}
+    skipped: Counter[str] = Counter()
+    classes = {child.name: below(child, skipped) for child in _subdirs(root)}
     empty = [name for name, paths in classes.items() if not paths]
     classes = {name: paths for name, paths in classes.items() if paths}
     _refuse_splits(root, classes)
     if not classes:
         raise ValueError(f"{root} has no photographs: expected one folder per class with photographs in it")
     stray = [path for path in _visible(root) if path.is_file()]
-    passed_over.update(path.suffix.lower() for path in stray if not is_photograph(path))
-    beside = sum(map(is_photograph, stray))
+    skipped.update(path.suffix.lower() for path in stray if not is_photograph(path))
+    loose = sum(map(is_photograph, stray))
     left_out = [
-        f"passed over {told(passed_over)}" if passed_over else "",
-        f"{beside} photographs lie beside the class folders" if beside else "",
+        f"skipped {counted(skipped)}" if skipped else "",
+        f"{loose} photographs lie next to the class folders" if loose else "",
         f"folders without photographs: {_comma(empty)}" if empty else "",
     ]
     if any(left_out):
@@ -199,10 +199,10 @@ def folder(root: PathLike) -> Dataset:
 
 
 def _refuse_splits(root: Path, classes: dict[str, list[Path]]) -> None:
-    """Raise where the folders hold class folders rather than photographs: train/cat and val/cat are no two classes.
+    """Raise if the folders contain class folders rather than photographs: train/cat and val/cat are one class.
 
-    Class folders may hold photographs further down, too. So folders count as splits where none holds a photograph of
-    its own and either all are called as splits are, or there is only one.
+    Class folders may have photographs further down. So folders count as splits if none directly contains a photograph
+    and either all have names of splits, or there is only one.
     """
     direct = any(path.parent == root / name for name, paths in classes.items() for path in paths)
     if classes and not direct and (len(classes) == 1 or all(name.lower() in SPLITS for name in classes)):
@@ -238,7 +238,7 @@ def _splits(stems: Iterable[str]) -> list[str]:
 
 
 def _class_names(year: Path, stems: Iterable[str]) -> tuple[str, ...]:
-    """All classes with a list in any split, so that every split has the same columns; else all that are annotated."""
+    """All classes with a list in any split, so that every split has the same columns; otherwise all annotated ones."""
     names = {stem.rpartition("_")[0] for stem in stems} - {""}
     if not names:
         names = {thing.name for path in sorted((year / "Annotations").glob("*.xml")) for thing in _objects(path)}
@@ -305,10 +305,10 @@ def _visible(directory: Path) -> list[Path]:
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """VOC's annotations declare no entities; a document type is where a hostile file would."""
+    """Rejects document types, in which a hostile file could declare entities; VOC's annotations have none."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
-        raise ValueError("it declares a document type, which no annotation needs")
+        raise ValueError("it declares a document type, which annotations do not need")
 
 
 def _objects(path: Path) -> tuple[AnnotatedObject, ...]:
@@ -317,7 +317,7 @@ def _objects(path: Path) -> tuple[AnnotatedObject, ...]:
         tree = ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoDoctype()))
         return tuple(_object(element) for element in tree.findall("object"))
     except (ElementTree.ParseError, ValueError, LookupError, OverflowError) as error:
-        raise ValueError(f"{path} is no VOC annotation: {error}") from error
+        raise ValueError(f"{path} is not a VOC annotation: {error}") from error
 
 
 def _object(element: ElementTree.Element) -> AnnotatedObject:

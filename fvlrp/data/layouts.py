@@ -1,6 +1,6 @@
-"""Labels that lie in one file: tables of paths and labels, and COCO's annotations. For `datasets.open_dataset`.
+"""Labels in a single file: tables of paths and labels, and COCO's annotations. For `datasets.open_dataset`.
 
-Hides columns, files beside files, and COCO's numbering. Photographs are not opened.
+Hides columns, where photographs lie relative to a file, and COCO's numbering. Photographs are not opened.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ LABELS = ("label", "class", "target", "category")
 def table(path: PathLike, split: str | None = None) -> Dataset:
     """Photographs and labels of a table: one row per photograph and label, columns path and label.
 
-    Where the first row names columns, they are found by name (path, file, image, ...; label, class, ...), and a column
-    ``split`` chooses rows. Paths are relative to the table. A photograph in several rows has all their labels; then
-    labels are a matrix of 1 and -1. A warning counts repeated rows.
+    If the first row names columns, they are found by name (path, file, image, ...; label, class, ...), and a column
+    ``split`` chooses rows. Paths are relative to the table. If a photograph has several rows, it has all their
+    labels, and labels are a matrix of 1 and -1. A warning counts repeated rows.
 
     Raises
     ------
@@ -119,13 +119,13 @@ def coco(path: PathLike, images: PathLike | None = None) -> COCO:
     ----------
     path : path
     images : path, optional
-        Folder of the photographs. None: the folder that the file is called after (``val2017``), beside the file's own
-        folder, or in ``images`` beside it; else the file's own.
+        Folder of the photographs. None: the folder named in the file's name (``val2017``), next to the file's own
+        folder, or in ``images`` next to it; otherwise the file's own.
 
     Returns
     -------
     COCO
-        Photographs in the file's order. Those that are missing from disk or that list no object at all are left out,
+        Photographs in the file's order. Those that are missing or have no object are left out,
         and a warning counts them.
 
     Raises
@@ -133,21 +133,21 @@ def coco(path: PathLike, images: PathLike | None = None) -> COCO:
     OSError
         The file is missing, or all photographs are.
     ValueError
-        The file is no JSON, or not COCO's.
+        The file is not JSON, or not COCO's.
     """
     path = Path(path)
     try:
-        told = json.loads(path.read_bytes())
-        names = {entry["id"]: str(entry["name"]) for entry in told["categories"]}
-        files = {entry["id"]: str(entry["file_name"]) for entry in told["images"]}
+        content = json.loads(path.read_bytes())
+        names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+        files = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
         things: dict[object, list[AnnotatedObject]] = defaultdict(list)
-        for entry in told["annotations"]:
+        for entry in content["annotations"]:
             x, y, width, height = (float(value) for value in entry["bbox"])
             box = (int(np.floor(y)), int(np.floor(x)), int(np.ceil(y + height)), int(np.ceil(x + width)))
             crowd = bool(entry.get("iscrowd", 0))
             things[entry["image_id"]].append(AnnotatedObject(names[entry["category_id"]], box, crowd))
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path} is no COCO annotation file: {type(error).__name__} {error}") from error
+        raise ValueError(f"{path} is not a COCO annotation file: {type(error).__name__} {error}") from error
     folder = Path(images) if images is not None else _folder_of(path)
     listed = [key for key in files if things[key]]
     there = [key for key in listed if (folder / files[key]).is_file()]
@@ -163,7 +163,9 @@ def coco(path: PathLike, images: PathLike | None = None) -> COCO:
     classes = tuple(sorted(set(names.values())))
     labels = np.full((len(there), len(classes)), -1, np.int8)
     for row, key in enumerate(there):
-        for thing in sorted(things[key], key=lambda thing: not thing.difficult):  # what is no crowd has the last word
+        for thing in sorted(
+            things[key], key=lambda thing: not thing.difficult
+        ):  # crowds first: other objects override them
             labels[row, classes.index(thing.name)] = 0 if thing.difficult else 1
     labels.setflags(write=False)
     return COCO(tuple(folder / files[key] for key in there), labels, classes, tuple(tuple(things[k]) for k in there))
@@ -177,8 +179,8 @@ def coco_file(root: Path, split: str | None) -> Path:
     chosen = exact or [f for f, name in zip(files, splits, strict=True) if name.rstrip("0123456789") == split]
     if len(chosen) == 1:
         return chosen[0]
-    asked = "name one of its splits" if split is None else f"it has no split {split!r} alone, but"
-    raise ValueError(f"{root} is COCO: {asked} {', '.join(splits)}")
+    hint = "name one of its splits" if split is None else f"it has no split {split!r} alone, but"
+    raise ValueError(f"{root} is COCO: {hint} {', '.join(splits)}")
 
 
 def _folder_of(path: Path) -> Path:
@@ -190,4 +192,4 @@ def _folder_of(path: Path) -> Path:
 def _check_there(path: Path, photographs: tuple[Path, ...]) -> None:
     missing = [photograph for photograph in photographs if not photograph.is_file()]
     if missing:
-        raise FileNotFoundError(f"{path} lists {len(missing)} photographs that are not there, first {missing[0]}")
+        raise FileNotFoundError(f"{path} lists {len(missing)} photographs that do not exist, first {missing[0]}")

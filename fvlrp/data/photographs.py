@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Formats that Pillow reads, some of them with a plugin (HEIF: pillow-heif), and DICOM. A file of one of these that
-# cannot be decoded is a broken photograph, and told; a file of another is passed over, and counted.
+# cannot be decoded is reported as broken; other files are skipped and counted.
 # fmt: off
 SUFFIXES = frozenset({
     ".apng", ".avif", ".avifs", ".bmp", ".dcm", ".dib", ".dicom", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k",
@@ -26,7 +26,7 @@ SUFFIXES = frozenset({
 
 
 class File(NamedTuple):
-    """A file that was asked for.
+    """A file to process.
 
     Attributes
     ----------
@@ -41,53 +41,54 @@ class File(NamedTuple):
 
 @dataclass
 class Found:
-    """Photographs in their order, each file once, and what was passed over.
+    """Photographs in their order, each file once, and what was skipped.
 
     Attributes
     ----------
     photographs : list of File
-    passed_over : Counter
-        Files that are no photographs, by suffix.
+    skipped : Counter
+        Files that are not photographs, by suffix.
     repeated : int
-        Names of files that were there already.
+        How many names repeat a file.
     """
 
     photographs: list[File] = field(default_factory=list)
-    passed_over: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
 
     def account(self) -> str:
-        """What was left out, as a sentence without its end; empty where nothing was."""
+        """What was left out, as a phrase; empty if nothing was."""
         parts = []
-        if self.passed_over:
-            parts.append(f"passed over {told(self.passed_over)}")
+        if self.skipped:
+            parts.append(f"skipped {counted(self.skipped)}")
         if self.repeated:
             parts.append(f"{self.repeated} photograph{'s' * (self.repeated > 1)} named more than once")
         return "; ".join(parts)
 
 
-def told(passed_over: Counter[str]) -> str:
-    """Counts by suffix in words: "3 files that are no photographs (.txt 2, .csv 1)"."""
-    count = passed_over.total()
-    ranked = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+def counted(skipped: Counter[str]) -> str:
+    """Counts by suffix in words: "3 files that are not photographs (.txt 2, .csv 1)"."""
+    count = skipped.total()
+    ranked = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
     kinds = ", ".join(f"{suffix or 'no suffix'} {n}" for suffix, n in ranked[:8])
-    return f"{count} file{'s' * (count > 1)} that {'are no photographs' if count > 1 else 'is no photograph'} ({kinds})"
+    what = "files that are not photographs" if count > 1 else "file that is not a photograph"
+    return f"{count} {what} ({kinds})"
 
 
 def is_photograph(path: str | os.PathLike[str]) -> bool:
-    """Whether a file's name ends as a photograph's does."""
+    """Whether a file's suffix is a photograph's."""
     return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
-def below(folder: str | os.PathLike[str], passed_over: Counter[str]) -> list[Path]:
+def below(folder: str | os.PathLike[str], skipped: Counter[str]) -> list[Path]:
     """Photographs in a folder and all folders below it, in alphabetical order; other files are counted.
 
-    Hidden files and folders are left out. Links to folders are followed, but into none that they lie in.
+    Hidden files and folders are left out. Links to folders are followed, except to a folder above.
     """
-    return sorted(_below(Path(folder), passed_over, frozenset()))
+    return sorted(_below(Path(folder), skipped, frozenset()))
 
 
-def _below(folder: Path, passed_over: Counter[str], above: frozenset[str]) -> Iterator[Path]:
+def _below(folder: Path, skipped: Counter[str], above: frozenset[str]) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -95,11 +96,11 @@ def _below(folder: Path, passed_over: Counter[str], above: frozenset[str]) -> It
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from _below(path, passed_over, above | {real})
+            yield from _below(path, skipped, above | {real})
         elif is_photograph(path):
             yield path
         else:
-            passed_over[path.suffix.lower()] += 1
+            skipped[path.suffix.lower()] += 1
 
 
 def find(names: Iterable[str]) -> Found:
@@ -121,7 +122,7 @@ def find(names: Iterable[str]) -> Found:
     OSError
         A list or folder cannot be read.
     ValueError
-        A pattern matches nothing, a folder holds no photographs, or nothing at all was named.
+        A pattern matches nothing, a folder contains no photographs, or nothing at all was named.
     """
     found, seen = Found(), set()
     for name in _listed(names):
@@ -138,7 +139,7 @@ def find(names: Iterable[str]) -> Found:
 
 
 def _listed(names: Iterable[str]) -> Iterator[str]:
-    """Names with the lines of lists in the place of these."""
+    """Names, with lists replaced by their lines."""
     for name in names:
         if name == "-":
             yield from _lines(sys.stdin.read())
@@ -154,19 +155,19 @@ def _lines(text: str) -> Iterator[str]:
 
 def _expanded(name: str, found: Found) -> Iterator[File]:
     if os.path.isdir(name):
-        passed_over: Counter[str] = Counter()
-        paths = below(name, passed_over)
+        skipped: Counter[str] = Counter()
+        paths = below(name, skipped)
         if not paths:
-            hint = f": passed over {told(passed_over)}" if passed_over else ""
-            raise ValueError(f"folder {name} holds no photographs{hint}")
-        found.passed_over += passed_over
+            hint = f": skipped {counted(skipped)}" if skipped else ""
+            raise ValueError(f"folder {name} contains no photographs{hint}")
+        found.skipped += skipped
         yield from (File(str(path), _relative(path.parent, name)) for path in paths)
     elif glob.has_magic(name) and not os.path.lexists(name):
         matches = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
         photographs = [path for path in matches if is_photograph(path)]
         if not photographs:
             raise ValueError(f"no photograph matches {name}")
-        found.passed_over.update(os.path.splitext(path)[1].lower() for path in matches if not is_photograph(path))
+        found.skipped.update(os.path.splitext(path)[1].lower() for path in matches if not is_photograph(path))
         yield from map(File, photographs)
     else:
         yield File(name)

@@ -18,17 +18,17 @@ def check_choice(name: str, value: object, valid: tuple[object, ...]) -> None:
 
 
 def is_real(value: object) -> TypeGuard[float]:
-    """Whether `value` is a number; True and False are none."""
+    """Whether `value` is a number; True and False are not."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether `value` is a whole number; True and False are none."""
+    """Whether `value` is a whole number; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_amounts(rule: object, *names: str) -> None:
-    """Keep fields as floats, what JSON can hold; raise ValueError unless they are finite numbers >= 0."""
+    """Convert fields to float, which JSON can hold; raise ValueError unless they are finite numbers >= 0."""
     for name in names:
         value = getattr(rule, name)
         if not is_real(value) or not 0 <= value < np.inf:

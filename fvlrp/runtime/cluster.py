@@ -1,9 +1,8 @@
 """One way to call a function many times: on threads of this process, or on the workers of a dask cluster.
 
-Which of them, joblib's context says: inside ``joblib.parallel_config(backend="dask")`` the verbs that take many images
-run on that backend's client. Hides the client, what is sent to it once, and how far ahead of the reader it runs. A
-worker that dies is dask's affair: what it was asked for is computed again by another, to the same bits. For every ring
-above.
+Inside ``joblib.parallel_config(backend="dask")``, methods that take many images run on that backend's client. Hides the
+client, which arguments are sent once, and how far ahead of the reader calls run. If a worker dies, dask repeats its
+calls on another one, with bit-identical results. For every ring above.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ _names = count()
 
 
 class Workers(Protocol):
-    """Whoever calls functions."""
+    """Calls functions, here or elsewhere."""
 
     @property
     def remote(self) -> bool:
-        """Whether other processes do, which share no memory with this one and perhaps its files."""
+        """Whether calls run in other processes, which share files with this one at most."""
 
     def keep(self, value: T) -> T:
         """`value` as an argument of many calls: it is sent once."""
@@ -76,7 +75,7 @@ class Cluster:
         return max(1, sum(running.values()))
 
     def keep(self, value: T) -> T:
-        """A future of `value`. It is the result of a call, which dask repeats where its worker dies with it."""
+        """A future of `value`. It is the result of a call, which dask repeats if its worker dies."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")
             kept: T = self._client.submit(_same, value, key=f"fvlrp-kept-{id(self)}-{next(_names)}", pure=False)
@@ -102,7 +101,7 @@ class Cluster:
 
 
 def workers(n_jobs: int | None) -> Workers:
-    """The client of joblib's context, if that is dask's and this thread is no worker's; else threads."""
+    """The client of joblib's context, if that is dask's; otherwise threads."""
     client = _client()
     return Threads(n_jobs) if client is None else Cluster(client)
 
@@ -116,7 +115,7 @@ def connected(address: str) -> Iterator[Cluster]:
     ImportError
         distributed is not installed.
     OSError
-        Nobody answers there.
+        No scheduler answers there.
     """
     try:
         from distributed import Client
@@ -125,7 +124,7 @@ def connected(address: str) -> Iterator[Cluster]:
     try:
         client = Client(address, set_as_default=False)
     except ValueError as error:
-        raise OSError(f"{address!r} is no address of a scheduler: {error}") from error
+        raise OSError(f"{address!r} is not the address of a scheduler: {error}") from error
     with client:
         yield Cluster(client)
 
@@ -141,6 +140,6 @@ def _same(value: T) -> T:
 
 
 def _alone(function: Callable[[*Arguments], T], *args: *Arguments) -> T:
-    """One call on a worker, whose threads are each a call's own."""
+    """One call on a worker, in a single thread: dask runs one call per thread."""
     with threads.alone():
         return function(*args)

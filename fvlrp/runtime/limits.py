@@ -16,14 +16,14 @@ from pathlib import Path
 if sys.platform != "win32":
     import resource
 
-CERTAIN = 256 << 20  # bytes that `require` takes to be there without looking
-GROUP = "/sys/fs/cgroup"  # where a container's limits stand
+CERTAIN = 256 << 20  # bytes that `require` assumes to be free without checking
+GROUP = "/sys/fs/cgroup"  # a container's limits
 
 # ---- processors ------------------------------------------------------------------------------------------------------
 
 
 def processors() -> tuple[int, ...]:
-    """Processors that this thread may run on; empty where the system does not tell."""
+    """Processors that this thread may run on; empty if the system does not report them."""
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
@@ -39,9 +39,9 @@ def processor_count() -> int:
 
 
 def _share() -> list[int]:
-    """Processors that a control group's quota amounts to, where there is one."""
+    """A control group's processor quota, if there is one."""
     with suppress(OSError, ValueError):
-        quota, period = map(int, Path(GROUP, "cpu.max").read_text().split())  # a quota of "max" is no number
+        quota, period = map(int, Path(GROUP, "cpu.max").read_text().split())  # a quota may be "max"
         return [math.ceil(quota / period)]
     with suppress(OSError, ValueError):
         quota, period = (int(Path(GROUP, "cpu", f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
@@ -63,13 +63,13 @@ def _machine() -> int:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    with suppress(OSError, ValueError, AttributeError):  # all there is, where nobody says what is free
+    with suppress(OSError, ValueError, AttributeError):  # total memory, if free memory is not reported
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return sys.maxsize
 
 
 def _control_group() -> list[int]:
-    """What a container's limit leaves, where there is one. Cached files would make room and do not count as used."""
+    """What a container's limit leaves, if there is one. Cached files can be evicted and do not count as used."""
     found = []
     for limit, used, cached in (
         ("memory.max", "memory.current", "inactive_file"),
@@ -93,22 +93,22 @@ def _own_limit() -> list[int]:
     return [limit]
 
 
-def told(size: float) -> str:
-    """A number of bytes for people: "640 MB", "9.2 GB"."""
+def readable(size: float) -> str:
+    """A number of bytes as text: "640 MB", "9.2 GB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def require(size: int, what: str) -> None:
-    """Raise a MemoryError that says so where `what` would take more memory than there is.
+    """Raise MemoryError if `what` would take more memory than is free.
 
-    The system would rather kill the process in the middle than refuse.
+    Without this check the system may kill the process instead of failing the allocation.
     """
     if size > CERTAIN and size > (free := available()):
-        raise MemoryError(f"{what} would take {told(size)} of memory, and {told(free)} are free")
+        raise MemoryError(f"{what} would take {readable(size)} of memory, and {readable(free)} are free")
 
 
 class Budget:
-    """Bytes that pieces of work share: each waits until its own are there.
+    """A number of bytes shared by tasks: each waits until its own are free.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class Budget:
 
     @contextmanager
     def use(self, size: int) -> Iterator[None]:
-        """Have `size` bytes inside the block. A piece of work that is alone gets as much as it asks for."""
+        """Reserve `size` bytes inside the block. A task that runs alone may exceed the total."""
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + size <= self.total)
             self._used += size

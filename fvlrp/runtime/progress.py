@@ -7,7 +7,7 @@ from time import monotonic
 
 
 class Progress:
-    """Count `total` steps of `what`. On a terminal the line is rewritten; elsewhere only the end is told.
+    """Count `total` steps of `what`. On a terminal the line is rewritten; elsewhere only the total is printed.
 
     Steps may come from several threads: a lost update would only delay the line.
     """

@@ -34,7 +34,7 @@ _inside = threading.local()
 
 
 def _forget() -> None:
-    """In a forked child: of the parent's threads only the one that forked is there."""
+    """In a forked child, where only the thread that forked survives: start afresh."""
     global _lock, _blas_lock, _blas_depth
     _lock, _blas_lock = threading.Lock(), threading.Lock()
     _pools.clear()
@@ -50,17 +50,17 @@ def count(n_jobs: int | None) -> int:
     if getattr(_inside, "worker", False):
         return 1
     try:
-        asked = _of_context() if n_jobs is None else operator.index(n_jobs)
+        workers = _of_context() if n_jobs is None else operator.index(n_jobs)
     except TypeError:
         raise TypeError(f"n_jobs must be a whole number or None, got {n_jobs!r}") from None
-    if asked == 0:
+    if workers == 0:
         raise ValueError("n_jobs must not be 0; use None or 1 for one thread, -1 for every processor")
-    return asked if asked > 0 else max(1, processor_count() + 1 + asked)
+    return workers if workers > 0 else max(1, processor_count() + 1 + workers)
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Have this thread count as a worker: what it calls stays in it."""
+    """Make this thread count as a worker: nested calls run in it."""
     before = getattr(_inside, "worker", False)
     _inside.worker = True
     try:
@@ -70,10 +70,10 @@ def alone() -> Iterator[None]:
 
 
 def _of_context() -> int:
-    """n_jobs of joblib's context (``parallel_config``). There can be none before joblib is imported, which is slow."""
+    """n_jobs of joblib's context (``parallel_config``); without importing joblib, which is slow."""
     joblib = sys.modules.get("joblib.parallel")
-    asked = None if joblib is None else joblib.get_active_backend()[1]
-    return 1 if asked is None else int(asked)
+    n_jobs = None if joblib is None else joblib.get_active_backend()[1]
+    return 1 if n_jobs is None else int(n_jobs)
 
 
 def run(tasks: Iterable[Callable[[], T]], n_jobs: int | None = None) -> list[T]:
