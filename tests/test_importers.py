@@ -309,6 +309,66 @@ def test_transposed_convolutions(tmp_path, groups, attributes):
     assert exact.ledger.closes(1e-9)
 
 
+CONDITIONS = {  # name: (operators of "c" and the constants "zero", "one" and "slope", to "r"; the layer they are)
+    "relu": (lambda g: g.add("Greater", "c zero", "b").add("Where", "b c zero", "r"), "relu"),
+    "leaky": (
+        lambda g: g.add("LessOrEqual", "zero c", "b").add("Mul", "c slope", "s").add("Where", "b c s", "r"),
+        "leakyrelu",
+    ),
+    "elu": (
+        lambda g: g.add("Exp", "c", "e").add("Sub", "e one", "s").add("Less", "c zero", "b").add("Where", "b s c", "r"),
+        "activation",
+    ),
+    "mask": (
+        lambda g: g.add("GreaterOrEqual", "c zero", "b").add("Not", "b", "n").add("Cast", "n", "f", to=1)
+        .add("Mul", "c f", "r"),
+        "activation",
+    ),
+    "larger": (lambda g: g.conv("x", "d", 3, 4).add("Greater", "c d", "b").add("Where", "b c one", "r"), "product"),
+    "both": (
+        lambda g: g.add("Greater", "c zero", "b").add("Less", "c slope", "d").add("And", "b d", "e")
+        .add("Or", "e d", "o").add("Where", "o c one", "r"),
+        "product",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_conditions_that_the_photograph_decides(tmp_path, name):
+    """Spellings of activations, as of tf.where; others are products with 0 and 1."""
+    build, kind = CONDITIONS[name]
+    graph = Graph().conv("x", "c", 3, 4).constant("zero", 0.0).constant("one", 1.0).constant("slope", 0.25)
+    build(graph)
+    net = check(graph.pooled("r").save(tmp_path / "n.onnx"))
+    assert kind in kinds(net) and ("product" in kinds(net)) == (kind == "product" or name == "mask")
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_pools_of_norms(tmp_path, power):
+    graph = Graph().conv("x", "c", 3, 4).add("LpPool", "c", "l", kernel_shape=[3, 2], strides=[2, 2], p=power)
+    check(graph.add("GlobalLpPool", "l", "g", p=power).add("Flatten", "g", "y").save(tmp_path / "n.onnx"))
+
+
+def test_an_axis_backwards(tmp_path):
+    """As tf2onnx writes tf.reverse."""
+    graph = Graph().constant("n", [16] * 4, np.int64).conv("x", "c", 3, 4, pads=[1, 1, 1, 1])
+    graph.add("Transpose", "c", "t", perm=[3, 1, 2, 0]).add("ReverseSequence", "t n", "r", time_axis=0, batch_axis=1)
+    graph.add("Transpose", "r", "u", perm=[3, 1, 2, 0]).conv("u", "d", 4, 5).pooled("d")
+    assert "transpose" not in kinds(check(graph.save(tmp_path / "n.onnx")))
+
+
+def test_weights_standardised_by_an_old_normalisation(tmp_path):
+    """Before opset 14, five outputs say that a batch normalisation computes its statistics: timm's NFNets do."""
+    graph = Graph(opset=13).weight("w", 1, 4, 27).batchnorm("w", "b", 4).constant("shape", [4, 3, 3, 3], np.int64)
+    graph.nodes[-1].output.extend(["m", "v", "sm", "sv"])
+    graph.add("Reshape", "b shape", "k").add("Conv", "x k", "c").pooled("c")
+    net = ConvNet.from_onnx(graph.save(tmp_path / "n.onnx"))
+    rows = graph.weights["w"][0]
+    rows = (rows - rows.mean(axis=1, keepdims=True)) / np.sqrt(rows.var(axis=1, keepdims=True) + 1e-5)
+    wanted = rows * graph.weights["b.scale"][:, None] + graph.weights["b.shift"][:, None]
+    np.testing.assert_allclose(net.nodes[0].layer.weight.reshape(4, 27), wanted, rtol=1e-5, atol=1e-6)
+
+
 PATCHES = [
     ((3, 3), {"strides": [3, 3]}),
     ((2, 3), {"strides": [2, 2], "pads": [1, 0, 0, 1]}),
@@ -458,7 +518,23 @@ REFUSED = {
     "loop": (lambda g: g.constant("n", 2**62, np.int64).add("Loop", "n  c", "z"), r"\(Loop\).*unrolled"),
     "selection": (lambda g: g.add("GlobalMaxPool", "c", "f").add("ArgMax", "f", "z", axis=1), r"\(ArgMax\).*`output`"),
     "recurrence": (lambda g: g.weight("k", 1, 4, 4).add("LSTM", "c k k", "z", hidden_size=1), "recurrent"),
-    "a condition of pixels": (lambda g: g.add("Where", "c c c", "z"), "condition depends on the photograph"),
+    "a mask of pixels": (
+        lambda g: g.constant("z0", 0.0).constant("no", -np.inf).add("Less", "c z0", "b").add("Where", "b no c", "z"),
+        r"\(Where\).*mask that depends on the photograph",
+    ),
+    "randomness": (lambda g: g.add("RandomNormalLike", "c", "z"), "random numbers.*inference"),
+    "sums up to a place": (lambda g: g.constant("a", 3, np.int64).add("CumSum", "c a", "z"), "nearest is MatMul"),
+    "boxes": (lambda g: g.add("NonMaxSuppression", "c c", "z"), "whole images.*`output`"),
+    "a spectrum": (lambda g: g.add("DFT", "c", "z"), "complex numbers.*nearest"),
+    "a volume": (
+        lambda g: (
+            g.constant("a", [2], np.int64)
+            .add("Unsqueeze", "c a", "v")
+            .weight("k", 4, 4, 1, 3, 3)
+            .add("Conv", "v k", "z")
+        ),
+        "3-D convolutions.*nearest is Conv of one or two",
+    ),
     "whole numbers": (lambda g: g.add("Cast", "c", "z", to=7), "floating-point"),
 }
 

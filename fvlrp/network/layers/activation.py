@@ -179,6 +179,7 @@ FUNCTIONS: dict[str, Callable[[Array, Any, Any], Array]] = {
     "softplus": lambda x, a, b: _softplus(x),
     "softsign": lambda x, a, b: x / (1 + np.abs(x)),
     "sqrt": lambda x, a, b: np.sqrt(x),
+    "step": lambda x, a, b: ((x > a) | ((x == a) & (b > 0))).astype(x.dtype),
     "swish": lambda x, a, b: x * _sigmoid(a * x),
     "threshold": lambda x, a, b: np.where(x > a, x, 0).astype(x.dtype),
 }

@@ -113,9 +113,15 @@ class _Import:
     """A model on its way to nodes."""
 
     def __init__(self, model: Model, size: tuple[int, int], output: str | None, n_classes: int | None) -> None:
-        if len(model.inputs) != 1:
-            raise ValueError(f"the graph must have one input, a photograph; it has {list(model.inputs)}")
-        ((self.name, shape),) = model.inputs.items()
+        if not model.inputs:
+            raise ValueError("the graph must have one input, a photograph; no node reads one")
+        self.name, shape = next(iter(model.inputs.items()))
+        if len(model.inputs) > 1:
+            named = ", ".join(map(repr, model.inputs))
+            raise ValueError(
+                f"the graph must have one input, a photograph; it has {named}: "
+                "export the network with the values of all others as constants in the file"
+            )
         if shape is None or len(shape) != 4:
             raise ValueError(f"input {self.name!r} must be (batch, channels, height, width), it is {shape}")
         self.model, self.output, self.n_classes = model, output, n_classes
@@ -131,7 +137,16 @@ class _Import:
         self.size = height or size[0], width or size[1]
 
     def run(self) -> Imported:
-        read = self._read(self.size)
+        try:
+            read = self._read(self.size)
+        except ValueError as error:
+            if not self.free:
+                raise
+            height, width = self.size
+            raise ValueError(
+                f"{error}; the file leaves the size of its input free, and it was read for {height} x {width} pixels: "
+                "if the network is for another size, give it as preprocess=fvlrp.Preprocess((height, width), ...)"
+            ) from error
         account = Account()
         height, width = self.declared
         if self.free and not self._any_size(read):

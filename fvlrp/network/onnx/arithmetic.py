@@ -246,15 +246,63 @@ def _mean(reader: Reader, call: Call) -> None:
     reader.set(call, scaled(reader, total, np.array(1 / len(views))))
 
 
+# ---- conditions ------------------------------------------------------------------------------------------------------
+
+
+def _compared(sign: int, equal: bool) -> Operator:
+    """Greater (sign 1) or less (-1) than: an array of 0 and 1."""
+
+    def read(reader: Reader, call: Call) -> None:
+        computed = [i for i in (0, 1) if not reader.is_constant(call, i)]
+        if len(computed) == 2:
+            difference = added(reader, [reader.view(call, 0), scaled(reader, reader.view(call, 1), np.array(-1.0))])
+            reader.set(call, _step(reader, difference, sign, 0.0, equal))
+            return
+        bound = reader.needed(call, 1 - computed[0])
+        if bound.size != 1:
+            raise ValueError(f"a bound of shape {bound.shape} is not supported; expected one number")
+        own = sign if computed == [0] else -sign
+        reader.set(call, _step(reader, reader.view(call, computed[0]), own, float(bound.reshape(-1)[0]), equal))
+
+    return read
+
+
+def _step(reader: Reader, view: View, sign: int, bound: float, equal: bool) -> View:
+    if sign < 0:
+        view, bound = scaled(reader, view, np.array(-1.0)), -bound
+    return View(reader.step(Activation("step", bound, float(equal)), view.step), view.batch)
+
+
+def _not(reader: Reader, view: View) -> View:
+    return shifted(reader, scaled(reader, view, np.array(-1.0)), np.array(1.0))
+
+
 def _where(reader: Reader, call: Call) -> None:
     if not reader.is_constant(call, 0):
-        raise ValueError("its condition depends on the photograph")
+        _where_computed(reader, call)
+        return
     mask = reader.needed(call, 0).astype(bool)
     parts = []
     for i, kept in ((1, mask), (2, ~mask)):
         if not reader.is_constant(call, i):
             other = reader.needed(call, 3 - i) if reader.is_constant(call, 3 - i) else np.zeros((), np.float32)
             parts.append(_selected(reader, reader.view(call, i), kept, other))
+    reader.set(call, parts[0] if len(parts) == 1 else added(reader, parts))
+
+
+def _where_computed(reader: Reader, call: Call) -> None:
+    """Either side times 0 or 1. Most are activations, which are recognised as such later."""
+    mask = reader.view(call, 0)
+    parts = []
+    for i, own in ((1, mask), (2, _not(reader, mask))):
+        if not reader.is_constant(call, i):
+            parts.append(reader.applied(call, "Mul", own, reader.view(call, i)))
+            continue
+        value = reader.needed(call, i)
+        if not np.isfinite(value).all():
+            raise ValueError("a mask that depends on the photograph is not supported; expected a constant one")
+        if value.any():
+            parts.append(scaled(reader, own, value))
     reader.set(call, parts[0] if len(parts) == 1 else added(reader, parts))
 
 
@@ -277,6 +325,7 @@ def _trilu(reader: Reader, call: Call) -> None:
 OPERATORS: dict[str, Operator] = {
     "Abs": function("abs"),
     "Add": _add,
+    "And": _mul,
     "Cast": _cast,
     "CastLike": _cast_like,
     "Ceil": function("ceil"),
@@ -290,12 +339,16 @@ OPERATORS: dict[str, Operator] = {
     "Exp": function("exp"),
     "Floor": function("floor"),
     "Gelu": _gelu,
+    "Greater": _compared(1, False),
+    "GreaterOrEqual": _compared(1, True),
     "HardSigmoid": function("hardsigmoid", ("alpha", 0.2), ("beta", 0.5)),
     "HardSwish": function("hardswish"),
     "IsInf": _never,
     "IsNaN": _never,
     "Identity": dropped("it changes nothing"),
     "LeakyRelu": layer(lambda call: LeakyReLU(_float(call.get("alpha", 0.01)))),
+    "Less": _compared(-1, False),
+    "LessOrEqual": _compared(-1, True),
     "Log": function("log"),
     "Max": _extreme(1),
     "Mean": _mean,
@@ -303,6 +356,8 @@ OPERATORS: dict[str, Operator] = {
     "Mish": function("mish"),
     "Mul": _mul,
     "Neg": lambda reader, call: reader.set(call, scaled(reader, reader.view(call), np.array(-1.0))),
+    "Not": lambda reader, call: reader.set(call, _not(reader, reader.view(call))),
+    "Or": _extreme(1),
     "PRelu": _prelu,
     "Pow": _pow,
     "Reciprocal": function("reciprocal"),

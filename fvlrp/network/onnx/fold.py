@@ -309,12 +309,12 @@ def _quantise(call: Call, x: Value, scale: Value, zero: Value | None = None) -> 
 def _batchnorm(call: Call, x: Value, scale: Value, shift: Value, mean: Value, variance: Value) -> list[Value]:
     """In training mode, too: how weights are standardised."""
     per = [1, -1] + [1] * (x.ndim - 2)
-    if call.get("training_mode", 0):
+    if call.get("training_mode", 0) or (call.opset < 14 and len(call.outputs) > 1):
         axes = tuple(a for a in range(x.ndim) if a != 1)
         mean, variance = x.mean(axis=axes, dtype=np.float64), x.var(axis=axes, dtype=np.float64)
     factor = scale / np.sqrt(variance.astype(np.float64) + call.get("epsilon", 1e-5))
     out = (x - mean.reshape(per)) * factor.reshape(per) + shift.reshape(per)
-    return [np.asarray(out).astype(x.dtype), mean, variance][: len(call.outputs)]
+    return [np.asarray(out).astype(x.dtype), mean, variance, mean, variance][: len(call.outputs)]
 
 
 def _einsum(call: Call, *values: Value) -> Value:

@@ -342,9 +342,9 @@ class _Writer:
             outputs = [names.get(v.name, prefix + v.name) for v in value.output]
             return Body(_sorted(calls, {*initialisers, ""}), initialisers, outputs)
         if attribute.type == AttributeProto.STRING:
-            return bytes(value).decode()
+            return bytes(value).decode(errors="replace")
         if attribute.type == AttributeProto.STRINGS:
-            return [bytes(each).decode() for each in value]
+            return [bytes(each).decode(errors="replace") for each in value]
         return value
 
 

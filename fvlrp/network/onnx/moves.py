@@ -125,6 +125,15 @@ def _split(reader: Reader, call: Call) -> None:
         begin += size
 
 
+def _reversed(reader: Reader, call: Call) -> None:
+    """An axis backwards, as tf2onnx writes tf.reverse."""
+    view, lengths = reader.view(call), numbers(reader.needed(call, 1))
+    axis, batch = call.get("time_axis", 0), call.get("batch_axis", 1)
+    if any(n != view.shape[axis] for n in lengths) or len(lengths) != view.shape[batch]:
+        raise ValueError("sequences of several lengths are not supported")
+    reader.set(call, taken(reader, view, axis, np.arange(view.shape[axis])[::-1]))
+
+
 def _split_to_list(reader: Reader, call: Call) -> None:
     view = reader.view(call)
     axis = call.get("axis", 0) % len(view.shape)
@@ -366,6 +375,7 @@ OPERATORS: dict[str, Operator] = {
     "GatherND": _pick,
     "Pad": _pad,
     "Reshape": _reshape,
+    "ReverseSequence": _reversed,
     "Resize": _resize,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,

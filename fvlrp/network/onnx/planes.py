@@ -17,6 +17,7 @@ from ..layers import (
     MaxPool,
     NetworkLayer,
 )
+from .arithmetic import scaled
 from .model import Call
 from .moves import taken
 from .read import Operator, Reader
@@ -101,7 +102,10 @@ def _conv(reader: Reader, call: Call) -> None:
     weight = reader.weights(call, 1)
     assert weight is not None
     if weight.ndim not in (3, 4):
-        raise ValueError(f"its weight has shape {weight.shape}; expected one or two spatial axes")
+        raise ValueError(
+            f"its weight has shape {weight.shape}: 3-D convolutions are not supported; nearest is Conv of "
+            "one or two spatial axes"
+        )
     bias = reader.weights(call, 2)
     bias = np.zeros(len(weight), np.float32) if bias is None else bias
     planes = _planes(reader, reader.view(call))
@@ -222,6 +226,20 @@ def _pool(reader: Reader, call: Call, average: bool) -> None:
     _made(reader, call, planes, layer)
 
 
+def _power_pool(reader: Reader, call: Call, everywhere: bool) -> None:
+    """The p-norm of each window, or of each plane."""
+    power = float(call.get("p", 2))
+    view = reader.applied(call, "Abs", reader.view(call))
+    view = reader.applied(call, "Pow", view, np.array(power))
+    if everywhere:
+        view = reader.applied(call, "ReduceSum", view, np.arange(2, len(view.shape)))
+    else:
+        own = {key: value for key, value in call.attributes.items() if key != "p"}
+        view = reader.applied(call, "AveragePool", view, **own, count_include_pad=1)
+        view = scaled(reader, view, np.array(float(prod(call.attributes["kernel_shape"]))))
+    reader.set(call, reader.applied(call, "Pow", view, np.array(1 / power)))
+
+
 def _global(reader: Reader, call: Call, how: str) -> None:
     view = reader.view(call)
     if view.batch == 0 and len(view.shape) == 4:
@@ -236,6 +254,8 @@ OPERATORS: dict[str, Operator] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "GlobalAveragePool": partial(_global, how="mean"),
+    "GlobalLpPool": partial(_power_pool, everywhere=True),
     "GlobalMaxPool": partial(_global, how="max"),
+    "LpPool": partial(_power_pool, everywhere=False),
     "MaxPool": partial(_pool, average=False),
 }

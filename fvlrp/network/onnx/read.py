@@ -32,6 +32,7 @@ _BEFORE = f"{_SELECTION}; name the scores before it as `output`"
 _BOXES = f"{_SELECTION}: fvlrp explains scores of whole images, one per class; name such an output as `output`"
 _SPECTRUM = "complex numbers are not supported; nearest are MatMul or Conv with constant weights"
 _LISTS = "lists of tensors are not supported; nearest are Concat and Split"
+_RANDOM = "random numbers are not supported; export the network for inference"
 REFUSED: dict[tuple[str, str], str] = {
     **{("", op): _LOOP for op in ("Loop", "Scan")},
     **{("", op): _RECURRENT for op in ("GRU", "LSTM", "RNN")},
@@ -42,6 +43,10 @@ REFUSED: dict[tuple[str, str], str] = {
     **{("", op): _SPECTRUM for op in ("DFT", "STFT", "MelWeightMatrix")},
     **{("com.microsoft", op): _SPECTRUM for op in ("Rfft", "Irfft")},
     **{("", op): _LISTS for op in ("SequenceConstruct", "SequenceInsert", "SequenceMap", "ConcatFromSequence")},
+    **{("", op): _RANDOM for op in ("Bernoulli", "Multinomial", "RandomNormal", "RandomUniform")},
+    **{("", op): _RANDOM for op in ("RandomNormalLike", "RandomUniformLike")},
+    ("", "CumSum"): "sums up to each place are not supported; nearest is MatMul with a constant triangle of ones",
+    ("", "Equal"): "comparisons for equality that depend on the photograph are not supported; nearest is Less",
     ("", "GridSample"): "places that depend on the photograph are not supported; nearest is Resize",
     ("", "MaxUnpool"): "places that depend on the photograph are not supported; nearest is Resize",
     ("", "DeformConv"): "places that depend on the photograph are not supported; nearest is Conv",
@@ -119,8 +124,6 @@ class Reader:
     def _node(self, call: Call) -> None:
         if call.op == "If" and not call.domain:
             self._branch(call)
-        elif ((call.domain, call.op) in REFUSED and not self._from_constants(call)) or call.domain in DOMAINS:
-            raise ValueError(DOMAINS.get(call.domain) or REFUSED[call.domain, call.op])
         elif call.op == "Shape" and call.inputs[0] in self.views:
             shape = self.views[call.inputs[0]].shape
             self.put(call, np.array(shape, np.int64)[call.get("start", 0) : call.get("end")])
@@ -128,11 +131,13 @@ class Reader:
             self.put(call, np.int64(prod(self.views[call.inputs[0]].shape)))
         elif self._from_constants(call):
             self.constants.define(call)
+        elif (call.domain, call.op) in REFUSED or call.domain in DOMAINS:
+            raise ValueError(DOMAINS.get(call.domain) or REFUSED[call.domain, call.op])
         else:
             self._operator(call)
 
     def _from_constants(self, call: Call) -> bool:
-        return all(name in self.constants for name in call.inputs if name)
+        return all(name in self.constants for name in reads(call))
 
     def _operator(self, call: Call) -> None:
         key = f"{call.domain}.{call.op}" if call.domain else call.op
@@ -172,8 +177,9 @@ class Reader:
     def _computed(self, call: Call, inputs: list[Value | None]) -> list[Value]:
         """What an operator that `fold` does not know makes of constants, by the layers it becomes."""
         key = f"{call.domain}.{call.op}" if call.domain else call.op
-        if key not in self.operators or (call.domain, call.op) in REFUSED:
-            raise ValueError("this operator is not computed from constants")
+        if key not in self.operators:
+            refused = REFUSED.get((call.domain, call.op))
+            raise ValueError(refused or "this operator is not computed from constants")
         first, *_ = [value for value in inputs if value is not None]
         source = Step("constant", None, [], first.shape)
         inner = Reader(self.model, self.operators, call.inputs[0], View(source, None))

@@ -92,5 +92,5 @@ def _gate(step: Step, shape: tuple[int, ...]) -> int:
     if isinstance(step.layer, Softmax):
         return 2
     if isinstance(step.layer, Activation):
-        return {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}.get(step.layer.name, 0)
+        return {"sigmoid": 2, "hardsigmoid": 2, "step": 2, "tanh": 1}.get(step.layer.name, 0)
     return 2 if isinstance(step.layer, Clip) and (step.layer.low, step.layer.high) == (0, 1) else 0
