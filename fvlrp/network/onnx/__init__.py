@@ -142,9 +142,9 @@ class _Import:
         except ValueError as error:
             if not self.free:
                 raise
-            height, width = self.size
             raise ValueError(
-                f"{error}; the file leaves the size of its input free, and it was read for {height} x {width} pixels: "
+                f"{error}; the file leaves the size of its input free, and it was read for "
+                f"{self.size[0]} x {self.size[1]} pixels: "
                 "if the network is for another size, give it as preprocess=fvlrp.Preprocess((height, width), ...)"
             ) from error
         account = Account()
