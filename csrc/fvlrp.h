@@ -361,6 +361,7 @@ typedef struct fvlrp_product_args {
     int add;
     void *c;                      /* real (m, n), rows ldc apart; overlaps no input */
     ptrdiff_t ldc;
+    const double *bounds;         /* (2): results are clipped to bounds[0] .. bounds[1] at last; may be NULL */
 } fvlrp_product_args;
 int fvlrp_product(const fvlrp_product_args *args);
 
@@ -402,6 +403,7 @@ typedef struct fvlrp_grouped_args {
     int add;
     void *c;               /* real (groups m, rows cols), rows ldc apart */
     ptrdiff_t ldc;
+    const double *bounds;  /* (2): results are clipped to bounds[0] .. bounds[1] at last; may be NULL */
 } fvlrp_grouped_args;
 int fvlrp_grouped(const fvlrp_grouped_args *args);
 

@@ -16,23 +16,39 @@
 #endif
 enum { MR = 6, PANEL_COLUMNS = PANEL * LANES };
 
-/* C (mr rows, nv vectors) = A B + bias (one per row; may be NULL), or C += A B + bias. */
+/* C (m rows, `count` columns, fewer by less than LANES than the panel of B has) = A B + bias, or C += A B + bias; then
+ * clipped to the bounds. */
+typedef struct {
+    REAL *c;
+    ptrdiff_t ldc, count;
+    const REAL *bias;   /* one per row; may be NULL */
+    const REAL *bounds; /* the least and the largest; may be NULL */
+    int add;
+} gemm_result;
+
+/* Rows i .. i + mr - 1 of C, `a` being those of A, for a panel of nv vectors. */
 INLINE void gemm_micro(const int mr, const int nv, const int packed, const REAL *a, ptrdiff_t row, ptrdiff_t depth,
-                       const REAL *b, const REAL *bias, const int add, REAL *c, ptrdiff_t ldc) {
+                       const REAL *b, const gemm_result *to, ptrdiff_t i) {
+    REAL *c = to->c + i * to->ldc;
+    const ptrdiff_t last = to->count - (nv - 1) * LANES; /* columns of the last vector */
     VREAL acc[MR][PANEL];
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) {
-        acc[i][j] = bias ? fill(bias[i]) : (VREAL){0};
-        if (add) acc[i][j] += load(c + i * ldc + j * LANES);
+    UNROLL for (int r = 0; r < mr; r++) UNROLL for (int j = 0; j < nv; j++) {
+        acc[r][j] = to->bias ? fill(to->bias[i + r]) : (VREAL){0};
+        if (to->add) acc[r][j] += load_some(c + r * to->ldc + j * LANES, j < nv - 1 ? LANES : last);
     }
     for (ptrdiff_t k = 0; k < depth; k++) {
         VREAL line[PANEL];
         UNROLL for (int j = 0; j < nv; j++) line[j] = load(b + (k * nv + j) * LANES);
-        UNROLL for (int i = 0; i < mr; i++) {
-            const VREAL value = fill(packed ? a[k * MR + i] : a[i * row + k]);
-            UNROLL for (int j = 0; j < nv; j++) acc[i][j] += value * line[j];
+        UNROLL for (int r = 0; r < mr; r++) {
+            const VREAL value = fill(packed ? a[k * MR + r] : a[r * row + k]);
+            UNROLL for (int j = 0; j < nv; j++) acc[r][j] += value * line[j];
         }
     }
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) store(c + i * ldc + j * LANES, acc[i][j]);
+    if (to->bounds)
+        UNROLL for (int r = 0; r < mr; r++) UNROLL for (int j = 0; j < nv; j++)
+            acc[r][j] = bounded(acc[r][j], to->bounds);
+    UNROLL for (int r = 0; r < mr; r++) UNROLL for (int j = 0; j < nv; j++)
+        store_some(c + r * to->ldc + j * LANES, acc[r][j], j < nv - 1 ? LANES : last);
 }
 
 /* Rows of the next block of `left`: 6, and 4, 2 or 1 at the end. */
@@ -40,12 +56,12 @@ INLINE int gemm_rows(ptrdiff_t left) { return left >= 6 ? 6 : left >= 4 ? 4 : le
 
 #define BLOCK(NV, PACKED)                                                                                              \
     static void gemm_block_##NV##_##PACKED(int mr, const REAL *a, ptrdiff_t row, ptrdiff_t depth, const REAL *b,       \
-                                           const REAL *bias, int add, REAL *c, ptrdiff_t ldc) {                        \
+                                           const gemm_result *to, ptrdiff_t i) {                                       \
         switch (mr) {                                                                                                  \
-        case 6: gemm_micro(6, NV, PACKED, a, row, depth, b, bias, add, c, ldc); break;                                 \
-        case 4: gemm_micro(4, NV, PACKED, a, row, depth, b, bias, add, c, ldc); break;                                 \
-        case 2: gemm_micro(2, NV, PACKED, a, row, depth, b, bias, add, c, ldc); break;                                 \
-        default: gemm_micro(1, NV, PACKED, a, row, depth, b, bias, add, c, ldc);                                       \
+        case 6: gemm_micro(6, NV, PACKED, a, row, depth, b, to, i); break;                                             \
+        case 4: gemm_micro(4, NV, PACKED, a, row, depth, b, to, i); break;                                             \
+        case 2: gemm_micro(2, NV, PACKED, a, row, depth, b, to, i); break;                                             \
+        default: gemm_micro(1, NV, PACKED, a, row, depth, b, to, i);                                                   \
         }                                                                                                              \
     }
 BLOCK(1, 0)
@@ -61,8 +77,8 @@ BLOCK(4, 1)
 #undef BLOCK
 
 INLINE void gemm_block(int nv, int packed, int mr, const REAL *a, ptrdiff_t row, ptrdiff_t depth, const REAL *b,
-                       const REAL *bias, int add, REAL *c, ptrdiff_t ldc) {
-#define CALL(NV) (packed ? gemm_block_##NV##_1 : gemm_block_##NV##_0)(mr, a, row, depth, b, bias, add, c, ldc)
+                       const gemm_result *to, ptrdiff_t i) {
+#define CALL(NV) (packed ? gemm_block_##NV##_1 : gemm_block_##NV##_0)(mr, a, row, depth, b, to, i)
     switch (nv) {
 #if PANEL == 4
     case 4: CALL(4); break;
@@ -81,25 +97,13 @@ typedef struct {
     int packed;
 } gemm_left;
 
-/* All rows of A times one panel of nv vectors, whose first `count` columns belong to C. */
-static void gemm_panel(const gemm_left *left, const REAL *panel, int nv, ptrdiff_t count, const REAL *bias, int add,
-                       REAL *c, ptrdiff_t ldc) {
-    REAL tile[MR * PANEL_COLUMNS] __attribute__((aligned(64)));
-    const ptrdiff_t width = nv * LANES, m = left->m, depth = left->depth;
+/* All rows of A times one panel of nv vectors. */
+static void gemm_panel(const gemm_left *left, const REAL *panel, int nv, const gemm_result *to) {
     int mr;
-    for (ptrdiff_t i = 0; i < m; i += mr) {
-        mr = gemm_rows(m - i);
-        const REAL *rows = left->packed ? left->a + i / MR * MR * depth + i % MR : left->a + i * left->row;
-        const REAL *shift = bias ? bias + i : NULL;
-        REAL *to = c + i * ldc;
-        if (count == width) {
-            gemm_block(nv, left->packed, mr, rows, left->row, depth, panel, shift, add, to, ldc);
-            continue;
-        }
-        for (int r = 0; add && r < mr; r++)
-            for (ptrdiff_t j = 0; j < width; j++) tile[r * width + j] = j < count ? to[r * ldc + j] : 0;
-        gemm_block(nv, left->packed, mr, rows, left->row, depth, panel, shift, add, tile, width);
-        for (int r = 0; r < mr; r++) memcpy(to + r * ldc, tile + r * width, (size_t)count * sizeof(REAL));
+    for (ptrdiff_t i = 0; i < left->m; i += mr) {
+        mr = gemm_rows(left->m - i);
+        const REAL *rows = left->packed ? left->a + i / MR * MR * left->depth + i % MR : left->a + i * left->row;
+        gemm_block(nv, left->packed, mr, rows, left->row, left->depth, panel, to, i);
     }
 }
 
@@ -125,7 +129,8 @@ static void gemm(const REAL *a, ptrdiff_t lda, ptrdiff_t m, ptrdiff_t depth, con
     const gemm_left left = {a, lda, m, depth, 0};
     for (ptrdiff_t at = 0, all = columns / LANES, nv; at < all; at += nv) {
         nv = panel_vectors(at, all);
-        gemm_panel(&left, b + at * LANES * depth, (int)nv, nv * LANES, NULL, 0, c + at * LANES, ldc);
+        gemm_panel(&left, b + at * LANES * depth, (int)nv,
+                   &(gemm_result){.c = c + at * LANES, .ldc = ldc, .count = nv * LANES});
     }
 }
 

@@ -92,9 +92,21 @@ INLINE void store_some(REAL *to, VREAL v, ptrdiff_t count) {
 #endif
 }
 
-/* from[0], from[2], ..., LANES of them. */
-INLINE VREAL load_even(const REAL *from) {
-    const VREAL low = load(from), high = load(from + LANES - 1);
+#if VBYTES == 64
+/* Lanes low .. high - 1: the others are 0 where they are loaded, and neither read nor stored. */
+typedef __mmask16 vlanes;
+INLINE vlanes lanes_between(ptrdiff_t low, ptrdiff_t high) { return (vlanes)((1u << high) - (1u << low)); }
+#if REAL_BITS == 32
+INLINE VREAL load_lanes(const REAL *from, vlanes lanes) { return (VREAL)_mm512_maskz_loadu_ps(lanes, from); }
+INLINE void store_lanes(REAL *to, VREAL v, vlanes lanes) { _mm512_mask_storeu_ps(to, lanes, (__m512)v); }
+#else
+INLINE VREAL load_lanes(const REAL *from, vlanes lanes) { return (VREAL)_mm512_maskz_loadu_pd((__mmask8)lanes, from); }
+INLINE void store_lanes(REAL *to, VREAL v, vlanes lanes) { _mm512_mask_storeu_pd(to, (__mmask8)lanes, (__m512d)v); }
+#endif
+#endif
+
+/* Lanes 0, 2, ... of `low`, and the odd ones of `high`: every other element where `high` begins at the last of `low`. */
+INLINE VREAL even_lanes(VREAL low, VREAL high) {
 #if VBYTES / (REAL_BITS / 8) == 16
     return __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
 #elif VBYTES / (REAL_BITS / 8) == 8
@@ -105,6 +117,22 @@ INLINE VREAL load_even(const REAL *from) {
     return __builtin_shufflevector(low, high, 0, 3);
 #endif
 }
+#if VBYTES == 64
+/* a[0], b[0], a[1], b[1], ...: the first LANES of them, and the last. */
+#if REAL_BITS == 32
+#define ALTERNATE(a, b, f)                                                                                             \
+    __builtin_shufflevector(a, b, f, f + 16, f + 1, f + 17, f + 2, f + 18, f + 3, f + 19, f + 4, f + 20, f + 5,        \
+                            f + 21, f + 6, f + 22, f + 7, f + 23)
+#else
+#define ALTERNATE(a, b, f) __builtin_shufflevector(a, b, f, f + 8, f + 1, f + 9, f + 2, f + 10, f + 3, f + 11)
+#endif
+INLINE VREAL alternate_low(VREAL a, VREAL b) { return ALTERNATE(a, b, 0); }
+INLINE VREAL alternate_high(VREAL a, VREAL b) { return ALTERNATE(a, b, (LANES / 2)); }
+#undef ALTERNATE
+#endif
+
+/* from[0], from[2], ..., LANES of them. */
+INLINE VREAL load_even(const REAL *from) { return even_lanes(load(from), load(from + LANES - 1)); }
 
 /* `yes` where the mask holds, `no` elsewhere: C has no ?: on vectors. */
 INLINE VREAL pick(VMASK mask, VREAL yes, VREAL no) { return (VREAL)(((VMASK)yes & mask) | ((VMASK)no & ~mask)); }
@@ -142,6 +170,16 @@ INLINE VREAL smaller(VREAL a, VREAL b) {
 #else
     return pick(a < b, a, b);
 #endif
+}
+
+/* v within bounds[0] .. bounds[1], or as it is without bounds; NaN stays NaN. */
+INLINE VREAL bounded(VREAL v, const REAL *bounds) {
+    return bounds ? smaller(fill(bounds[1]), larger(fill(bounds[0]), v)) : v;
+}
+INLINE const REAL *bounds_of(const double *bounds, REAL to[2]) {
+    if (!bounds) return NULL;
+    to[0] = (REAL)bounds[0], to[1] = (REAL)bounds[1];
+    return to;
 }
 
 INLINE REAL largest_lane(VREAL v) {

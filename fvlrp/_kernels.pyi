@@ -178,6 +178,7 @@ def convolve(
     bias: _Reals | None = None,
     add: bool = False,
     sign: _Sign = 0,
+    bounds: tuple[float, float] | None = None,
 ) -> _Reals: ...
 def winograd(
     a: _Reals,
@@ -207,6 +208,7 @@ def grouped(
     add: bool = False,
     sign: _Sign = 0,
     other: _Reals | None = None,
+    bounds: tuple[float, float] | None = None,
 ) -> _Reals: ...
 def grouped_back(
     a: _Reals,

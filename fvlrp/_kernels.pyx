@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 
+from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
@@ -43,21 +44,47 @@ cdef int check(int status) except -1 nogil:
 
 cdef pointer address(array) except? NULL:
     """First byte of an array, NULL for None."""
-    return NULL if array is None else <pointer><size_t>array.__array_interface__["data"][0]
+    cdef Py_buffer view
+    if array is None:
+        return NULL
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
+    cdef pointer first = view.buf
+    PyBuffer_Release(&view)
+    return first
+
+
+U8, F32, F64 = np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.float64)
+REALS = (F32, F64)
 
 
 cdef int element(dtype) except -1:
     """FVLRP_U8, FVLRP_F32 or FVLRP_F64."""
-    if dtype == np.uint8:
-        return FVLRP_U8
-    if dtype == np.float32:
+    if dtype == F32:
         return FVLRP_F32
-    if dtype == np.float64:
+    if dtype == F64:
         return FVLRP_F64
+    if dtype == U8:
+        return FVLRP_U8
     raise TypeError(f"dtype must be uint8, float32 or float64, got {dtype}")
 
 
-REALS = (np.float32, np.float64)
+cdef bint matches(tuple shape, wanted):
+    """Whether each length is as wanted, or None is."""
+    cdef Py_ssize_t i
+    if len(shape) != len(wanted):
+        return False
+    for i in range(len(shape)):
+        if wanted[i] is not None and wanted[i] != shape[i]:
+            return False
+    return True
+
+
+cdef bint among(dtype, dtypes):
+    """Whether a dtype is one of some dtype-likes."""
+    for one in dtypes:
+        if dtype == one:
+            return True
+    return False
 
 
 def take(array, name, shape, dtypes, writable=False):
@@ -83,10 +110,10 @@ def take(array, name, shape, dtypes, writable=False):
     ValueError
         For a wrong shape, strides, or a read-only array where `writable`.
     """
-    if not isinstance(array, np.ndarray) or array.dtype not in [np.dtype(d) for d in dtypes]:
+    if not isinstance(array, np.ndarray) or not among(array.dtype, dtypes):
         kinds = " or ".join(np.dtype(d).name for d in dtypes)
         raise TypeError(f"{name} must be an array of {kinds}, got {getattr(array, 'dtype', type(array).__name__)}")
-    if array.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, array.shape)):
+    if not matches(array.shape, shape):
         wanted = ", ".join("any" if want is None else str(want) for want in shape)
         raise ValueError(f"{name} must have shape ({wanted}), got {array.shape}")
     if not array.flags.c_contiguous:
@@ -104,9 +131,11 @@ def _optional(array, name, shape, dtypes, writable=False):
 def aligned(shape, dtype):
     """An empty array that begins with a cache line: what kernels read at random, they then read in whole lines."""
     dtype = np.dtype(dtype)
-    size = int(np.prod(shape)) * dtype.itemsize
-    block = np.empty(size + 64, np.uint8)
-    start = -block.__array_interface__["data"][0] % 64
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    block = np.empty(size + 64, U8)
+    cdef Py_ssize_t start = -<Py_ssize_t>address(block) & 63
     return block[start : start + size].view(dtype).reshape(shape)
 
 
@@ -830,6 +859,7 @@ cdef extern from "fvlrp.h" nogil:
         int add
         pointer c
         ptrdiff_t ldc
+        const double *bounds
 
     ctypedef struct fvlrp_winograd_args:
         fvlrp_weights weights
@@ -851,6 +881,7 @@ cdef extern from "fvlrp.h" nogil:
         int add
         pointer c
         ptrdiff_t ldc
+        const double *bounds
 
     ctypedef struct fvlrp_grouped_back_args:
         int real
@@ -869,7 +900,7 @@ def _strided(array, name, shape, dtype, writable=False):
     """Row length of a matrix of `shape` (None = any length) and `dtype` with contiguous rows, or an error that names it."""
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         raise TypeError(f"{name} must be an array of {dtype}, got {getattr(array, 'dtype', type(array).__name__)}")
-    if array.ndim != 2 or any(want is not None and want != got for want, got in zip(shape, array.shape)):
+    if not matches(array.shape, shape):
         wanted = ", ".join("any" if want is None else str(want) for want in shape)
         raise ValueError(f"{name} must have shape ({wanted}), got {array.shape}")
     if writable and not array.flags.writeable:
@@ -886,7 +917,7 @@ def _strided(array, name, shape, dtype, writable=False):
 
 def _real(a, ndim):
     """Refuse an `a` that is not real with `ndim` axes."""
-    if not isinstance(a, np.ndarray) or a.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+    if not isinstance(a, np.ndarray) or not among(a.dtype, REALS):
         raise TypeError(f"a must be an array of float32 or float64, got {getattr(a, 'dtype', type(a).__name__)}")
     if a.ndim != ndim:
         raise ValueError(f"a must have {ndim} axes, got shape {a.shape}")
@@ -895,11 +926,13 @@ def _real(a, ndim):
 cdef fvlrp_weights weights_of(a, int sign):
     """The C struct of weights (m, channels, taps) of any strides."""
     cdef fvlrp_weights w
-    if any(stride % a.itemsize for stride in a.strides):
-        raise ValueError("a must have strides of whole elements")
+    cdef ptrdiff_t size = a.itemsize
     w.a, w.sign = address(a), sign
     w.m, w.channels, w.taps = a.shape
-    w.row, w.channel, w.tap = (stride // a.itemsize for stride in a.strides)
+    w.row, w.channel, w.tap = a.strides
+    if w.row % size or w.channel % size or w.tap % size:
+        raise ValueError("a must have strides of whole elements")
+    w.row, w.channel, w.tap = w.row // size, w.channel // size, w.tap // size
     return w
 
 
@@ -915,11 +948,21 @@ cdef fvlrp_windows windows_of(x, kernel, stride, pads, dilation, rows, cols):
     return w
 
 
-cdef int multiply(fvlrp_product_args *args, out, bias, bint add) except -1:
+cdef const double *limits_of(bounds, double *to):
+    """The pair `bounds` in `to`; NULL for None."""
+    if bounds is None:
+        return NULL
+    to[0], to[1] = bounds
+    return to
+
+
+cdef int multiply(fvlrp_product_args *args, out, bias, bint add, bounds=None) except -1:
     """Write `args.weights` times `args.b` into `out` (m, n)."""
+    cdef double[2] limits
     args.ldc = _strided(out, "out", (args.weights.m, args.n), out.dtype, True)
     _optional(bias, "bias", (args.weights.m,), [out.dtype])
     args.bias, args.add, args.c = address(bias), add, address(out)
+    args.bounds = limits_of(bounds, limits)
     with nogil:
         check(fvlrp_product(args))
     return 0
@@ -941,7 +984,7 @@ def product(a, b, out, bias=None, add=False, sign=0):
     return out
 
 
-def convolve(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, add=False, sign=0):
+def convolve(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, add=False, sign=0, bounds=None):
     """`out` (m, n) = `a` times the windows of an image, one a column, without the matrix of them.
 
     Parameters
@@ -956,6 +999,8 @@ def convolve(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, a
     rows, cols : (begin, end), int
         Half-open band of output rows, and pixels of each: n = (end - begin) * cols.
     bias, add, sign : as in `product`
+    bounds : (float, float), optional
+        Results are clipped to what lies between.
     """
     cdef fvlrp_product_args args
     _real(a, 3)
@@ -966,7 +1011,7 @@ def convolve(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, a
     _strided(out, "out", (a.shape[0], w.rows * w.cols), a.dtype, True)
     args.real, args.weights, args.n = element(a.dtype), weights_of(a, sign), w.rows * w.cols
     args.b, args.ldb, args.windows = address(x), 0, &w
-    multiply(&args, out, bias, add)
+    multiply(&args, out, bias, add, bounds)
     return out
 
 
@@ -1016,7 +1061,9 @@ def _groups(a, channels, kernel):
     return groups
 
 
-def grouped(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, add=False, sign=0, other=None):
+def grouped(
+    a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, add=False, sign=0, other=None, bounds=None
+):
     """`convolve` in groups of few channels, above all one channel each, without a product as narrow as a group.
 
     Parameters
@@ -1024,7 +1071,7 @@ def grouped(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, ad
     a : float32 or float64 (Co, C / groups, kh * kw)
         Of any strides. Group g has the outputs g Co / groups and on, and as many input channels as axis 1 is long.
     x : (C, H, W), C-contiguous, of the dtype of `a`
-    kernel, stride, pads, dilation, rows, cols, bias, add, sign
+    kernel, stride, pads, dilation, rows, cols, bias, add, sign, bounds
         As in `convolve`.
     out : (Co, (end - begin) * cols)
         Rows contiguous.
@@ -1032,6 +1079,7 @@ def grouped(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, ad
         Meets the weights of the sign opposite to `sign`; the two are added.
     """
     cdef fvlrp_grouped_args args
+    cdef double[2] limits
     take(x, "x", (None, None, None), REALS)
     groups = _groups(a, x.shape[0], kernel)
     take(x, "x", x.shape, [a.dtype])
@@ -1042,6 +1090,7 @@ def grouped(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, ad
     args.real, args.groups, args.weights = element(a.dtype), groups, weights_of(a[: a.shape[0] // groups], sign)
     args.group = args.weights.m * args.weights.row
     args.image, args.other, args.bias, args.add, args.c = address(x), address(other), address(bias), add, address(out)
+    args.bounds = limits_of(bounds, limits)
     with nogil:
         check(fvlrp_grouped(&args))
     return out

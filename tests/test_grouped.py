@@ -27,7 +27,12 @@ CASES = [  # groups, inputs and outputs of each, image, kernel, stride, pads, di
     (1, 1, 1, (9, 12), (3, 3), (1, 1), (0, -1), (1, 1), (0, 7), 7),
     (1, 1, 1, (1, 1), (1, 9), (1, 4), (0, 4), (1, 1), (0, 1), 1),
     (4, 1, 1, (5, 7), (1, 1), (2, 3), (0, 0), (1, 1), (0, 3), 3),
+    (2, 1, 1, (21, 45), (7, 7), (2, 2), (3, 3), (1, 1), (2, 11), 23),
+    (2, 1, 1, (9, 41), (3, 3), (2, 2), (-1, -3), (1, 1), (0, 4), 19),  # cut at a stride of 2
+    (2, 1, 1, (4, 3), (5, 5), (2, 2), (7, 9), (1, 1), (0, 8), 9),  # some windows of nothing but padding
+    (2, 1, 1, (6, 33), (3, 3), (1, 1), (-2, 1), (1, 1), (1, 4), 33),
     (2, 2, 2, (4, 4), (3, 3), (1, 1), (1, 1), (1, 1), (2, 2), 4),  # no rows
+    (2, 1, 1, (4, 4), (3, 3), (1, 1), (1, 1), (1, 1), (2, 2), 4),
 ]
 
 pytestmark = pytest.mark.usefixtures("isa")
@@ -83,6 +88,26 @@ def test_what_goes_back_is_scattered_over_windows(case, real):
         _kernels.grouped_back(a, share, out, *window, sign, second)
         expected = base + grouped_back(a, share, x.shape, *window, sign, second)
         assert (np.abs(out - expected) <= TOLERANCE[real] * (sizes + 10)).all()
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_results_are_clipped_once_all_terms_are_in(real, outputs):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((3 * outputs, 1, 9)).astype(real)
+    x, other = rng.standard_normal((2, 3, 9, 20)).astype(real)
+    x[0, 4, 4] = np.nan
+    base = rng.standard_normal((len(a), 180)).astype(real)
+    bias = rng.standard_normal(len(a)).astype(real)
+    window = (3, 3), (1, 1), (1, 1), (1, 1), (0, 9), 20
+    plain, clipped = base.copy(), base.copy()
+    _kernels.grouped(a, x, *window, plain, bias, True, 1, other)
+    for low, high in ((0, 1), (0, np.inf), (-0.5, 0.25)):
+        clipped[:] = base
+        _kernels.grouped(a, x, *window, clipped, bias, True, 1, other, (low, high))
+        np.testing.assert_array_equal(clipped, np.clip(plain, low, high))
+        assert np.isnan(clipped).sum() == 9 * outputs
+    with pytest.raises(ValueError, match="outside its range"):
+        _kernels.grouped(a, x, *window, clipped, bounds=(1, 0))
 
 
 def test_weights_may_lie_anyhow(real):

@@ -152,6 +152,24 @@ def test_product_refuses_what_does_not_fit():
     assert (out == 1).all()
 
 
+@pytest.mark.parametrize("channels", [5, 700])  # in one part, and in several
+def test_results_are_clipped_once_all_terms_are_in(channels, real):
+    rng = np.random.default_rng(0)
+    a, x = rng.standard_normal((7, channels, 1)).astype(real), rng.standard_normal((channels, 9, 11)).astype(real)
+    bias, base = rng.standard_normal(7).astype(real), rng.standard_normal((7, 99)).astype(real)
+    x[0, 4, 4] = np.nan
+    window = (1, 1), (1, 1), (0, 0), (1, 1), (0, 9), 11
+    plain, clipped = base.copy(), base.copy()
+    _kernels.convolve(a, x, *window, plain, bias, True, 0)
+    for low, high in ((0, 6), (0, np.inf), (-0.5, 0.25)):
+        clipped[:] = base
+        _kernels.convolve(a, x, *window, clipped, bias, True, 0, (low, high))
+        np.testing.assert_array_equal(clipped, np.clip(plain, low, high))
+        assert np.isnan(clipped).sum() == 7
+    with pytest.raises(ValueError, match="outside its range"):
+        _kernels.convolve(a, x, *window, clipped, bounds=(np.nan, 0))
+
+
 def test_convolution_refuses_what_does_not_fit():
     good = {"a": np.ones((2, 3, 4)), "x": np.ones((3, 5, 5)), "kernel": (2, 2), "stride": (1, 1), "pads": (0, 0, 0, 0)}
     good |= {"dilation": (1, 1), "rows": (0, 4), "cols": 4, "out": np.ones((2, 16))}

@@ -24,10 +24,14 @@ static int mismatch(const fvlrp_weights *weights, const fvlrp_windows *w) {
     return weights->channels != w->channels || weights->taps != w->kernel_y * w->kernel_x;
 }
 
+/* Whether nothing lies between, or they are NaN. */
+static int bad_bounds(const double *bounds) { return bounds && !(bounds[0] <= bounds[1]); }
+
 int fvlrp_check_product(const fvlrp_product_args *args) {
     const fvlrp_weights *weights = &args->weights;
     const fvlrp_windows *w = args->windows;
-    if (bad_real(args->real) || bad_weights(weights) || args->n < 0) return FVLRP_E_ARGUMENT;
+    if (bad_real(args->real) || bad_weights(weights) || args->n < 0 || bad_bounds(args->bounds))
+        return FVLRP_E_ARGUMENT;
     if (w && (bad_windows(w) || mismatch(weights, w) || args->n != w->rows * w->cols)) return FVLRP_E_ARGUMENT;
     if (!w && weights->channels * weights->taps > 1 && args->ldb < args->n) return FVLRP_E_ARGUMENT;
     return refused(weights->m > 1 && args->ldc < args->n);
@@ -57,6 +61,7 @@ static int bad_groups(ptrdiff_t groups, const fvlrp_weights *weights, const fvlr
 int fvlrp_check_grouped(const fvlrp_grouped_args *args) {
     if (bad_real(args->real) || bad_groups(args->groups, &args->weights, &args->windows, args->other))
         return FVLRP_E_ARGUMENT;
+    if (bad_bounds(args->bounds)) return FVLRP_E_ARGUMENT;
     return refused(args->groups * args->weights.m > 1 && args->ldc < args->windows.rows * args->windows.cols);
 }
 

@@ -4,8 +4,10 @@
  * with the padding around it and rows `pitch` apart. In the planes, every tap of a window is a fixed offset: all
  * outputs, row after row, are one weighted sum of shifted planes, whatever stride and dilation. The `span` positions
  * between two rows of outputs are computed, too, and thrown away; narrow maps fill vectors that way. The adjoint is the
- * same sum over the shares, once for each phase of the pixels. */
+ * same sum over the shares, once for each phase of the pixels. The most frequent depthwise windows go without planes where
+ * vectors are long (depthwise.inc.c). */
 #include "arena.h"
+#include "network/depthwise.inc.c"
 #include "network/windows.h"
 #include "simd.h"
 
@@ -126,13 +128,6 @@ static void grouped_planes(const grouped_job *j, ptrdiff_t g, ptrdiff_t begin, p
             }
 }
 
-/* The part of a weight that its sign selects; NaN stays NaN. */
-INLINE REAL selected(int sign, REAL w) {
-    if (sign == FVLRP_POSITIVE) return w < 0 ? 0 : w;
-    if (sign == FVLRP_NEGATIVE) return w > 0 ? 0 : w;
-    return sign == FVLRP_SIZE && w < 0 ? -w : w;
-}
-
 /* List the terms whose phase is `list` (the adjoint's; a convolution has one list of all). */
 static ptrdiff_t grouped_list(const grouped_job *j, ptrdiff_t list, ptrdiff_t n) {
     const fvlrp_weights *w = j->weights;
@@ -173,7 +168,7 @@ static void grouped_factors(const grouped_job *j, ptrdiff_t g) {
     for (ptrdiff_t n = 0; n < j->list[j->lists]; n++)
         for (ptrdiff_t o = 0; o < j->outputs; o++)
             j->factors[n * j->outputs + o] =
-                j->sign[n] == FVLRP_ALL ? a[o * along + j->at[n]] : selected(j->sign[n], a[o * along + j->at[n]]);
+                j->sign[n] == FVLRP_ALL ? a[o * along + j->at[n]] : part_of_weight(j->sign[n], a[o * along + j->at[n]]);
 }
 
 /* ---- sums ---- */
@@ -216,21 +211,25 @@ INLINE void grouped_sums(const grouped_job *j, const int outputs, ptrdiff_t list
 /* ---- convolution ---- */
 
 /* Rows begin .. end - 1 of one output, from the results to where they belong. */
-static void grouped_write(const grouped_job *j, const fvlrp_grouped_args *args, ptrdiff_t output,
-                            const REAL *from,
-                            ptrdiff_t begin, ptrdiff_t end) {
+static void grouped_write(const grouped_job *j, const fvlrp_grouped_args *args, ptrdiff_t output, const REAL *from,
+                          ptrdiff_t begin, ptrdiff_t end) {
     const VREAL shift = fill(args->bias ? ((const REAL *)args->bias)[output] : 0);
+    REAL limits[2];
+    const REAL *bounds = bounds_of(args->bounds, limits);
     REAL *to = (REAL *)args->c + output * args->ldc + begin * j->w->cols;
     for (ptrdiff_t r = begin; r < end; r++, from += j->pitch, to += j->w->cols)
         for (ptrdiff_t x = 0, some; x < j->w->cols; x += some) {
             some = imin(j->w->cols - x, LANES);
             const VREAL sum = load(from + x) + shift;
-            store_some(to + x, args->add ? sum + load_some(to + x, some) : sum, some);
+            store_some(to + x, bounded(args->add ? sum + load_some(to + x, some) : sum, bounds), some);
         }
 }
 
 static int grouped(const fvlrp_grouped_args *args) {
     const fvlrp_windows *w = &args->windows;
+#if VBYTES == 64
+    if (depthwise_suits(w, &args->weights)) return depthwise(args);
+#endif
     grouped_job j = grouped_job_of(w, &args->weights, args->group, args->image, args->other, 0);
     arena memory = {0};
     if (grouped_open(&j, &memory)) return FVLRP_E_MEMORY;
@@ -286,6 +285,9 @@ static void grouped_back_rows(const grouped_job *j, ptrdiff_t g, ptrdiff_t phase
 
 static int grouped_back(const fvlrp_grouped_back_args *args) {
     const fvlrp_windows *w = &args->windows;
+#if VBYTES == 64
+    if (depthwise_suits(w, &args->weights)) return depthwise_back(args);
+#endif
     grouped_job j = grouped_job_of(w, &args->weights, args->group, args->share, args->other, 1);
     arena memory = {0};
     if (grouped_open(&j, &memory)) return FVLRP_E_MEMORY;

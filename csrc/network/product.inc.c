@@ -93,8 +93,7 @@ static void pack_rows(const fvlrp_weights *w, ptrdiff_t first, ptrdiff_t depth, 
         ptrdiff_t c = first / w->taps, t = first % w->taps;
         for (ptrdiff_t k = 0; k < depth; k++) {
             const REAL *from = (const REAL *)w->a + i * w->row + c * w->channel + t * w->tap;
-            if (mr == MR)
-                UNROLL for (int r = 0; r < MR; r++) to[k * MR + r] = from[r * w->row];
+            if (mr == MR) UNROLL for (int r = 0; r < MR; r++) to[k * MR + r] = from[r * w->row];
             else
                 for (int r = 0; r < mr; r++) to[k * MR + r] = from[r * w->row];
             if (++t == w->taps) t = 0, c++;
@@ -138,6 +137,8 @@ static int product(const fvlrp_product_args *args) {
     product_layout(&p, imin(k, DEPTH), packed ? w->m : 0, &memory);
     if (arena_open(&memory)) return FVLRP_E_MEMORY;
     product_layout(&p, imin(k, DEPTH), packed ? w->m : 0, &memory);
+    REAL limits[2];
+    const REAL *bounds = bounds_of(args->bounds, limits);
     const ptrdiff_t parts = imax((k + DEPTH - 1) / DEPTH, 1), all = (n + LANES - 1) / LANES;
     for (ptrdiff_t part = 0; part < parts; part++) {
         const ptrdiff_t first = k / parts * part + imin(part, k % parts), depth = k / parts + (part < k % parts);
@@ -148,8 +149,13 @@ static int product(const fvlrp_product_args *args) {
             const ptrdiff_t column = at * LANES, width = nv * LANES, count = imin(n - column, width);
             if (windows) pack_windows(windows, b, first, depth, column, count, width, p.panel);
             else pack_matrix(b + first * ldb + column, ldb, depth, count, width, p.panel);
-            gemm_panel(&left, p.panel, (int)nv, count, part ? NULL : args->bias, part || args->add,
-                       (REAL *)args->c + column, args->ldc);
+            const gemm_result to = {.c = (REAL *)args->c + column,
+                                    .ldc = args->ldc,
+                                    .count = count,
+                                    .bias = part ? NULL : args->bias,
+                                    .bounds = part == parts - 1 ? bounds : NULL,
+                                    .add = part || args->add};
+            gemm_panel(&left, p.panel, (int)nv, &to);
         }
     }
     arena_close(&memory);

@@ -298,8 +298,9 @@ static void winograd_multiply(const winograd_job *job, ptrdiff_t tiles, ptrdiff_
         const float *u = job->u + p * job->u_point;
         for (ptrdiff_t o = 0, wide; o < width; o += wide) {
             wide = imin(width - o, PANEL_COLUMNS);
-            gemm_panel(&left, u + o * depth, (int)(wide / LANES), wide, NULL, k > 0, job->sums + p * job->m_point + o,
-                       width);
+            const gemm_result to = {
+                .c = job->sums + p * job->m_point + o, .ldc = width, .count = wide, .add = k > 0};
+            gemm_panel(&left, u + o * depth, (int)(wide / LANES), &to);
         }
     }
 }

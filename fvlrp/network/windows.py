@@ -182,10 +182,11 @@ def product(
     add: bool = False,
     sign: Sign = 0,
     other: Array | None = None,
+    bounds: tuple[float, float] | None = None,
 ) -> Array:
-    """`convolve` term by term, whatever the window."""
+    """`convolve` term by term, whatever the window; without `other`, results are clipped to `bounds`."""
     kernel, stride, pads, dilation = window
-    _kernels.convolve(weight, x, kernel, stride, pads, dilation, rows, cols, out, bias, add, sign)
+    _kernels.convolve(weight, x, kernel, stride, pads, dilation, rows, cols, out, bias, add, sign, bounds)
     if other is not None:
         _kernels.convolve(weight, other, kernel, stride, pads, dilation, rows, cols, out, None, True, opposite(sign))
     return out

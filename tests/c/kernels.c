@@ -938,6 +938,8 @@ static double signed_weight(int sign, double w) {
     return sign == FVLRP_ALL ? w : sign == FVLRP_SIZE ? fabs(w) : sign == FVLRP_POSITIVE ? fmax(w, 0) : fmin(w, 0);
 }
 
+static double clipped(double v, const double *bounds) { return bounds ? fmin(fmax(v, bounds[0]), bounds[1]) : v; }
+
 /* A lies with its taps turned about where `turned`; rows of B and C are `more` longer than they need to be. */
 static void product_case(int real, const fvlrp_windows *w, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, ptrdiff_t taps,
                          int turned, int add, ptrdiff_t more) {
@@ -950,7 +952,8 @@ static void product_case(int real, const fvlrp_windows *w, ptrdiff_t m, ptrdiff_
     const void *first = a + (turned && k ? (taps - 1) * real : 0);
     const int sign = (int)below(4) - 1;
     const fvlrp_weights weights = {first, m, k / taps, taps, k, taps, tap, sign};
-#define PRODUCT CALL(product, real, weights, n, b, ldb, w, bias, add, c, ldc)
+    const double limits[2] = {-.3, .4}, *bounds = below(2) ? limits : NULL;
+#define PRODUCT CALL(product, real, weights, n, b, ldb, w, bias, add, c, ldc, bounds)
     EXPECT(PRODUCT == FVLRP_OK);
     for (ptrdiff_t i = 0; i < size; i++) {
         const ptrdiff_t y = i / ldc, x = i % ldc;
@@ -960,6 +963,7 @@ static void product_case(int real, const fvlrp_windows *w, ptrdiff_t m, ptrdiff_
             for (ptrdiff_t j = 0; j < k; j++)
                 sum += signed_weight(sign, get(real, a, y * k + (turned ? j - j % taps + taps - 1 - j % taps : j))) *
                        (w ? pixel_of(real, w, b, j, x) : get(real, b, j * ldb + x));
+            sum = clipped(sum, bounds);
         }
         EXPECT(close_to(get(real, c, i), sum, (real == FVLRP_F32 ? 1e-6 : 1e-14) * (double)(k + 2)));
     }
@@ -985,7 +989,7 @@ static void products(void) {
     double one = 1, c = 0;
     fvlrp_windows w = {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1};
 #define PRODUCT(real, m, channels, taps, sign, n, ldb, windows, ldc) \
-    CALL(product, real, {&one, m, channels, taps, 1, 1, 1, sign}, n, &one, ldb, windows, NULL, 0, &c, ldc)
+    CALL(product, real, {&one, m, channels, taps, 1, 1, 1, sign}, n, &one, ldb, windows, NULL, 0, &c, ldc, NULL)
     EXPECT(PRODUCT(FVLRP_U8, 1, 1, 1, 0, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
     EXPECT(PRODUCT(FVLRP_F64, -1, 1, 1, 0, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
     EXPECT(PRODUCT(FVLRP_F64, 1, -1, 1, 0, 1, 1, NULL, 1) == FVLRP_E_ARGUMENT);
@@ -1195,10 +1199,17 @@ static void pool_case(int real) {
 
 /* ---- convolutions in groups ---- */
 
-static void grouped_case(int real) {
+static void grouped_case(int real, int depthwise) {
     fvlrp_windows w = windows_of(1 + below(14), 1 + below(40));
-    const ptrdiff_t groups = 1 + below(3), inputs = 1 + below(3), m = below(2) ? 1 + below(2) : 3 + below(6);
+    const ptrdiff_t groups = 1 + below(3), inputs = depthwise ? 1 : 1 + below(3);
+    const ptrdiff_t m = depthwise ? 1 : below(2) ? 1 + below(2) : 3 + below(6);
+    if (depthwise) { /* what is summed straight from the image */
+        w.kernel_y = w.kernel_x = 3 + 2 * below(3);
+        w.stride_y = w.stride_x = 1 + below(2);
+        w.dilation_y = w.dilation_x = 1;
+    }
     w.channels = groups * inputs;
+    const double limits[2] = {-.3, .4}, *bounds = below(2) ? limits : NULL;
     const ptrdiff_t taps = w.kernel_y * w.kernel_x, k = inputs * taps, n = w.rows * w.cols, ldc = n + below(3);
     const ptrdiff_t outputs = groups * m, pixels = w.channels * w.height * w.width;
     const int sign = (int)below(4) - 1, two = (sign == FVLRP_POSITIVE || sign == FVLRP_NEGATIVE) && below(2);
@@ -1209,7 +1220,7 @@ static void grouped_case(int real) {
     void *c = filled(real, size, -1, 1), *before = array(size, (size_t)real);
     memcpy(before, c, (size_t)(size * real));
     const fvlrp_weights weights = {a, m, inputs, taps, k, taps, 1, sign};
-#define DEPTHWISE CALL(grouped, real, groups, m * k, weights, w, image, other, bias, add, c, ldc)
+#define DEPTHWISE CALL(grouped, real, groups, m * k, weights, w, image, other, bias, add, c, ldc, bounds)
     EXPECT(DEPTHWISE == FVLRP_OK);
     for (ptrdiff_t i = 0; i < size; i++) {
         const ptrdiff_t o = i / ldc, x = i % ldc;
@@ -1222,6 +1233,7 @@ static void grouped_case(int real) {
                 sum += signed_weight(sign, weight) * pixel_of(real, &w, image, row, x);
                 if (two) sum += signed_weight(-sign, weight) * pixel_of(real, &w, other, row, x);
             }
+            sum = clipped(sum, bounds);
         }
         EXPECT(close_to(get(real, c, i), sum, (real == FVLRP_F32 ? 1e-5 : 1e-13) * (double)(k + 2)));
     }
@@ -1281,7 +1293,7 @@ static void grouped_refuses(void) {
         w = good;                                                                                                    \
         change;                                                                                                      \
         const fvlrp_weights weights = {a, m, channels, taps, 9, 9, 1, sign};                                         \
-        EXPECT(CALL(grouped, FVLRP_F64, groups, 9, weights, w, &x, other, NULL, 0, &c, ldc) == FVLRP_E_ARGUMENT);  \
+        EXPECT(CALL(grouped, FVLRP_F64, groups, 9, weights, w, &x, other, NULL, 0, &c, ldc, NULL) == FVLRP_E_ARGUMENT);  \
         if (ldc) EXPECT(CALL(grouped_back, FVLRP_F64, groups, 9, weights, w, &x, other, &c) == FVLRP_E_ARGUMENT);  \
     } while (0)
     REFUSED(0, 1, 1, 9, 0, NULL, 1, (void)0);
@@ -1368,7 +1380,7 @@ static void network_layers(void) {
             now = "joins";
             join_case(real, 1 + below(FVLRP_MOST_TERMS), 1 + below(3), 1 + below(90), turn % 2 ? -1 : .25);
             now = "convolutions in groups";
-            grouped_case(real);
+            grouped_case(real, turn % 2);
             now = "elementwise functions and rows";
             rows_case(real, below(4), below(turn % 3 ? 20 : 300));
         }

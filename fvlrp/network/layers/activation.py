@@ -21,6 +21,10 @@ class ReLU(Unchanged):
 
     elementwise: ClassVar[bool] = True
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return 0.0, np.inf
+
     def apply(self, x: Array, out: Array | None = None) -> Array:
         return np.maximum(x, 0, out=out)
 
@@ -49,6 +53,10 @@ class Clip(Unchanged):
     low: float
     high: float
     elementwise: ClassVar[bool] = True
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        return (self.low, self.high) if self.low <= self.high else None
 
     def apply(self, x: Array, out: Array | None = None) -> Array:
         return np.clip(x, x.dtype.type(self.low), x.dtype.type(self.high), out=out)

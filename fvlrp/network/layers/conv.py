@@ -22,7 +22,7 @@ from ...core.ledger import Entries
 from ...core.rules import Rule, ratio, total
 from ...runtime.memory import Memory, empty, zeros
 from ..rules import Choice
-from ..windows import Window, Windows, bands, convolve, quick, window_count
+from ..windows import Window, Windows, bands, convolve, product, quick, window_count
 from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, GroupedPiece, through
 from .layer import BATCH, NetworkLayer, Saved, Shape
 
@@ -87,11 +87,17 @@ class Conv(NetworkLayer):
         weight, bias = self.cast("weight", x.dtype).reshape(*self.weight.shape[:2], -1), self.cast("bias", x.dtype)
         out_width = out.shape[2]
         for inputs, results, mine in self._grouped(x, out):
-            flat = results.reshape(len(results), -1)
-            budget = flat.nbytes if self.quick(flat.shape[1], x.dtype) else BAND_BYTES
+            flat, window = results.reshape(len(results), -1), self.window
+            own, shift = weight[mine], bias[mine]
+            quick = self.quick(flat.shape[1], x.dtype)
+            bounds = None if then is None or quick else then.bounds
+            if bounds or (then is None and not quick):
+                product(own, inputs, window, (0, out.shape[1]), out_width, flat, shift, bounds=bounds)
+                continue
+            budget = flat.nbytes if quick else BAND_BYTES
             for begin, end in bands(out.shape[1], len(flat) * out_width * x.itemsize, budget):
                 part = flat[:, begin * out_width : end * out_width]
-                convolve(weight[mine], inputs, self.window, (begin, end), out_width, part, bias[mine])
+                convolve(own, inputs, window, (begin, end), out_width, part, shift)
                 if then is not None:
                     then.apply(part, out=part)
 
@@ -99,8 +105,10 @@ class Conv(NetworkLayer):
         """All groups in one call: a matrix product would be as narrow as one."""
         rows, cols = out.shape[1:]
         flat = out.reshape(len(out), -1)
-        _kernels.grouped(self._filters(x.dtype), x, *self.window, (0, rows), cols, flat, self.cast("bias", x.dtype))
-        if then is not None:
+        bounds = None if then is None else then.bounds
+        weight, bias = self._filters(x.dtype), self.cast("bias", x.dtype)
+        _kernels.grouped(weight, x, *self.window, (0, rows), cols, flat, bias, bounds=bounds)
+        if then is not None and bounds is None:
             then.apply(out, out=out)
 
     def _filters(self, dtype: npt.DTypeLike) -> Array:

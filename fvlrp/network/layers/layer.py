@@ -59,6 +59,11 @@ class NetworkLayer(ABC):
     role: ClassVar[str] = "none"
     elementwise: ClassVar[bool] = False
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The least and the largest output of a layer that only clips its input."""
+        return None
+
     # Any: subclasses have one, two or any number of inputs, which no other signature can express.
     @abstractmethod
     def apply(self, *inputs: Any, **options: Any) -> Array:
