@@ -22,6 +22,8 @@ from .ledger import Amount
 
 Bounds = tuple[Array, Array]
 
+LOOK = 256  # values that are looked at before all are
+
 
 def total(values: Array) -> npt.NDArray[np.float64]:
     """Sums over all axes but the first, in float64: one entry of the ledger for each target.
@@ -33,6 +35,11 @@ def total(values: Array) -> npt.NDArray[np.float64]:
     """
     sums: npt.NDArray[np.float64] = values.sum(axis=tuple(range(1, values.ndim)), dtype=np.float64)
     return sums
+
+
+def nonzero(r: Array) -> bool:
+    """Whether any value is not 0: one of the first says so most of the time."""
+    return bool(r.flat[:LOOK].any() or r.any())
 
 
 def ratio(r: Array, z: Array) -> tuple[Array, Amount]:

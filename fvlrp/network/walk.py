@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.layer import Array
 from ..core.ledger import Entries
+from ..core.rules import nonzero
 from .graph import INPUT, Node, ancestors
 from .layers import Saved
 from .rules import Choice
@@ -80,7 +81,7 @@ def walk(
     for i in reversed(range(len(nodes))):
         users = [d for d, flats in enumerate(below) if i not in flats]
         r = arrived.pop(i, None)
-        if r is None or not users or not r.any():  # queries and keys, where attention is a constant
+        if r is None or not users or not nonzero(r):  # queries and keys, where attention is a constant
             continue
         passed = nodes[i].layer.relevance(r, saved[i], choices[i])
         for d in users:

@@ -27,6 +27,7 @@ from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, GroupedPiece, throug
 from .layer import BATCH, NetworkLayer, Saved, Shape
 
 BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
+LOOK = 32  # outputs of a channel that are looked at for relevance before all are
 GROUP_CHANNELS = 8  # input channels of a group up to which a product per group is slower than sums over windows
 
 
@@ -165,7 +166,7 @@ class Conv(NetworkLayer):
             inner = up[:, ins], None if down is None else down[:, ins]
             for begin, end in cut:
                 some = slice(begin * width, end * width)
-                if not share[:, :, some].any():
+                if len(cut) > 1 and not share[:, :, some].any():
                     continue
                 piece = ConvPiece(
                     self.window, weight, signed[ins], both, (begin, end), width, memory, choice.bias != "distribute"
@@ -189,7 +190,10 @@ class Conv(NetworkLayer):
         n_in, n_out = self.weight.shape[1], len(self.weight) // self.groups
         for g in range(self.groups):
             mine = slice(g * n_out, (g + 1) * n_out)
-            alive = relevance[:, mine].any(axis=(0, 2))
+            own = relevance[:, mine]
+            alive = own[:, :, :LOOK].any(axis=(0, 2))
+            if not alive.all():
+                alive[~alive] = own[:, ~alive].any(axis=(0, 2))
             if alive.any():
                 outs = mine if alive.all() else np.flatnonzero(alive) + mine.start
                 yield slice(g * n_in, (g + 1) * n_in), outs
