@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import fvlrp
 from fvlrp import Network
 
 
@@ -26,3 +27,24 @@ def test_shuffled_weights_change_the_map(data, depth, count, most):
     )
     assert np.corrcoef(learned.ravel(), other.ravel())[0, 1] < most
     assert np.array_equal(learned, shuffled(path, 0).explain(photo, 285, depth).heatmap)
+
+
+def shuffled_svm(clf, draw):
+    """Every class's coefficients in random order."""
+    clf.coef_ = draw.permuted(clf.coef_, axis=1)
+
+
+def shuffled_mixture(clf, draw):
+    """Every dimension's means in random order of the components."""
+    clf.gmm_.means_ = draw.permuted(np.array(clf.gmm_.means_), axis=0)
+
+
+@pytest.mark.parametrize(("shuffle", "most"), [(shuffled_svm, 0.3), (shuffled_mixture, 0.6)])
+def test_shuffled_weights_change_the_map_of_a_fisher_vector(shuffle, most):
+    photo, depths = pytest.importorskip("skimage.data").chelsea(), ["descriptor", "bin", "gradient"]
+    other = fvlrp.load("voc20")
+    shuffle(other, np.random.default_rng(0))
+    other._link()  # to what was changed
+    pairs = zip(*(clf.explain(photo, "cat", depths) for clf in (fvlrp.load("voc20"), other)), strict=True)
+    for one, changed in pairs:
+        assert abs(np.corrcoef(one.heatmap.ravel(), changed.heatmap.ravel())[0, 1]) < most, one.depth

@@ -178,8 +178,8 @@ class NetworkMenu(Menu[NetworkRules]):
 
     @property
     def report_depths(self) -> tuple[str, ...]:
-        """The same as `figure_depths`."""
-        return self.figure_depths
+        """The low-resolution depth and the pixels: coarse to fine."""
+        return self.figure_depths[::-1]
 
     @property
     def figure_rules(self) -> NetworkRules:
