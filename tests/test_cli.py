@@ -609,6 +609,13 @@ def test_demo_explains_the_users_own_photographs(capsys, photographs, tmp_path):
     assert "absorbed_pool" in err
 
 
+def test_demo_says_where_the_best_score_is_below_0(capsys, tmp_path):
+    pytest.importorskip("skimage.data")
+    code, _, err = run(capsys, "demo", "--out", tmp_path / "demo")
+    assert code == 0 and err.count("ranks first") == 1
+    assert "  cat ranks first of 20 classes, with a score below 0\n" in err
+
+
 def test_compare_draws_one_sheet_of_several_models(capsys, photographs, model, tmp_path):
     out = tmp_path / "compare.png"
     code, text, _ = run(capsys, "compare", photographs[0], "--model", model, "--model", model, "--out", out)

@@ -38,6 +38,8 @@ def run(args: Namespace) -> int:
             best = ", ".join(f"{trace.classes[i]} {trace.scores[i]:+.2f}" for i in order)
             finest = explanations[-1]
             say(args, f"\n{name}: explained as {finest.target} in {monotonic() - start:.2f} s; highest scores: {best}")
+            if finest.score < 0 and finest.target == trace.top:
+                say(args, f"  {finest.target} ranks first of {len(trace.classes)} classes, with a score below 0")
             say(args, "\n".join(f"  {line}" for line in str(finest.ledger).splitlines()))
             records.append({"photo": name, "explanations": [ex.summary() for ex in explanations]})
             rows += explanations
@@ -55,7 +57,8 @@ def _examples() -> list[tuple[str, Any, str]]:
         raise ImportError(
             "the demo's photographs come with scikit-image: pip install 'fvlrp[demo]', or name photographs of your own"
         ) from None
-    # What the model gets right: the class named has the highest score of all twenty.
+    # What the model gets right: the class named has the highest score of all twenty. Of these photographs, the two
+    # persons alone score above 0.
     return [
         ("astronaut", data.astronaut(), "person"),
         ("cameraman", data.camera(), "person"),

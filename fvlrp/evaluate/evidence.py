@@ -96,10 +96,11 @@ class DepthStudy:
     def table(self) -> Table:
         """A row for each model, rule and depth, with bootstrap intervals; differences are paired by photograph.
 
-        The blind maps come last for each model; a map is useful only as far as it is better than these.
+        The blind maps come last for each model; a map is useful only as far as it is better than these. Judge context
+        by the median μ: a few photographs with hardly any relevance inside the boxes make the mean explode.
         """
         columns = ["model", "rule", "depth", "gap", "gap - random", "AOPC", "mass", "mass - centre", "pointing"]
-        columns += ["median μ", "Gini", "resolution", "median share", "photographs"]
+        columns += ["median μ", "mean μ", "Gini", "resolution", "median share", "photographs"]
         rows: list[list[Cell]] = []
         for row in self.rows:
             random, centre = (self.values(row.model, NO_RULE, blind, measure) for blind, measure in _BESIDE)
@@ -114,6 +115,7 @@ class DepthStudy:
                     None if row.depth == "centre" else bootstrap(row.values["mass"] - centre),
                     bootstrap(row.values["pointing"]),
                     bootstrap(row.values["context"], statistic="median"),
+                    _mean(row.values["context"]) if _any(row.values["context"]) else None,
                     float(np.nanmean(row.values["gini"])) if _any(row.values["gini"]) else None,
                     float(np.nanmean(row.values["resolution"])) if _any(row.values["resolution"]) else None,
                     None if blind else bootstrap(row.values["share"], statistic="median"),

@@ -19,12 +19,14 @@ from ..data.files import atomic_write
 from ..runtime.types import Untyped
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette without its yellow, which is too light for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 SUFFIXES = (".png", ".svg", ".pdf")
+LONGEST = 22  # letters of a tick
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,18 +79,23 @@ def figure(panels: Sequence[Panel]) -> Figure:
     widths = [max(4.2, 1.3 * len(panel.pictures or ())) for panel in panels]
     pictured = any(panel.pictures for panel in panels)
     drawn = Figure(figsize=(1 + sum(widths), 5.6 if pictured else 4.2), layout="constrained", dpi=150)
+    marks: dict[str, Artist] = {}
     parts: Untyped = drawn.subfigures(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for part, panel in zip(parts, panels, strict=True):
         if not pictured:
-            _draw(part.subplots(), panel, labels)
+            marks |= _draw(part.subplots(), panel, labels)
             continue
         above, below = part.subfigures(2, 1, height_ratios=(3, 1))
-        _draw(above.subplots(), panel, labels)
+        marks |= _draw(above.subplots(), panel, labels)
         shown = list(panel.pictures or [])
         for i, axes in enumerate(below.subplots(1, max(1, len(shown)), squeeze=False)[0]):
             axes.axis("off")
             if shown:
                 axes.imshow(shown[i])
+    if marks:
+        drawn.legend(
+            list(marks.values()), list(marks), loc="outside lower center", ncols=min(len(marks), 6), frameon=False
+        )
     return drawn
 
 
@@ -101,18 +108,27 @@ def save(panels: Sequence[Panel], path: str | os.PathLike[str]) -> None:
         file.write(buffer.getvalue())
 
 
-def _draw(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
+def _draw(axes: Axes, panel: Panel, labels: Sequence[str]) -> dict[str, Artist]:
+    """Draw a panel; what stands for each label in a legend."""
+    marks: dict[str, Artist] = {}
     for line in panel.lines:
         x = np.arange(len(line.y), dtype=np.float64) if line.x is None else line.x
         colour = COLOURS[labels.index(line.label) % len(COLOURS)]
         mark = "o" if panel.ticks is not None and not line.dashed else ""
-        axes.plot(x, line.y, color=colour, linestyle="--" if line.dashed else "-", marker=mark, label=line.label)
+        (marks[line.label],) = axes.plot(
+            x, line.y, color=colour, linestyle="--" if line.dashed else "-", marker=mark, label=line.label
+        )
         if line.low is not None and line.high is not None:
             axes.fill_between(x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
     if panel.ticks is not None:
-        axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right")
+        axes.set_xticks(range(len(panel.ticks)), [_short(tick) for tick in panel.ticks], rotation=20, ha="right")
+        axes.margins(x=0.15)
     axes.axhline(0, color="#999999", linewidth=0.8)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     axes.spines[["top", "right"]].set_visible(False)
-    if panel.lines:
-        axes.legend(frameon=False, fontsize="small")
+    return marks
+
+
+def _short(name: str) -> str:
+    """A name of a layer that leaves room for the curves."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2 - 1]}…{name[-LONGEST // 2 :]}"
