@@ -115,9 +115,8 @@ def _draw(axes: Axes, panel: Panel, labels: Sequence[str]) -> dict[str, Artist]:
         x = np.arange(len(line.y), dtype=np.float64) if line.x is None else line.x
         colour = COLOURS[labels.index(line.label) % len(COLOURS)]
         mark = "o" if panel.ticks is not None and not line.dashed else ""
-        (marks[line.label],) = axes.plot(
-            x, line.y, color=colour, linestyle="--" if line.dashed else "-", marker=mark, label=line.label
-        )
+        style = "--" if line.dashed else "-"
+        (marks[line.label],) = axes.plot(x, line.y, color=colour, linestyle=style, marker=mark, label=line.label)
         if line.low is not None and line.high is not None:
             axes.fill_between(x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
     if panel.ticks is not None:
