@@ -69,7 +69,8 @@ static grouped_job grouped_job_of(const fvlrp_windows *w, const fvlrp_weights *w
 
 static void grouped_layout(grouped_job *j, arena *memory) {
     const ptrdiff_t size = sizeof(REAL), planes = j->images * j->inputs * j->phases;
-    j->rows = imin(imax(PLANE_BYTES / size / (planes * j->pitch) - j->span[0], 4), imax(j->count[0], 1));
+    const ptrdiff_t row = imax(planes, 1) * j->pitch; /* without outputs there are no planes */
+    j->rows = imin(imax(PLANE_BYTES / size / row - j->span[0], 4), imax(j->count[0], 1));
     /* Whole vectors are read and written past the last row. */
     j->plane = round_up((j->rows + j->span[0]) * j->pitch + j->span[1] + 8 * LANES, 16);
     j->terms = j->images * j->inputs * j->weights->taps;

@@ -1283,6 +1283,17 @@ static void join_case(int real, ptrdiff_t count, ptrdiff_t targets, ptrdiff_t n,
     release();
 }
 
+/* No outputs: nothing to do. */
+static void grouped_without_outputs(void) {
+    now = "convolutions in groups without outputs";
+    double x[9] = {1};
+    const fvlrp_windows w = {1, 3, 3, 1, 1, 1, 1, 1, 1, 0, 0, 0, 3, 3};
+    const fvlrp_weights weights = {x, 0, 1, 1, 1, 1, 1, 0};
+    EXPECT(CALL(grouped, FVLRP_F64, 1, 0, weights, w, x, NULL, NULL, 0, x, 9) == FVLRP_OK);
+    EXPECT(CALL(grouped_back, FVLRP_F64, 1, 0, weights, w, x, NULL, x) == FVLRP_OK);
+    EXPECT(x[0] == 1);
+}
+
 static void grouped_refuses(void) {
     now = "bad arguments of convolutions in groups";
     double a[9] = {0}, x = 1, c = 0;
@@ -1385,6 +1396,7 @@ static void network_layers(void) {
             rows_case(real, below(4), below(turn % 3 ? 20 : 300));
         }
     grouped_refuses();
+    grouped_without_outputs();
 }
 
 /* ---- dispatch ---------------------------------------------------------------------------------------------------- */
