@@ -1,5 +1,6 @@
 """Images in: every way to hand over a picture gives the same pixels, and heatmaps return to its size."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from importlib.util import find_spec
@@ -330,6 +331,22 @@ def test_a_truncated_file_names_itself(tmp_path, suffix):
     if suffix != "tif":
         with pytest.raises(OSError, match=f"cut.{suffix}"):
             load(Image.open(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe with a name, as POSIX knows it")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for read in (load, size):
+        with pytest.raises(OSError, match=r"pipe\.jpg: it is a pipe or a device; expected a file"):
+            read(tmp_path / "pipe.jpg")
+
+
+def test_an_empty_file_and_a_url_say_what_they_are(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(OSError, match=r"empty\.jpg: the file is empty"):
+        load(tmp_path / "empty.jpg")
+    with pytest.raises(OSError, match=r"example\.org/a\.jpg: .* URLs are not read"):
+        load("https://example.org/a.jpg")
 
 
 def test_a_missing_file_and_a_text_name_themselves(tmp_path):

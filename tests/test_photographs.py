@@ -54,6 +54,24 @@ def test_a_list_has_a_name_per_line(here, monkeypatch, source):
     assert found.photographs == [File("a.avif"), File("b/c/3.heic"), File(" b 5.jpg")]
 
 
+def test_names_in_lists_may_hold_any_bytes_but_ends_of_lines(here, monkeypatch):
+    (here / "list.txt").write_bytes("a\u2028b.jpg\r\n".encode() + b"\xff.jpg\n")
+    assert paths(find(["@list.txt"])) == ["a\u2028b.jpg", os.fsdecode(b"\xff.jpg")]
+
+
+def test_what_is_no_list_says_so(here, monkeypatch):
+    (here / "photo.jpg").write_bytes(b"\xff\xd8\0\0")
+    with pytest.raises(ValueError, match=r"list photo\.jpg is no text"):
+        find(["@photo.jpg"])
+    with pytest.raises(OSError, match="cannot read the list gone: No such file"):
+        find(["@gone"])
+    with pytest.raises(ValueError, match='a photograph is named ""'):
+        find([""])
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(OSError, match="standard input is closed"):
+        find(["-"])
+
+
 def test_a_photograph_named_twice_is_one(here):
     found = find(["a.avif", "./a.avif", str(here / "b"), "b/1.PNG"])
     assert len(found.photographs) == 4 and found.repeated == 2

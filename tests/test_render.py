@@ -357,7 +357,7 @@ def test_a_heatmap_of_a_photographs_size_is_encoded_in_a_few_milliseconds(rng):
 def test_text_travels_in_the_file():
     data = render.png_bytes(solid(2, 2), {"target": "Köter", "depth": "bin", "score": 1.25, "note": "ε = 100"})
     text = Image.open(io.BytesIO(data)).text
-    assert text == {"target": "Köter", "depth": "bin", "score": "1.25", "note": "ε = 100"}
+    assert text == {"Software": "fvlrp", "target": "Köter", "depth": "bin", "score": "1.25", "note": "ε = 100"}
 
 
 @pytest.mark.parametrize("key", ["", "k" * 80, "ε", "a\0b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,7 @@ def run(args: Namespace) -> int:
     photographs = options.photographs(args)
     out = options.output_folder(args.out)
     outbox = Outbox(out, {name: getattr(args, name) for name in DETERMINING}, options.model_files(args.model))
+    photographs = _without_results(photographs, outbox)
     batch, listing = Batch(args), Listing(args)
     with _explainer(args, clf, request) as explainer:
         tasks = (_task(file, clf, explainer, outbox, batch) for file in photographs)
@@ -91,6 +93,16 @@ def run(args: Namespace) -> int:
     if outbox.removed:
         say(args, f"removed {outbox.removed} temporary files of killed runs")
     return batch.close()
+
+
+def _without_results(photographs: list[File], outbox: Outbox) -> list[File]:
+    """Photographs that are no heatmaps of earlier runs, where --out is, or lies in, a folder of photographs."""
+    rest = [file for file in photographs if not outbox.wrote(file.path)]
+    if not rest:
+        raise UsageError("no photographs were named, only pictures that fvlrp wrote into --out")
+    if count := len(photographs) - len(rest):
+        warnings.warn(f"passed over {count} picture{'s' * (count > 1)} that fvlrp wrote into --out", stacklevel=2)
+    return rest
 
 
 class Request(NamedTuple):

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..data import files
 from ..data.photographs import File
+from ..show import render
 from . import naming
 
 
@@ -78,6 +79,11 @@ class Outbox:
         stamps = [_stamp(model) for model in models]
         self.options: dict[str, Any] = json.loads(json.dumps({**options, "model files": stamps}))
         self.removed = 0  # temporary files of killed runs
+
+    def wrote(self, path: str) -> bool:
+        """Whether a photograph is a picture that fvlrp wrote into this folder, or a folder below it."""
+        inside = os.path.abspath(path).startswith(os.path.join(os.path.abspath(self._folder), ""))
+        return inside and path.lower().endswith(".png") and render.is_own(path)
 
     def finished(self, file: File) -> dict[str, Any] | None:
         """The record of an earlier run with the same options, if all its files exist."""

@@ -65,10 +65,15 @@ def decoded(image: str | os.PathLike[str] | Image.Image, name: str, page: int) -
 @contextmanager
 def named_errors(image: str | os.PathLike[str] | Image.Image, name: str) -> Iterator[None]:
     """Errors of Pillow as an OSError that names the image."""
+    # Opening a pipe waits for a writer, possibly for ever.
+    if not isinstance(image, Image.Image) and _special(image):
+        raise OSError(f"cannot read {name}: it is a pipe or a device; expected a file")
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise type(error)(f"cannot read {name}: {_REASONS.get(type(error), error)}") from error
+        reason = _REASONS.get(type(error), error)
+        remote = isinstance(error, FileNotFoundError) and "://" in name
+        raise type(error)(f"cannot read {name}: {reason}{': URLs are not read' if remote else ''}") from error
     except ImportError as error:
         raise ImportError(f"cannot read {name}: {error}") from error
     except MemoryError as error:
@@ -79,11 +84,18 @@ def named_errors(image: str | os.PathLike[str] | Image.Image, name: str) -> Iter
         raise OSError(f"cannot read {name}: {error}") from error
 
 
+def _special(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is that of a pipe, a socket or a device."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
 def _unknown(image: str | os.PathLike[str] | Image.Image) -> str:
     """Why Pillow does not know a file's format."""
     suffix = "" if isinstance(image, Image.Image) else os.path.splitext(os.fsdecode(image))[1].lower()
     if suffix in PLUGINS:
         return f"Pillow reads {suffix} with a plugin: pip install {PLUGINS[suffix]}"
+    if not isinstance(image, Image.Image) and os.path.getsize(image) == 0:
+        return "the file is empty"
     return "it is no image of a format that Pillow knows"
 
 

@@ -5,6 +5,7 @@ Hides pydicom and tifffile, which are optional. For data.images alone.
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from importlib.util import find_spec
@@ -19,6 +20,10 @@ TIFF = (".tif", ".tiff")
 LARGE = 1 << 26  # pixels from which on a TIFF file is decoded tile by tile into a temporary file
 _MINISWHITE, _MINISBLACK, _RGB, _YCBCR = 0, 1, 2, 6  # TIFF's PhotometricInterpretation
 _ORIENTATION = 274
+
+# Both log what they find in damaged files; where nobody listens, logging prints that to stderr. Our errors say it.
+for _name in ("tifffile", "pydicom"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 def kind(path: str | os.PathLike[str]) -> str:

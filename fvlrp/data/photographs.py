@@ -19,8 +19,8 @@ from typing import NamedTuple
 # fmt: off
 SUFFIXES = frozenset({
     ".apng", ".avif", ".avifs", ".bmp", ".dcm", ".dib", ".dicom", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k",
-    ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".jxl", ".pbm", ".pfm", ".pgm", ".png", ".pnm",
-    ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp",
+    ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jps", ".jpx", ".jxl", ".mpo", ".pbm", ".pfm", ".pgm",
+    ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp",
 })
 # fmt: on
 
@@ -142,15 +142,28 @@ def _listed(names: Iterable[str]) -> Iterator[str]:
     """Names, with lists replaced by their lines."""
     for name in names:
         if name == "-":
-            yield from _lines(sys.stdin.read())
+            if sys.stdin is None:
+                raise OSError("no photographs can be read from -: standard input is closed")
+            yield from _lines(getattr(sys.stdin, "buffer", sys.stdin).read(), "standard input")
         elif name.startswith("@") and not os.path.exists(name):
-            yield from _lines(Path(name[1:]).read_text(encoding="utf-8-sig", errors="surrogateescape"))
+            try:
+                text = Path(name[1:]).read_bytes()
+            except OSError as error:
+                raise type(error)(f"cannot read the list {name[1:]}: {error.strerror}") from error
+            yield from _lines(text, f"list {name[1:]}")
+        elif not name:
+            raise ValueError('a photograph is named "": expected a file, a folder, a pattern, @LIST or -')
         else:
             yield name
 
 
-def _lines(text: str) -> Iterator[str]:
-    return (line for line in text.splitlines() if line.strip())
+def _lines(data: bytes | str, where: str) -> Iterator[str]:
+    """Names of files, one a line, in UTF-8 or whatever bytes the system has them in."""
+    text = data if isinstance(data, str) else data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    if "\0" in text:
+        raise ValueError(f"{where} is no text: expected the name of a photograph on every line")
+    # Not splitlines(), which also cuts at characters that names of files may hold, such as U+2028.
+    return (line for line in text.replace("\r\n", "\n").split("\n") if line.strip())
 
 
 def _expanded(name: str, found: Found) -> Iterator[File]:

@@ -28,6 +28,7 @@ from .text import INK, WHITE
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Window: TypeAlias = "tuple[int, int, int, int]"  # top, left, bottom, right
 
+SOFTWARE = "Software"  # PNG's own keyword for the program that wrote a file
 LEVEL = 3  # of zlib: files are 3 % larger than at the best level and take a hundredth of the time
 _BAND = 1 << 20  # pixels whose colours are looked up at a time
 _SOFT_INK = (85, 85, 85)
@@ -532,6 +533,8 @@ def _indexed(picture: Image.Image) -> Image.Image | None:
 def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None, *, level: int = LEVEL) -> bytes:
     """An image as a PNG file's bytes; the same image gives the same bytes with the same Pillow.
 
+    The chunk "Software" says that fvlrp wrote it.
+
     Parameters
     ----------
     image : path, Pillow image or array
@@ -556,7 +559,7 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None, *, lev
     if not is_whole(level) or not 0 <= level <= 9:
         raise ValueError(f"level is {level!r}; expected a whole number from 0 (not compressed) to 9 (smallest)")
     info = PngInfo()
-    for key, value in (text or {}).items():
+    for key, value in {SOFTWARE: "fvlrp", **(text or {})}.items():
         if not 1 <= len(key) <= 79 or not key.isprintable() or not key.isascii():
             raise ValueError(f"text has the keyword {key!r}; PNG takes 1 to 79 printable characters, plain ASCII here")
         info.add_text(key, str(value))
@@ -564,6 +567,15 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None, *, lev
     buffer = io.BytesIO()
     (_indexed(picture) or picture).save(buffer, format="PNG", compress_level=int(level), pnginfo=info)
     return buffer.getvalue()
+
+
+def is_own(path: str | os.PathLike[str]) -> bool:
+    """Whether fvlrp wrote a file, as `png_bytes` marks it. Reads its header alone."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get(SOFTWARE) == "fvlrp"
+    except (OSError, ValueError):
+        return False
 
 
 def write_png(
