@@ -26,7 +26,7 @@ def everywhere(real):
 
 
 @pytest.mark.parametrize("function", _kernels.FUNCTIONS)
-def test_functions_are_right_to_the_last_digits_of_small_results_too(function, real):
+def test_functions_are_accurate_relative_to_small_results(function, real):
     x = everywhere(real)
     got, expected = _kernels.activate(function, x), reference.activated(function, x)
     assert got.dtype == x.dtype
@@ -73,7 +73,7 @@ def test_softmax_of_rows(length, real):
     np.testing.assert_array_equal(_kernels.softmax(own, own), got)
 
 
-def test_softmax_of_masks_and_what_is_no_number(real):
+def test_softmax_of_masks_and_nan(real):
     x = np.zeros((4, 20), real)
     x[0, 5:] = -np.inf
     x[1, 3] = np.nan

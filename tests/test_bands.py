@@ -40,7 +40,7 @@ def test_an_explanation_has_the_images_size_a_picture_and_a_ledger_that_closes(n
     np.testing.assert_allclose(ex.relevance["input"].sum(), ex.heatmap.sum())
 
 
-def test_retraining_learns_what_a_channel_says(net, tmp_path):
+def test_retraining_learns_classes_from_a_channel(net, tmp_path):
     labels = np.arange(12) % 2
     new = net.retrain(images(net), labels, C=10.0)
     assert new.score(images(net), labels) == 1

@@ -148,7 +148,7 @@ def test_photographs_of_one_name_never_overwrite_each_other(capsys, model, tmp_p
         )
 
 
-def test_a_photograph_keeps_its_name_whatever_is_explained_before_it(capsys, model, tmp_path):
+def test_names_of_results_do_not_depend_on_other_photographs(capsys, model, tmp_path):
     photos = [photograph(tmp_path / name / "0001.png", seed) for seed, name in enumerate("ab")]
     args = ["--model", model, "--out", tmp_path / "o", "--resume", "--json"]
     _, text, _ = run(capsys, "explain", *photos, *args)
@@ -175,7 +175,7 @@ def test_a_broken_photograph_keeps_its_name_too(capsys, model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["..jpg", ".jpg", "...png", "a b/../..png", "-.png"])
-def test_no_name_leads_out_of_the_folder(capsys, model, tmp_path, name):
+def test_no_name_escapes_the_folder(capsys, model, tmp_path, name):
     path = tmp_path / "in" / Path(name).name
     photograph(tmp_path / "in" / "x.png")
     os.rename(tmp_path / "in" / "x.png", path)
@@ -340,7 +340,7 @@ def test_a_photograph_that_would_take_too_much_is_refused_and_the_batch_goes_on(
     assert large in err and time.monotonic() - start < 20
 
 
-def test_memory_is_the_users_to_allow(capsys, model, tmp_path):
+def test_the_memory_option_raises_the_budget(capsys, model, tmp_path):
     photo = photograph(tmp_path / "x.png")  # 60 x 80 pixels at 111 bytes
     args = ["explain", photo, "--model", model, "--out", tmp_path / "o"]
     assert run(capsys, *args, "--memory", "0.0005")[0] == 1
@@ -397,7 +397,7 @@ def test_durations_for_people(seconds, words):
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_a_signal_ends_a_batch_at_once_and_leaves_nothing_half(data, tmp_path, number, code, word):
+def test_a_signal_ends_a_batch_at_once_without_partial_files(data, tmp_path, number, code, word):
     photos = sorted((data / "VOCdevkit" / "VOC2012" / "JPEGImages").iterdir())[:60]
     out = tmp_path / "o"
     started = subprocess.Popen(
@@ -434,7 +434,7 @@ def test_a_signal_ends_a_batch_at_once_and_leaves_nothing_half(data, tmp_path, n
 
 
 @posix
-def test_an_interrupt_while_modules_load_is_no_traceback(tmp_path):
+def test_an_interrupt_while_modules_load_prints_no_traceback(tmp_path):
     """numpy stands for all that takes long to import."""
     (tmp_path / "numpy.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
     code = "import sys, fvlrp.cli; sys.path.insert(0, sys.argv.pop()); fvlrp.cli.main()"

@@ -239,7 +239,7 @@ def test_a_caffe_network_is_a_network_like_others(files, tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_stated_preprocessing_warns_of_nothing(files):
+def test_explicit_preprocessing_gives_no_warning(files):
     stated = Preprocess((23, 20), order="BGR", high=255, mean=(104, 117, 123))
     assert Network.from_caffe(*files, preprocess=stated).preprocess == stated
     edited(files, "input_param {", "transform_param { mean_value: 104 mean_value: 117 mean_value: 123 } input_param {")

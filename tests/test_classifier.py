@@ -46,7 +46,7 @@ def state(clf):
 
 
 @pytest.mark.parametrize("name", ["plain", "centred", "multilabel"])
-def test_surfaces_are_told_apart(request, textures, name):
+def test_textures_are_classified_above_chance(request, textures, name):
     clf = request.getfixturevalue(name)
     images, labels = textures(4, seed=77, names=tuple(clf.classes_))
     if clf.multilabel_:
@@ -250,7 +250,7 @@ def test_images_come_as_paths_pictures_or_arrays(pieces, tmp_path):
     assert state(tiny().fit(given, labels)) == state(arrays)
 
 
-def test_images_that_are_no_sequence_of_images(plain, photo, tmp_path):
+def test_arguments_that_are_not_sequences_of_images_are_refused(plain, photo, tmp_path):
     for images, words in (
         ("folder", "sequence of paths, PIL images or arrays, got str"),
         (Path("folder"), "sequence of paths"),
@@ -292,7 +292,7 @@ def test_an_image_that_cannot_be_used_is_named(plain, pieces, tmp_path, n_jobs):
             copy.copy(plain).set_params(n_jobs=n_jobs).decision_function(given)
 
 
-def test_a_fit_that_is_refused_leaves_the_model_alone(pieces):
+def test_a_refused_fit_does_not_change_the_model(pieces):
     images, labels = pieces
     clf = tiny().fit(images, labels)
     before, scores = state(clf), clf.decision_function(images).tobytes()
@@ -303,7 +303,7 @@ def test_a_fit_that_is_refused_leaves_the_model_alone(pieces):
 
 
 @pytest.mark.parametrize("stage", ["sample_descriptors", "principal_components", "encode_images", "fit_svms"])
-def test_an_interrupted_fit_leaves_the_model_alone(pieces, monkeypatch, stage):
+def test_an_interrupted_fit_does_not_change_the_model(pieces, monkeypatch, stage):
     images, labels = pieces
     clf = tiny().fit(images, labels)
     before, scores = state(clf), clf.decision_function(images).tobytes()
@@ -339,7 +339,7 @@ def test_codes_that_lie_in_a_file_teach_the_same(pieces, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("full", ["from the start", "as the file grows"])
-def test_a_full_temporary_folder_is_told_before_any_work(pieces, monkeypatch, tmp_path, full):
+def test_a_full_temporary_folder_fails_before_any_work(pieces, monkeypatch, tmp_path, full):
     """A mapped file on a full disk would end the process at its first write."""
     images, labels = pieces
     clf = tiny().fit(images, labels)
@@ -359,7 +359,7 @@ def test_a_full_temporary_folder_is_told_before_any_work(pieces, monkeypatch, tm
 # ---- parameters ----
 
 
-def test_scikit_learn_is_told_of_matrices_of_labels():
+def test_scikit_learn_tags_allow_matrices_of_labels():
     assert get_tags(FisherVectorClassifier()).classifier_tags.multi_label
 
 
@@ -471,7 +471,7 @@ def test_mirroring_learns_from_the_mirror_images(pieces):
 
 
 @pytest.mark.parametrize("seed", [0, None, np.random.RandomState(5)], ids=["seed", "none", "generator"])
-def test_memory_keeps_what_does_not_depend_on_c(pieces, tmp_path, monkeypatch, seed):
+def test_the_memory_folder_keeps_all_that_does_not_depend_on_C(pieces, tmp_path, monkeypatch, seed):
     images, labels = pieces
     paths = [tmp_path / f"{i}.png" for i in range(len(images))]
     for path, image in zip(paths, images, strict=True):
@@ -543,7 +543,7 @@ def test_a_pickled_classifier_is_the_same(multilabel, photo):
     assert np.array_equal(again.explain(photo, "grass").heatmap, multilabel.explain(photo, "grass").heatmap)
 
 
-def test_a_pickled_explanation_has_what_was_kept_and_no_forward_pass(multilabel, photo):
+def test_a_pickled_explanation_has_the_kept_relevance_and_no_forward_pass(multilabel, photo):
     ex = multilabel.explain(photo, "grass", keep=("bin", "vector"))
     pickled = pickle.dumps(ex)
     assert len(pickled) < ex.heatmap.nbytes + ex.image.nbytes + sum(r.nbytes for r in ex.relevance.kept.values()) + 4096
@@ -562,7 +562,7 @@ def test_a_contrast_is_the_difference_of_two_explanations(multilabel, plain, cen
         np.testing.assert_allclose(both.heatmap, one.heatmap - other.heatmap, atol=1e-12 * abs(one.heatmap).max())
 
 
-def test_many_explanations_come_in_order_and_name_what_failed(plain, photo, tmp_path):
+def test_explain_many_keeps_the_order_and_names_the_failed_image(plain, photo, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no photograph")
     images = [photo, broken, photo[:, ::-1], photo]
@@ -618,7 +618,7 @@ def test_parameters_of_the_fitted_arrays_may_not(plain, photo, tmp_path):
         ("angles", "exact"),
     ],
 )
-def test_what_a_coefficient_belongs_to_may_not_change(plain, photo, name, value):
+def test_parameters_that_coef_depends_on_cannot_change_after_fit(plain, photo, name, value):
     clf, was = copy.copy(plain), getattr(plain, name)
     clf.set_params(**{name: value})
     for call in (lambda: clf.scores(photo), lambda: clf.explain(photo), clf.uncenter, clf.describe, lambda: clf.menu):

@@ -279,7 +279,7 @@ def test_traceback_shows_where_an_error_came_from(capsys, monkeypatch, place):
     assert code == 1 and "in run_into" in err and err.endswith("\nfvlrp: no such luck\n")
 
 
-def test_an_error_of_no_expected_kind_is_one_line_that_says_how_to_see_more(capsys, monkeypatch):
+def test_an_internal_error_is_one_line_that_names_traceback(capsys, monkeypatch):
     monkeypatch.setattr(info, "run", lambda args: {}["key"])
     code, _, err = run(capsys, "info")
     assert code == 1 and err == "fvlrp: internal error: KeyError: 'key' (fvlrp --traceback shows where)\n"
@@ -404,7 +404,7 @@ def test_a_sheet_is_a_png(capsys, untraced, photographs, model, tmp_path):
     assert code == 2 and re.search(r"--out must end in \.png, got '.*x\.jpg'", err)
 
 
-def test_a_reader_that_has_gone_is_no_traceback(model):
+def test_a_closed_pipe_prints_no_traceback(model):
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "fvlrp", "info", model, "--json"]
@@ -415,7 +415,7 @@ def test_a_reader_that_has_gone_is_no_traceback(model):
 
 @pytest.mark.skipif(os.name != "posix", reason="streams are closed between fork and exec")
 @pytest.mark.parametrize("closed", [0, 1, 2])
-def test_closed_streams_are_no_trouble(photographs, model, tmp_path, closed):
+def test_closed_streams_do_not_raise(photographs, model, tmp_path, closed):
     command = [sys.executable, "-m", "fvlrp", "explain", photographs[0], "--model", model, "--out", tmp_path]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     done = subprocess.run([*command, "--json"], **streams, text=True, check=False, preexec_fn=lambda: os.close(closed))
@@ -467,7 +467,7 @@ def labelled(tmp_path, textures):
     return tmp_path / "data"
 
 
-def test_all_broken_photographs_are_told_before_any_learning(capsys, labelled, tmp_path, monkeypatch):
+def test_all_broken_photographs_are_reported_before_training(capsys, labelled, tmp_path, monkeypatch):
     monkeypatch.setattr(FisherVectorClassifier, "fit", None)
     code, out, err = run(capsys, "train", labelled, "--out", tmp_path / "m.fvlrp", "--quiet")
     assert code == 1 and out == "" and not (tmp_path / "m.fvlrp").exists()
@@ -531,7 +531,7 @@ def test_info_reads_well_however_many_classes_there_are(capsys, data):
     assert "  unchanged\n" in text and "\nimport:\n  a layer for each node\n" in text
 
 
-def test_info_shows_the_rules_that_are_asked_for(capsys, network):
+def test_info_shows_the_rules_of_the_option(capsys, network):
     args = ["info", network, "--rule", "composite", "--rule", "conv1=wsquare", "--json"]
     code, text, _ = run(capsys, *args)
     rules = {layer["name"]: layer["rule"] for layer in json.loads(text)["model"]["layers"]}
@@ -658,7 +658,7 @@ def test_an_interrupt_exits_with_130(capsys, monkeypatch):
     assert code == 130 and "interrupted" in err
 
 
-def test_flip_measures_every_depth_beside_orders_of_no_heatmap(capsys, photographs, model):
+def test_flip_measures_every_depth_and_the_blind_orders(capsys, photographs, model):
     code, text, _ = run(
         capsys, "flip", photographs[0], photographs[1], "--model", model, "--steps", 5, "--json", "--quiet"
     )

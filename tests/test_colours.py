@@ -150,7 +150,7 @@ def test_a_percentile_counts_the_values_that_are_not_zero():
     assert colours.shared_scale([np.zeros((2, 2))], 50) == 0
 
 
-def test_one_default_saturates_at_the_995th_permille_of_what_is_not_zero(rng):
+def test_the_default_scale_is_the_99_5th_percentile_of_nonzero_relevance(rng):
     heatmap = rng.standard_normal((40, 50))
     heatmap[0] = 0
     assert np.array_equal(colours.colour(heatmap), colours.colour(heatmap, scale="99.5%"))
@@ -169,7 +169,7 @@ def test_a_large_map_is_coloured_in_bands_like_a_small_one(rng, monkeypatch, sym
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_has_no_colour_is_refused_with_its_place(value):
+def test_the_error_for_nan_pixels_names_their_position(value):
     heatmap = np.zeros((3, 4))
     heatmap[1, 2] = value
     with pytest.raises(ValueError, match=r"1 values that are NaN or infinite, the first .* at row 1, column 2"):

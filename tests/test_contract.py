@@ -41,7 +41,7 @@ def clf():
     return fvlrp.FisherVectorClassifier(**SMALL)
 
 
-def test_a_clone_has_the_parameters_and_nothing_learned(clf, images, labels):
+def test_a_clone_has_the_parameters_and_is_not_fitted(clf, images, labels):
     fresh = clone(clf.fit(images, labels))
     assert fresh.get_params() == clf.get_params() and not hasattr(fresh, "coef_") and is_classifier(fresh)
 

@@ -80,7 +80,7 @@ def test_a_name_counts_before_first_and_first_before_a_kind():
         ({"default": 3}, "the rule of 'default' must be one of Epsilon"),
     ),
 )
-def test_bad_choices_are_told_what_is_valid(options, message):
+def test_the_error_for_a_bad_choice_lists_the_valid_ones(options, message):
     with pytest.raises(ValueError, match=message):
         ConvRules(**options)
 
@@ -107,12 +107,12 @@ def test_rules_can_be_changed_by_text():
 @pytest.mark.parametrize(
     "rules", [*PRESETS, "box:-1:1", "gamma:0.1", "epsilon:1e-09", Box((0, -2.1), (1, 2.64)), Box()]
 )
-def test_rules_come_back_from_what_a_file_holds(rules):
+def test_rules_are_read_back_from_a_file(rules):
     rules = NetworkRules.of(rules)
     assert NetworkRules.of(json.loads(json.dumps(rules.to_dict()))) == rules
 
 
-def test_a_saved_explanations_rules_are_told_what_they_may_hold():
+def test_rules_of_a_saved_explanation_are_validated():
     with pytest.raises(ValueError, match="rules have no option 'epsilon'; valid ones are default, layers, below"):
         NetworkRules.of({"layers": {}, "epsilon": 1})
     assert NetworkRules.of({"layers": "gamma"}) == NetworkRules(layers={"layers": Gamma()})  # a layer of that name
@@ -138,7 +138,7 @@ def test_words_are_checked_and_have_a_default(field):
         NetworkRules(**{field: "other"})
 
 
-def test_anything_else_is_told_what_rules_are():
+def test_the_error_for_invalid_rules_lists_the_valid_forms():
     with pytest.raises(ValueError, match="rules must be a NetworkRules value, a rule, a mapping"):
         ConvRules.of(3)
 

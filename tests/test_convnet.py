@@ -96,7 +96,7 @@ def test_forward_is_the_last_activation_and_keeps_its_input(net):
     assert net.forward(x.astype(np.float32)).dtype == np.float32
 
 
-def test_forward_reads_what_a_fused_activation_shares(net):
+def test_a_convolution_with_two_readers_is_not_overwritten_by_its_activation(net):
     """A convolution read by others, too, must not be overwritten by the activation behind it."""
     layers = [*net.nodes[:2], node("r", ReLU(), 1), node("s", Add(), 1, 2)]
     layers += [node("g", GlobalAveragePool(), 3), node("f", Flatten(), 4)]
@@ -148,7 +148,7 @@ def test_a_trace_computes_in_float32_or_float64(net, dtype):
         net.trace(np.zeros((9, 9, 3), np.uint8), dtype=dtype)
 
 
-def test_threads_change_nothing_and_leave_blas_as_it_was(net, photographs):
+def test_threads_do_not_change_results_or_the_blas_limit(net, photographs):
     from threadpoolctl import threadpool_info
 
     before = [(lib["filepath"], lib["num_threads"]) for lib in threadpool_info()]
@@ -164,7 +164,7 @@ def test_threads_change_nothing_and_leave_blas_as_it_was(net, photographs):
         net.set_params(C=1)
 
 
-def test_what_does_not_fit_together_is_refused_by_name(net):
+def test_errors_for_mismatched_arguments_name_them(net):
     with pytest.raises(ValueError, match="4 outputs, got 3"):
         ConvNet(net.nodes, (3, 24, 20), ["a", "b", "c"])
     with pytest.raises(ValueError, match="layer 'conv1' does not fit"):
@@ -241,7 +241,7 @@ def test_a_loaded_explanations_rules_explain_again(net, photographs, tmp_path):
 
 
 @pytest.mark.parametrize("rules", ["paper", "epsilon:0.1", "composite", "zplus", {"first": "wsquare"}])
-def test_a_network_explains_alike_wherever_its_normalisation_stands(net, photographs, rules):
+def test_explanations_do_not_depend_on_where_the_normalisation_is(net, photographs, rules):
     scale, shift = np.array([2, 0.5, 4], np.float32), np.array([-1, 0.25, -2], np.float32)
     first = [replace(n, inputs=tuple(k + 1 for k in n.inputs)) for n in net.nodes]
     inside = Network([node("norm0", Affine(scale, shift), -1), *first], (3, 24, 20), net.classes_)
@@ -252,7 +252,7 @@ def test_a_network_explains_alike_wherever_its_normalisation_stands(net, photogr
         np.testing.assert_allclose(one.heatmap, other.heatmap, atol=1e-4 * np.abs(other.heatmap).max())
 
 
-def test_folding_the_normalisation_leaves_nothing_to_black_pixels(net, photographs):
+def test_after_folding_the_normalisation_black_pixels_have_no_relevance(net, photographs):
     first = [replace(n, inputs=tuple(k + 1 for k in n.inputs)) for n in net.nodes]
     inside = Network([node("norm0", Affine(np.full(3, 2.0), np.full(3, -1.0)), -1), *first], (3, 24, 20), net.classes_)
     image = photographs[0][0].copy()
@@ -267,7 +267,7 @@ def test_folding_the_normalisation_leaves_nothing_to_black_pixels(net, photograp
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_explanation_says_what_a_crop_left(net, photographs):
+def test_an_explanation_says_which_part_a_crop_kept(net, photographs):
     image = photographs[0][0]
     net.preprocess = Preprocess((24, 20), "crop", 30)
     ex = net.explain(image)
@@ -278,7 +278,7 @@ def test_an_explanation_says_what_a_crop_left(net, photographs):
     assert len(np.unique(np.asarray(ex.to_image())[outside], axis=0)) == 2  # neutral, and the lines
 
 
-def test_a_saved_network_is_the_very_same_network(net, tmp_path, photographs):
+def test_a_saved_network_loads_bit_identically(net, tmp_path, photographs):
     net.preprocess = Preprocess((24, 20), "crop", 30, "BGR", 255, (1, 2, 3))
     path = tmp_path / "n.fvlrp"
     net.save(path)
@@ -478,7 +478,7 @@ def test_retraining_squeezenet_on_voc_recognises_most_of_it(tmp_path):
 
 
 @needs_data
-def test_the_command_retrains_and_the_others_take_what_it_writes(tmp_path):
+def test_other_commands_read_the_model_that_retrain_writes(tmp_path):
     pytest.importorskip("onnx")
     root, random = Path(os.environ["FVLRP_DATA"]), np.random.default_rng(0)
     for i in range(6):

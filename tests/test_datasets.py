@@ -101,7 +101,7 @@ def test_boxes_are_0_based_half_open_and_rows_first(devkit):
         data.boxes(0, "cow")
 
 
-def test_annotations_are_read_only_when_asked(devkit):
+def test_annotations_are_read_on_access(devkit):
     shutil.rmtree(devkit / "Annotations")
     data = voc(devkit, "train")
     with pytest.raises(FileNotFoundError, match=r"b\.xml"):
@@ -250,7 +250,7 @@ def test_no_class_is_lost_for_its_suffix_or_a_folder_further_down(tmp_path, name
 
 
 @pytest.mark.parametrize("splits", [("train", "val"), ("Training", "test")])
-def test_folders_of_splits_are_no_classes(tmp_path, splits):
+def test_folders_of_splits_are_not_classes(tmp_path, splits):
     for name in (f"{split}/{kind}/1.jpg" for split in splits for kind in ("cat", "dog")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")

@@ -58,7 +58,7 @@ def test_another_factor_of_hugging_face_belongs_to_mean_and_deviation(tmp_path):
     np.testing.assert_allclose(x[0, :, 0, 0], (2 - 0.5) / np.array([0.5, 0.4, 0.5]), rtol=1e-5)
 
 
-def test_hugging_faces_names_are_those_of_the_model_beside_it(tmp_path):
+def test_hugging_face_class_names_come_from_config_json(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"id2label": {"1": "dog", "0": "cat, house cat"}}))
     assert described(tmp_path, HUGGING_FACE)[1] == ["cat", "dog"]
 
@@ -156,7 +156,7 @@ def saved(tmp_path, scaled_by=None, metadata=(), integer=False, outputs=2):
     return tmp_path / "net.onnx"
 
 
-def test_what_was_assumed_is_said(tmp_path):
+def test_assumptions_are_reported(tmp_path):
     with pytest.warns(UserWarning, match=r"net\.onnx does not say .* assumed RGB in 0\.\.1, resized to 8 x 8"):
         assert Network.from_onnx(saved(tmp_path)).preprocess == Preprocess((8, 8))
 
@@ -191,7 +191,7 @@ def test_files_that_describe_themselves_are_believed(tmp_path):
     assert Network.from_onnx(path, classes=["a", "b"]).classes_.tolist() == ["a", "b"]
 
 
-def test_the_description_beside_a_file_is_found_and_another_file_is_not_taken_for_one(tmp_path):
+def test_the_json_file_next_to_a_model_is_found_and_unrelated_ones_are_ignored(tmp_path):
     path = saved(tmp_path)
     (tmp_path / "net.json").write_text('{"input_size": [8, 8], "value_range": [0, 255], "labels": ["cat", "dog"]}')
     net = Network.from_onnx(path)

@@ -63,7 +63,7 @@ def test_parameters_are_those_of_a_scikit_learn_estimator():
 
 
 @pytest.mark.parametrize("params", [{}, {"shift": 1.5}, {"names": ("c",), "part": 3}])
-def test_it_is_shown_as_scikit_learn_shows_it(params):
+def test_repr_is_scikit_learns(params):
     assert repr(Nearest(**params)) == repr(Reference(**params)).replace("Reference", "Nearest")
     assert "Nearest" in Nearest(**params)._repr_html_()
 
@@ -114,7 +114,7 @@ def test_metadata_is_routed_to_it(points):
             make_pipeline(scaler, Nearest()).fit(*points, sample_weight=np.ones(60))
 
 
-def test_what_is_not_fitted_says_so_from_a_property_too():
+def test_properties_of_an_unfitted_classifier_raise_not_fitted():
     """NotFittedError is an AttributeError, which a ``__getattr__`` would hide."""
 
     class Lazy(Nearest):

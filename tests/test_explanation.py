@@ -29,7 +29,7 @@ def explanation(rng):
     )
 
 
-def test_an_explanation_says_what_it_is(explanation):
+def test_repr_of_an_explanation(explanation):
     assert repr(explanation) == "<Explanation of 'dog': score +1.5, depth 'fine', 30 x 40>"
     summary = json.loads(json.dumps(explanation.summary()))
     assert summary["heatmap_sum"] == explanation.heatmap.sum() and summary["shape"] == [30, 40]
@@ -54,7 +54,7 @@ def test_pictures_are_hatched_where_the_model_saw_nothing(explanation):
         assert np.array_equal(after, render.hatched(before, box)) and not np.array_equal(after, before)
 
 
-def test_what_was_seen_is_part_of_an_explanation_and_of_its_files(explanation, tmp_path):
+def test_the_seen_part_is_in_an_explanation_and_its_files(explanation, tmp_path):
     assert explanation.seen == Seen(0, 0, 30, 40, 30, 40)  # nothing said: all of it, as it is
     explanation.seen = Seen(0, 5, 30, 35, 24, 24)
     assert explanation.summary()["seen"] == {"box": [0, 5, 30, 35], "pixels": [24, 24]}
@@ -122,7 +122,7 @@ def test_a_saved_explanation_is_read_back(explanation, tmp_path):
     assert FisherRules.of(back.rules) == explanation.rules
 
 
-def test_what_is_no_explanation_is_refused_by_name(explanation, tmp_path):
+def test_the_error_for_a_file_that_is_not_an_explanation_names_it(explanation, tmp_path):
     path = tmp_path / "it.npz"
     files.save_arrays(path, {"kind": "explanation", "score": 1.0}, {"heatmap": np.zeros((2, 2))})
     with pytest.raises(ValueError, match=r"it\.npz is not an explanation that this fvlrp can read"):

@@ -45,7 +45,7 @@ def test_the_alpha_channel_names_the_depth_that_it_shows(plain, photo, laid):
     assert laid[0][0][0][-1].caption == "positive, bin"  # no coarse depth was asked for
 
 
-def test_depth_sheet_refuses_what_has_no_grid(plain, photo):
+def test_depth_sheet_refuses_explanations_without_a_grid(plain, photo):
     one, other = plain.explain(photo, "grass", ["bin", "vector"])
     for explanations in ([one, other, one], [one, other, other, one]):
         with pytest.raises(ValueError, match="the same depths, in the same order"):
@@ -71,7 +71,7 @@ def test_sheet_has_four_columns_a_model_and_a_row_an_image(plain, centred, photo
     assert [row[at].caption.split()[0] for row in rows for at in (0, 4)] == ["brick", "brick", "grass", "gravel"]
 
 
-def test_sheet_shows_the_depths_that_were_asked_for(plain, centred, photo, laid):
+def test_sheet_shows_the_requested_depths(plain, centred, photo, laid):
     fvlrp.sheet([plain, centred], [photo], ["brick"], depths=[("gradient", "vector"), None])
     ((row,), _) = laid[0]
     high, low = plain.explain(photo, "brick", ("gradient", "vector"))
@@ -148,6 +148,6 @@ def test_sheet_needs_models_and_images(plain, photo):
         (["bird"], None, "unknown target 'bird'; classes are brick, grass, gravel"),
     ],
 )
-def test_sheet_refuses_what_does_not_match(plain, photo, targets, names, words):
+def test_sheet_refuses_mismatched_arguments(plain, photo, targets, names, words):
     with pytest.raises(ValueError, match=words):
         fvlrp.sheet([plain], [photo], targets, names=names)

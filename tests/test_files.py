@@ -58,7 +58,7 @@ def test_a_file_gets_exactly_its_name(tmp_path, name):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
+def test_an_error_keeps_the_old_file_and_leaves_no_other(tmp_path, error):
     path = tmp_path / "x.fvlrp"
     path.write_bytes(b"old")
     with pytest.raises(error), atomic_write(path) as file:
@@ -143,7 +143,7 @@ def killed_while_writing(folder):
 
 
 @posix
-def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(tmp_path):
+def test_temporary_files_of_a_killed_writer_are_removed_and_others_kept(tmp_path):
     (left,) = killed_while_writing(tmp_path)
     assert left.startswith(".") and left.endswith(".tmp")
     (tmp_path / ".other.tmp").write_bytes(b"not ours")
@@ -154,7 +154,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(t
     assert remove_abandoned(tmp_path) == 0
 
 
-def test_a_process_that_ends_in_a_hurry_leaves_nothing(tmp_path):
+def test_discarding_unfinished_files_removes_them(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "x"):
         discard_unfinished()
         assert not os.listdir(tmp_path)
@@ -214,7 +214,7 @@ headers = st.dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(headers, st.dictionaries(words, values, max_size=4), st.booleans())
-def test_a_round_trip_returns_what_went_in(tmp_path_factory, header, content, compress):
+def test_a_round_trip_returns_equal_arrays(tmp_path_factory, header, content, compress):
     path = tmp_path_factory.mktemp("round") / "x.fvlrp"
     header["kind"] = "toy"
     save_arrays(path, header, content, compress=compress)
@@ -265,7 +265,7 @@ def test_compression_compresses(tmp_path):
         ({"kind": "toy"}, {"a\\b": np.zeros(1)}, ValueError, "name"),
     ],
 )
-def test_what_cannot_be_read_back_is_not_written(tmp_path, header, content, error, words):
+def test_values_that_could_not_be_read_back_are_not_written(tmp_path, header, content, error, words):
     with pytest.raises(error, match=words):
         save_arrays(tmp_path / "x", header, content)
     assert os.listdir(tmp_path) == []
@@ -386,7 +386,7 @@ def test_a_pickle_inside_is_never_executed(saved, claimed):
     assert not hasattr(sys, "fvlrp_was_executed")
 
 
-def test_kinds_are_told_apart(saved):
+def test_kinds_of_files_are_distinguished(saved):
     assert load_arrays(saved, kind="toy")[0]["kind"] == "toy"
     assert load_arrays(saved, kind=("other", "toy"))[0]["kind"] == "toy"
     with pytest.raises(ValueError, match=r"x\.fvlrp holds kind 'toy'; expected explanation"):

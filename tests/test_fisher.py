@@ -143,7 +143,7 @@ def test_gradient_equals_eq_1_pixel_by_pixel(plain, photo, rules):
     assert distance(plain.trace(photo[16:48, 20:54]).explain("grass", "gradient", rules).heatmap, pixels) < 5e-4
 
 
-def test_descriptors_without_contrast_are_all_alike(textures):
+def test_descriptors_without_contrast_are_identical(textures):
     """A threshold of 0 zeroes nothing, but a flat patch still has nothing to share relevance by."""
     from fvlrp import FisherVectorClassifier
 
@@ -160,7 +160,7 @@ def test_descriptors_without_contrast_are_all_alike(textures):
 
 
 @pytest.mark.parametrize("rules", [{"bias": "active"}, {"eps_mode": "relative", "epsilon_pool": 1.0}], ids=named)
-def test_what_counts_sums_decides_in_double(traces, rules):
+def test_rules_that_count_nonzero_sums_use_float64(traces, rules):
     """One float32 posterior that slips past the gate makes a whole component active; no count may hang on that."""
     for _, exact, fast, target in traces.values():
         wanted, got = exact.explain(target, DEPTHS, rules), fast.explain(target, DEPTHS, rules)
@@ -185,7 +185,7 @@ def oddities(photo):
 
 
 @pytest.mark.parametrize("rules", RULES, ids=named)
-def test_the_ledger_closes_whatever_the_image(plain, centred, oddities, rules):
+def test_the_ledger_closes_for_any_image(plain, centred, oddities, rules):
     for clf in (plain, centred):
         for image in oddities.values():
             for dtype, rtol in (("float64", 1e-9), ("float32", 1e-5)):
@@ -291,7 +291,7 @@ def test_depths_agree_with_one_another(traces, name, rules):
             assert ex.relevance[layer].dtype == np.float64
 
 
-def test_relevance_is_made_when_asked_and_kept(traces):
+def test_relevance_is_computed_on_access_and_kept(traces):
     clf, _, trace, target = traces["plain"]
     found = trace.explain(target).relevance
     n, d = len(trace.descriptors), clf.coef_.shape[1]
@@ -498,7 +498,7 @@ def test_turned_and_fortran_arrays_are_explained_like_their_copies(plain, photo,
             assert np.array_equal(one.heatmap, other.heatmap) and np.array_equal(one.image, other.image)
 
 
-def test_a_trace_keeps_what_it_saw(plain, photo):
+def test_a_trace_does_not_see_later_changes_of_the_callers_array(plain, photo):
     """The caller may overwrite the array after the forward pass."""
     for given in (photo.copy(), np.ascontiguousarray(photo[:, :, 0] / np.float32(255))):
         wanted, trace = plain.trace(given.copy()).explain("grass", "gradient"), plain.trace(given)
@@ -539,7 +539,7 @@ def test_a_photograph_is_decoded_once_per_call(plain, photo, tmp_path, monkeypat
     assert len(decoded) == 1
 
 
-def test_a_photograph_that_is_refused_was_decoded_once(plain, tmp_path, monkeypatch):
+def test_a_refused_photograph_is_decoded_once(plain, tmp_path, monkeypatch):
     Image.fromarray(np.zeros((2000, 60), np.uint8)).save(tmp_path / "sliver.png")
     decoded, right = [], Image.open
     monkeypatch.setattr(Image, "open", lambda file, *args: decoded.append(file) or right(file, *args))

@@ -123,7 +123,7 @@ def test_rounding_does_not_gather_over_many_steps(plain, photo):
     check_walk(plain, photo, "grass", 9, 600, every=100)
 
 
-def test_what_was_added_is_taken_away_again(plain, photo):
+def test_restoring_the_photograph_restores_the_flippers_sums(plain, photo):
     encoding = plain.flipper(photo, "brick")._start.copy()
     before = encoding.sums.copy()
     filled = np.random.default_rng(1).integers(256, size=photo.shape, dtype=np.uint8)

@@ -78,7 +78,7 @@ def test_a_draw_does_not_depend_on_how_many_there_are(flipped):
     assert not np.array_equal(one.curves, other.curves)
 
 
-def test_maps_and_orders_share_what_they_can(flipped):
+def test_maps_and_orders_share_images_and_their_scores(flipped):
     image, weights, score = flipped
     # A map and its double rank alike; "random" is one order for all maps; the untouched image belongs to all.
     results = pixel_flipping(score, image, [weights, 2 * weights], order=("morf", "lerf", "random"), steps=4, draws=2)
@@ -175,7 +175,7 @@ def shown(image, replacement, region=9, **options):
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 @pytest.mark.parametrize("colours", [(), (3,)])
-def test_replacements_are_what_they_are_called(kind, colours, rng):
+def test_replacements_match_their_names(kind, colours, rng):
     values = rng.random((*SHAPE, *colours))
     image = np.rint(255 * values).astype(np.uint8) if kind is np.uint8 else values.astype(np.float32)
     scale, rounding = (1, 0.5) if kind is np.uint8 else (1, 1e-6)
@@ -190,7 +190,7 @@ def test_replacements_are_what_they_are_called(kind, colours, rng):
     np.testing.assert_allclose(shown(image, "blur")[window], blurred[window], atol=rounding)
 
 
-def test_inpainting_continues_what_lies_around_a_region(rng):
+def test_inpainting_continues_the_surroundings_of_a_region(rng):
     y, x = np.mgrid[:40, :49]  # 2 pixels are left around the regions
     plane = np.stack([3 * y + 2 * x, 255 - 4 * y, 100 + x], axis=2).astype(np.uint8)  # biharmonic: reproduced
     np.testing.assert_allclose(shown(plane, "inpaint"), plane, atol=1)
@@ -309,7 +309,7 @@ def test_parts_of_a_journal_do_not_meet(tmp_path):
     assert again.part("net", "dog")["key"] == 1 and "key" not in again.part("net", "dog", "far")
 
 
-def test_a_file_that_is_no_journal_is_refused(tmp_path):
+def test_a_file_that_is_not_a_journal_is_refused(tmp_path):
     path = tmp_path / "report.txt"
     path.write_text("gap 3.9\nand so on\n")
     with pytest.raises(ValueError, match="is no journal"):
@@ -318,7 +318,7 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path):
     assert Journal(path)["key"] == [0.1, 2.5] and "other" not in Journal(path)
 
 
-def test_results_say_what_was_done(flipped):
+def test_results_record_their_settings(flipped):
     image, weights, score = flipped
     result = pixel_flipping(score, image, weights, replacement="blur", order="edge", steps=2)
     assert isinstance(result, PixelFlipping)

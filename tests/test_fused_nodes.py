@@ -171,7 +171,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_not_supported_is_refused_with_a_way_out(tmp_path, case):
+def test_errors_for_unsupported_features_suggest_a_way_out(tmp_path, case):
     name, inputs, message = REFUSED[case]
     graph = Fused().weight("w", 4, 3, 3, 3).tokens("t").constant("m", np.ones((1, 16)), np.int32)
     domain, _, operator = f"{MS}.{name}".rpartition(".")

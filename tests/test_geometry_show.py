@@ -35,7 +35,7 @@ def test_a_box_is_where_the_relevance_of_its_bin_goes(descriptor, place):
 
 
 @pytest.mark.parametrize("bin_size", [4, 5, 10])
-def test_the_support_is_what_a_bin_pools(bin_size):
+def test_the_support_is_the_pixels_that_a_bin_pools(bin_size):
     """Change one pixel of a plane after another: those that change the bin are the support."""
     scale = next(scale for scale in LAYOUT.scales if scale.bin_size == bin_size)
     descriptor = scale.start + scale.cols * (scale.rows // 2) + scale.cols // 2
@@ -59,7 +59,7 @@ def test_a_photograph_may_lie_behind():
 
 
 @pytest.mark.parametrize(("descriptor", "place"), [(-1, (0, 0)), (LAYOUT.n, (0, 0)), (0, (4, 0))])
-def test_what_is_not_there_cannot_be_drawn(descriptor, place):
+def test_show_refuses_descriptors_and_bins_that_do_not_exist(descriptor, place):
     with pytest.raises(IndexError, match="must be"):
         geometry.show(LAYOUT, descriptor, bin=place)
 

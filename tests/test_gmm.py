@@ -293,7 +293,7 @@ def test_posteriors_are_not_gated_and_sum_to_one():
     assert ((single > 0) & (single < 1e-12)).any()
 
 
-def test_the_shape_of_posteriors_is_what_was_learned():
+def test_posteriors_have_a_column_per_fitted_component():
     gmm = DiagonalGMM(3, random_state=0).fit(cloud(60)).set_params(n_components=2)
     assert gmm.predict_proba(cloud(5)).shape == (5, 3)
 

@@ -20,7 +20,7 @@ def nodes():
 
 
 @pytest.mark.parametrize(("node", "found"), [(INPUT, set()), (0, {0}), (3, {0, 1, 3}), (4, {0, 2, 4})])
-def test_ancestors_are_what_a_node_is_computed_from(nodes, node, found):
+def test_ancestors_of_a_node_are_its_direct_and_indirect_inputs(nodes, node, found):
     assert ancestors(nodes, node) == found
 
 

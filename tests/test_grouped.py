@@ -77,7 +77,7 @@ def test_convolution_in_groups_is_the_sum_over_windows(case, real):
             assert (out[:, n:] == base[:, n:]).all()
 
 
-def test_what_goes_back_is_scattered_over_windows(case, real):
+def test_grouped_back_is_the_adjoint_of_the_convolution(case, real):
     a, x, window, cols, rng = case
     rows = window[-1]
     share, other = rng.standard_normal((2, len(a), rows[1] - rows[0], cols)).astype(real)
@@ -137,7 +137,7 @@ def test_bands_give_the_same_bits(real):
     np.testing.assert_array_equal(whole, parts)
 
 
-def test_nan_spoils_the_windows_that_see_it_alone(real):
+def test_nan_reaches_only_the_windows_that_contain_it(real):
     rng = np.random.default_rng(0)
     x, a = rng.standard_normal((2, 9, 20)).astype(real), rng.standard_normal((2, 1, 9)).astype(real)
     x[0, 4, 19] = np.nan

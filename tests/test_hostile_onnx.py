@@ -87,7 +87,7 @@ def loop():
     return helper.make_node("Loop", ["times", "yes", "o"], ["looped"], body=body)
 
 
-def test_what_nothing_needs_is_never_computed(tmp_path):
+def test_unused_nodes_are_never_computed(tmp_path):
     graph = LARGE["ConstantOfShape"](plain()).add("Identity", "k", "unused")
     whole(graph, times=1 << 62).constant("yes", True, np.bool_).constant("o", [0.0])
     graph.nodes.append(loop())
@@ -183,7 +183,7 @@ def test_damaged_nodes_are_named(tmp_path, case):
 
 
 @pytest.mark.parametrize("dims", [[4, 3, 3], [1 << 40, 3, 3, 3], [-4, 3, 3, 3], [0, 3, 3, 3]])
-def test_weights_that_are_not_what_they_say_are_refused(tmp_path, dims):
+def test_weights_with_other_dims_than_their_data_are_refused(tmp_path, dims):
     model = plain().pooled("c").model()
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "c.w")
     del weight.dims[:]

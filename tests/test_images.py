@@ -221,7 +221,7 @@ def test_a_range_is_two_numbers_in_their_order(range):
         load(MARKED, range=range)
 
 
-def test_a_photograph_carries_what_its_file_does_not_say(tmp_path):
+def test_a_photograph_adds_range_and_page_to_its_file(tmp_path):
     stack = [Image.fromarray(np.full((2, 3), value, np.uint16)) for value in (100, 2000)]
     stack[0].save(tmp_path / "x.tif", save_all=True, append_images=stack[1:])
     photograph = Photograph(tmp_path / "x.tif", range=(0, 4000), page=1)

@@ -235,7 +235,7 @@ def test_branches_of_one_array_that_are_summed_are_one_convolution(tmp_path, gro
     assert net.nodes[2].layer.kernel == (5, 5)
 
 
-def test_windows_beside_each_other_are_one_convolution(tmp_path):
+def test_adjacent_windows_become_one_convolution(tmp_path):
     graph = Graph().conv("x", "a", 3, 8).add("Relu", "a", "r")
     graph.conv("r", "c", 8, 8, pads=[2, 0, 0, 1])
     graph.conv("r", "d", 8, 8, kernel=2, pads=[0, 0, 1, 0]).add("Add", "c d", "s").pooled("s")
@@ -391,7 +391,7 @@ def test_patches_are_put_together_and_added_where_they_overlap(tmp_path, kernel,
     check(graph.save(tmp_path / "n.onnx"))
 
 
-def test_constants_take_the_type_of_what_is_computed(tmp_path):
+def test_castlike_gives_a_constant_the_dtype_of_its_other_input(tmp_path):
     """As torch's exporter writes scalars before its optimisation."""
     graph = (
         Graph(opset=15)
@@ -412,7 +412,7 @@ def test_lists_of_parts_are_read_as_the_parts(tmp_path, sizes):
     check(graph.pooled("d").save(tmp_path / "n.onnx"))
 
 
-def test_guards_against_nan_are_left_out(tmp_path):
+def test_guards_against_nan_are_removed(tmp_path):
     """As torch's exporter writes attention: rows of a softmax without any token are set to 0."""
     graph = Graph().conv("x", "c", 3, 4).add("Softmax", "c", "s", axis=3).add("IsNaN", "s", "n").constant("zero", 0.0)
     graph.add("Where", "n zero s", "w").add("Mul", "w c", "m").pooled("m")
@@ -462,7 +462,7 @@ def test_global_means_and_squeezes(tmp_path, opset, keep, batch):
     assert kinds(net) == ["conv", "globalaveragepool", "flatten"]
 
 
-def test_a_transposition_that_moves_nothing_is_a_reshape(tmp_path):
+def test_a_transposition_after_global_pooling_is_a_reshape(tmp_path):
     graph = (
         Graph().conv("x", "c", 3, 6).add("GlobalAveragePool", "c", "g").add("Transpose", "g", "t", perm=[0, 2, 3, 1])
     )
@@ -470,14 +470,14 @@ def test_a_transposition_that_moves_nothing_is_a_reshape(tmp_path):
     check(graph.save(tmp_path / "n.onnx"))
 
 
-def test_softmax_at_the_end_is_left_out_whatever_reshapes_follow(tmp_path):
+def test_a_final_softmax_is_left_out_even_before_reshapes(tmp_path):
     graph = Graph().conv("x", "c", 3, 6).add("GlobalAveragePool", "c", "g").add("Softmax", "g", "s", axis=1)
     graph.add("Flatten", "s", "y")
     net = ConvNet.from_onnx(graph.save(tmp_path / "n.onnx"))
     assert kinds(net) == ["conv", "globalaveragepool", "flatten"]
 
 
-def test_weights_beside_the_file_are_found_and_missed(tmp_path):
+def test_weights_next_to_the_file_are_found_or_reported_missing(tmp_path):
     graph = Graph().conv("x", "c", 3, 64, 5).pooled("c")
     path = graph.save(tmp_path / "n.onnx", save_as_external_data=True, location="n.data", size_threshold=16)
     assert (tmp_path / "n.data").stat().st_size > 64 * 75 * 4
@@ -540,7 +540,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_not_supported_is_named(tmp_path, case):
+def test_errors_for_unsupported_nodes_name_them(tmp_path, case):
     build, message = REFUSED[case]
     graph = Graph().conv("x", "c", 3, 4)
     build(graph)

@@ -34,7 +34,7 @@ def test_join_keeps_nan_where_it_is(rng):
         assert np.flatnonzero(np.isnan(part[0])).tolist() == [5]
 
 
-def test_join_refuses_what_does_not_fit():
+def test_join_refuses_mismatched_arrays():
     x, r = np.ones(5, np.float32), np.ones((2, 5), np.float32)
     for terms, relevance, words in (
         ([], r, "terms must hold 1 to 8 arrays, got 0"),

@@ -187,7 +187,7 @@ def test_a_float32_projection_of_bytes_rounds_the_basis_and_the_result(n, dims, 
 
 
 @pytest.mark.parametrize("odd", (np.nan, np.inf, -np.inf))
-def test_a_basis_that_is_not_finite_gives_no_numbers(odd, isa):
+def test_a_row_of_the_basis_that_is_not_finite_gives_no_finite_values(odd, isa):
     basis = np.random.default_rng(0).standard_normal((20, 128))
     basis[3, 7], basis[4, 0] = odd, 2 * odd
     got = _kernels.Model(basis, None, None, None, None).project(np.full((7, 128), 200, np.uint8))
@@ -277,7 +277,7 @@ def test_the_least_variances_leave_posteriors(isa):
 
 
 @pytest.mark.parametrize("repeated", (2, 8, 40))
-def test_columns_that_say_the_same_lose_components_next_to_the_gate_alone(repeated, isa):
+def test_duplicate_columns_lose_only_components_next_to_the_gate(repeated, isa):
     rng = np.random.default_rng(repeated)
     means = np.repeat(rng.standard_normal((256, 80 // repeated)) * 30, repeated, axis=1)
     variances = np.repeat((30 * 10 ** rng.uniform(-0.3, 0.3, (256, 80 // repeated))) ** 2, repeated, axis=1)
@@ -481,7 +481,7 @@ def test_descriptors_relevance_is_kept_or_accounted_for(treatment, epsilon, isa)
         assert (treatment == "centered") == out["bins"][t][::7].any()
 
 
-def test_a_sum_that_is_nought_in_both_types_takes_the_positive_stabiliser(isa):
+def test_a_sum_of_zero_takes_the_positive_stabiliser_in_both_dtypes(isa):
     """sgn(0) = +1: z = 1 - 1 = 0, exactly, is stabilised to +epsilon, and passes its relevance on."""
     basis = np.zeros((1, INPUTS))
     basis[0, :2] = 1, -1
@@ -500,7 +500,7 @@ def test_a_sum_that_is_nought_in_both_types_takes_the_positive_stabiliser(isa):
         assert not sift.any() and absorbed == 100  # 0/0 := 0, and the ledger names it
 
 
-def test_a_sum_that_is_nought_but_for_rounding_passes_nothing_on_without_a_stabiliser(isa):
+def test_without_a_stabiliser_a_sum_of_rounding_error_passes_no_relevance(isa):
     """0.1 + 0.2 - 0.3 is 6e-17 in float64: no divisor."""
     basis = np.zeros((1, INPUTS))
     basis[0, :3] = 0.1, 0.2, -0.3
@@ -870,7 +870,7 @@ def test_a_model_of_ill_fitting_parts_is_refused(change, words):
         _kernels.Model(**(parts | {"gate": 1e-6} | change))
 
 
-def test_a_model_without_a_mixture_projects_and_does_nothing_else():
+def test_a_model_without_a_mixture_only_projects():
     p = problem(5, 5, 3)
     model = _kernels.Model(p.basis, None, None, None, None, dtype="float64")
     np.testing.assert_allclose(model.project(p.x)[:, :5], reference.project(p.x, p.basis), rtol=1e-12, atol=1e-10)
@@ -888,7 +888,7 @@ def test_a_model_without_a_mixture_projects_and_does_nothing_else():
 @pytest.mark.parametrize("kernel", ("box", "box_sym", "tri"))
 @pytest.mark.parametrize("size", (1, 3, 4, 7, 10))
 @pytest.mark.parametrize("bins", (1, 4))
-def test_splat_adds_what_one_value_after_the_other_adds(bins, size, kernel, clip, real, isa):
+def test_splat_equals_adding_one_value_after_another(bins, size, kernel, clip, real, isa):
     """Supports overlap, and leave a small odd image on all sides; what is there already is added to."""
     height, width, step, first = 47, 39, 5, size // 4
     spacing = size if bins == 4 else 1
@@ -1059,7 +1059,7 @@ def test_a_photographs_relevance_in_float32_is_that_in_float64(photographs, dtyp
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("treatment", ["none", "centered", "bias"])
 @pytest.mark.parametrize(("n", "dims", "components", "targets"), [(130, 33, 7, 5), (300, 80, 256, 10)])
-def test_many_targets_are_what_each_is_alone(n, dims, components, targets, dtype, treatment, isa):
+def test_many_targets_equal_each_one_alone(n, dims, components, targets, dtype, treatment, isa):
     # From three targets on, bins come from matrices that targets share; ten large tables go in several groups.
     rng = np.random.default_rng(5)
     basis = np.linalg.qr(rng.normal(size=(128, dims)))[0].T
@@ -1103,7 +1103,7 @@ def test_intra_normalisation_equals_its_twin(cells, components, dims, isa):
     assert got.shape == (sums.size,)
 
 
-def test_intra_normalisation_refuses_what_does_not_fit():
+def test_intra_normalisation_refuses_mismatched_arrays():
     for least in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError):
             _kernels.normalise_intra(np.zeros((1, 2, 1, 1)), least)
@@ -1158,7 +1158,7 @@ def test_merge_refuses_moments_that_do_not_fit():
 
 @pytest.mark.parametrize("length", (0, 1, 15, 33, 2048, 5000))
 @pytest.mark.parametrize("n", (0, 1, 2, 3, 8, 21))
-def test_scores_are_dot_products_whatever_rows_are_asked_for_together(n, length, isa):
+def test_scores_are_dot_products_for_any_number_of_rows(n, length, isa):
     rng = np.random.default_rng(length + n)
     coef, x = rng.standard_normal((n, length), np.float32), rng.standard_normal(length, np.float32)
     out, alone = np.full(n, np.nan), np.full(n, np.nan)

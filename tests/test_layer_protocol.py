@@ -317,7 +317,7 @@ def _relevance(case, inputs, targets=2):
 
 
 @network_cases
-def test_a_forward_pass_leaves_inputs_and_output_of_the_shape_it_said(case):
+def test_a_forward_pass_saves_inputs_and_outputs_of_the_declared_shapes(case):
     inputs = _inputs(case)
     y, saved = case.layer.forward(*inputs)
     assert isinstance(case.layer, Layer)

@@ -377,7 +377,7 @@ def test_elementwise_layers_and_shapes_pass_relevance_on(layer):
     assert not entries
 
 
-def test_a_border_keeps_what_falls_on_it_and_the_ledger_names_it():
+def test_the_ledger_has_the_relevance_of_a_padded_border():
     layer, x = Pad((1, 0, 0, 2), 3.0), np.ones((1, 1, 2, 2))
     r = np.arange(12.0).reshape(1, 1, 3, 4)
     got, entries = through(layer, x, r, Choice(AlphaBeta()))
@@ -394,7 +394,7 @@ def test_concat_hands_each_input_its_part():
 
 
 @pytest.mark.parametrize("rule", (AlphaBeta(2, 1), ZPlus(), Gamma(0.5), Flat(), WSquare(), Epsilon(0)), ids=repr)
-def test_a_sum_conserves_whatever_the_signs_of_its_terms(rule):
+def test_a_sum_conserves_relevance_for_terms_of_any_sign(rule):
     rng = np.random.default_rng(0)
     terms = [rng.standard_normal((1, 3, 4, 5)) for _ in range(3)]
     terms[0][:, 0], terms[1][:, 0], terms[2][:, 0] = 1, 2, 3
@@ -439,7 +439,7 @@ def test_an_affine_layer_is_a_pointwise_depthwise_one(rule, bias):
 
 @pytest.mark.parametrize("rule", (AlphaBeta(2, 1), AlphaBeta(1, 0), ZPlus(), Gamma(0.25)), ids=repr)
 @pytest.mark.parametrize("signed", (False, True), ids=("inputs >= 0", "inputs of both signs"))
-def test_dark_pixels_beside_bright_ones_keep_their_shares_in_single_precision(rule, signed, monkeypatch):
+def test_dark_pixels_next_to_bright_ones_keep_their_shares_in_float32(rule, signed, monkeypatch):
     """Winograd's transforms cancel the bright pixels of a tile: what is left of the dark ones must be summed anew."""
     rng = np.random.default_rng(4)
     x = rng.random((1, 16, 24, 24)) + 0.1
@@ -466,7 +466,7 @@ def test_dark_pixels_beside_bright_ones_keep_their_shares_in_single_precision(ru
 
 @pytest.mark.parametrize("beta", (0.0, 1.0))
 @pytest.mark.parametrize("stride", (1, 2))
-def test_pixels_of_both_signs_lose_nothing_to_rounding(beta, stride):
+def test_pixels_of_both_signs_conserve_relevance(beta, stride):
     """z+ is a thousandth of -z-: shares of it are large, and what they meet of z- must vanish, not nearly so."""
     rng = np.random.default_rng(0)
     signs = np.array([1, -1, 1], np.float32)[:, None, None]

@@ -139,7 +139,7 @@ def test_a_layer_computes_in_the_dtype_of_its_input(random):
             assert layer.apply(x).shape[1:] == layer.out_shape(x.shape[1:])
 
 
-def test_what_does_not_fit_is_refused_by_its_numbers():
+def test_errors_for_mismatched_sizes_name_the_sizes():
     with pytest.raises(ValueError, match="3 channels was given 4"):
         Conv(np.zeros((1, 3, 1, 1)), np.zeros(1)).out_shape((4, 5, 5))
     with pytest.raises(ValueError, match="window of 7 does not fit 5"):

@@ -128,7 +128,7 @@ def test_a_split_of_coco_is_named(coco):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"categories": 3, "images": [], "annotations": []}'])
-def test_what_is_no_coco_file_is_refused(tmp_path, text):
+def test_a_file_that_is_not_coco_is_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=r"x\.json is not a COCO annotation file"):
         open_dataset(tmp_path / "x.json")

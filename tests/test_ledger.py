@@ -16,7 +16,7 @@ def test_a_ledger_closes_where_its_entries_sum_to_the_score():
 
 
 @pytest.mark.parametrize(("exact", "granted"), [(True, 1e-9), (False, 1e-5)])
-def test_what_may_be_missing_depends_on_the_arithmetic(exact, granted):
+def test_the_tolerance_of_a_ledger_depends_on_the_dtype(exact, granted):
     for share, closes in ((0.5, True), (2.0, False)):
         ledger = Ledger({"score": 1.0, "heatmap": 1.0 - 2 * share * granted}, exact)
         assert ledger.closes() == closes

@@ -17,7 +17,7 @@ def test_no_line_is_wider_than_its_place(text, width):
     assert all(FONT.getlength(line) <= width for line in lines)
 
 
-def test_only_what_does_not_fit_is_elided():
+def test_text_is_elided_only_where_it_does_not_fit():
     assert lettering._wrapped("short", FONT, 100) == ["short"]
     assert lettering._wrapped("person riding a bicycle", FONT, 110) == ["person riding a", "bicycle"]
     assert lettering._wrapped("dog\n1.38", FONT, 300) == ["dog", "1.38"]

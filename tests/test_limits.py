@@ -69,7 +69,7 @@ def test_a_limit_of_the_process_counts():
     assert 0 < int(done.stdout) < 3 << 30
 
 
-def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch):
+def test_errors_for_mismatched_sizes_name_both(monkeypatch):
     monkeypatch.setattr(limits, "available", lambda: 6_100_000_000)
     limits.require(6_000_000_000, "it")
     with pytest.raises(MemoryError, match=r"^image x would take 9\.2 GB of memory, and 6\.1 GB are free$"):
@@ -81,7 +81,7 @@ def test_sizes_for_people(size, words):
     assert limits.readable(size) == words
 
 
-def test_a_budget_is_never_exceeded_and_one_alone_gets_what_it_asks_for():
+def test_a_budget_is_never_exceeded_except_by_a_task_that_runs_alone():
     budget, most, now, lock = limits.Budget(10), 0, 0, threading.Lock()
 
     def work(size):

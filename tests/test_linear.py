@@ -86,7 +86,7 @@ def test_quick_convolution_is_as_exact_as_single_precision_allows(random):
     assert np.sqrt(np.mean((out - expected) ** 2)) < 1.5e-7 * sizes.mean()
 
 
-def test_quick_convolution_marks_what_cancellation_may_have_spoilt(random):
+def test_winograd_marks_results_that_may_be_rounding_error(random):
     """Pixels of 1e6 beside pixels of 1: sums of the small ones drown in the transforms, and are no numbers then."""
     x = random.random((16, 12, 12)).astype(np.float32)
     x[:, :5] *= 1e6
@@ -111,7 +111,7 @@ def test_quick_convolution_marks_what_cancellation_may_have_spoilt(random):
 
 
 @pytest.mark.parametrize("sign", [0, 1, -1, 2])
-def test_what_is_not_a_number_spoils_the_outputs_that_see_it(random, sign):
+def test_nan_reaches_the_outputs_that_depend_on_it(random, sign):
     x, weight = random.random((8, 9, 9)).astype(np.float32), random.random((8, 8, 9)).astype(np.float32)
     x[3, 4, 4] = np.nan
     out = _kernels.winograd(weight, x, (1, 1), (0, 9), 9, np.empty((8, 81), np.float32), sign=sign).reshape(8, 9, 9)
@@ -121,7 +121,7 @@ def test_what_is_not_a_number_spoils_the_outputs_that_see_it(random, sign):
     assert np.isnan(out[2]).all() and np.isfinite(np.delete(out, 2, axis=0)).all()
 
 
-def test_quick_convolution_refuses_what_does_not_fit():
+def test_winograd_refuses_mismatched_arrays():
     x, out = np.ones((4, 5, 5), np.float32), np.ones((2, 25), np.float32)
     good = {"a": np.ones((2, 4, 9), np.float32), "x": x, "pads": (1, 1), "rows": (0, 5), "cols": 5, "out": out}
     _kernels.winograd(**good)
@@ -204,7 +204,7 @@ def test_dense_alpha_beta_is_its_parts(random, m, n, beta, real):
         assert (below is not None or beta == 0) or zero.any()
 
 
-def test_dense_kernels_pass_on_what_is_not_a_number(real):
+def test_dense_kernels_propagate_nan(real):
     weight, rows = np.ones((3, 21), real), np.arange(3)
     weight[1, 20] = np.nan
     up, down = _kernels.dense_sums(weight, rows, np.ones(21, real))
@@ -214,7 +214,7 @@ def test_dense_kernels_pass_on_what_is_not_a_number(real):
     assert np.isnan(back[0, 20]) and (back[0, :20] == 3).all()
 
 
-def test_dense_kernels_refuse_what_does_not_fit(real):
+def test_dense_kernels_refuse_mismatched_arrays(real):
     weight, x, shares = np.ones((3, 5), real), np.ones(5, real), np.ones((1, 2), real)
     for rows in ([0, 3], [-1, 0]):
         with pytest.raises(ValueError, match="outside its range"):
@@ -282,7 +282,7 @@ def test_halves_multiply_x_and_its_size(random, beta, gamma, real):
     )
 
 
-def test_alpha_beta_lists_what_may_be_rounding_alone(real):
+def test_alpha_beta_lists_sums_that_may_be_rounding_error(real):
     positive, z, r = np.ones((3, 40), real), np.full((3, 40), -1.0, real), np.ones((2, 3, 40), real)
     z[0, 1], z[1, 2] = 1, 1 - 1e-5  # z- of 0, and next to nothing beside z+
     positive[2, 3], z[2, 3] = 1e-6, -1  # z+ next to nothing
@@ -331,7 +331,7 @@ def test_pools_are_their_twin(random, shape, kernel, stride, pads, dilation, out
     np.testing.assert_allclose(back.reshape(expected.shape), expected, atol=10 * TOLERANCE[real])
 
 
-def test_a_maximum_passes_on_what_is_not_a_number(real):
+def test_a_maximum_propagates_nan(real):
     x = np.zeros((1, 6, 40), real)
     x[0, 3, 21] = np.nan
     y = np.empty((1, 3, 20), real)
@@ -339,7 +339,7 @@ def test_a_maximum_passes_on_what_is_not_a_number(real):
     assert np.isnan(y[0, 1, 10]) and np.isnan(y).sum() == 1
 
 
-def test_pools_refuse_what_does_not_fit(real):
+def test_pools_refuse_mismatched_arrays(real):
     x, y = np.ones((2, 4, 4), real), np.ones((2, 2, 2), real)
     with pytest.raises(ValueError, match="outside its range"):
         _kernels.max_pool(x, (2, 2), (0, 2), (0, 0), (1, 1), y)

@@ -99,7 +99,7 @@ def test_the_gaussian_is_centred_and_a_quarter_of_either_side_wide():
             assert gaussian[y, x] == pytest.approx(np.exp(-exponent / 2), rel=1e-14)
 
 
-def test_every_measure_stands_beside_that_of_the_gaussian(rng):
+def test_every_measure_is_reported_next_to_that_of_a_gaussian(rng):
     heatmap, boxes = rng.normal(size=(40, 60)), [[2, 3, 20, 30]]
     own, gaussian = localisation(heatmap, boxes, tolerance=3)
     for found, plane in ((own, heatmap), (gaussian, centred_gaussian(40, 60))):

@@ -57,7 +57,7 @@ def test_parameters_of_any_type_are_learned_with_alike(textures, photo, tmp_path
     assert np.array_equal(again.scores(photo), clf.scores(photo)) and again.pyramid == ((2, 2), (1, 1))
 
 
-def test_a_model_moved_out_of_float32_comes_back_whole(centred, tmp_path):
+def test_an_uncentred_model_keeps_its_float64_means_in_a_file(centred, tmp_path):
     moved = copy.deepcopy(centred).uncenter()
     moved.save(tmp_path / "it")
     again = fvlrp.load(tmp_path / "it")
@@ -98,7 +98,7 @@ def test_the_same_model_is_the_same_bytes_under_exactly_the_name_given(plain, tm
     assert (tmp_path / "again").read_bytes() == (tmp_path / "and again").read_bytes()
 
 
-def test_a_save_that_fails_leaves_what_was_there(plain, tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_file(plain, tmp_path, monkeypatch):
     plain.save(tmp_path / "it")
     before = (tmp_path / "it").read_bytes()
     broken = copy.deepcopy(plain)
@@ -111,7 +111,7 @@ def test_a_save_that_fails_leaves_what_was_there(plain, tmp_path, monkeypatch):
     assert (tmp_path / "it").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def test_how_weights_are_stored_is_one_of_three(plain, tmp_path):
+def test_weights_must_be_one_of_three_formats(plain, tmp_path):
     with pytest.raises(ValueError, match="weights must be one of 'float32', 'int8', 'int4', got 'int2'"):
         plain.save(tmp_path / "it", weights="int2")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
@@ -218,7 +218,7 @@ def test_files_whose_parts_do_not_fit(stored, tmp_path, change):
 @pytest.mark.parametrize(
     "kind", [ZeroDivisionError, AttributeError, IndexError, OverflowError, RecursionError, KeyError]
 )
-def test_whatever_a_damaged_file_makes_of_the_reader_is_a_value_error(stored, monkeypatch, kind):
+def test_damaged_files_raise_value_error(stored, monkeypatch, kind):
     def fail(*_):
         raise kind("colour")
 
@@ -227,7 +227,7 @@ def test_whatever_a_damaged_file_makes_of_the_reader_is_a_value_error(stored, mo
         fvlrp.load(stored)
 
 
-def test_what_belongs_to_an_onnx_file_is_refused_elsewhere(stored):
+def test_options_of_onnx_files_are_refused_for_other_models(stored):
     with pytest.raises(ValueError, match="classes belongs to an ONNX file"):
         fvlrp.load(stored, classes=["a", "b"])
 
@@ -265,7 +265,7 @@ def test_files_older_than_a_parameter_have_its_first_meaning(stored, tmp_path):
     assert fvlrp.load(tmp_path / "it.fvlrp").normalisation == "improved"
 
 
-def test_names_that_are_no_model(tmp_path):
+def test_names_that_are_not_models_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no model 'voc3': neither a file nor one of .*voc20"):
         fvlrp.load("voc3")
     for missing in (tmp_path / "it", tmp_path / "it.fvlrp", "it.fvlrp"):
@@ -296,7 +296,7 @@ def test_the_packaged_model_explains_every_class_at_once(photo):
         assert alone.ledger.closes() and alone.score == trace.scores[position]
 
 
-def test_explaining_imports_nothing_that_learns(stored, tmp_path):
+def test_explaining_imports_no_training_code(stored, tmp_path):
     """scikit-learn's estimators take longer to import than a heatmap takes to compute."""
     code = (
         "import sys, numpy as np, fvlrp\n"

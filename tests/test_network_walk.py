@@ -265,7 +265,7 @@ def test_figure_depths_and_names(photo):
         trace.explain(4)
 
 
-def test_rules_that_fit_no_layer_are_told_what_does(photo):
+def test_the_error_for_rules_that_match_no_layer_lists_the_layers(photo):
     trace = lrp.NetworkTrace(branched(), photo)
     with pytest.raises(
         ValueError, match=r"no layer or kind 'convolution'; kinds are first, add.*conv.*; layers are conv1"

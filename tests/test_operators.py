@@ -395,7 +395,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_cannot_be_done_is_refused_with_node_and_reason(tmp_path, reason):
+def test_errors_for_unsupported_nodes_name_the_node_and_the_reason(tmp_path, reason):
     onnx.save(onnx.parser.parse_model(REFUSED[reason]), tmp_path / "net.onnx")
     with pytest.raises(ValueError, match=rf"net\.onnx: node '.*{reason}"):
         Network.from_onnx(tmp_path / "net.onnx")

@@ -1,4 +1,6 @@
-"""Rules of one's own: one class each, as CONTRIBUTING.md adds them, against their equations in dense-matrix form."""
+"""User-defined rules, one class each, as in CONTRIBUTING.md, against their equations in dense-matrix form."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -79,7 +81,7 @@ def affine(rng):
 @pytest.mark.parametrize("signed", (False, True), ids=("inputs >= 0", "inputs of both signs"))
 @pytest.mark.parametrize(("rule", "equation"), ((RelativeEpsilon(0.3), relative_epsilon), (Absolute(), absolute)))
 @pytest.mark.parametrize("make", (conv, depthwise, dense, tokens, average, add, affine))
-def test_a_rule_of_ones_own_is_its_equation_in_every_linear_layer(make, rule, equation, signed):
+def test_a_user_defined_rule_is_its_equation_in_every_linear_layer(make, rule, equation, signed):
     rng = np.random.default_rng(0)
     layer, shapes = make(rng)
     inputs = tuple(rng.standard_normal((1, *shape)) for shape in shapes)
@@ -101,7 +103,7 @@ def test_a_rule_of_ones_own_is_its_equation_in_every_linear_layer(make, rule, eq
     np.testing.assert_allclose(balance, r.reshape(2, -1).sum(axis=1), rtol=1e-10)
 
 
-def test_a_rule_of_ones_own_goes_wherever_rules_go():
+def test_a_user_defined_rule_is_accepted_everywhere():
     rules = NetworkRules.of({"conv": RelativeEpsilon(0.1)})
     assert rules.named("c", "conv", False) == RelativeEpsilon(0.1)
     assert rules.to_dict()["layers"] == {"conv": "relativeepsilon:0.1"}

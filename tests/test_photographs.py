@@ -23,20 +23,20 @@ def paths(found):
     return [file.path for file in found.photographs]
 
 
-def test_a_folder_stands_for_all_photographs_in_and_below_it(here):
+def test_a_folder_expands_to_all_photographs_in_and_below_it(here):
     found = find(["b"])
     assert found.photographs == [File("b/1.PNG", ""), File("b/2.jfif", ""), File("b/c/3.heic", "c")]
     assert found.account() == "skipped 1 file that is not a photograph (.txt 1)"
 
 
-def test_a_file_is_taken_at_its_word(here):
+def test_a_named_file_is_kept_whatever_its_suffix(here):
     assert paths(find(["x.py", "gone.jpg"])) == ["x.py", "gone.jpg"]
 
 
 @pytest.mark.parametrize(
     ("pattern", "wanted"), [("b/*", ["b/1.PNG", "b/2.jfif"]), ("**/*.heic", ["b/c/3.heic"]), ("[ab].*", ["a.avif"])]
 )
-def test_a_pattern_stands_for_what_it_matches(here, pattern, wanted):
+def test_a_pattern_expands_to_its_matches(here, pattern, wanted):
     assert paths(find([pattern])) == wanted
 
 
@@ -79,7 +79,7 @@ def test_a_photograph_named_twice_is_one(here):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links to folders")
-def test_links_to_folders_are_followed_but_in_no_circle(here):
+def test_links_to_folders_are_followed_without_cycles(here):
     (here / "b" / "c" / "up").symlink_to(here / "b", target_is_directory=True)
     (here / "linked").symlink_to(here / "b" / "c", target_is_directory=True)
     assert paths(find(["linked"]))[0] == "linked/3.heic"
@@ -98,7 +98,7 @@ def test_links_to_folders_are_followed_but_in_no_circle(here):
         ("@nothing", "no photographs were named"),
     ],
 )
-def test_what_stands_for_nothing_is_refused(here, name, words):
+def test_names_without_photographs_are_refused(here, name, words):
     (here / "empty").mkdir()
     (here / "texts").mkdir()
     (here / "texts" / "a.txt").write_text("")

@@ -65,7 +65,7 @@ def test_the_box_is_the_part_that_a_heatmap_lands_on(shape, how, resize):
     assert (landed.max(axis=0) + 1).tolist() == [bottom, right]
 
 
-def test_what_cannot_be_prepared_is_refused():
+def test_images_that_cannot_be_prepared_are_refused():
     for options, message in [
         ({"size": (0, 5)}, "size must be"),
         ({"size": 224}, "size must be height and width in whole pixels, got (224,)"),
@@ -95,7 +95,7 @@ def test_preprocessing_survives_json():
         Preprocess.from_dict({"sizes": (1, 2)})
 
 
-def test_the_description_beside_a_model_is_understood(tmp_path):
+def test_the_json_file_next_to_a_model_is_read(tmp_path):
     path = tmp_path / "d.json"
     described = {
         "input_size": [227, 200],

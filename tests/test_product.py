@@ -70,13 +70,13 @@ def test_product_of_any_size_is_numpys_and_writes_nothing_else(rows, depth, real
                 np.testing.assert_array_equal(base, before)
 
 
-def test_product_overwrites_what_is_not_a_number(real):
+def test_product_overwrites_nan(real):
     out = np.full((7, 19), np.nan, real)
     _kernels.product(np.ones((7, 300), real), np.ones((300, 19), real), out)
     assert (out == 300).all()
 
 
-def test_product_passes_on_what_is_not_a_number(real):
+def test_product_propagates_nan(real):
     b = np.ones((4, 33), real)
     b[2, 32] = np.nan
     out = _kernels.product(np.ones((7, 4), real), b, np.zeros((7, 33), real))
@@ -132,7 +132,7 @@ def test_relevance_goes_back_as_columns_are_scattered(image, kernel, stride, pad
         assert (np.abs(out - expected) <= TOLERANCE[real] * sizes).all()
 
 
-def test_product_refuses_what_does_not_fit():
+def test_product_refuses_mismatched_arrays():
     a, b, out, bias = np.ones((2, 3)), np.ones((3, 4)), np.ones((2, 4)), np.ones(2)
     locked = out.copy()
     locked.flags.writeable = False
@@ -170,7 +170,7 @@ def test_results_are_clipped_once_all_terms_are_in(channels, real):
         _kernels.convolve(a, x, *window, clipped, bounds=(np.nan, 0))
 
 
-def test_convolution_refuses_what_does_not_fit():
+def test_convolution_refuses_mismatched_arrays():
     good = {"a": np.ones((2, 3, 4)), "x": np.ones((3, 5, 5)), "kernel": (2, 2), "stride": (1, 1), "pads": (0, 0, 0, 0)}
     good |= {"dilation": (1, 1), "rows": (0, 4), "cols": 4, "out": np.ones((2, 16))}
     _kernels.convolve(**good)

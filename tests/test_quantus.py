@@ -61,7 +61,7 @@ def test_its_pixel_flipping_runs_on_our_scores(plain, batch):
     assert curves.shape == (len(x), 12) and np.isfinite(curves).all() and np.ptp(curves, axis=1).min() > 0
 
 
-def test_without_torch_it_says_what_is_missing(monkeypatch):
+def test_the_error_without_torch_names_the_missing_package(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(ImportError, match="Quantus takes models of torch: pip install torch quantus"):
         for_quantus(fvlrp.load("voc20"))

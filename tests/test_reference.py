@@ -210,7 +210,7 @@ def test_without_stabiliser_the_descriptors_carry_the_whole_score(problem, bias)
     assert explained.heatmap.sum() == pytest.approx(explained.ledger["score"], rel=1e-9)
 
 
-def test_ignored_bias_is_what_the_descriptors_lack(problem):
+def test_descriptors_sum_to_the_score_less_an_ignored_bias(problem):
     x, model, _ = problem
     explained = ref.explain(x, GEOMETRY, model, "descriptor", bias="ignore", **EXACT)
     score = explained.ledger["score"]
@@ -533,7 +533,7 @@ def test_support_outside_the_image_loses_all_it_has(clip, corner):
     assert not pixels.any()
 
 
-def test_relevance_of_descriptors_reaches_the_pixels_but_for_what_is_clipped(problem):
+def test_pixels_and_the_clipped_entry_sum_to_the_relevance_of_descriptors(problem):
     r2 = np.random.default_rng(4).standard_normal(GEOMETRY.n)
     kept, clipped = ref.splat_descriptor(r2, GEOMETRY.frames, 44, 57)
     assert clipped == 0

@@ -102,7 +102,7 @@ def test_a_region_is_kept_with_its_explanation(plain, scene, tmp_path):
         ((0, 0, 10, 131), "reaches beyond the image of 120 x 130"),
     ],
 )
-def test_what_is_no_region_of_the_image_is_refused(plain, scene, region, said):
+def test_a_region_outside_the_image_is_refused(plain, scene, region, said):
     with pytest.raises(ValueError, match=f"region .*{said}"):
         plain.explain(scene, "brick", "bin", region=region)
 
@@ -146,7 +146,7 @@ def test_the_command_line_takes_a_region(plain, scene, files, tmp_path, capsys):
     ("text", "code", "said"),
     [("0,0,9", 2, "four whole numbers"), ("a,b,c,d", 2, "four whole numbers"), ("0,0,500,9", 1, "reaches beyond")],
 )
-def test_the_command_line_refuses_what_is_no_region(files, text, code, said, capsys):
+def test_the_command_line_refuses_invalid_regions(files, text, code, said, capsys):
     try:
         found = cli.main(["explain", *files, "--region", text])
     except SystemExit as error:  # argparse

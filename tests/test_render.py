@@ -99,7 +99,7 @@ def test_background_must_be_a_colour(photo, background):
 
 
 @pytest.mark.parametrize("ground", [0, 100, 255])
-def test_what_a_model_did_not_see_is_hatched(ground):
+def test_parts_that_a_model_did_not_see_are_hatched(ground):
     picture = np.full((100, 160, 3), ground, np.uint8)
     assert render.hatched(picture, (0, 0, 100, 160)) is picture
     found = render.hatched(picture, (10, 30, 90, 130))
@@ -125,7 +125,7 @@ def test_to_image_is_the_coloured_map(rng):
     assert np.array_equal(np.asarray(render.to_image(heatmap, cmap="safe")), colour(heatmap, cmap="safe"))
 
 
-def test_bar_stands_beside_an_untouched_map(rng):
+def test_bar_leaves_the_map_unchanged(rng):
     heatmap = rng.standard_normal((100, 70))
     picture = np.asarray(render.to_image(heatmap, bar=True))
     assert picture.shape[0] == 100 and picture.shape[1] > 100
@@ -182,7 +182,7 @@ def test_bar_names_its_unit_where_there_is_room(scale):
     assert widths[1] > widths[2]
 
 
-def test_bar_refuses_what_it_cannot_draw():
+def test_bar_refuses_invalid_arguments():
     with pytest.raises(ValueError, match="24 pixels"):
         render.colour_bar(10)
     with pytest.raises(ValueError, match="scale is 'most'; expected"):
@@ -286,7 +286,7 @@ def test_bar_has_the_height_of_the_pictures():
         ({"aspect": 0}, "aspect 0"),
     ],
 )
-def test_a_sheet_names_what_is_wrong(arguments, message):
+def test_errors_of_a_sheet_name_the_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         render.sheet(**{"rows": [[solid(60, 80)]], **arguments})
 
@@ -318,11 +318,11 @@ def test_a_heatmap_is_stored_with_a_palette_and_without_loss(rng, cmap):
             assert stored.mode == "P" and np.array_equal(np.asarray(stored.convert("RGB")), np.asarray(heatmap))
 
 
-def test_a_picture_of_many_colours_is_stored_as_it_is(photo):
+def test_a_picture_of_many_colours_is_stored_without_a_palette(photo):
     assert Image.open(io.BytesIO(render.png_bytes(photo))).mode == "RGB"
 
 
-def test_colours_are_looked_up_in_bands_like_at_once(rng, monkeypatch):
+def test_colours_do_not_depend_on_bands(rng, monkeypatch):
     heatmap = render.to_image(rng.standard_normal((37, 50)))
     whole = render.png_bytes(heatmap)
     monkeypatch.setattr(render, "_BAND", 160)

@@ -83,7 +83,7 @@ def test_coded_heatmaps_come_back_within_half_a_step(rng):
     np.testing.assert_array_equal(np.abs(steps) == 127, np.abs(heatmap) >= end * 126.5 / 127)
 
 
-def test_maps_of_zeros_and_of_one_value_are_coded():
+def test_constant_maps_are_coded():
     zeros = coding.heatmap(np.zeros((4, 5)), "99.5%", side=640)
     assert zeros["scale"] == zeros["largest"] == 0
     flat = coding.heatmap(np.full((4, 5), -0.25), "99.5%", side=640)
@@ -206,7 +206,7 @@ def test_an_explanation_reports_itself_at_all_depths(plain, photo, tmp_path):
     assert [target["name"] for target in section["viewers"][0]["targets"]] == ["brick", "grass"]
 
 
-def test_a_loaded_explanation_reports_what_it_has(plain, photo, tmp_path):
+def test_a_loaded_explanation_reports_only_itself(plain, photo, tmp_path):
     from fvlrp import Explanation
 
     ex = plain.explain(photo, target="brick", depth="bin")
@@ -379,7 +379,7 @@ def test_strong_relevance_covers_the_photograph_and_weak_lets_it_through(opened)
     np.testing.assert_allclose(pixels[:, :, 3], 255 * np.sqrt(np.rint(share * 127) / 127), atol=1)
 
 
-def test_what_the_model_did_not_see_is_hatched_and_named(opened):
+def test_parts_that_the_model_did_not_see_are_hatched_and_named(opened):
     name, explanations = group(targets=("dog",))
     for one in explanations:
         one.seen = Seen(5, 10, 40, 50, 24, 24)

@@ -34,7 +34,7 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_options_take_their_words_only(name):
+def test_options_accept_only_their_choices(name):
     for word in WORDS[name]:
         assert getattr(FisherRules(**{name: word}), name) == word
     with pytest.raises(ValueError, match=f"{name} must be one of {', '.join(map(repr, WORDS[name]))}, got 'flat'"):
@@ -57,7 +57,7 @@ def test_rules_are_values():
         rules.bias = "ignore"
 
 
-def test_rules_are_made_of_what_is_given():
+def test_rules_accept_every_spelling():
     assert FisherRules.of(None) == FisherRules()
     assert FisherRules.of(given := FisherRules(bias="ignore")) is given
     assert FisherRules.of({"bias": "ignore"}) == given

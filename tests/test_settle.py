@@ -66,7 +66,7 @@ def pooled_of(trace):
     return trace._pass(trace.dtype).encode.fisher
 
 
-def test_errors_of_float32_sums_are_what_the_constants_say(pieces):
+def test_errors_of_float32_sums_are_within_the_constants(pieces):
     """99 % of sums that show are off by less than DOUBT, and signs that are wrong are in doubt."""
     beyond = shown = missed = 0
     for fast, exact in pieces:

@@ -382,7 +382,7 @@ def test_bin_sizes_come_as_any_sequence_or_one_number(sizes):
     assert got.geometry == wanted.geometry(60, 50) and {type(size) for size in got.geometry.bin_sizes} == {int}
 
 
-def test_an_image_too_small_for_every_scale_says_what_fits():
+def test_the_error_for_a_too_small_image_names_the_smallest_size():
     with pytest.raises(ValueError, match=r"21 x 50 pixels is too small.*at least 22 x 22; choose smaller bin_sizes"):
         DenseSIFT().extract(texture(21, 50))
     assert len(DenseSIFT().extract(texture(22, 22))) == 1

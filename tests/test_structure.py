@@ -65,7 +65,7 @@ def test_modules_import_their_own_wing_and_inner_rings_only(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_form_no_circle(module):
+def test_imports_have_no_cycle(module):
     """Inside functions neither: a late import makes a circle load, it does not untie it."""
     assert module not in reached(module, imports_of)
 
@@ -89,7 +89,7 @@ def modules_after(code, folder):
     return set(ran.stdout.split())
 
 
-def test_public_names_are_listed_once_whatever_was_loaded():
+def test_public_names_are_listed_once():
     import fvlrp
 
     assert fvlrp.evaluate and fvlrp.rules  # loaded, they are globals, too

@@ -136,7 +136,7 @@ def test_results_do_not_depend_on_threads_or_interruptions(study, plain, pieces,
     assert len(other.failed) == 6  # a model of another version is measured anew
 
 
-def test_models_leave_out_what_they_do_not_know(plain, centred, pieces):
+def test_a_study_skips_cases_whose_class_a_model_lacks(plain, centred, pieces):
     study = depth_study({"three": plain, "two": centred}, pieces, depths={"two": ["bin"], "three": ["bin"]}, **SETTINGS)
     known = [case.target in ("brick", "gravel") for case in pieces]
     np.testing.assert_array_equal(~np.isnan(study.values("two", "default", "bin")), known)
@@ -160,7 +160,7 @@ def test_a_photograph_that_fails_is_listed_and_the_rest_goes_on(plain, pieces):
         ({"rules": {"other": {}}}, r"rules names \['other'\]"),
     ],
 )
-def test_what_cannot_be_studied_is_refused_at_once(plain, pieces, options, words):
+def test_invalid_studies_are_refused_before_any_work(plain, pieces, options, words):
     with pytest.raises(ValueError, match=words):
         depth_study({"fisher": plain}, pieces, **options)
     with pytest.raises(ValueError, match="not unique"):

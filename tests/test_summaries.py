@@ -71,7 +71,7 @@ def test_figures_need_no_window_system(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_what_cannot_be_drawn_is_refused(tmp_path):
+def test_undrawable_values_are_refused(tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match=r"must end in \.png, \.svg, \.pdf"):
         plot_flipping(FLIPS, tmp_path / "flips.jpg")

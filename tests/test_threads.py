@@ -120,7 +120,7 @@ def test_two_jobs_run_at_once_outside_the_callers_thread():
     assert len(set(idents)) == 2 and threading.get_ident() not in idents
 
 
-def test_no_more_workers_than_asked_for_run_at_once():
+def test_at_most_n_jobs_workers_run_at_once():
     running, most, lock = 0, 0, threading.Lock()
 
     def task():
@@ -145,7 +145,7 @@ def test_calls_from_within_a_worker_run_one_after_another():
     assert threads.count(2) == 2
 
 
-def test_several_threads_may_call_at_once():
+def test_run_can_be_called_from_several_threads():
     def caller(results, i):
         results[i] = threads.run([partial(int, i * 10 + j) for j in range(10)], 2)
 

@@ -120,7 +120,7 @@ def test_a_menu_checks_without_a_forward_pass(animals):
         menu.check("cat", ["fine", "pixel"])
 
 
-def test_an_unknown_target_is_told_the_nearest(animals):
+def test_the_error_for_an_unknown_target_suggests_the_nearest(animals):
     with pytest.raises(ValueError, match="unknown target 'dgo': did you mean 'dog'"):
         animals.explain("dgo")
 
@@ -167,7 +167,7 @@ def test_a_contrast_explains_the_difference_of_two_scores(animals):
 # ---- relevance: computed when asked, or kept ----
 
 
-def test_relevance_is_computed_once_when_asked(animals):
+def test_relevance_is_computed_once_on_access(animals):
     ex = animals.explain("cow", "fine")
     assert list(ex.relevance) == ["top", "middle"] and len(ex.relevance) == 2 and animals.asked == []
     assert ex.relevance["middle"].dtype == np.float64 and ex.relevance["middle"] is ex.relevance["middle"]

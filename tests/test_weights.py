@@ -14,7 +14,7 @@ def coef():
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_what_was_stored_comes_back_within_half_a_step(coef, weights):
+def test_stored_weights_are_restored_within_half_a_step(coef, weights):
     again = restored(stored(coef, weights, 7), weights, coef.shape, 7)
     assert again.dtype == np.float32 and again.shape == coef.shape and not again[1, :7].any()
     steps = np.abs(coef).reshape(-1, 7).max(axis=1) / (WEIGHTS[weights] or np.inf)

@@ -65,7 +65,7 @@ def test_kept_components_outlive_the_model(plain, photo, tmp_path):
         Explanation.load(tmp_path / "ex.npz").components()
 
 
-def test_a_component_that_there_is_none_of_is_refused(plain, photo):
+def test_an_unknown_component_is_refused(plain, photo):
     with pytest.raises(ValueError, match=r"components must lie in 0\.\.15, got 16"):
         plain.trace(photo).through([3, 16], "grass")
 
@@ -84,7 +84,7 @@ def test_top_patches_are_the_most_relevant_descriptors(traces):
         assert [amounts[patch.photograph] for patch in patches] == pytest.approx(expected)
 
 
-def test_patches_show_what_their_descriptor_sees(traces):
+def test_patches_show_the_pixels_of_their_descriptor(traces):
     patches = [patch for patches in top_patches(traces, range(16), count=3) for patch in patches]
     assert len(patches) > 16
     for patch in patches:
