@@ -151,6 +151,27 @@ def test_labels_that_are_missing_are_counted():
         parse_labels([1.0, np.nan, 2.0], 3)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, lambda labels: np.array(labels, object)])
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["a", np.nan, "b"], "name a class for every image, label 1 is nan"),
+        ([None, "a", "b"], "name a class for every image, label 0 is None"),
+        ([1, "1", "a"], "all names or all numbers, got '1' and 1"),
+        (["a", True, "b"], "all names or all numbers, got 'a' and True"),
+    ],
+)
+def test_labels_are_of_one_kind(kind, labels, words):
+    """NumPy makes a class "nan" of a missing label, and one class of 1 and "1"."""
+    with pytest.raises(ValueError, match=f"labels must (be )?{words}"):
+        parse_labels(kind(labels), 3)
+
+
+def test_class_names_are_names():
+    with pytest.raises(ValueError, match="class_names must be names, numbers or bools"):
+        parse_labels([0, 1, 0], 3, [None, "x"])
+
+
 def test_labels_as_objects_are_strings():
     """Columns of pandas hold strings as objects."""
     signs, classes, _ = parse_labels(np.array(["b", "a", "b"], object), 3)
@@ -180,6 +201,7 @@ def test_class_names_follow_the_sorted_labels_or_the_columns():
         ([0, 1, 1], [1, 0]),
         ([0, 1, 1], ["1", "0"]),
         ([True, False, True], ["True", "False"]),
+        (["dog", "cat", "dog"], ["Dog", "Cat "]),
     ],
 )
 def test_class_names_never_swap_labels(labels, names):

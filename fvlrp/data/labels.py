@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,11 @@ def parse_labels(
     """
     if hasattr(labels, "toarray"):  # a sparse indicator, as scikit-learn's binarizers make them
         labels = labels.toarray()
+    given = labels if isinstance(labels, list | tuple) else np.asarray(labels)
+    if isinstance(given, list | tuple) or (given.dtype == object and given.ndim):
+        _check_one_kind(list(given))
     try:
-        array = np.asarray(labels)
+        array = np.asarray(given)
         if array.dtype == object:  # what pandas holds strings in; a model file takes none
             array = np.array(array.tolist())
     except ValueError:
@@ -61,22 +64,40 @@ def parse_labels(
     return np.where(position[:, None] == np.arange(len(classes)), 1, -1).astype(np.int8), classes, False
 
 
+def _check_one_kind(labels: Sequence[object]) -> None:
+    """Refuse names among numbers: NumPy would make names of all, "nan" of a missing label and "1" of both 1 and "1"."""
+    names = [isinstance(label, str) for label in labels]
+    if any(names) and not all(names):
+        other = labels[names.index(False)]
+        if other is None or (isinstance(other, float) and np.isnan(other)):
+            raise ValueError(f"labels must name a class for every image, label {names.index(False)} is {other!r}")
+        raise ValueError(f"labels must be all names or all numbers, got {labels[names.index(True)]!r} and {other!r}")
+
+
 def _check_no_swap(classes: Classes, names: Classes) -> None:
     """Refuse names that are labels of other classes: names follow the sorted labels and never swap them."""
-    labels = [str(label) for label in classes.tolist()]
-    for label, name in zip(labels, map(str, names.tolist()), strict=True):
-        if name != label and name in labels:
+    labels = [_folded(label) for label in classes.tolist()]
+    for label, name in zip(labels, names.tolist(), strict=True):
+        if _folded(name) != label and _folded(name) in labels:
             raise ValueError(
-                f"class_names must follow the sorted labels {classes.tolist()}, got {names.tolist()}: {name!r} would "
-                f"name the class of label {label!r}; leave class_names out to keep the labels"
+                f"class_names must follow the sorted labels {classes.tolist()}, got {names.tolist()}: {str(name)!r} "
+                f"would name the class of label {label!r}; leave class_names out to keep the labels"
             )
+
+
+def _folded(label: object) -> str:
+    """A label without what a reader overlooks: "Dog" and "dog " are taken for one class."""
+    return str(label).strip().casefold()
 
 
 def _names(class_names: Iterable[object]) -> Classes:
     """Names of classes as an array; a target could not tell two equal ones apart."""
     if isinstance(class_names, str) or not np.iterable(class_names):
         raise ValueError(f"class_names must be a sequence of names, got {class_names!r}")
-    names = np.array(list(class_names))
+    class_names = list(class_names)
+    if not all(isinstance(name, str | bool | int | float | np.generic) for name in class_names):
+        raise ValueError(f"class_names must be names, numbers or bools, got {class_names}")
+    names = np.array(class_names)
     if names.ndim != 1 or len(np.unique(names)) != len(names):
         raise ValueError(f"class_names must be different names, got {list(class_names)}")
     return names
