@@ -79,14 +79,20 @@ def test_the_seen_part_is_in_an_explanation_and_its_files(explanation, tmp_path)
         (
             Seen(0, 0, 4000, 5333, 480, 640),
             (4000, 5333, 3),
-            "The model saw 4000 × 5333 pixels reduced to 480 × 640: the map has no details finer than 8.3 pixels.",
+            "The model saw the photograph of 4000 × 5333 pixels, reduced to 480 × 640: "
+            "the map has no details finer than 8.3 pixels.",
             "seen at 480 × 640",
         ),
-        (Seen(0, 0, 30, 40, 60, 80), (30, 40), "The model saw 30 × 40 pixels enlarged to 60 × 80.", "seen at 60 × 80"),
+        (
+            Seen(0, 0, 30, 40, 60, 80),
+            (30, 40),
+            "The model saw the photograph of 30 × 40 pixels, enlarged to 60 × 80.",
+            "seen at 60 × 80",
+        ),
         (
             Seen(0, 5, 30, 35, 30, 30),
             (30, 40),
-            "The model saw 30 × 30 pixels. The rest of the photograph, 30 × 40, was cut off: it is hatched.",
+            "Of 30 × 40 pixels the model saw 30 × 30. The rest was cut off and is hatched.",
             "seen at 30 × 30",
         ),
     ],

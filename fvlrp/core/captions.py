@@ -99,20 +99,21 @@ def brief(ledger: Mapping[str, float]) -> str:
 
 def seen(part: Seen, shape: Sequence[int]) -> str:
     """What the model saw of a photograph of `shape`, as sentences; "" if it saw every pixel of it."""
-    height, width = part.size
-    own, whole = f"{part.height} × {part.width}", f"{height} × {width}"
+    own, (height, width) = (part.height, part.width), part.size
+    if part.is_all(shape) and own == part.size:
+        return ""
     coarser = max(height / part.height, width / part.width)
-    if (part.height, part.width) == part.size:
-        reduced = f"The model saw {whole} pixels"
+    if own == part.size:
+        resized = ""
     elif coarser > 1:
-        reduced = (
-            f"The model saw {whole} pixels reduced to {own}: the map has no details finer than {coarser:.2g} pixels"
-        )
+        finest = f"the map has no details finer than {coarser:.2g} pixels"
+        resized = f", reduced to {part.height} × {part.width}: {finest}"
     else:
-        reduced = f"The model saw {whole} pixels enlarged to {own}"
+        resized = f", enlarged to {part.height} × {part.width}"
     if part.is_all(shape):
-        return "" if (part.height, part.width) == part.size else f"{reduced}."
-    return f"{reduced}. The rest of the photograph, {shape[0]} × {shape[1]}, was cut off: it is hatched."
+        return f"The model saw the photograph of {height} × {width} pixels{resized}."
+    whole = f"Of {shape[0]} × {shape[1]} pixels the model saw {height} × {width}"
+    return f"{whole}{resized}. The rest was cut off and is hatched."
 
 
 def brief_seen(part: Seen, shape: Sequence[int]) -> str:

@@ -187,7 +187,7 @@ class Viewer {
     this.find(".bar canvas").getContext("2d").putImageData(pixels, 0, 0);
     const [low, middle, high] = this.root.querySelectorAll(".bar figcaption span");
     low.textContent = `${signed(-scale)} against`;
-    middle.textContent = `score per pixel of ${width} × ${height}`;
+    middle.textContent = `score per pixel of ${height} × ${width}`;
     high.textContent = `for ${signed(scale)}`;
   }
 
