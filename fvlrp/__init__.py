@@ -3,7 +3,30 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what _HOMES and _MODULES say at run time, for type checkers and editors
+    from . import evaluate as evaluate
+    from . import models as models
+    from . import rules as rules
+    from .core.explanation import Explanation as Explanation
+    from .core.figures import sheet as sheet
+    from .core.ledger import Ledger as Ledger
+    from .core.target import Contrast as Contrast
+    from .data import datasets as datasets
+    from .data import images as images
+    from .fisher import geometry as geometry
+    from .fisher.classifier import FisherVectorClassifier as FisherVectorClassifier
+    from .fisher.encoder import FisherEncoder as FisherEncoder
+    from .fisher.gmm import DiagonalGMM as DiagonalGMM
+    from .fisher.sift import DenseSIFT as DenseSIFT
+    from .models import load as load
+    from .network.network import ConvNet as ConvNet
+    from .network.network import Network as Network
+    from .network.preprocess import Preprocess as Preprocess
+    from .show import render as render
+
+    __version__: str
 
 # Where each public name lives; imported when first used, so that `import fvlrp` is quick.
 _HOMES = {
@@ -33,7 +56,7 @@ _MODULES = {
 __all__ = sorted([*_HOMES, "evaluate", "rules"])
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         return _version()
     if name in _HOMES:

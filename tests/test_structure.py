@@ -96,6 +96,20 @@ def test_public_names_are_listed_once():
     assert len(set(dir(fvlrp))) == len(dir(fvlrp)) and set(fvlrp.__all__) <= set(dir(fvlrp))
 
 
+def test_type_checkers_see_the_names_that_are_there_at_run_time():
+    import fvlrp
+
+    source = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    seen = next(node for node in source.body if isinstance(node, ast.If))
+    places = {
+        alias.asname: ".".join(filter(None, [node.module, alias.name]))
+        for node in seen.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert places == fvlrp._MODULES | {name: f"{home}.{name}" for name, home in fvlrp._HOMES.items()}
+
+
 def test_importing_loads_no_estimator_of_scikit_learn(tmp_path):
     modules = [f"fvlrp.{name}" for name in MODULES if name != "__main__"]
     loaded = modules_after(

@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.types import Parsed
 from .graph import INPUT, Node, ancestors
 from .layers import (
     LRN,
@@ -436,7 +437,9 @@ def flatten(_layer: Message, _blobs: list[Array], _shape: tuple[int, ...]) -> li
     return [Flatten()]
 
 
-KNOWN: dict[str, Callable[..., Sequence[NetworkLayer]]] = {
+# What makes layers of a description, and of weights and shapes where it takes them.
+Maker: TypeAlias = Callable[..., Sequence[NetworkLayer]]  # type: ignore[explicit-any]  # each kind takes its own
+KNOWN: dict[str, Maker] = {
     "Convolution": convolution,
     "InnerProduct": inner_product,
     "ReLU": relu,
@@ -470,7 +473,7 @@ def _part(layer: Message, key: str) -> Message:
     return parts[0] if parts and isinstance(parts[0], dict) else {}
 
 
-def _one(message: Message, key: str, usual: Any = None) -> Any:
+def _one(message: Message, key: str, usual: object = None) -> Parsed:
     values = message.get(key)
     if values:
         return values[0]

@@ -11,10 +11,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from math import floor
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from ..runtime.types import Parsed
 from .preprocess import Preprocess
 
 PathLike = str | os.PathLike[str]
@@ -91,7 +92,7 @@ def read_classes(path: PathLike) -> list[str]:
     return short_names(names)
 
 
-def preprocess_of(values: Mapping[str, Any]) -> Preprocess:
+def preprocess_of(values: Mapping[str, Parsed]) -> Preprocess:
     """Preprocessing from a description in any of the known formats."""
     if _is_hugging_face(values):
         return _hugging_face(values)
@@ -121,7 +122,7 @@ def of_metadata(metadata: Mapping[str, str], size: tuple[int, int]) -> tuple[Pre
     return _of_keys(lower, size), names
 
 
-def class_names(values: Mapping[str, Any]) -> list[str] | None:
+def class_names(values: Mapping[str, Parsed]) -> list[str] | None:
     """The names of the outputs in a description, if it has any."""
     for key in _CLASS_KEYS:
         if values.get(key) is not None:
@@ -144,11 +145,11 @@ def short_names(labels: Sequence[str]) -> list[str]:
 # ---- spellings of preprocessing --------------------------------------------------------------------------------------
 
 
-def _is_hugging_face(values: Mapping[str, Any]) -> bool:
+def _is_hugging_face(values: Mapping[str, Parsed]) -> bool:
     return any(key in values for key in _HUGGING_FACE) or "image_mean" in values
 
 
-def _hugging_face(values: Mapping[str, Any]) -> Preprocess:
+def _hugging_face(values: Mapping[str, Parsed]) -> Preprocess:
     size, short = _extent(values.get("size", 224))
     crop, _ = _extent(values.get("crop_size")) if values.get("crop_size") is not None else (None, None)
     how, resize = "stretch", None
@@ -160,17 +161,18 @@ def _hugging_face(values: Mapping[str, Any]) -> Preprocess:
         how, resize = "crop", short
     factor = float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 1.0
     normalise = values.get("do_normalize", True)
-    mean: Any = np.asarray(values.get("image_mean", 0.0) if normalise else 0.0, float)
-    std: Any = np.asarray(values.get("image_std", 1.0) if normalise else 1.0, float)
+    mean = np.asarray(values.get("image_mean", 0.0) if normalise else 0.0, float)
+    std = np.asarray(values.get("image_std", 1.0) if normalise else 1.0, float)
     high = 1.0
     if abs(factor * 255 - 1) > 1e-3:  # values are not brought to 0..1: the factor belongs to mean and std
         high, mean, std = 255.0, mean / factor, std / factor
     order = "BGR" if values.get("do_flip_channel_order") else "RGB"
     resample = "bicubic" if values.get("resample") == 3 else "bilinear"
-    return Preprocess(size, how, None if how == "stretch" else resize, order, high, mean, std, resample)
+    own = _numbers_of(mean), _numbers_of(std)
+    return Preprocess(size, how, None if how == "stretch" else resize, order, high, *own, resample)
 
 
-def _extent(size: Any) -> tuple[tuple[int, int], int | None]:
+def _extent(size: Parsed) -> tuple[tuple[int, int], int | None]:
     """Height and width from a configuration, and the shorter side if it states only that."""
     if not isinstance(size, dict):
         numbers = [int(n) for n in np.ravel(size)]
@@ -181,7 +183,7 @@ def _extent(size: Any) -> tuple[tuple[int, int], int | None]:
     return (int(size["height"]), int(size["width"])), None
 
 
-def _timm(values: Mapping[str, Any]) -> Preprocess:
+def _timm(values: Mapping[str, Parsed]) -> Preprocess:
     channels, height, width = (int(n) for n in values["input_size"])
     size, part = (height, width), float(values.get("crop_pct") or 0.875)
     how, resize = "crop", floor(max(size) / part)
@@ -201,7 +203,7 @@ _RANGES = {  # high, mean, std
 }
 
 
-def _of_keys(values: Mapping[str, Any], size: tuple[int, int]) -> Preprocess | None:
+def _of_keys(values: Mapping[str, Parsed], size: tuple[int, int]) -> Preprocess | None:
     """Metadata with one entry for each choice."""
     order = values.get("image.bitmappixelformat", _first(values, "channel_order", "color_order", "color_format"))
     span = values.get("image.nominalpixelrange", _first(values, "value_range", "input_range", "pixel_range"))
@@ -217,26 +219,31 @@ def _of_keys(values: Mapping[str, Any], size: tuple[int, int]) -> Preprocess | N
         high, offset, spread = (top, 0.0, 1.0) if low == 0 else (1.0, -low / (top - low), 1 / (top - low))
     if mean is not None and np.max(mean) > 3:
         high = 255.0
-    own_mean: Any = offset if mean is None else mean
-    own_std: Any = std if std is not None else spread if scale is None else 1 / scale
+    own_mean = offset if mean is None else mean
+    own_std = std if std is not None else spread if scale is None else 1 / scale
     return Preprocess(
         size,
         order=_PIXELS.get(name, _PIXELS.get(f"{name}8", "RGB")),
         high=high,
-        mean=own_mean,
-        std=own_std,
+        mean=_numbers_of(own_mean),
+        std=_numbers_of(own_std),
     )
 
 
-def _first(values: Mapping[str, Any], *keys: str) -> Any:
+def _first(values: Mapping[str, Parsed], *keys: str) -> Parsed:
     return next((values[key] for key in keys if key in values), None)
 
 
-def _numbers(value: Any) -> Any:
+def _numbers(value: Parsed) -> Parsed:
     """Numbers of metadata, which may be text with commas; None where there are none."""
     if isinstance(value, str):
         value = [float(part) for part in re.split(r"[,;\s]+", value.strip("[]() ")) if part]
     return None if value is None or not np.size(value) else np.asarray(value, float)
+
+
+def _numbers_of(values: npt.ArrayLike) -> tuple[float, ...]:
+    """One number, or one for each channel, as `Preprocess` keeps them."""
+    return tuple(np.ravel(values).tolist())
 
 
 # ---- spellings of class names ----------------------------------------------------------------------------------------
@@ -265,7 +272,7 @@ def _names_of_text(text: str) -> list[str]:
     return lines
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> Parsed:
     """A value as JSON or Python writes it, or the text itself."""
     try:
         return json.loads(text)
@@ -277,7 +284,7 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _in_order(key: str, names: Any) -> list[str]:
+def _in_order(key: str, names: Parsed) -> list[str]:
     """Labels in the order of the outputs, from a list or from an object, whose order does not matter."""
     if isinstance(names, dict):
         if all(isinstance(value, int) and not isinstance(value, bool) for value in names.values()):
@@ -303,6 +310,6 @@ def _names_of_model(path: PathLike) -> list[str] | None:
     return class_names({"id2label": values["id2label"]}) if isinstance(values, dict) and "id2label" in values else None
 
 
-def _json(path: PathLike) -> Any:
+def _json(path: PathLike) -> Parsed:
     with open(path, encoding="utf-8-sig") as file:  # some editors begin a file with a byte order mark
         return json.load(file)

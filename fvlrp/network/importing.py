@@ -10,17 +10,17 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from ..core.target import Label
 from . import caffe
 from .description import PathLike, description_beside, of_metadata, read_classes, read_description
 from .graph import Node
 from .onnx import Account, Imported, read_network
 from .preprocess import USUAL_SIZE, Preprocess
 
-Described = tuple[Preprocess | None, Sequence[Any] | None]  # preprocessing and class names, where they are stated
+Described = tuple[Preprocess | None, Sequence[Label] | None]  # preprocessing and class names, where they are stated
 CALLER = 4  # stack level of whoever called a constructor of Network, from a function that a function here calls
 
 
@@ -30,7 +30,7 @@ class Opened:
 
     nodes: list[Node]
     input_shape: tuple[int, int | None, int | None]
-    classes: Sequence[Any] | None
+    classes: Sequence[Label] | None
     preprocess: Preprocess
     multilabel: bool
     account: Account | None = None
@@ -39,7 +39,7 @@ class Opened:
 def open_onnx(
     path: PathLike,
     preprocess: Preprocess | PathLike | None,
-    classes: Sequence[Any] | PathLike | None,
+    classes: Sequence[Label] | PathLike | None,
     output: str | None,
 ) -> Opened:
     """An ONNX file; the arguments are those of `Network.from_onnx`."""
@@ -62,7 +62,7 @@ def open_caffe(
     prototxt: PathLike,
     caffemodel: PathLike,
     preprocess: Preprocess | PathLike | None,
-    classes: Sequence[Any] | PathLike | None,
+    classes: Sequence[Label] | PathLike | None,
 ) -> Opened:
     """Caffe's two files; the arguments are those of `Network.from_caffe`."""
     names = _names(classes)
@@ -78,7 +78,7 @@ def open_caffe(
     return Opened(read.nodes, read.input_shape, names, described or read.preprocess, read.multilabel)
 
 
-def _names(classes: Sequence[Any] | PathLike | None) -> Sequence[Any] | None:
+def _names(classes: Sequence[Label] | PathLike | None) -> Sequence[Label] | None:
     """Class names as the caller gives them: themselves or the file that lists them."""
     return read_classes(classes) if isinstance(classes, str | os.PathLike) else classes
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.classifier import Classifier
 from ..core.layer import Array
+from ..core.target import Label
 from ..data import files
 from ..data import images as pictures
 from ..data.images import ImageLike, Images
@@ -24,6 +25,7 @@ from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real
 from ..runtime.progress import Progress
 from ..runtime.threads import blas_threads
+from ..runtime.types import Classes, Json, Parsed, Values
 from . import forward
 from .description import PathLike
 from .graph import Node, output_shapes
@@ -37,6 +39,14 @@ from .tokens import Layout
 from .trace import NetworkMenu, NetworkTrace, coarse_depth
 
 T = TypeVar("T")
+
+
+class Options(TypedDict, total=False):
+    """How a network that is read from a file behaves."""
+
+    multilabel: bool | None
+    n_jobs: int | None
+    verbose: bool
 
 
 class Network(Classifier):
@@ -88,7 +98,7 @@ class Network(Classifier):
         self,
         nodes: Iterable[Node],
         input_shape: Sequence[int | None],
-        classes: Any = None,  # what NumPy makes an array of
+        classes: npt.ArrayLike | None = None,
         preprocess: Preprocess | None = None,
         *,
         multilabel: bool = False,
@@ -117,9 +127,9 @@ class Network(Classifier):
         cls,
         path: PathLike,
         preprocess: Preprocess | PathLike | None = None,
-        classes: Sequence[Any] | PathLike | None = None,
+        classes: Sequence[Label] | PathLike | None = None,
         output: str | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> Network:
         """Read a network from an ONNX file (opset 7 or later).
 
@@ -162,8 +172,8 @@ class Network(Classifier):
         prototxt: PathLike,
         caffemodel: PathLike,
         preprocess: Preprocess | PathLike | None = None,
-        classes: Sequence[Any] | PathLike | None = None,
-        **options: Any,
+        classes: Sequence[Label] | PathLike | None = None,
+        **options: Unpack[Options],
     ) -> Network:
         """Read a network from Caffe's files; Caffe is not needed.
 
@@ -192,10 +202,17 @@ class Network(Classifier):
         return cls._of(opened, options)
 
     @classmethod
-    def _of(cls, opened: Opened, options: dict[str, Any]) -> Network:
-        if options.get("multilabel") is None:
-            options = {**options, "multilabel": opened.multilabel}
-        net = cls(opened.nodes, opened.input_shape, opened.classes, opened.preprocess, **options)
+    def _of(cls, opened: Opened, options: Options) -> Network:
+        own = options.get("multilabel")
+        net = cls(
+            opened.nodes,
+            opened.input_shape,
+            opened.classes,
+            opened.preprocess,
+            multilabel=opened.multilabel if own is None else own,
+            n_jobs=options.get("n_jobs"),
+            verbose=options.get("verbose", False),
+        )
         net.account = opened.account
         return net
 
@@ -213,10 +230,10 @@ class Network(Classifier):
     def layers(self) -> list[str]:
         return [node.name for node in self.nodes]
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
+    def get_params(self, deep: bool = True) -> dict[str, int | None]:
         return {"n_jobs": self.n_jobs, "verbose": self.verbose}
 
-    def set_params(self, **params: Any) -> Network:
+    def set_params(self, **params: int | None) -> Network:
         for name, value in params.items():
             check_choice("parameter", name, ("n_jobs", "verbose"))
             setattr(self, name, value)
@@ -299,7 +316,7 @@ class Network(Classifier):
         """The valid targets, depths and rules; `menu.check` rejects others before any computation."""
         return NetworkMenu(self)
 
-    def trace(self, image: ImageLike, dtype: Any = "float32") -> NetworkTrace:
+    def trace(self, image: ImageLike, dtype: npt.DTypeLike = "float32") -> NetworkTrace:
         """One forward pass of one image, which can explain any number of targets, depths and rules.
 
         `dtype` "float32" is fast, "float64" exact: the ledger closes to 1e-9.
@@ -310,13 +327,13 @@ class Network(Classifier):
 
     def retrain(
         self,
-        images: Sequence[ImageLike],
-        labels: Any,  # what NumPy makes an array of
-        class_names: Sequence[Any] | None = None,
+        images: Images,
+        labels: npt.ArrayLike,
+        class_names: Sequence[object] | None = None,
         *,
         mirror: bool = True,
         C: float | None = None,
-        class_weight: Mapping[Any, float] | str | None = None,
+        class_weight: Mapping[object, float] | str | None = None,
         sample_weight: npt.ArrayLike | None = None,
     ) -> Network:
         """A new network for other classes: the last layer is learned from photographs, all other layers are kept.
@@ -350,10 +367,10 @@ class Network(Classifier):
         -------
         Network
         """
-        images = pictures.batch(images)
+        several = pictures.batch(images)
         if C is not None and not (is_real(C) and 0 < C < np.inf):
             raise ValueError(f"C must be a positive number or None, got {C!r}")
-        signs, classes, multilabel = parse_labels(labels, len(images), class_names)
+        signs, classes, multilabel = parse_labels(labels, len(several), class_names)
         weights = weights_of(signs, classes, not multilabel, class_weight, sample_weight)
         last = classifier(self.nodes)
 
@@ -361,7 +378,7 @@ class Network(Classifier):
             x = self.prepare(image)
             return features(self.nodes, np.concatenate([x, x[..., ::-1]]) if mirror else x, last)
 
-        rows = np.concatenate(self._each(read, images, "retraining on image"))
+        rows = np.concatenate(self._each(read, several, "retraining on image"))
         copies = len(rows) // len(signs)
         signs, weights = np.repeat(signs, copies, axis=0), np.repeat(weights, copies, axis=0)
         weight, bias = logistic(rows, signs, weights, C, multilabel)
@@ -377,7 +394,7 @@ class Network(Classifier):
 
     # ---- files ----
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Json]:
         """A summary of the model as plain values for JSON."""
         return {
             "kind": "convolutional network",
@@ -397,9 +414,9 @@ class Network(Classifier):
         header, arrays = self.to_parts()
         files.save_arrays(path, {"kind": files.CONVNET, **header}, arrays)
 
-    def to_parts(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    def to_parts(self) -> tuple[dict[str, Json], dict[str, Values]]:
         """The parts of a model file: a header of plain values for JSON, and arrays by name."""
-        header = {
+        header: dict[str, Json] = {
             "input_shape": list(self.input_shape),
             "preprocess": self.preprocess.to_dict(),
             "multilabel": self.multilabel_,
@@ -408,7 +425,7 @@ class Network(Classifier):
         return header, {"classes": self.classes_, **arrays_of(self.nodes)}
 
     @classmethod
-    def from_parts(cls, header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Network:
+    def from_parts(cls, header: Mapping[str, Parsed], arrays: Mapping[str, Values]) -> Network:
         """The inverse of `to_parts`."""
         nodes, preprocess = nodes_of(header["nodes"], arrays), Preprocess.from_dict(header["preprocess"])
         return cls(nodes, header["input_shape"], arrays["classes"], preprocess, multilabel=header["multilabel"])
@@ -429,7 +446,7 @@ def _checked(preprocess: Preprocess | None, input_shape: tuple[int, int | None, 
     return preprocess
 
 
-def _class_array(classes: Any, n_outputs: int, binary: bool) -> npt.NDArray[Any]:
+def _class_array(classes: npt.ArrayLike | None, n_outputs: int, binary: bool) -> Classes:
     """The classes, one for each output; two for the one output of a binary network."""
     n_classes = 2 if binary else n_outputs
     found = np.arange(n_classes) if classes is None else np.asarray(classes)

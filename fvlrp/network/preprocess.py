@@ -5,8 +5,8 @@ For the modules of this wing and users (`fvlrp.Preprocess`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..data import bands, images
 from ..runtime.arguments import check_choice, is_real
+from ..runtime.types import Json, Parsed, Pixels
 
 BANDS = "bands"  # the order of channels that are no colours
 USUAL_SIZE = 224  # default height and width for networks that accept any size
@@ -64,7 +65,7 @@ class Preprocess:
     def __post_init__(self) -> None:
         for name in ("size", "mean", "std"):
             object.__setattr__(self, name, tuple(np.ravel(getattr(self, name)).tolist()))
-        size: tuple[Any, ...] = self.size
+        size: tuple[float, ...] = self.size
         if len(size) != 2 or any(not is_real(n) or n < 1 or n % 1 for n in size):
             raise ValueError(f"size must be height and width in whole pixels, got {size!r}")
         object.__setattr__(self, "size", tuple(map(int, size)))
@@ -107,7 +108,7 @@ class Preprocess:
         prepared = (x * np.float32(self.high / white) - mean) / std
         return np.asarray(prepared, np.float32)[None]
 
-    def _read(self, image: images.ImageLike) -> npt.NDArray[Any]:
+    def _read(self, image: images.ImageLike) -> Pixels:
         if self.order == BANDS:
             return bands.load(image, self.channels)
         return images.grey(image) if self.order == "grey" else images.load(image)
@@ -151,7 +152,7 @@ class Preprocess:
         height, width = (max(short, round(length * short / min(shape))) for length in shape)
         return (height, width), ((height - self.size[0]) // 2, (width - self.size[1]) // 2)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The options, ready for JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
@@ -163,7 +164,7 @@ class Preprocess:
         return cls(shape, order=order, high=high, mean=(0.0,) * (channels if order == BANDS else 1))
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+    def from_dict(cls, values: Mapping[str, Parsed]) -> Preprocess:
         """From the dictionary that `to_dict` returns, or from the description beside a model file.
 
         Such a description has input_size, channel_order ("BGR"), value_range ([0, 255]), mean_rgb, mean_bgr or mean,
@@ -181,13 +182,13 @@ class Preprocess:
         for name, its in (("mean_rgb", "RGB"), ("mean_bgr", "BGR")):
             if name in values:
                 mean = values[name] if order == its else values[name][::-1]
-        std: Any = values.get("std", 1.0) if "scale" not in values else 1 / np.asarray(values["scale"], float)
+        std: Parsed = values.get("std", 1.0) if "scale" not in values else 1 / np.asarray(values["scale"], float)
         how, resize = _read_resize(values.get("resize", ""))
         high = float(np.max(values.get("value_range", (0, 1))))
         return cls(values["input_size"], how, resize, order, high, mean, std, values.get("resample", "bilinear"))
 
 
-def _read_resize(text: Any) -> tuple[str, int | None]:
+def _read_resize(text: object) -> tuple[str, int | None]:
     """A sentence such as "shorter side to 256, then centre crop 224" as (how, resize)."""
     words = str(text).lower().replace(",", " ").split()
     if words[:2] != ["shorter", "side"]:
@@ -196,6 +197,6 @@ def _read_resize(text: Any) -> tuple[str, int | None]:
     return "crop", numbers[0] if numbers else None
 
 
-def _resized(plane: npt.NDArray[Any], shape: tuple[int, int], resample: str) -> npt.NDArray[np.float32]:
+def _resized(plane: Pixels, shape: tuple[int, int], resample: str) -> npt.NDArray[np.float32]:
     picture = Image.fromarray(np.ascontiguousarray(plane, np.float32))
     return np.asarray(picture.resize(shape[::-1], Image.Resampling[resample.upper()]))

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeAlias
 
-Message = dict[str, list[Any]]  # a message as text: every value of every field, in order
+from ..runtime.types import Parsed
+
+# A message as text: every value of every field, in order.
+Message: TypeAlias = dict[str, list[Parsed]]
 
 DEEPEST = 32  # nested messages
 
@@ -98,7 +101,7 @@ def varint(data: memoryview, at: int) -> tuple[int, int]:
             raise ValueError("a number of more than 64 bits")
 
 
-def fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
+def fields(data: memoryview) -> Iterator[tuple[int, int, Parsed]]:
     """(number, wire type, value) of every field: an int, or the bytes of what has a length or is a fixed number."""
     at = 0
     while at < len(data):

@@ -6,7 +6,6 @@ Hides which layer is replaced, what it is learned from, and the form that the ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +48,7 @@ def features(nodes: Sequence[Node], x: Array, last: int | None) -> npt.NDArray[n
 
 def logistic(
     rows: npt.NDArray[np.float64],
-    signs: npt.NDArray[Any],
+    signs: npt.NDArray[np.int8],
     weights: npt.NDArray[np.float64],
     C: float | None,
     multilabel: bool,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..core.rules import NAMES, AlphaBeta, Bounds, Box, Epsilon, Flat, Gamma, Rule, ZPlus, spelled
 from ..runtime.arguments import check_choice
+from ..runtime.types import Json
 
 # Fields that take words, and the words; the first is the default.
 WORDS = {
@@ -25,7 +26,10 @@ WORDS = {
 
 # Names of whole sets of rules: the fields that differ from the defaults. Those with an underscore are zennit's
 # composites of that name (0.5.1): the rule of convolutions, epsilon 1e-6 for everything else that is linear.
-PRESETS: dict[str, dict[str, Any]] = {
+# What a preset or a mapping says of one field.
+Setting: TypeAlias = Any  # type: ignore[explicit-any]  # each field has a type of its own; it checks what it gets
+
+PRESETS: dict[str, dict[str, Setting]] = {
     "smooth": {"flat": "level", "pool": "flat"},
     "paper": {"default": AlphaBeta(2, 1)},
     "composite": {"default": Epsilon(), "layers": {"conv": ZPlus(), "first": Box()}},
@@ -136,7 +140,7 @@ class NetworkRules:
         )
 
     @classmethod
-    def of(cls, rules: Any) -> NetworkRules:
+    def of(cls, rules: object) -> NetworkRules:
         """`rules` as a NetworkRules value.
 
         Parameters
@@ -166,7 +170,7 @@ class NetworkRules:
         )
 
     @classmethod
-    def _of_mapping(cls, rules: Mapping[str, Any]) -> NetworkRules:
+    def _of_mapping(cls, rules: Mapping[str, Setting]) -> NetworkRules:
         if not isinstance(rules.get("layers"), Mapping):  # a layer of that name would have a rule
             return cls(layers=rules)
         unknown = sorted(set(rules) - {own.name for own in fields(cls)})
@@ -181,7 +185,7 @@ class NetworkRules:
         A name is that of one of the network's `layers`, of a field ("bias", "below", ...) or of a kind of layer.
         """
         own = {mine.name for mine in fields(self)} - {"layers", *layers}
-        values: dict[str, Any] = {name: value for name, value in settings.items() if name in own}
+        values: dict[str, Setting] = {name: value for name, value in settings.items() if name in own}
         named = {name: value for name, value in settings.items() if name not in own}
         values["layers"] = {**dict(self.layers), **named}
         return replace(self, **values)
@@ -196,7 +200,7 @@ class NetworkRules:
         """The rule of a layer."""
         return self.named(name, kind, first) or self.default or (ZPlus() if kind == "conv" else Epsilon())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The choices, ready for JSON, rules as text: `of` reads them back."""
         values = {own.name: getattr(self, own.name) for own in fields(self)}
         layers = {name: rule.spelled for name, rule in dict(self.layers).items()}
@@ -207,7 +211,7 @@ class NetworkRules:
 ConvRules = NetworkRules
 
 
-def _rule(name: str, rule: Any) -> Rule:
+def _rule(name: str, rule: object) -> Rule:
     """The rule of a layer, or of "default" or "below", which may be spelled as text."""
     if isinstance(rule, str):
         return spelled(rule, f"the rule of {name!r}")

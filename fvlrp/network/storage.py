@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from ..runtime.arguments import check_choice
+from ..runtime.types import Json, Parsed, Values
 from .graph import KINDS, Node
 from .layers import NetworkLayer
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays: TypeAlias = dict[str, Values]
 
 
-def entries_of(nodes: Sequence[Node]) -> list[dict[str, Any]]:
+def entries_of(nodes: Sequence[Node]) -> list[dict[str, Json]]:
     """One entry for each node, ready for JSON: name, kind, inputs, options."""
     return [
         {"name": node.name, "kind": node.kind, "inputs": list(node.inputs), "options": _options(node.layer)}
@@ -32,7 +32,7 @@ def arrays_of(nodes: Sequence[Node]) -> Arrays:
     return {f"{i}.{name}": value for i, node in enumerate(nodes) for name, value in parameters(node.layer).items()}
 
 
-def nodes_of(entries: Sequence[Mapping[str, Any]], arrays: Mapping[str, npt.NDArray[Any]]) -> list[Node]:
+def nodes_of(entries: Sequence[Mapping[str, Parsed]], arrays: Mapping[str, Values]) -> list[Node]:
     """The nodes that `entries_of` and `arrays_of` describe.
 
     Raises
@@ -56,7 +56,7 @@ def parameters(layer: NetworkLayer) -> Arrays:
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
-def _options(layer: NetworkLayer) -> dict[str, Any]:
+def _options(layer: NetworkLayer) -> dict[str, Json]:
     """The fields of a layer that are not arrays."""
     stored = parameters(layer)
     return {field.name: getattr(layer, field.name) for field in fields(layer) if field.name not in stored}

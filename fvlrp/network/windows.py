@@ -11,18 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _kernels
 from ..core.layer import Array
+from ..runtime.types import Span
 
 Pair: TypeAlias = tuple[int, int]
 Pads: TypeAlias = tuple[int, int, int, int]
 Sign: TypeAlias = Literal[-1, 0, 1, 2]
-Tap: TypeAlias = tuple[int, int, slice, slice, slice, slice]
+Tap: TypeAlias = "tuple[int, int, Span, Span, Span, Span]"
 
 BALANCING = 30  # scalings of level weights: frames of deep networks are then within a third of the interior
 QUICK_CHANNELS, QUICK_PIXELS = 8, 64  # the fewest channels, in and out, and pixels for which transforms pay
@@ -53,7 +54,7 @@ def window_count(
     return count - 1 if (count - 1) * stride >= length + before else count
 
 
-def reach(length: int, begin: int, end: int, offset: int, stride: int) -> tuple[slice, slice]:
+def reach(length: int, begin: int, end: int, offset: int, stride: int) -> tuple[Span, Span]:
     """Outputs o in begin..end-1 whose tap o * stride + offset lies inside 0..length-1: slices of o - begin, of taps.
 
     Two empty slices where there is none.
@@ -238,6 +239,17 @@ def _or_one(sums: Array) -> Array:
     return np.where(sums > 0, sums, 1)
 
 
+class Windowed(Protocol):
+    """A layer whose outputs see windows of its input."""
+
+    @property
+    def kernel(self) -> tuple[int, int]: ...
+    @property
+    def stride(self) -> tuple[int, int]: ...
+    @property
+    def pads(self) -> tuple[int, int, int, int]: ...
+
+
 @dataclass(frozen=True)
 class Windows:
     """Which inputs (H, W) the windows of a convolution or a pool cover; padding is excluded.
@@ -251,21 +263,21 @@ class Windows:
     rows: Array
     cols: Array
 
-    # Any: a pool or a convolution, which have windows, or a layer without them.
     @classmethod
-    def of(cls, layer: Any, x: Array, y: Array) -> Windows:
+    def of(cls, layer: object, x: Array, y: Array) -> Windows:
         """Those of a layer from x (..., H, W) to y (..., oh, ow); without a kernel, one window sees the whole of x."""
         if not hasattr(layer, "kernel"):
             return cls(*(np.ones((1, length), x.dtype) for length in x.shape[2:]))
+        window = cast("Windowed", layer)
         dilation = getattr(layer, "dilation", (1, 1))
         return cls(
             *(
                 coverage(
                     x.shape[2 + a],
                     y.shape[2 + a],
-                    layer.kernel[a],
-                    layer.stride[a],
-                    layer.pads[a],
+                    window.kernel[a],
+                    window.stride[a],
+                    window.pads[a],
                     dilation[a],
                     x.dtype,
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -165,7 +165,7 @@ KERNELS = {
 }
 
 # NumPy's. Each takes x and two numbers of its type. "shrink" is ONNX's, "celu" and "selu" too.
-FUNCTIONS: dict[str, Callable[[Array, Any, Any], Array]] = {
+FUNCTIONS: dict[str, Callable[[Array, np.float32 | np.float64, np.float32 | np.float64], Array]] = {
     "abs": lambda x, a, b: np.abs(x),
     "ceil": lambda x, a, b: np.ceil(x),
     "celu": lambda x, a, b: np.where(x > 0, x, a * np.expm1(np.minimum(x, 0) / a)),

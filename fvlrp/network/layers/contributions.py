@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from ...core.rules import Rule, Shares
 from ...runtime.memory import Memory, empty
 from ..windows import Sign, Window, convolve, opposite, product, scatter
 
+# `convolve`, or `product`, which is never in doubt.
+Multiply: TypeAlias = Callable[..., Array]  # type: ignore[explicit-any]  # the two differ in their last arguments
 Sums: TypeAlias = npt.NDArray[np.float64]
 
 BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
@@ -220,7 +222,9 @@ class ConvPiece(Piece):
         sums *= sums.dtype.type(0.5)
         return _biased(sums, bias, 1)
 
-    def _single(self, bias: Array | None, outputs: npt.NDArray[Any], pixels: npt.NDArray[Any]) -> tuple[Array, Array]:
+    def _single(
+        self, bias: Array | None, outputs: npt.NDArray[np.intp], pixels: npt.NDArray[np.intp]
+    ) -> tuple[Array, Array]:
         """z+ and z- of single outputs at single pixels of the band, summed in float64: (count,) twice."""
         own = np.zeros(len(outputs)) if bias is None else bias[outputs].astype(np.float64)
         positive, negative = np.maximum(own, 0), np.minimum(own, 0)
@@ -232,7 +236,7 @@ class ConvPiece(Piece):
             negative[some] += np.minimum(terms, 0).sum(axis=1)
         return positive.astype(self.weight.dtype), negative.astype(self.weight.dtype)
 
-    def _seen(self, pixels: npt.NDArray[Any]) -> Array:
+    def _seen(self, pixels: npt.NDArray[np.intp]) -> Array:
         """The inputs that single pixels of the band see: (C * taps, pixels)."""
         at = pixels // self.width + self.rows[0], pixels % self.width
         where, inside = [], []
@@ -245,7 +249,9 @@ class ConvPiece(Piece):
         seen: Array = taken.reshape(-1, len(pixels))
         return seen
 
-    def _product(self, multiply: Callable[..., Array], x: Array, sign: Sign, other: Array | None, *doubt: Any) -> Array:
+    def _product(
+        self, multiply: Multiply, x: Array, sign: Sign, other: Array | None, *doubt: float | Array | None
+    ) -> Array:
         out = empty((len(self.weight), (self.rows[1] - self.rows[0]) * self.width), self.weight.dtype)
         return multiply(self.weight, x, self.window, self.rows, self.width, out, None, False, sign, other, *doubt)
 

@@ -21,6 +21,7 @@ from ...core.layer import Array, Passed
 from ...core.ledger import Entries
 from ...core.rules import Rule, ratio, total
 from ...runtime.memory import Memory, empty, zeros
+from ...runtime.types import Span
 from ..rules import Choice
 from ..windows import Window, Windows, bands, convolve, product, quick, window_count
 from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, GroupedPiece, through
@@ -117,7 +118,7 @@ class Conv(NetworkLayer):
         weight = self.cast("weight", dtype)
         return weight.reshape(*weight.shape[:2], -1)
 
-    def _grouped(self, x: Array, out: Array) -> Iterator[tuple[Array, Array, slice]]:
+    def _grouped(self, x: Array, out: Array) -> Iterator[tuple[Array, Array, Span]]:
         """Each group's inputs and outputs, and which output channels they are."""
         n_in, n_out = self.weight.shape[1], len(self.weight) // self.groups
         for g in range(self.groups):
@@ -185,7 +186,7 @@ class Conv(NetworkLayer):
             up += self._evenly(even, x, entries)
         return Passed([up], entries)
 
-    def _alive(self, relevance: Array) -> Iterator[tuple[slice, slice | np.ndarray]]:
+    def _alive(self, relevance: Array) -> Iterator[tuple[Span, Span | npt.NDArray[np.intp]]]:
         """The input channels of each group and those of its output channels that have relevance (T, Co, N)."""
         n_in, n_out = self.weight.shape[1], len(self.weight) // self.groups
         for g in range(self.groups):

@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ...core.layer import Array, Passed
+from ...core.layer import Array, Own, Passed
 from ...core.ledger import Entries
 from ..rules import Choice
 
@@ -64,12 +64,12 @@ class NetworkLayer(ABC):
         """The least and the largest output of a layer that only clips its input."""
         return None
 
-    # Any: subclasses have one, two or any number of inputs, which no other signature can express.
+    # Subclasses have one, two or any number of inputs, which no other signature can express.
     @abstractmethod
-    def apply(self, *inputs: Any, **options: Any) -> Array:
+    def apply(self, *inputs: Own, **options: Own) -> Array:
         """The output (n, ...) of the inputs (n, ...)."""
 
-    def out_shape(self, *shapes: Any, **options: Any) -> Shape:
+    def out_shape(self, *shapes: Own, **options: Own) -> Shape:
         """Shape of the output, from those of the inputs, without the leading axis. ValueError where they do not fit."""
         first: Shape = shapes[0]
         return first
@@ -88,7 +88,7 @@ class NetworkLayer(ABC):
         """Relevance of each input below the depth: spread over the receptive field."""
 
     @cached_property
-    def _casts(self) -> dict[tuple[str, np.dtype[Any]], Array]:
+    def _casts(self) -> dict[tuple[str, object], Array]:
         return {}
 
     def cast(self, name: str, dtype: npt.DTypeLike) -> Array:

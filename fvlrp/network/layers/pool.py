@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ... import _kernels
 from ...core.layer import Array, Passed
@@ -74,7 +75,7 @@ class _Average(NetworkLayer):
     role: ClassVar[str] = "sum"
 
     @abstractmethod
-    def counts(self, height: int, width: int) -> Array:
+    def counts(self, height: int, width: int) -> npt.NDArray[np.int64 | np.float64]:
         """The divisor of each window's sum, (out_height, out_width)."""
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
@@ -121,11 +122,11 @@ class AveragePool(_Average):
     def out_shape(self, shape: Shape) -> Shape:
         return (shape[0], *_pooled(self, shape, (1, 1)))
 
-    def counts(self, height: int, width: int) -> Array:
+    def counts(self, height: int, width: int) -> npt.NDArray[np.int64 | np.float64]:
         out = _pooled(self, (0, height, width), (1, 1))
         return np.outer(self._along(0, height, out[0]), self._along(1, width, out[1]))
 
-    def _along(self, axis: int, length: int, count: int) -> np.ndarray:
+    def _along(self, axis: int, length: int, count: int) -> npt.NDArray[np.int64]:
         before, after = self.pads[axis], self.pads[axis + 2]
         begin = np.arange(count) * self.stride[axis] - before
         low, high = (-before, length + after) if self.count_include_pad else (0, length)
@@ -143,7 +144,7 @@ class GlobalAveragePool(_Average):
     def out_shape(self, shape: Shape) -> Shape:
         return (shape[0], 1, 1)
 
-    def counts(self, height: int, width: int) -> Array:
+    def counts(self, height: int, width: int) -> npt.NDArray[np.int64 | np.float64]:
         return np.full((1, 1), float(height * width))
 
     def apply(self, x: Array) -> Array:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
 from ...runtime.memory import zeros
+from ...runtime.types import Span
 from ..rules import Choice
 from .layer import NetworkLayer, Saved, Shape
 
@@ -66,7 +67,7 @@ class Slice(Placed):
         return (*shape[:a], self.count, *shape[a + 1 :])
 
     @property
-    def _where(self) -> tuple[slice, ...]:
+    def _where(self) -> tuple[Span, ...]:
         stop = self.start + self.count * self.step
         return (*(slice(None),) * self.axis, slice(self.start, None if stop < 0 else stop, self.step))
 

@@ -12,12 +12,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from ..graph import INPUT, Node
-from ..layers import Activation, Affine, Constant, Conv, Dense, Flatten, Gather, Reshape, Scale, Shape, Softmax
+from ..layers import (
+    Activation,
+    Affine,
+    Constant,
+    Conv,
+    Dense,
+    Flatten,
+    Gather,
+    NetworkLayer,
+    Reshape,
+    Scale,
+    Shape,
+    Softmax,
+)
 from . import arithmetic, fused, moves, planes, products, quantised, reductions
 from .account import Account
 from .fuse import Graph, simplified
@@ -316,7 +328,7 @@ def _alike(steps: Sequence[Step], others: Sequence[Step]) -> bool:
     if len(steps) != len(others):
         return False
     place = [{id(step): i for i, step in enumerate(some)} for some in (steps, others)]
-    changes: list[tuple[Step, Any]] = []
+    changes: list[tuple[Step, NetworkLayer]] = []
     for step, other in zip(steps, others, strict=True):
         if type(step.layer) is not type(other.layer):
             return False
@@ -346,8 +358,8 @@ def _free(a: Shape, b: Shape) -> Shape | None:
     return tuple(-1 if i in differ else n for i, n in enumerate(a))
 
 
-def _equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    def same(x: Any, y: Any) -> bool:
+def _equal(a: dict[str, object], b: dict[str, object]) -> bool:
+    def same(x: object, y: object) -> bool:
         if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
             return x is y or (x.shape == y.shape and np.array_equal(x, y))
         return bool(x == y)

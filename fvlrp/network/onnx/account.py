@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from ...runtime.types import Json
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Account:
         out += [f"dropped {_short(nodes)}: {why}" for why, nodes in reasons.items()]
         return out
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The account, ready for JSON."""
         return {
             "fused": [{"layer": layer, "nodes": nodes} for layer, nodes in self.fused],

@@ -6,12 +6,12 @@ For `read`. Hides where a constant comes from: the file, operators in NumPy (`fo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .fold import FOLDERS
-from .model import Call, Value, tensor
+from .model import Call, Proto, Value, tensor
 
 SPARE = 1 << 28  # most bytes of all constants, in addition to GROWTH times the bytes of the file's weights
 GROWTH = 12  # int4 weights become float32, possibly with a transposed copy
@@ -30,9 +30,9 @@ class Constants:
     """
 
     def __init__(
-        self, initialisers: Mapping[str, Any], size: int, other: Callable[[Call, list[Value | None]], list[Value]]
+        self, initialisers: Mapping[str, Proto], size: int, other: Callable[[Call, list[Value | None]], list[Value]]
     ) -> None:
-        self._stored: dict[str, Any] = dict(initialisers)
+        self._stored: dict[str, Proto] = dict(initialisers)
         self._makers: dict[str, Call] = {}
         self._values: dict[str, Value] = {}
         self._left = SPARE + GROWTH * size
@@ -42,11 +42,11 @@ class Constants:
     def __contains__(self, name: str) -> bool:
         return name in self._values or name in self._stored or name in self._makers
 
-    def put(self, name: str, value: Any) -> None:
+    def put(self, name: str, value: npt.ArrayLike) -> None:
         """A constant of that value."""
         self._values[name] = np.asarray(value)
 
-    def store(self, initialisers: Mapping[str, Any]) -> None:
+    def store(self, initialisers: Mapping[str, Proto]) -> None:
         """Weights, those of a branch."""
         self._stored |= initialisers
 

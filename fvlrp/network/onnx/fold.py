@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from .model import Call, Value, numpy_type, tensor
 from .shapes import along, bounded, numbers, pad_widths, reshaped, sliced, split_sizes, squeezed, triangle, unsqueezed
 
-Folder = Callable[..., Any]
+# Computes an operator: takes its Call, then its inputs; returns one array, or several.
+Folder: TypeAlias = Callable[..., Any]  # type: ignore[explicit-any]  # operators differ in their inputs
 
 
 def _binary(function: Callable[[Value, Value], Value]) -> Folder:
@@ -47,7 +48,13 @@ def _unary(function: Callable[[Value], Value]) -> Folder:
     return fold
 
 
-def _reduction(function: Callable[..., Value]) -> Folder:
+class Reduction(Protocol):
+    """A reduction of NumPy."""
+
+    def __call__(self, x: Value, /, *, axis: tuple[int, ...], keepdims: bool) -> Value: ...
+
+
+def _reduction(function: Reduction) -> Folder:
     def fold(call: Call, x: Value, axes: Value | None = None) -> Value:
         given = call.get("axes", None if axes is None else numbers(axes))
         if not given and call.get("noop_with_empty_axes", 0):
@@ -96,10 +103,10 @@ def _range(call: Call, start: Value, limit: Value, delta: Value) -> Value:
 
 
 def _slice(call: Call, x: Value, *rest: Value | None) -> Value:
-    where = [slice(None)] * x.ndim
+    where: list[slice[int | None]] = [slice(None)] * x.ndim
     for axis, cut in sliced(call, x.ndim, rest):
         length = x.shape[axis]
-        if cut.step < 0 and cut.stop is not None and cut.stop < -length:
+        if cut.step is not None and cut.step < 0 and cut.stop is not None and cut.stop < -length:
             cut = slice(cut.start, None, cut.step)
         where[axis] = cut
     return x[tuple(where)]
@@ -219,7 +226,9 @@ def _clip(call: Call, x: Value, low: Value | None = None, high: Value | None = N
     return np.asarray(np.clip(x, lower, upper)).astype(x.dtype)
 
 
-def _pad(call: Call, x: Value, pads: Value | None = None, value: Value | None = None, axes: Value | None = None) -> Any:
+def _pad(
+    call: Call, x: Value, pads: Value | None = None, value: Value | None = None, axes: Value | None = None
+) -> Value:
     mode = call.get("mode", "constant")
     widths = pad_widths(call, x.ndim, pads, axes)
     bounded([n + a + b for n, (a, b) in zip(x.shape, widths, strict=True)], x)

@@ -6,12 +6,11 @@ They belong to the domain com.microsoft. Each becomes the operators of ONNX that
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from .arithmetic import added, function, scaled, shifted
-from .model import Call, Value
+from .model import Attribute, Call, Value
 from .moves import taken
 from .products import product, swapped
 from .read import Operator, Reader
@@ -67,9 +66,9 @@ def _gemm(reader: Reader, call: Call) -> None:
 
 def _matmul(reader: Reader, call: Call) -> None:
     """A matrix product times `alpha`; either side may have its axes in another order."""
-    sides: list[Any] = []
+    sides: list[View | Value] = []
     for i, name in ((0, "A"), (1, "B")):
-        side: Any = _part(reader, call, i)
+        side = reader.needed(call, i) if reader.is_constant(call, i) else reader.view(call, i)
         turned, rank = call.get(f"trans{name}", 0), len(side.shape)
         if call.get(f"transBatch{name}", 0):  # the first axis is that of the rows, or of the columns
             order = (*range(1, rank), 0) if turned else (*range(1, rank - 1), 0, rank - 1)
@@ -81,7 +80,7 @@ def _matmul(reader: Reader, call: Call) -> None:
     reader.set(call, _activated(reader, call, view))
 
 
-def _biased(reader: Reader, call: Call, op: str, **attributes: Any) -> None:
+def _biased(reader: Reader, call: Call, op: str, **attributes: Attribute) -> None:
     """An activation of a tensor plus, where there is one, a constant."""
     view = reader.view(call)
     if reader.has(call, 1):

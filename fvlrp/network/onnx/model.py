@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-Value: TypeAlias = npt.NDArray[Any]
+from ...runtime.types import Values
+
+Value: TypeAlias = Values
+Element: TypeAlias = "np.dtype[np.floating | np.integer | np.bool]"  # type: ignore[explicit-any]  # of any width
+Proto: TypeAlias = Any  # type: ignore[explicit-any]  # a protocol buffer of onnx: these have no types
+Attribute: TypeAlias = Any  # type: ignore[explicit-any]  # a number, text, list, tensor or Body: the operator knows
 
 OLDEST_OPSET = 7
 MOST_CALLS = 50_000  # most nodes of a file after expanding functions; large networks have a few thousand
@@ -27,7 +31,7 @@ class Body:
     """A graph inside a node: a branch of an If."""
 
     calls: list[Call]
-    initialisers: dict[str, Any]
+    initialisers: dict[str, Proto]
     outputs: list[str]
 
 
@@ -56,11 +60,11 @@ class Call:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
+    attributes: Mapping[str, Attribute]
     opset: int
     scope: str = ""
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: Attribute = None) -> Attribute:
         """An attribute, or `default`."""
         return self.attributes.get(name, default)
 
@@ -91,7 +95,7 @@ class Model:
     """
 
     calls: list[Call]
-    initialisers: dict[str, Any]
+    initialisers: dict[str, Proto]
     inputs: dict[str, tuple[int | None, ...] | None]
     outputs: dict[str, tuple[int | None, ...] | None]
     integer: bool
@@ -142,7 +146,7 @@ def load(name: str) -> Model:
         raise ValueError(f"{name}: {error}") from error
 
 
-def tensor(proto: Any) -> Value:
+def tensor(proto: Proto) -> Value:
     """The array of a tensor's protocol buffer; types that NumPy has none of come as float32."""
     from onnx import numpy_helper
 
@@ -157,7 +161,7 @@ def tensor(proto: Any) -> Value:
     return value if value.dtype.kind in "biuf" else value.astype(np.float32)
 
 
-def numpy_type(code: int) -> np.dtype[Any]:
+def numpy_type(code: int) -> Element:
     """NumPy's type of a number that ONNX has for element types; bfloat16 and smaller come as float32."""
     from onnx import helper
 
@@ -168,7 +172,7 @@ def numpy_type(code: int) -> np.dtype[Any]:
     return dtype if dtype.kind in "biuf" else np.dtype(np.float32)
 
 
-def _parsed(name: str) -> Any:
+def _parsed(name: str) -> Proto:
     try:
         import onnx
     except ImportError:
@@ -189,14 +193,14 @@ def _domain(domain: str) -> str:
     return "" if domain in STANDARD else domain
 
 
-def _shape(value: Any) -> tuple[int | None, ...] | None:
+def _shape(value: Proto) -> tuple[int | None, ...] | None:
     if not value.type.tensor_type.HasField("shape"):
         return None
     dims = value.type.tensor_type.shape.dim
     return tuple(int(dim.dim_value) if dim.dim_value > 0 else None for dim in dims)
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: Proto) -> bool:
     from onnx import TensorProto as T
 
     return value.type.tensor_type.elem_type in (T.UINT8, T.INT8, T.UINT16, T.INT16, T.INT32, T.UINT32, T.INT64)
@@ -247,17 +251,17 @@ def _sorted(calls: list[Call], known: set[str]) -> list[Call]:
 class _Writer:
     """Writes the nodes of graphs out as calls, functions replaced by what they hold."""
 
-    def __init__(self, functions: dict[tuple[str, str, str], Any]) -> None:
+    def __init__(self, functions: dict[tuple[str, str, str], Proto]) -> None:
         self.functions = functions
         self.count = 0
         self.prefixes: set[str] = set()
 
     def calls(
         self,
-        nodes: Sequence[Any],
+        nodes: Sequence[Proto],
         opsets: Mapping[str, int],
         names: Mapping[str, str],
-        given: Mapping[str, Any],
+        given: Mapping[str, Attribute],
         prefix: str,
         depth: int,
     ) -> Iterator[Call]:
@@ -303,11 +307,11 @@ class _Writer:
 
     def _function(
         self,
-        function: Any,
+        function: Proto,
         label: str,
         inputs: Sequence[str],
         outputs: Sequence[str],
-        given: dict[str, Any],
+        given: dict[str, Attribute],
         depth: int,
     ) -> Iterator[Call]:
         names = dict(zip(function.input, inputs, strict=False))
@@ -325,13 +329,13 @@ class _Writer:
 
     def _value(
         self,
-        attribute: Any,
+        attribute: Proto,
         opsets: Mapping[str, int],
         names: Mapping[str, str],
-        given: Mapping[str, Any],
+        given: Mapping[str, Attribute],
         prefix: str,
         depth: int,
-    ) -> Any:
+    ) -> Attribute:
         from onnx import AttributeProto
         from onnx.helper import get_attribute_value
 
@@ -348,7 +352,7 @@ class _Writer:
         return value
 
 
-def _scope(node: Any) -> str:
+def _scope(node: Proto) -> str:
     """The module that a node was made of, as torch's newer exporter notes it."""
     for entry in getattr(node, "metadata_props", ()):
         if entry.key == "pkg.torch.onnx.name_scopes":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -182,7 +181,7 @@ def _dynamic(reader: Reader, call: Call) -> None:
     reader.put(call, np.uint8(0), 2)
 
 
-def _whole(reader: Reader, call: Call, i: int, zero: int, axis: int) -> Any:
+def _whole(reader: Reader, call: Call, i: int, zero: int, axis: int) -> View | Value:
     """Input `i` without its zero point: constants as real numbers, tensors as they are."""
     if not reader.is_constant(call, i):
         return reader.view(call, i)

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
+from ...core.layer import Array
 from ..layers import Expand, Flatten, NetworkLayer, Reshape, Shape, Transpose
 from .constants import Constants
-from .model import Body, Call, Model, Value, reads
+from .model import Attribute, Body, Call, Model, Value, reads
 from .shapes import numbers
 from .steps import Step, View, made, needed
 
@@ -237,7 +239,7 @@ class Reader:
             raise ValueError(f"input {i} must come from the photograph, it is a constant")
         return self.views[call.inputs[i]]
 
-    def put(self, call: Call, value: Any, i: int = 0) -> None:
+    def put(self, call: Call, value: npt.ArrayLike, i: int = 0) -> None:
         """Output `i` is a constant."""
         self.constants.put(call.outputs[i], value)
 
@@ -263,7 +265,7 @@ class Reader:
             raise ValueError(f"its output of {step.shape} for each image is too large; at most {ELEMENTS} values")
         return step
 
-    def applied(self, call: Call, op: str, *parts: View | Value | None, **attributes: Any) -> View:
+    def applied(self, call: Call, op: str, *parts: View | Value | None, **attributes: Attribute) -> View:
         """What operator `op` of ONNX makes of tensors and constants (None: left out), for nodes that stand for several.
 
         Attributes are those of the latest opset.
@@ -398,7 +400,7 @@ def _batch_axis(view: View, shape: Shape) -> int | None:
 
 def _evaluated(view: View, source: Step, value: Value) -> Value:
     """What the steps between make of the source's value."""
-    arrays: dict[int, Any] = {id(source): np.asarray(value)[None]}
+    arrays: dict[int, Array] = {id(source): np.asarray(value)[None]}
     for step in needed(view.step):
         if step.layer is not None:
             arrays[id(step)] = step.layer.apply(*(arrays[id(each)] for each in step.inputs))

@@ -29,7 +29,7 @@ def numbers(value: Value | Sequence[int]) -> list[int]:
     return [int(each) for each in np.ravel(value)]
 
 
-def sliced(call: Call, rank: int, inputs: Sequence[Value | None]) -> list[tuple[int, slice]]:
+def sliced(call: Call, rank: int, inputs: Sequence[Value | None]) -> list[tuple[int, slice[int | None]]]:
     """Axes >= 0 and slices of a Slice of an array of that rank."""
     if "starts" in call.attributes:
         starts, ends, axes, steps = call.get("starts"), call.get("ends"), call.get("axes"), None
