@@ -192,7 +192,7 @@ class Conv(NetworkLayer):
         for g in range(self.groups):
             mine = slice(g * n_out, (g + 1) * n_out)
             own = relevance[:, mine]
-            alive = own[:, :, :LOOK].any(axis=(0, 2))
+            alive: npt.NDArray[np.bool] = np.any(own[:, :, :LOOK], axis=(0, 2))
             if not alive.all():
                 alive[~alive] = own[:, ~alive].any(axis=(0, 2))
             if alive.any():
