@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fvlrp
 from fvlrp import Network, Preprocess
+from fvlrp.cli import main
 from fvlrp.data import bands
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import Conv, Dense, Flatten, GlobalAveragePool, ReLU
@@ -85,3 +87,17 @@ def test_a_picture_shows_three_bands_in_their_own_ranges():
     picture = bands.shown(image)
     assert (picture[..., 2] == 0).all() and picture[..., :2].min() == 0 and picture[..., :2].max() == 255
     assert (bands.shown(image[..., :2]) == picture[..., :1]).all()
+
+
+def test_the_command_line_takes_files_of_arrays(net, tmp_path, capsys):
+    if net.input_shape[0] in (1, 2):  # grey images are photographs, too; once is enough
+        return
+    net.save(tmp_path / "net.fvlrp")
+    np.save(tmp_path / "scene.npy", images(net)[0])
+    assert (
+        main(["explain", str(tmp_path / "scene.npy"), "--model", str(tmp_path / "net.fvlrp"), "--out", str(tmp_path)])
+        == 0
+    )
+    (name,) = capsys.readouterr().out.split()
+    with Image.open(name) as picture:
+        assert picture.size == (24, 20)

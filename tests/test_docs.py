@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,26 @@ def test_one_version_everywhere():
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE).group(1)
     assert re.search(r"^version: (.+)", (ROOT / "CITATION.cff").read_text(), re.MULTILINE).group(1) == version
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_table_of_extras_is_that_of_the_package():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    told = dict(re.findall(r"^\| `(\w+)` \| ([\w-]+) \|", (ROOT / "docs/install.md").read_text(), re.M))
+    brought = {name: [re.match(r"[\w-]+", package)[0] for package in packages] for name, packages in extras.items()}
+    assert {name: [package] for name, package in told.items()} == {
+        name: packages for name, packages in brought.items() if name not in ("test", "browser", "docs")
+    }
+
+
+@pytest.mark.parametrize("workflow", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_what_workflows_ask_scripts_for_is_what_they_offer(workflow):
+    scripts = "".join(path.read_text() for path in (ROOT / ".ci").glob("*.sh"))
+    text = workflow.read_text()
+    asked = set(re.findall(r"^ +([A-Z]{2,}): |[{,] ([A-Z]{2,}): ", text, re.M))
+    for option in {first or second for first, second in asked} - {"PIP"}:
+        assert re.search(rf"\$\{{?{option}\b", scripts), option
+    for script in re.findall(r"run: (\.ci/\w+\.sh)", text):
+        assert (ROOT / script).is_file()
 
 
 def test_the_command_of_the_guide_runs(tmp_path, capsys):

@@ -107,3 +107,20 @@ def test_a_large_tiff_is_mapped(tmp_path, monkeypatch):
     values = formats.read(tmp_path / "a.tif", 0)
     assert isinstance(values, np.memmap)
     np.testing.assert_array_equal(images.load(tmp_path / "a.tif"), colour)
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3)])
+def test_a_file_of_an_array_is_that_array(tmp_path, shape):
+    values = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+    np.save(tmp_path / "a.npy", values)
+    np.testing.assert_array_equal(images.load(tmp_path / "a.npy"), values)
+    assert images.size(tmp_path / "a.npy") == (20, 30)
+
+
+def test_files_of_other_arrays_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(5))
+    with pytest.raises(OSError, match=r"a\.npy: it holds an array of shape \(5,\); expected \(height, width, \.\.\.\)"):
+        images.size(tmp_path / "a.npy")
+    np.save(tmp_path / "b.npy", np.array([["x"]], object), allow_pickle=True)
+    with pytest.raises(OSError, match=r"b\.npy: .*allow_pickle=False"):
+        images.load(tmp_path / "b.npy")

@@ -1,4 +1,5 @@
-"""Files that Pillow does not read, or not at their depth: DICOM, and TIFF beyond 8 bits of colour or beyond memory.
+"""Files that Pillow does not read, or not at their depth: DICOM, arrays of NumPy, and TIFF beyond 8 bits of colour or
+beyond memory.
 
 Hides pydicom and tifffile, which are optional. For data.images alone.
 """
@@ -17,6 +18,7 @@ from ..runtime.types import Untyped, Values
 
 DICOM = (".dcm", ".dicom")
 TIFF = (".tif", ".tiff")
+ARRAY = (".npy",)
 LARGE = 1 << 26  # pixels from which on a TIFF file is decoded tile by tile into a temporary file
 _MINISWHITE, _MINISBLACK, _RGB, _YCBCR = 0, 1, 2, 6  # TIFF's PhotometricInterpretation
 _ORIENTATION = 274
@@ -27,9 +29,10 @@ for _name in ("tifffile", "pydicom"):
 
 
 def kind(path: str | os.PathLike[str]) -> str:
-    """ "dicom", "tiff", or "" for all others, by the file's name."""
+    """ "dicom", "tiff", "array", or "" for all others, by the file's name."""
     suffix = os.path.splitext(os.fsdecode(path))[1].lower()
-    return "dicom" if suffix in DICOM else "tiff" if suffix in TIFF else ""
+    kinds = {"dicom": DICOM, "tiff": TIFF, "array": ARRAY}
+    return next((name for name, suffixes in kinds.items() if suffix in suffixes), "")
 
 
 def read(path: str | os.PathLike[str], page: int, range: tuple[float, float] | None = None) -> Values | None:
@@ -48,6 +51,8 @@ def read(path: str | os.PathLike[str], page: int, range: tuple[float, float] | N
     which = kind(path)
     if which == "dicom":
         return _dicom(path, page, range)
+    if which == "array":
+        return np.asarray(np.load(path, allow_pickle=False))
     return _tiff(path, page) if which == "tiff" and find_spec("tifffile") else None
 
 
@@ -57,6 +62,11 @@ def size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     if which == "dicom":
         header = _pydicom().dcmread(path, stop_before_pixels=True)
         return int(header.Rows), int(header.Columns)
+    if which == "array":
+        shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        if len(shape) < 2:
+            raise ValueError(f"it holds an array of shape {shape}; expected (height, width, ...)")
+        return shape[0], shape[1]
     if which == "tiff" and find_spec("tifffile"):
         import tifffile
 

@@ -130,7 +130,7 @@ def load(image: ImageLike, *, range: tuple[float, float] | None = None, page: in
     TIFF file's MaxSampleValue says otherwise; Pillow reads RGB files of 16 bits as 8 bits, and tifffile, where it is
     installed, as 16 in TIFF files. Pictures in CMYK, YCbCr, HSV or with a palette become RGB. A DICOM file's grey is
     what its window shows, MONOCHROME1 inverted; `range` is a window instead of it, in the
-    modality's units (HU), and a page is a frame.
+    modality's units (HU), and a page is a frame. A .npy file is the array that it holds.
     """
     range = checked_range(range)
     if isinstance(image, Photograph):
