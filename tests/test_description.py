@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fvlrp import Network, Preprocess
-from fvlrp.network.description import of_metadata, read_classes, read_description
+from fvlrp.network.description import of_metadata, read_description
+from fvlrp.network.labels import read_classes
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HUGGING_FACE = {
@@ -84,6 +85,15 @@ LABELS = {
     "CSV": ("0,tench\n1,great white shark\n", ["tench", "great white shark"]),
     "lines that begin with numbers": ("2 men\n7 women\n", ["2 men", "7 women"]),
     "Python": ("{0: 'tench, Tinca tinca',\n 1: \"shark\"}", ["tench", "shark"]),
+    "objects": ('[{"id": 7, "name": "shark"}, {"id": 3, "name": "tench"}]', ["tench", "shark"]),
+    "COCO": ('{"categories": [{"id": 1, "name": "tench"}, {"id": 2, "name": "shark"}]}', ["tench", "shark"]),
+    "one line": ("tench,shark\n", ["tench", "shark"]),
+    "table": ('id,name\n1,shark\n0,"tench, the"\n', ["tench", "shark"]),
+    "table of other columns": ("label\tcount\tindex\nshark\t5\t1\ntench\t2\t0\n", ["tench", "shark"]),
+    "YAML map": ("nc: 2\nnames:\n  0: tench\n  1: 'shark'\nval: x\n", ["tench", "shark"]),
+    "YAML list": ("names:\n- tench\n- shark\n", ["tench", "shark"]),
+    "YAML in brackets": ("names: [tench, shark]\nnc: 2\n", ["tench", "shark"]),
+    "TensorFlow": ('item {\n id: 2\n name: "shark"\n}\nitem {\n id: 1\n name: "tench"\n}\n', ["tench", "shark"]),
     "repeated": ('["crane", "crane"]', ["crane", "crane (2)"]),
 }
 
@@ -124,10 +134,26 @@ def test_metadata_say_how_photographs_are_prepared(metadata, wanted):
 
 
 @pytest.mark.parametrize(
-    "metadata", [{"names": "{0: 'cat', 1: 'dog'}"}, {"classes": '["cat", "dog"]'}, {"class_names": "cat, dog"}]
+    "metadata",
+    [
+        {"names": "{0: 'cat', 1: 'dog'}"},
+        {"classes": '["cat", "dog"]'},
+        {"class_names": "cat, dog"},
+        {"labels": "cat\ndog\n"},
+        {"labels": "cat;dog"},
+        {"class_to_idx": '{"dog": 1, "cat": 0}'},
+        {"index_to_name": '{"0": "cat", "1": "dog"}'},
+        {"config": '{"id2label": {"0": "cat", "1": "dog"}}'},
+        {"dataset_meta": "{'classes': ('cat', 'dog')}"},
+        {"labels": "imagenet", "names": '["cat", "dog"]'},
+    ],
 )
 def test_metadata_name_the_classes(metadata):
     assert of_metadata(metadata, (8, 8))[1] == ["cat", "dog"]
+
+
+def test_metadata_that_name_no_classes_are_passed_over(tmp_path):
+    assert of_metadata({"labels": "imagenet", "names": "{'a': {}}"}, (8, 8))[1] is None
 
 
 # ---- on files --------------------------------------------------------------------------------------------------------

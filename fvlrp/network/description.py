@@ -1,30 +1,27 @@
-"""Descriptions of preprocessing and classes in files: JSON of several programs, ONNX metadata, lists of labels.
+"""Descriptions of preprocessing and classes in files: JSON of several programs, ONNX metadata.
 
 For `fvlrp.network.importing` and the command line. Hides the formats; the results are a `Preprocess` and class names.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import floor
 
 import numpy as np
 import numpy.typing as npt
 
 from ..runtime.types import Parsed
+from .labels import CLASS_KEYS, class_names, named, parsed
 from .preprocess import Preprocess
 
 PathLike = str | os.PathLike[str]
 
-_CLASS_KEYS = ("class_names", "classes", "labels", "synsets", "label_names", "id2label", "names", "categories")
 _HUGGING_FACE = ("image_processor_type", "feature_extractor_type", "do_normalize", "do_rescale", "do_resize")
 _BESIDE = ("preprocessor_config.json",)  # of a model's folder, where no JSON file has its name
-_SYNSET = re.compile(r"^n\d{8}[\s,:]+")
-_NUMBERED = re.compile(r"""^\s*["']?(\d+)["']?\s*[:,;\t ]\s*(.+?)\s*$""")
 
 
 def read_description(path: PathLike) -> tuple[Preprocess, list[str] | None]:
@@ -67,31 +64,6 @@ def description_beside(path: PathLike) -> str | None:
     return next((each for each in beside if os.path.isfile(each)), None)
 
 
-def read_classes(path: PathLike) -> list[str]:
-    """Names of a network's outputs, from a label file in any of the common formats.
-
-    JSON: a list; an object from index to name, from index to [identifier, name], or from name to index; or an object
-    with such an entry. Text: one name per line, optionally after its index or WordNet identifier; or a Python
-    dictionary.
-
-    Raises
-    ------
-    OSError
-        There is no such file.
-    ValueError
-        It has none of these forms.
-    """
-    with open(path, encoding="utf-8-sig") as file:
-        text = file.read()
-    try:
-        names = _names_of_text(text)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{os.fspath(path)} does not list class names: {error}") from error
-    if not names:
-        raise ValueError(f"{os.fspath(path)} does not list class names: it is empty")
-    return short_names(names)
-
-
 def preprocess_of(values: Mapping[str, Parsed]) -> Preprocess:
     """Preprocessing from a description in any of the known formats."""
     if _is_hugging_face(values):
@@ -103,7 +75,7 @@ def preprocess_of(values: Mapping[str, Parsed]) -> Preprocess:
         return _timm(values)
     if "input_size" in values:
         return Preprocess.from_dict(dict(values))
-    return Preprocess.from_dict({k: v for k, v in values.items() if k not in _CLASS_KEYS})
+    return Preprocess.from_dict({k: v for k, v in values.items() if k not in CLASS_KEYS})
 
 
 def of_metadata(metadata: Mapping[str, str], size: tuple[int, int]) -> tuple[Preprocess | None, list[str] | None]:
@@ -112,34 +84,14 @@ def of_metadata(metadata: Mapping[str, str], size: tuple[int, int]) -> tuple[Pre
     Understands ONNX's keys of image metadata, JSON descriptions under "preprocess" and similar keys, single values
     such as "mean", and lists of names, including those by the exporter of Ultralytics.
     """
-    values = {key: _parsed(text) for key, text in metadata.items()}
+    values = {key: parsed(text) for key, text in metadata.items()}
     lower = {key.lower(): value for key, value in values.items()}
-    names = class_names(lower)
+    names = named(lower)
     for key in ("preprocess", "preprocessing", "preprocessor_config", "pretrained_cfg", "data_config"):
         if isinstance(lower.get(key), dict):
             described = {"size": list(size), **lower[key]} if key.startswith("preprocess") else lower[key]
             return preprocess_of(described if not _is_hugging_face(lower[key]) else lower[key]), names
     return _of_keys(lower, size), names
-
-
-def class_names(values: Mapping[str, Parsed]) -> list[str] | None:
-    """The names of the outputs in a description, if it has any."""
-    for key in _CLASS_KEYS:
-        if values.get(key) is not None:
-            return short_names(_in_order(key, values[key]))
-    return None
-
-
-def short_names(labels: Sequence[str]) -> list[str]:
-    """The first synonym of each class ("tench" of "tench, Tinca tinca"); if ambiguous, all synonyms, or a number."""
-    labels = [str(label) for label in labels]
-    first = [label.split(",")[0].strip() for label in labels]
-    names: list[str] = []
-    for label, name in zip(labels, first, strict=True):
-        unique = name if first.count(name) == 1 else label
-        copies = sum(1 for other in names if other == unique or other.startswith(f"{unique} ("))
-        names.append(f"{unique} ({copies + 1})" if unique in names else unique)
-    return names
 
 
 # ---- spellings of preprocessing --------------------------------------------------------------------------------------
@@ -244,61 +196,6 @@ def _numbers(value: Parsed) -> Parsed:
 def _numbers_of(values: npt.ArrayLike) -> tuple[float, ...]:
     """One number, or one for each channel, as `Preprocess` keeps them."""
     return tuple(np.ravel(values).tolist())
-
-
-# ---- spellings of class names ----------------------------------------------------------------------------------------
-
-
-def _names_of_text(text: str) -> list[str]:
-    stripped = text.strip()
-    if stripped[:1] in ("[", "{"):
-        values = _parsed(stripped)
-        if isinstance(values, str):
-            raise ValueError("it begins like JSON, but is none")
-        if isinstance(values, dict):
-            key = next((key for key in _CLASS_KEYS if isinstance(values.get(key), list | dict)), None)
-            return _in_order("the file" if key is None else key, values if key is None else values[key])
-        return _in_order("the file", values)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    numbered = [_NUMBERED.match(line) for line in lines]
-    indices = [int(match[1]) for match in numbered if match]
-    if len(indices) == len(lines) and sorted(indices) in (
-        list(range(len(lines))),
-        list(range(1, len(lines) + 1)),
-    ):
-        lines = [str(match[2]).strip("\"',") for _, match in sorted(zip(indices, numbered, strict=True)) if match]
-    if lines and all(_SYNSET.match(line) for line in lines):
-        lines = [_SYNSET.sub("", line) for line in lines]
-    return lines
-
-
-def _parsed(text: str) -> Parsed:
-    """A value as JSON or Python writes it, or the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        pass
-    try:
-        return ast.literal_eval(text) if len(text) < 1 << 20 else text
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return text
-
-
-def _in_order(key: str, names: Parsed) -> list[str]:
-    """Labels in the order of the outputs, from a list or from an object, whose order does not matter."""
-    if isinstance(names, dict):
-        if all(isinstance(value, int) and not isinstance(value, bool) for value in names.values()):
-            names = {str(index): name for name, index in names.items()}  # from name to index
-        by_index = {str(index): name for index, name in names.items()}
-        for first in (0, 1):
-            if set(by_index) == {str(i + first) for i in range(len(by_index))}:
-                names = [by_index[str(i + first)] for i in range(len(by_index))]
-                break
-    if isinstance(names, str) and "," in names:
-        names = [name.strip() for name in names.split(",")]
-    if not isinstance(names, list | tuple) or not names:
-        raise ValueError(f'{key} must list a label for each output, or have one for each of "0", "1", ...')
-    return [str(name[-1] if isinstance(name, list | tuple) and name else name) for name in names]
 
 
 def _names_of_model(path: PathLike) -> list[str] | None:

@@ -15,8 +15,9 @@ import numpy as np
 
 from ..core.target import Label
 from . import caffe
-from .description import PathLike, description_beside, of_metadata, read_classes, read_description
+from .description import PathLike, description_beside, of_metadata, read_description
 from .graph import Node
+from .labels import read_classes
 from .onnx import Account, Imported, read_network
 from .preprocess import USUAL_SIZE, Preprocess
 
