@@ -224,6 +224,19 @@ def test_one_score_of_several_labels_is_one_class(one_score, photographs):
     assert net.explain(photographs[0][0]).target == "dog"
 
 
+def test_probabilities_are_the_softmax_or_the_sigmoid_of_the_scores(net, one_score, photographs):
+    from scipy.special import expit, softmax
+
+    images = photographs[0][:3]
+    outputs = np.concatenate([net.forward(net.prepare(image)) for image in images]).astype(np.float64)
+    np.testing.assert_allclose(net.predict_proba(images), softmax(outputs, axis=1), rtol=1e-6)
+    several = Network(net.nodes, net.input_shape, preprocess=net.preprocess, multilabel=True)
+    np.testing.assert_allclose(several.predict_proba(images), expit(outputs), rtol=1e-6)
+    single = Network(one_score, (3, 24, 20), ["cat", "dog"])
+    f = single.decision_function(images)
+    np.testing.assert_allclose(single.predict_proba(images), np.stack([expit(-f), expit(f)], axis=1), rtol=1e-6)
+
+
 def test_a_contrast_is_the_difference_of_two_explanations(net, photographs):
     image = photographs[0][0]
     a, b, contrast = net.explain(image, ["a", "b", Contrast("a", "b")], rules="epsilon", dtype="float64")

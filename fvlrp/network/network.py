@@ -297,6 +297,19 @@ class Network(Classifier):
             return scores[:, 1]
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 and not self.multilabel_ else scores
 
+    def predict_proba(self, images: Sequence[ImageLike]) -> npt.NDArray[np.float64]:
+        """Probabilities float64 (n, n_classes): the softmax of the scores, or their sigmoid.
+
+        The sigmoid is taken where the network has a single score, or several classes an image; it does not matter
+        whether the file ended in either. Networks of `retrain` learn each class against the rest: their softmax ranks
+        classes, but is not calibrated.
+        """
+        images = pictures.batch(images)
+        with blas_threads(self.n_jobs if len(images) == 1 else None):
+            scores = self._scores_of(images, self.verbose)
+        # A single score f comes as -f and f, whose sigmoids sum to 1.
+        return _sigmoid(scores) if self.binary or self.multilabel_ else _softmax(scores)
+
     def _each(self, function: Callable[[ImageLike], T], images: Sequence[ImageLike], what: str) -> list[T]:
         images = pictures.batch(images)
         progress = Progress(what, len(images), self.verbose)
@@ -456,3 +469,14 @@ def _class_array(classes: npt.ArrayLike | None, n_outputs: int, binary: bool) ->
         outputs = "two classes, of which the one output is the score" if binary else f"{n_outputs} outputs"
         raise ValueError(f"classes must name the network's {outputs}, got {found.size} names")
     return found
+
+
+def _sigmoid(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """1 / (1 + exp(-scores)), without overflow."""
+    return np.asarray((1 + np.tanh(scores / 2)) / 2)
+
+
+def _softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """exp(scores) over their sum in each row, without overflow."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
