@@ -1,5 +1,7 @@
 """Colours: the paper's, those that colour-blind readers tell apart, what zero looks like, and where a map ends."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from skimage import color
@@ -196,3 +198,23 @@ def test_the_error_for_nan_pixels_names_their_position(value):
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         colours.colour(**{"heatmap": np.ones((2, 2)), **arguments})
+
+
+@pytest.mark.parametrize("percentile", [0, 30, 99.5, 100])
+def test_a_scale_of_large_maps_is_their_percentile_without_a_copy(monkeypatch, percentile):
+    monkeypatch.setattr(colours, "_BAND", 1000)
+    random = np.random.default_rng(0)
+    maps = [random.normal(size=(300, 70)), np.where(random.random((41, 29)) < 0.9, 0, 3.0)]
+    values = np.concatenate([np.abs(one[one != 0]) for one in maps])
+    assert np.isclose(colours.shared_scale(maps, percentile), np.percentile(values, percentile), rtol=1e-14)
+
+
+def test_a_scale_of_a_large_map_takes_little_memory(monkeypatch):
+    monkeypatch.setattr(colours, "_BAND", 1 << 16)
+    heatmap = np.random.default_rng(0).normal(size=(3000, 2000))
+    tracemalloc.start()
+    try:
+        colours.shared_scale([heatmap])
+        assert tracemalloc.get_traced_memory()[1] < 0.8 * heatmap.nbytes
+    finally:
+        tracemalloc.stop()

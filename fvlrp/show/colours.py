@@ -130,12 +130,32 @@ def shared_scale(heatmaps: Iterable[npt.ArrayLike], percentile: float = float(SC
     """
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile is {percentile}; expected a number from 0 to 100")
-    parts = [plane[plane != 0] for plane in map(checked, heatmaps)]
-    if not parts:
+    planes = [checked(heatmap) for heatmap in heatmaps]
+    if not planes:
         raise ValueError("heatmaps is empty; a scale needs at least one heatmap")
-    values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    np.abs(values, out=values)  # in place, as the percentile: large heatmaps are copied once
-    return float(np.percentile(values, percentile, overwrite_input=True)) if values.size else 0.0
+    count = sum(int(np.count_nonzero(plane)) for plane in planes)
+    if not count:
+        return 0.0
+    place = (count - 1) * (percentile / 100)  # among the magnitudes in ascending order, between two of them
+    top = np.sort(_largest(planes, count - int(place)))
+    low, high, part = top[0], top[min(1, len(top) - 1)], place - int(place)
+    return float(low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part))  # as np.percentile
+
+
+def _largest(planes: Sequence[Floats], count: int) -> Floats:
+    """The `count` largest magnitudes, in any order. Planes are read in blocks: no large heatmap is copied."""
+    parts: list[Floats] = []
+    size, least = 0, 0.0
+    for plane in planes:
+        for block in np.array_split(plane, max(1, plane.size // _BAND)):
+            values = np.abs(block)
+            parts.append(values[values > least])
+            size += len(parts[-1])
+            if size > 2 * count + _BAND:
+                parts = [np.partition(np.concatenate(parts), size - count)[-count:]]
+                size, least = count, float(parts[0].min())
+    kept = np.concatenate(parts)
+    return np.partition(kept, size - count)[-count:] if size > count else kept
 
 
 def _percentile(scale: str) -> float:

@@ -520,11 +520,12 @@ def _indexed(picture: Image.Image) -> Image.Image | None:
     weights = np.array([65536, 256, 1], np.uint32)
     position = np.empty(1 << 24, np.uint8)
     position[colours @ weights] = np.arange(len(colours))
-    pixels = np.asarray(picture)
-    index = np.empty(pixels.shape[:2], np.uint8)
-    rows = max(1, _BAND // picture.width)
-    for y in range(0, len(pixels), rows):
-        index[y : y + rows] = position[pixels[y : y + rows] @ weights]
+    width, height = picture.size
+    index = np.empty((height, width), np.uint8)
+    rows = max(1, _BAND // width)
+    for y in range(0, height, rows):  # never an array of the whole picture
+        band = np.asarray(picture.crop((0, y, width, min(y + rows, height))))
+        index[y : y + rows] = position[band @ weights]
     indexed = Image.fromarray(index).convert("P")
     indexed.putpalette(colours.astype(np.uint8).tobytes())
     return indexed
@@ -563,7 +564,9 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None, *, lev
         if not 1 <= len(key) <= 79 or not key.isprintable() or not key.isascii():
             raise ValueError(f"text has the keyword {key!r}; PNG takes 1 to 79 printable characters, plain ASCII here")
         info.add_text(key, str(value))
-    picture = Image.fromarray(rgb(image))
+    # What was drawn here is not copied: it may be large.
+    drawn = type(image) is Image.Image and image.mode == "RGB" and not image.info
+    picture = image if isinstance(image, Image.Image) and drawn else Image.fromarray(rgb(image))
     buffer = io.BytesIO()
     (_indexed(picture) or picture).save(buffer, format="PNG", compress_level=int(level), pnginfo=info)
     return buffer.getvalue()

@@ -147,6 +147,7 @@ static void mixture(void) {
         (void)fvlrp_model_bytes(&a);
         return;
     }
+    if (a.components > 16) a.components += 50; /* enough for posteriors to be screened first */
     const ptrdiff_t K = a.components, D = a.dims, n = below(70);
     a.basis = doubles(D * a.inputs), a.mean = maybe(FVLRP_F64, a.inputs);
     a.priors = positive(K), a.means = doubles(K * D), a.variances = positive(K * D);
@@ -283,7 +284,12 @@ static void winograd(void) {
 static void grouped(void) {
     const int type = real(), back = (int)below(2);
     fvlrp_windows w = windows();
-    const ptrdiff_t groups = some(3), m = some(4), inputs = some(3);
+    ptrdiff_t groups = some(3), m = some(4), inputs = some(3);
+    if (!hostile && below(2)) { /* depthwise, which has loops of its own */
+        m = inputs = 1;
+        w.kernel_y = w.kernel_x = 3 + 2 * below(3), w.stride_y = w.stride_x = 1 + below(2);
+        w.dilation_y = w.dilation_x = 1;
+    }
     if (!hostile) w.channels = groups * inputs;
     const ptrdiff_t taps = hostile ? 1 : w.kernel_y * w.kernel_x, n = hostile ? 0 : w.rows * w.cols;
     fvlrp_weights own = weights(type, m, inputs, taps);
