@@ -33,8 +33,9 @@ ex
 # Choose a depth
 # --------------
 # Relevance is decomposed exactly down to a representation, and then spread evenly over the receptive fields of that
-# representation. Coarse depths show where the evidence is, fine depths which edges it consists of. The total is the
-# same. One backward pass serves all depths.
+# representation. Coarse depths show where the evidence is, fine depths which edges it consists of. The score is the
+# same; how much of it reaches the pixels depends on the depth, and the ledger has the rest. One backward pass serves
+# all depths. Orange speaks for the person, blue against.
 
 depths = trace.explain("person", depth=("vector", "descriptor", "bin", "gradient"))
 figure, axes = plt.subplots(1, 5, figsize=(13, 2.4), layout="constrained")
@@ -42,7 +43,7 @@ axes[0].imshow(photo)
 axes[0].set_title("photograph")
 for axis, each in zip(axes[1:], depths, strict=True):
     axis.imshow(each.to_image(cmap="safe", scale="99.5%"))
-    axis.set_title(f'"{each.depth}": {each.heatmap.sum():+.3f}')
+    axis.set_title(f'"{each.depth}"')
 for axis in axes:
     axis.set_axis_off()
 
@@ -83,7 +84,7 @@ mine.fit(images[::2], labels[::2])
 print("accuracy on the other half:", mine.score(images[1::2], labels[1::2]))
 
 # %%
-# Half brick, half grass: the heatmap for the class "grass" shows which half is which.
+# Half brick, half grass: in the heatmap for the class "grass", the bricks speak against it (blue), the grass for it.
 
 both = np.hstack([data.brick()[:128, :128], data.grass()[:128, :128]])
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.2), layout="constrained")

@@ -48,7 +48,7 @@ offset = np.arange(-2 * s, 3 * s)
 for centre in (0, s):
     axes[1].plot(offset, np.clip(1 - abs(offset - centre) / s, 0, None), "o--", color="tab:orange")
     axes[1].bar(centre - s // 2 + np.arange(s), 0.1, width=1, alpha=0.4, edgecolor="tab:blue")
-axes[1].set(xlabel="pixels", title=f"weights of two neighbouring bins along one axis (s = {s}), and their boxes")
+axes[1].set(xlabel="pixels", title=f"weights (lines) and boxes of two bins, s = {s}")
 
 # %%
 # At the border
@@ -66,6 +66,6 @@ layout.show(geometry, geometry.scales[-1].start, cat)
 
 frames, cells = geometry.frames, geometry.cells(((2, 2), (3, 1), (1, 1)))
 figure, axes = plt.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
-for level, axis in enumerate(axes):
+for level, (axis, title) in enumerate(zip(axes, ("four quadrants", "three bands", "whole image"), strict=True)):
     axis.scatter(frames[:, 1], frames[:, 0], c=cells[:, level], s=3, cmap="tab10")
-    axis.set(title=f"{len(np.unique(cells[:, level]))} cells", aspect="equal", ylim=(cat.shape[0], 0))
+    axis.set(title=title, aspect="equal", ylim=(cat.shape[0], 0))
