@@ -616,6 +616,24 @@ def test_demo_says_where_the_best_score_is_below_0(capsys, tmp_path):
     assert "  cat ranks first of 20 classes, with a score below 0\n" in err
 
 
+@pytest.mark.parametrize("command", [("compare", "--out"), ("flip", "--steps", "2", "--region", "16", "--journal")])
+def test_a_contrast_is_spelled_in_json(capsys, photographs, model, tmp_path, command):
+    verb, *options = command
+    names = models.load(model).classes_
+    target = f"{names[0]} - {names[1]}"
+    code, out, _ = run(
+        capsys, verb, photographs[0], "--model", model, "--target", target, "--json", *options, tmp_path / "made.png"
+    )
+    found = json.loads(out)
+    assert code == 0 and (found["targets"] if verb == "compare" else [found["results"][0]["target"]]) == [target]
+
+
+def test_bench_refuses_networks(capsys, tmp_path):
+    ConvNet([Node.of("flatten", Flatten(), (-1,))], (3, 1, 1)).save(tmp_path / "net.fvlrp")
+    code, _, err = run(capsys, "bench", "--model", tmp_path / "net.fvlrp")
+    assert code == 2 and "must be a Fisher-vector classifier" in err
+
+
 def test_compare_draws_one_sheet_of_several_models(capsys, photographs, model, tmp_path):
     out = tmp_path / "compare.png"
     code, text, _ = run(capsys, "compare", photographs[0], "--model", model, "--model", model, "--out", out)

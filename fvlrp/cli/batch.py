@@ -12,10 +12,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from math import prod
 from time import monotonic
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from ..data import images
 from ..runtime import limits, threads
+from .options import Model
 from .output import FAILED, OK, one_line, say, tell_failure
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ IMMEDIATE = 0.005  # seconds; a photograph that takes less had its results alrea
 SAMPLED = 200  # photographs whose sizes that estimate reads
 
 
-def footprint(model: Any, photo: images.ImageLike) -> int:
+def footprint(model: Model, photo: images.ImageLike) -> int:
     """Roughly how many bytes explaining a photograph takes, from its size alone: nothing is decoded.
 
     Raises OSError if it cannot be opened.
@@ -71,7 +72,7 @@ class Batch:
         self._budget = limits.Budget(int(gigabytes * 1e9) if gigabytes else min(MOST, limits.available() // 2))
 
     def run(
-        self, tasks: Iterable[Task[T]], model: Any, photos: Sequence[str], describe: Callable[[T], str]
+        self, tasks: Iterable[Task[T]], model: Model, photos: Sequence[str], describe: Callable[[T], str]
     ) -> Iterator[T]:
         """Results of tasks, in order; several photographs are processed in parallel.
 
@@ -101,7 +102,7 @@ class Batch:
                 say(self.args, f"{place}{photos[done]}: {describe(ended.result)}")
                 yield ended.result
 
-    def _estimate(self, model: Any, photos: Sequence[str], seconds: float, jobs: int) -> None:
+    def _estimate(self, model: Model, photos: Sequence[str], seconds: float, jobs: int) -> None:
         """Print an estimate of the time and memory of a long run."""
         sizes = []
         for photo in photos[:: max(1, len(photos) // SAMPLED)]:
@@ -113,7 +114,7 @@ class Batch:
         say(self.args, f"{len(photos)} photographs left: about {_duration(seconds)}{memory}, with {jobs} threads")
 
     @contextmanager
-    def room(self, model: Any, photo: images.ImageLike) -> Iterator[None]:
+    def room(self, model: Model, photo: images.ImageLike) -> Iterator[None]:
         """Reserve memory for a photograph inside the block; waits until it is free.
 
         Raises

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, sleep
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +20,10 @@ import numpy.typing as npt
 from .. import _kernels
 from ..data import images
 from ..data.images import ImageLike
+from ..fisher.classifier import FisherVectorClassifier
 from ..runtime import threads
 from . import options
-from .output import OK, result
+from .output import OK, Record, UsageError, result
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -33,7 +33,10 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     photo = example() if args.photo is None else images.rgb(args.photo)
-    times = short(options.load_model(args, args.model), photo, args.jobs)
+    clf = options.load_model(args, args.model)
+    if not isinstance(clf, FisherVectorClassifier):
+        raise UsageError(f"--model must be a Fisher-vector classifier, got {args.model}")
+    times = short(clf, photo, args.jobs)
     result(args, times, as_text(times))
     return OK
 
@@ -90,7 +93,7 @@ def relative(value: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     return float(np.linalg.norm(value - truth) / np.linalg.norm(truth))
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Record:
     """What the figures depend on: processor, instruction set, BLAS kernels, versions."""
     from threadpoolctl import threadpool_info
 
@@ -116,7 +119,7 @@ def machine() -> dict[str, Any]:
 # ---- the report --------------------------------------------------------------------------------------------------
 
 
-def stages(clf: Any, image: ImageLike, n_jobs: int, repeats: int = 7) -> dict[str, float]:
+def stages(clf: FisherVectorClassifier, image: ImageLike, n_jobs: int, repeats: int = 7) -> dict[str, float]:
     """Milliseconds of each stage for one image."""
     clf = copy.copy(clf).set_params(n_jobs=n_jobs)  # the caller's keeps its own
     trace = clf.trace(image)
@@ -124,7 +127,7 @@ def stages(clf: Any, image: ImageLike, n_jobs: int, repeats: int = 7) -> dict[st
     sums = stack.encode.pooled(trace.descriptors, "float32", n_jobs).sums
     calls = {
         "grey": lambda: images.grey(image, clf.max_height),
-        "dense SIFT": lambda: trace.model.sift.extract_grey(trace.grey, n_jobs),
+        "dense SIFT": lambda: stack.encode.bins.sift.extract_grey(trace.grey, n_jobs),
         "projection, posteriors, sums": lambda: stack.encode.pooled(trace.descriptors, "float32", n_jobs),
         "normalisation, scores": lambda: stack.linear.forward(stack.normalise.forward(sums)[0]),
         "explanation, depth descriptor": lambda: trace.explain(target, "descriptor"),
@@ -144,7 +147,7 @@ def example() -> npt.NDArray[np.uint8]:
     return np.asarray(photograph.resize((500, 375), Image.Resampling.BICUBIC))
 
 
-def short(clf: Any, image: ImageLike, jobs: int | None = -1) -> dict[str, Any]:
+def short(clf: FisherVectorClassifier, image: ImageLike, jobs: int | None = -1) -> Record:
     """Stage times on every instruction set, on one and on `jobs` threads."""
     counts = sorted({1, threads.count(jobs)})
     table = {}
@@ -160,7 +163,7 @@ def short(clf: Any, image: ImageLike, jobs: int | None = -1) -> dict[str, Any]:
     }
 
 
-def as_text(result: dict[str, Any]) -> str:
+def as_text(result: Record) -> str:
     """The short form as Markdown."""
     table = result["milliseconds"]
     heads = list(table)

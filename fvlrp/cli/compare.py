@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..core import figures
+from ..core.target import Contrast, Label, plain
 from . import options
 from .batch import Batch
 from .output import UsageError, result, write_picture
@@ -49,7 +49,7 @@ def run(args: Namespace) -> int:
             traces = [model.trace(options.image(args, photo)) for model in models]
             target = traces[0].top if asked is None else asked
             rows.append(figures.sheet_row(traces, [target] * len(traces), depths, cmap=args.cmap))
-            targets.append(target)
+            targets.append(plain(target))
     titles = [Path(name).stem for name in names]
     sheet = write_picture(out, figures.sheet_of(rows, titles, cmap=args.cmap)) if rows else None
     code = batch.close()
@@ -57,7 +57,7 @@ def run(args: Namespace) -> int:
     return code
 
 
-def _targets(asked: Sequence[str], models: Sequence[Any], count: int) -> list[Any]:
+def _targets(asked: Sequence[str], models: Sequence[options.Model], count: int) -> list[Label | Contrast | None]:
     """The class of each photograph, which every model must have; None is the best one."""
     names = list(asked) or ["top"]
     if len(names) == 1:
@@ -68,7 +68,7 @@ def _targets(asked: Sequence[str], models: Sequence[Any], count: int) -> list[An
     return [own[0] for own in found]
 
 
-def _depths(asked: Sequence[str], models: Sequence[Any]) -> list[tuple[str, str]]:
+def _depths(asked: Sequence[str], models: Sequence[options.Model]) -> list[tuple[str, str]]:
     """High and low of each model."""
     if len(asked) > len(models):
         raise UsageError(f"--depth is given {len(asked)} times for {len(models)} models: once for each, in order")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from time import monotonic
-from typing import Any
 
 import numpy as np
 
 from ..core import figures
+from ..runtime.types import Values
 from . import naming, options
 from .batch import Batch
 from .output import result, say, write_picture
@@ -49,7 +49,7 @@ def run(args: Namespace) -> int:
     return code
 
 
-def _examples() -> list[tuple[str, Any, str]]:
+def _examples() -> list[tuple[str, Values, str]]:
     """Real photographs that come with scikit-image: name, pixels, and what is in them."""
     try:
         from skimage import data

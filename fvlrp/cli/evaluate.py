@@ -7,7 +7,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ from ..runtime import threads
 from ..runtime.progress import Progress
 from ..runtime.types import Classes
 from . import options
-from .output import FAILED, OK, result
+from .output import FAILED, OK, Record, result
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -31,7 +30,7 @@ def run(args: Namespace) -> int:
     names = args.model or ["voc20"]
     models = [options.load_model(args, name) for name in names]
     columns = [_columns(clf.classes_, data.class_names, name) for name, clf in zip(names, models, strict=True)]
-    results: list[dict[str, Any]] = []
+    results: list[Record] = []
     broken: dict[str, str] = {}
     for name, clf, own in zip(names, models, columns, strict=True):
         scores = _scores(clf, data.paths, broken, args)[:, own]
@@ -62,7 +61,9 @@ def run(args: Namespace) -> int:
     return FAILED if broken else OK
 
 
-def _scores(clf: Any, paths: Sequence[Path], broken: dict[str, str], args: Namespace) -> npt.NDArray[np.float64]:
+def _scores(
+    clf: options.Model, paths: Sequence[Path], broken: dict[str, str], args: Namespace
+) -> npt.NDArray[np.float64]:
     """Scores (n, classes) of every photograph; NaN for those that cannot be read, which `broken` then explains."""
     progress = Progress("scored photograph", len(paths), not args.quiet)
 
@@ -79,7 +80,7 @@ def _scores(clf: Any, paths: Sequence[Path], broken: dict[str, str], args: Names
     return np.array(threads.run([partial(one, path) for path in paths], args.jobs))
 
 
-def _confusion(labels: npt.NDArray[np.int8], scores: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _confusion(labels: npt.NDArray[np.int8], scores: npt.NDArray[np.float64]) -> Record:
     """Accuracy, and how often a photograph of class i (row) has its best score for class j (column)."""
     counts = np.zeros((labels.shape[1],) * 2, int)
     np.add.at(counts, (labels.argmax(axis=1), scores.argmax(axis=1)), 1)
@@ -98,7 +99,7 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 4)
 
 
-def _table(results: Sequence[dict[str, Any]]) -> str:
+def _table(results: Sequence[Record]) -> str:
     """Average precision in percent, a row per class, two columns per model."""
     width = max(len(name) for name in [*results[0]["classes"], "class"])
     heads = [f"{Path(r['model']).stem[:14]:>14} {'(area)':>7}" for r in results]
@@ -115,7 +116,7 @@ def _table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, *(line for r in results if "accuracy" in r for line in _mistakes(r))])
 
 
-def _mistakes(result: dict[str, Any], most: int = 10) -> list[str]:
+def _mistakes(result: Record, most: int = 10) -> list[str]:
     """Accuracy of one model in percent, and its most frequent mistakes."""
     names, counts = list(result["classes"]), np.array(result["confusion"])
     right = int(np.trace(counts))

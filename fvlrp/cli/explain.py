@@ -7,11 +7,12 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ..core import figures
 from ..core.explanation import Explanation
 from ..core.region import Region
+from ..core.target import Contrast, Label
 from ..data.images import ImageLike
 from ..data.photographs import File
 from ..runtime import cluster
@@ -19,7 +20,7 @@ from ..show.render import LEVEL
 from . import naming, options
 from .batch import Batch, Task
 from .outbox import Claim, Outbox
-from .output import Listing, UsageError, one_line, say, write_picture
+from .output import Listing, Record, UsageError, one_line, say, write_picture
 
 FORMATS = ("png", "npz")
 # Options that the results depend on.
@@ -108,9 +109,9 @@ def _without_results(photographs: list[File], outbox: Outbox) -> list[File]:
 class Request(NamedTuple):
     """What to explain of every photograph; a target of None is the best one."""
 
-    targets: list[Any]
+    targets: list[Label | Contrast | None]
     depths: list[str]
-    rules: Any
+    rules: object
     region: Region | None
 
 
@@ -118,7 +119,7 @@ Explainer: TypeAlias = Callable[[ImageLike], list[Explanation]]
 
 
 @contextmanager
-def _explainer(args: Namespace, clf: Any, request: Request) -> Iterator[Explainer]:
+def _explainer(args: Namespace, clf: options.Model, request: Request) -> Iterator[Explainer]:
     """A function that explains a photograph, here or on a cluster; files are always written here."""
     dtype = "float64" if args.exact else "float32"
     if not args.scheduler:
@@ -131,7 +132,7 @@ def _explainer(args: Namespace, clf: Any, request: Request) -> Iterator[Explaine
         yield lambda image: workers.call(_explained, kept, request, dtype, image)
 
 
-def _explained(clf: Any, request: Request, dtype: str, image: ImageLike) -> list[Explanation]:
+def _explained(clf: options.Model, request: Request, dtype: str, image: ImageLike) -> list[Explanation]:
     trace = clf.trace(image, dtype)
     explanations: list[Explanation] = trace.explain_all(
         options.with_top(trace, request.targets), request.depths, request.rules, region=request.region
@@ -139,7 +140,7 @@ def _explained(clf: Any, request: Request, dtype: str, image: ImageLike) -> list
     return explanations  # without the forward pass, which pictures do not need
 
 
-def _task(file: File, clf: Any, explainer: Explainer, outbox: Outbox, batch: Batch) -> Task[dict[str, Any]]:
+def _task(file: File, clf: options.Model, explainer: Explainer, outbox: Outbox, batch: Batch) -> Task[Record]:
     """The task of one photograph. Results are named here, in the order of the photographs."""
     try:
         done = outbox.finished(file) if batch.args.resume else None
@@ -151,11 +152,11 @@ def _task(file: File, clf: Any, explainer: Explainer, outbox: Outbox, batch: Bat
     return Task(file.path, partial(_explain, file.path, clf, explainer, claim, batch))
 
 
-def _raise(error: Exception) -> dict[str, Any]:
+def _raise(error: Exception) -> Record:
     raise error
 
 
-def _explain(photo: str, clf: Any, explainer: Explainer, claim: Claim, batch: Batch) -> dict[str, Any]:
+def _explain(photo: str, clf: options.Model, explainer: Explainer, claim: Claim, batch: Batch) -> Record:
     """Explain one photograph and write its results; returns the record."""
     args = batch.args
     try:
@@ -190,5 +191,5 @@ def _written(explanations: Sequence[Explanation], claim: Claim, args: Namespace)
     return written
 
 
-def _scores(record: dict[str, Any]) -> str:
+def _scores(record: Record) -> str:
     return ", ".join(f"{entry['target']} {entry['score']:+.3f}" for entry in record["scores"])

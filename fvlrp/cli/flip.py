@@ -5,12 +5,16 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from .. import evaluate
+from ..core.target import Contrast, Label, plain
 from ..evaluate.journal import identity
 from ..evaluate.summaries import aopcs, gaps
 from ..runtime.progress import Progress
+from ..runtime.types import Json
 from ..show.tables import Cell, Table
 from . import options
 from .batch import Batch
@@ -39,7 +43,7 @@ def run(args: Namespace) -> int:
     depths = options.depths(clf.menu, args.depth, clf.menu.report_depths)
     journal, batch = evaluate.Journal(args.journal), Batch(args)
     flips: dict[str, list[list[evaluate.PixelFlipping]]] = {name: [] for name in (*depths, *BLIND)}
-    results = []
+    results: list[Json] = []
     photographs = options.photographs(args)
     progress = Progress("flipped photograph", len(photographs), not args.quiet)
     for photo, _ in photographs:
@@ -49,11 +53,11 @@ def run(args: Namespace) -> int:
                 flips[label].append(flipped)
             aopc = {label: flipped[0].aopc for label, flipped in own.items()}
             gap = {depth: evaluate.gap(*own[depth]) for depth in depths}
-            results.append({"photo": str(photo), "target": name, "aopc": aopc, "gap": gap})
+            results.append({"photo": str(photo), "target": plain(name), "aopc": aopc, "gap": gap})
         progress.step()
     if plot and results:
         evaluate.plot_flipping(flips, plot)
-    value = {
+    value: dict[str, Json] = {
         "mean": {name: asdict(evaluate.bootstrap(_aopcs(own, name))) for name, own in flips.items() if own},
         "gap": {depth: asdict(evaluate.bootstrap(gaps(flips[depth]))) for depth in depths if flips[depth]},
         "results": results,
@@ -65,8 +69,13 @@ def run(args: Namespace) -> int:
 
 
 def _flip(
-    clf: Any, photo: str, target: Any, depths: Sequence[str], journal: evaluate.Journal, args: Namespace
-) -> tuple[Any, dict[str, list[evaluate.PixelFlipping]]]:
+    clf: options.Model,
+    photo: str,
+    target: Label | Contrast | None,
+    depths: Sequence[str],
+    journal: evaluate.Journal,
+    args: Namespace,
+) -> tuple[Label | Contrast, dict[str, list[evaluate.PixelFlipping]]]:
     """The target of one photograph, and its curves by depth and by blind order."""
     image = options.image(args, photo)
     trace = clf.trace(image)
@@ -90,7 +99,7 @@ def _flip(
     return target, own | {order: [flipped[len(MAPPED) + i]] for i, order in enumerate(BLIND)}
 
 
-def _aopcs(flips: Sequence[Sequence[evaluate.PixelFlipping]], label: str) -> Any:
+def _aopcs(flips: Sequence[Sequence[evaluate.PixelFlipping]], label: str) -> npt.NDArray[np.float64]:
     return aopcs(flips, label if label in BLIND else "morf")
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import platform
 from argparse import ArgumentParser, Namespace
-from typing import Any
 
 import numpy as np
 
 from .. import __version__, _kernels, models
+from ..network.network import Network
+from ..network.rules import NetworkRules
+from ..runtime.types import Parsed
 from . import options
-from .output import OK, result
+from .output import OK, Record, result
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -20,7 +22,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    value: dict[str, Any] = {
+    value: Record = {
         "fvlrp": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -31,7 +33,7 @@ def run(args: Namespace) -> int:
     if args.model:
         model = options.load_model(args, args.model)
         value["model"] = {"name": args.model, **model.describe()}
-        if hasattr(model, "nodes"):
+        if isinstance(model, Network):
             _follow_rules(value["model"]["layers"], model, options.rules(model.menu, args.rule))
         if account := getattr(model, "account", None):
             value["model"]["import"] = account.to_dict()
@@ -42,7 +44,7 @@ def run(args: Namespace) -> int:
     return OK
 
 
-def _follow_rules(layers: list[dict[str, Any]], net: Any, rules: Any) -> None:
+def _follow_rules(layers: list[Record], net: Network, rules: NetworkRules) -> None:
     """Add to each layer's description the rule that relevance follows there."""
     from ..network.trace import choices
 
@@ -50,7 +52,7 @@ def _follow_rules(layers: list[dict[str, Any]], net: Any, rules: Any) -> None:
         layer["rule"] = "unchanged" if node.layer.role == "none" else repr(choice.rule)
 
 
-def _readable(item: Any, inner: bool = False) -> str:
+def _readable(item: Parsed, inner: bool = False) -> str:
     """A value as text: long lists abbreviated, a line per row of a table."""
     if isinstance(item, dict):
         return ", ".join(f"{name} {_readable(value, True)}" for name, value in item.items())

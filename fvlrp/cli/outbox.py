@@ -12,18 +12,18 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ..data import files
 from ..data.photographs import File
 from ..show import render
 from . import naming
+from .output import Record
 
 
 class Claim:
     """One photograph's place in the folder, held by this process until `finish`, `fail` or `release`."""
 
-    def __init__(self, photo: str, folder: Path, stem: str, held: files.Held, options: dict[str, Any]) -> None:
+    def __init__(self, photo: str, folder: Path, stem: str, held: files.Held, options: Record) -> None:
         self._photo, self._folder, self._stem, self._held, self._options = photo, folder, stem, held, options
 
     def path(self, name: str) -> Path:
@@ -35,7 +35,7 @@ class Claim:
         with files.atomic_write(self._record) as file:
             file.write(_json({**self._whose, "error": "not finished"}))
 
-    def finish(self, made: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, made: Record) -> Record:
         """Write the record of a finished photograph: `made`, with the result files under "files".
 
         Returns the record as `Outbox.finished` would.
@@ -74,10 +74,10 @@ class Outbox:
         Model files, on which results depend as well.
     """
 
-    def __init__(self, folder: Path, options: dict[str, Any], models: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, options: Record, models: Sequence[str] = ()) -> None:
         self._folder, self._made = folder, set[Path]()
         stamps = [_stamp(model) for model in models]
-        self.options: dict[str, Any] = json.loads(json.dumps({**options, "model files": stamps}))
+        self.options: Record = json.loads(json.dumps({**options, "model files": stamps}))
         self.removed = 0  # temporary files of killed runs
 
     def wrote(self, path: str) -> bool:
@@ -85,7 +85,7 @@ class Outbox:
         inside = os.path.abspath(path).startswith(os.path.join(os.path.abspath(self._folder), ""))
         return inside and path.lower().endswith(".png") and render.is_own(path)
 
-    def finished(self, file: File) -> dict[str, Any] | None:
+    def finished(self, file: File) -> Record | None:
         """The record of an earlier run with the same options, if all its files exist."""
         folder, source = self._place(file), os.path.abspath(file.path)
         for stem in naming.candidates(file.path, source):
@@ -130,7 +130,7 @@ class Outbox:
             self._made.add(folder)
         return folder
 
-    def _whole(self, record: dict[str, Any], file: File, folder: Path) -> dict[str, Any] | None:
+    def _whole(self, record: Record, file: File, folder: Path) -> Record | None:
         if record.get("options") != self.options or record.get("of") != _stamp(file.path):
             return None
         paths = [folder / name for name in record.get("files", ())]
@@ -148,11 +148,11 @@ def _stamp(path: str) -> list[int]:
     return []
 
 
-def _json(value: dict[str, Any]) -> bytes:
+def _json(value: Record) -> bytes:
     return json.dumps(value, indent=1).encode()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Record:
     """A record; empty if it is missing or unreadable."""
     try:
         value = json.loads(path.read_bytes())

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..runtime.types import Json, Parsed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,6 +22,10 @@ OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 class UsageError(ValueError):
     """Invalid options."""
+
+
+# The results of one photograph or model, as JSON holds them.
+Record: TypeAlias = "dict[str, Parsed]"
 
 
 def one_line(error: Exception) -> str:
@@ -36,7 +43,7 @@ def say(args: Namespace, text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def result(args: Namespace, value: dict[str, Any], text: str) -> None:
+def result(args: Namespace, value: Mapping[str, Json], text: str) -> None:
     """Print the result of a command on stdout: `value` with --json, otherwise `text`, if any."""
     if args.json or text:
         print(json.dumps(value, indent=1) if args.json else text)
@@ -56,7 +63,7 @@ class Listing:
     def __init__(self, args: Namespace) -> None:
         self._json, self._written = args.json, 0
 
-    def put(self, record: dict[str, Any]) -> None:
+    def put(self, record: Record) -> None:
         if self._json:
             print(
                 "," if self._written else '{\n"results": [', json.dumps(record, indent=1), sep="\n", end="", flush=True

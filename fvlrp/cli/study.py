@@ -6,9 +6,9 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import evaluate
 from ..data.datasets import open_dataset
@@ -16,6 +16,7 @@ from ..data.files import atomic_write
 from ..evaluate.evidence import DepthStudy
 from ..evaluate.journal import identity
 from ..evaluate.study import DEFAULT
+from ..runtime.types import Json
 from . import options
 from .output import FAILED, OK, UsageError, result
 
@@ -80,7 +81,12 @@ def run(args: Namespace) -> int:
     for failure in study.failed:
         print(f"fvlrp: {failure['photo']} by {failure['model']}: {failure['error']}", file=sys.stderr)
     files = _write(out, study, _pictures(study, models, photographs, depths))
-    value = {"settings": dict(study.settings), "photographs": len(photographs), "files": files, "failed": study.failed}
+    value: dict[str, Json] = {
+        "settings": dict(study.settings),
+        "photographs": len(photographs),
+        "files": files,
+        "failed": study.failed,
+    }
     result(args, value, options.table(args, study.table()))
     return FAILED if study.failed else OK
 
@@ -89,9 +95,9 @@ def _label(name: str) -> str:
     return Path(name).stem
 
 
-def _rules(models: dict[str, Any], texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _rules(models: dict[str, options.Model], texts: Sequence[str]) -> dict[str, dict[str, object]]:
     """The rules that each model knows; UsageError if none knows one."""
-    rules: dict[str, dict[str, Any]] = {label: {} for label in models}
+    rules: dict[str, dict[str, object]] = {label: {} for label in models}
     for text in texts:
         reasons = []
         for label, model in models.items():
@@ -105,8 +111,11 @@ def _rules(models: dict[str, Any], texts: Sequence[str]) -> dict[str, dict[str, 
 
 
 def _pictures(
-    study: DepthStudy, models: dict[str, Any], photographs: Sequence[evaluate.Case], depths: dict[str, list[str]]
-) -> dict[str, list[Any]]:
+    study: DepthStudy,
+    models: dict[str, options.Model],
+    photographs: Sequence[evaluate.Case],
+    depths: dict[str, list[str]],
+) -> dict[str, list[npt.NDArray[np.uint8]]]:
     """For each model, the first photograph it was measured on, under the map of every depth."""
     pictures = {}
     for label, model in models.items():
@@ -118,7 +127,7 @@ def _pictures(
     return pictures
 
 
-def _write(out: Path, study: DepthStudy, pictures: dict[str, list[Any]]) -> list[str]:
+def _write(out: Path, study: DepthStudy, pictures: dict[str, list[npt.NDArray[np.uint8]]]) -> list[str]:
     table = study.table()
     texts = {"txt": table.text() + "\n", "csv": table.csv(), "json": table.json() + "\n", "tex": table.latex()}
     files = []

@@ -12,6 +12,7 @@ from ..data import datasets, images
 from ..fisher.layers import NORMALISATIONS
 from ..runtime import threads
 from ..runtime.progress import Progress
+from ..runtime.types import Json
 from . import options
 from .output import OK, one_line, result, tell_failure
 
@@ -108,7 +109,13 @@ def trained(
 ) -> int:
     """Report a model that was written; returns the exit code."""
     seconds, classes = monotonic() - start, len(data.class_names)
-    value = {"model": str(out), "bytes": out.stat().st_size, "images": len(data), "classes": classes, "C": c}
+    value: dict[str, Json] = {
+        "model": str(out),
+        "bytes": out.stat().st_size,
+        "images": len(data),
+        "classes": classes,
+        "C": c,
+    }
     text = f"{out}: {len(data)} photographs, {classes} classes, {seconds:.0f} s"
     result(args, {**value, "seconds": round(seconds, 1), "skipped": skipped}, text)
     return OK

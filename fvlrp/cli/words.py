@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL.Image import Image
 
+from ..core.target import One
 from ..fisher.classifier import FisherVectorClassifier
 from ..fisher.trace import FisherTrace
 from ..fisher.words import Patch, component_relevance, top_patches
+from ..runtime.types import Json
 from ..show import render
 from . import options
 from .batch import Batch
@@ -39,7 +41,7 @@ def run(args: Namespace) -> int:
     photographs, batch = options.photographs(args), Batch(args)
     names: list[str] = []  # of the photographs that can be read
 
-    def traces() -> Iterator[tuple[FisherTrace, Any]]:
+    def traces() -> Iterator[tuple[FisherTrace, One]]:
         names.clear()
         broken = {failure["photo"] for failure in batch.failed}
         for photo, _ in photographs:
@@ -63,13 +65,13 @@ def run(args: Namespace) -> int:
     return code
 
 
-def _listed(patches: Sequence[Patch], names: Sequence[str]) -> list[dict[str, Any]]:
+def _listed(patches: Sequence[Patch], names: Sequence[str]) -> list[dict[str, Json]]:
     return [
         {"photo": names[patch.photograph], "box": list(patch.box), "relevance": patch.relevance} for patch in patches
     ]
 
 
-def _montage(found: Sequence[Sequence[Patch]], chosen: Sequence[int], sums: Any) -> Image:
+def _montage(found: Sequence[Sequence[Patch]], chosen: Sequence[int], sums: npt.NDArray[np.float64] | None) -> Image:
     """A row for each component, its patches from the most relevant on."""
     rows = [[render.Panel(patch.pixels, f"{patch.relevance:+.2g}") for patch in patches] for patches in found]
     titles = [f"word {k}" if sums is None else f"word {k}: {sums[k]:+.2g}" for k in chosen]

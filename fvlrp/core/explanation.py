@@ -20,7 +20,7 @@ from ..runtime.types import Json
 from ..show.colours import SCALE, Scale
 from .ledger import Ledger
 from .seen import Seen
-from .target import Contrast, Label, One
+from .target import Contrast, Label, One, plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -294,7 +294,7 @@ class Explanation:
         """Everything but the arrays, as plain values for JSON."""
         rules: Json = self.rules.to_dict() if hasattr(self.rules, "to_dict") else cast("Json", self.rules)
         return {
-            "target": _plain(self.target),
+            "target": plain(self.target),
             "depth": self.depth,
             "region": None if self.region is None else list(self.region),
             "score": self.score,
@@ -304,7 +304,7 @@ class Explanation:
             "rules": rules,
             "ledger": self.ledger.to_dict(),
             "model": self.model,
-            "best": [[_plain(name), score] for name, score in self.best],
+            "best": [[plain(name), score] for name, score in self.best],
         }
 
     def save(self, path: str | os.PathLike[str], *, level: int | None = None, **options: Unpack[Picture]) -> None:
@@ -381,8 +381,3 @@ class Explanation:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} is not an explanation that this fvlrp can read: {error}") from error
-
-
-def _plain(name: object) -> Label:
-    """A class as a value for JSON."""
-    return name if isinstance(name, str | int | float | bool) else str(name)

@@ -74,6 +74,11 @@ class Target:
         return vector
 
 
+def plain(name: object) -> Label:
+    """A class, or a contrast of two, as a value for JSON."""
+    return name if isinstance(name, str | int | float) else str(name)
+
+
 def listed(value: One | Iterable[One]) -> list[One]:
     """`value` as a list: its items if it is a sequence, itself if it is a single target or depth."""
     return list(cast("Iterable[One]", value)) if several(value) else [cast("One", value)]

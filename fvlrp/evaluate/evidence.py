@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.types import Json
 from ..show import curves
 from ..show.tables import Cell, Table
 from .statistics import Interval, bootstrap
@@ -66,7 +67,7 @@ class DepthStudy:
 
     rows: Sequence[Row]
     photographs: Sequence[str]
-    settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, Json] = field(default_factory=dict)
     failed: Sequence[Mapping[str, str]] = ()
 
     @property

@@ -18,7 +18,7 @@ from ..data.images import ImageLike, grey, load
 from ..data.labelled import Boxed, Dataset
 from ..runtime import threads
 from ..runtime.progress import Progress
-from ..runtime.types import Pixels, Untyped
+from ..runtime.types import Json, Pixels, Untyped
 from .evidence import BLIND, NO_RULE, DepthStudy, Row
 from .flipping import PixelFlipping, Score, gap, pixel_flipping
 from .journal import Journal, key_of
@@ -98,7 +98,7 @@ class Case:
 
     name: str
     image: ImageLike
-    target: object
+    target: str | int | float
     boxes: npt.NDArray[np.int64]
 
 
@@ -206,7 +206,13 @@ def depth_study(
         unknown = set(given or {}) - set(models)
         if unknown:
             raise ValueError(f"{name} names {sorted(unknown)}, none of the models {', '.join(models)}")
-    flips = {"region": region, "steps": steps, "every": every, "replacement": replacement, "draws": draws}
+    flips: dict[str, Untyped] = {
+        "region": region,
+        "steps": steps,
+        "every": every,
+        "replacement": replacement,
+        "draws": draws,
+    }
     plan = [
         _Model(
             label,
@@ -234,7 +240,7 @@ def depth_study(
     for _ in threads.stream((partial(one, *pair) for pair in pairs), n_jobs):
         pass
     rows = [row for model in plan for row in model.rows(photographs, known)]
-    settings = {**flips, "random_state": random_state}
+    settings: dict[str, Json] = {**flips, "random_state": random_state}
     return DepthStudy(rows, [case.name for case in photographs], settings, failed)
 
 
