@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..runtime.types import Json, Parsed
-
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from ..runtime.types import Json, Parsed
 
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
