@@ -494,6 +494,13 @@ def test_a_free_input_size_stays_free(tmp_path):
     assert net.forward(np.zeros((1, 3, 33, 50), np.float32)).shape == (1, 6)
 
 
+@pytest.mark.parametrize("shape", [None, ("n", "c", "h", "w")])
+def test_channels_that_the_file_leaves_open_are_those_of_the_first_convolution(tmp_path, shape):
+    graph = Graph(shape).constant("mean", [[[[0.5]], [[0.4]], [[0.3]]]]).add("Sub", "x mean", "d")
+    net = check(graph.conv("d", "c", 3, 6).pooled("c").save(tmp_path / "n.onnx"), size=20)
+    assert net.input_shape == (3, None, None)
+
+
 def test_names_are_unique_and_never_that_of_the_input(tmp_path):
     graph = Graph().conv("x", "input", 3, 4).add("Relu", "input", "r1").add("Relu", "r1", "r2").pooled("r2")
     for layer, name in zip(graph.nodes, ["input", "/act/Relu", "/act/Relu", "g", "f"], strict=True):

@@ -134,13 +134,15 @@ class _Import:
                 f"the graph must have one input, a photograph; it has {named}: "
                 "export the network with the values of all others as constants in the file"
             )
-        if shape is None or len(shape) != 4:
+        shape = (None,) * 4 if shape is None else shape
+        if len(shape) != 4:
             raise ValueError(f"input {self.name!r} must be (batch, channels, height, width), it is {shape}")
         self.model, self.output, self.n_classes = model, output, n_classes
         self.batch = shape[0] or 1
         square = isinstance(shape[1], int) and shape[1] == shape[2] != shape[3]
         self.last = shape[1] not in (1, 3) and (shape[3] in (1, 3) or square)  # channels last
         channels, height, width = (shape[3], shape[1], shape[2]) if self.last else shape[1:]
+        channels = _channels_read(model, self.name) if channels is None else channels
         if channels is None:
             raise ValueError(f"input {self.name!r} must be (batch, channels, height, width), it is {shape}")
         self.channels = channels
@@ -247,6 +249,20 @@ class _Import:
             account.notes.append(f"explains output {read.output!r}, not {', '.join(map(repr, others))}")
         if self.batch > 1:
             account.notes.append(f"the file is for batches of {self.batch} images; read for one")
+
+
+def _channels_read(model: Model, name: str) -> int | None:
+    """Channels that the first convolution reads of an input whose shape the file leaves open."""
+    same = {name}
+    for call in model.calls:
+        if not call.inputs or call.inputs[0] not in same:
+            continue
+        if call.op == "Conv":
+            weight = model.initialisers.get(call.inputs[1])
+            return None if weight is None else int(weight.dims[1]) * int(call.get("group", 1))
+        if call.op in ("Add", "Cast", "Div", "Identity", "Mul", "Pad", "Sub"):
+            same.update(call.outputs)
+    return None
 
 
 def _row(shape: Sequence[int | None]) -> bool:
