@@ -67,7 +67,7 @@ def __getattr__(name: str) -> object:
 
 
 def _version() -> str:
-    """Looked up when asked for: reading a distribution's metadata takes longer than importing the package."""
+    """On first access: reading a distribution's metadata takes longer than importing the package."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -30,11 +30,11 @@ cdef extern from "fvlrp.h" nogil:
     const char *fvlrp_isa_available(int i)
 
 
-ctypedef void *pointer  # of whatever type the struct's field in fvlrp.h has
+ctypedef void *pointer  # the field's type is that of fvlrp.h
 
 
 cdef int check(int status) except -1 nogil:
-    """Raise what a status other than FVLRP_OK says."""
+    """Raise the exception of a status other than FVLRP_OK."""
     if status == FVLRP_OK:
         return 0
     with gil:
@@ -95,9 +95,9 @@ def take(array, name, shape, dtypes, writable=False):
     array : object
         Must be a C-contiguous array.
     name : str
-        What the error calls it.
+        Its name in the error.
     shape : sequence of int or None
-        None stands for any length.
+        None: any length.
     dtypes : sequence of dtype-like
         One of them must be the array's.
     writable : bool
@@ -129,7 +129,7 @@ def _optional(array, name, shape, dtypes, writable=False):
 
 
 def aligned(shape, dtype):
-    """An empty array that begins with a cache line: what kernels read at random, they then read in whole lines."""
+    """An uninitialised array aligned to a cache line, which makes random access faster."""
     dtype = np.dtype(dtype)
     size = dtype.itemsize
     for length in shape:

@@ -39,7 +39,7 @@ def load(
     Parameters
     ----------
     model : path or str
-        An ONNX file (its name ends in .onnx) is read with the JSON file of the same stem beside it, where there is one:
+        An ONNX file (its name ends in .onnx) is read with the JSON file of the same stem next to it, if there is one:
         how photographs are prepared, and the names of the classes.
     preprocess, classes, output : optional
         Of an ONNX file, instead of what that JSON file says: as `Network.from_onnx` takes them.
@@ -49,7 +49,7 @@ def load(
     ImportError
         An ONNX file, and the package onnx is not installed.
     OSError
-        There is no such file.
+        The file does not exist.
     ValueError
         The file is damaged, newer than this fvlrp, or holds something else; or `preprocess`, `classes` or `output` is
         given for a model that has its own.

@@ -339,7 +339,7 @@ def test_a_strength_that_cannot_be_is_refused_before_any_photograph_is_read(net,
 
 
 def test_an_image_that_is_missing_is_named_in_one_sentence(net):
-    with pytest.raises(FileNotFoundError, match=r"^cannot read image missing\.jpg: there is no such file$"):
+    with pytest.raises(FileNotFoundError, match=r"^cannot read image missing\.jpg: no such file$"):
         net.retrain(["missing.jpg"] * 2, ["a", "b"])
 
 

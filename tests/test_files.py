@@ -312,13 +312,13 @@ def test_every_damaged_byte_is_refused_or_harmless(tmp_path, compress):
 @pytest.mark.parametrize("content", [b"", b"words", b"\x80\x04N.", pickle.dumps(np.arange(3))])
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(ValueError, match="is no fvlrp file"):
+    with pytest.raises(ValueError, match="is not an fvlrp file"):
         load_arrays(tmp_path / "x")
 
 
 def test_a_plain_npz_is_refused(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.arange(3))
-    with pytest.raises(ValueError, match="is no fvlrp file"):
+    with pytest.raises(ValueError, match="is not an fvlrp file"):
         load_arrays(tmp_path / "x.npz")
 
 
@@ -345,7 +345,7 @@ def extra_member(document, members):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda document, _: document.update(format="other"), "is no fvlrp file"),
+        (lambda document, _: document.update(format="other"), "is not an fvlrp file"),
         (lambda document, _: document.update(version=2), "install a newer fvlrp"),
         (lambda document, _: document.update(version="1"), "damaged"),
         (lambda document, _: document.update(version=True), "damaged"),

@@ -312,7 +312,7 @@ def test_parts_of_a_journal_do_not_meet(tmp_path):
 def test_a_file_that_is_not_a_journal_is_refused(tmp_path):
     path = tmp_path / "report.txt"
     path.write_text("gap 3.9\nand so on\n")
-    with pytest.raises(ValueError, match="is no journal"):
+    with pytest.raises(ValueError, match="is not a journal"):
         Journal(path)
     path.write_text(json.dumps(["key", [0.1, 2.5]]) + "\n")
     assert Journal(path)["key"] == [0.1, 2.5] and "other" not in Journal(path)

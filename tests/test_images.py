@@ -273,7 +273,7 @@ def test_the_size_of_a_file_is_read_from_its_header(tmp_path):
     Image.fromarray(MARKED).save(tmp_path / "x.png")
     (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:-20])
     assert size(tmp_path / "x.png") == size(MARKED) == size(Image.fromarray(MARKED)) == (3, 5)
-    with pytest.raises(FileNotFoundError, match=r"cannot read image .*gone\.png: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"cannot read image .*gone\.png: no such file"):
         size(tmp_path / "gone.png")
 
 
@@ -353,7 +353,9 @@ def test_a_missing_file_and_a_text_name_themselves(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
         load(tmp_path / "gone.jpg")
     (tmp_path / "words.jpg").write_text("no picture")
-    with pytest.raises(OSError, match=r"cannot read image .*words\.jpg: it is no image of a format that Pillow knows"):
+    with pytest.raises(
+        OSError, match=r"cannot read image .*words\.jpg: it is not an image of a format that Pillow reads"
+    ):
         load(tmp_path / "words.jpg")
 
 

@@ -132,7 +132,7 @@ def stored(plain, tmp_path_factory):
 def test_truncated_files(stored, tmp_path, share):
     whole, path = stored.read_bytes(), tmp_path / "it.fvlrp"
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(ValueError, match=r"it\.fvlrp is no fvlrp file, or it is truncated or damaged"):
+    with pytest.raises(ValueError, match=r"it\.fvlrp is not an fvlrp file, or it is truncated or damaged"):
         fvlrp.load(path)
 
 
@@ -147,10 +147,10 @@ def test_damaged_files(stored, tmp_path):
 def test_other_files(tmp_path, photo):
     path = tmp_path / "it"
     path.write_text("no model")
-    with pytest.raises(ValueError, match="is no fvlrp file"):
+    with pytest.raises(ValueError, match="is not an fvlrp file"):
         fvlrp.load(path)
     np.savez(tmp_path / "it.npz", a=np.zeros(3))
-    with pytest.raises(ValueError, match="is no fvlrp file"):
+    with pytest.raises(ValueError, match="is not an fvlrp file"):
         fvlrp.load(tmp_path / "it.npz")
     files.save_arrays(path, {"kind": "explanation"}, {"heatmap": np.zeros((2, 2))})
     with pytest.raises(ValueError, match="holds kind 'explanation'; expected fisher-vector classifier"):

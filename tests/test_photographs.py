@@ -61,7 +61,7 @@ def test_names_in_lists_may_hold_any_bytes_but_ends_of_lines(here, monkeypatch):
 
 def test_what_is_no_list_says_so(here, monkeypatch):
     (here / "photo.jpg").write_bytes(b"\xff\xd8\0\0")
-    with pytest.raises(ValueError, match=r"list photo\.jpg is no text"):
+    with pytest.raises(ValueError, match=r"list photo\.jpg is not text"):
         find(["@photo.jpg"])
     with pytest.raises(OSError, match="cannot read the list gone: No such file"):
         find(["@gone"])

@@ -88,7 +88,7 @@ def _run(argv: Sequence[str]) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"fvlrp: {message}", file=sys.stderr)
             code: int = args.run(args)
-            sys.stdout.flush()  # here, where a reader that has gone is no traceback
+            sys.stdout.flush()  # here, where a closed pipe prints no traceback
             return code
     except KeyboardInterrupt:
         print("\nfvlrp: interrupted", file=sys.stderr)

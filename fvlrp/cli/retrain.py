@@ -26,7 +26,7 @@ def run(args: Namespace) -> int:
     out = options.output_file(args.out)
     net = options.load_model(args, args.network)
     if not hasattr(net, "retrain"):
-        raise ValueError(f"{args.network} is no network; fvlrp train makes Fisher-vector classifiers")
+        raise ValueError(f"{args.network} is not a network; fvlrp train makes Fisher-vector classifiers")
     start = monotonic()
     data, skipped = readable(args, datasets.open_dataset(args.data, args.split))
     net.verbose = not args.quiet

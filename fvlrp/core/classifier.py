@@ -45,7 +45,7 @@ class Classifier(ABC):
 
     @abstractmethod
     def trace(self, image: ImageLike, dtype: npt.DTypeLike = "float32") -> AnyTrace:
-        """One forward pass of one image, from which any number of explanations can be asked."""
+        """One forward pass of one image, for any number of explanations."""
 
     @property
     @abstractmethod
@@ -133,7 +133,6 @@ class Classifier(ABC):
         What `explain` returns for each image, in the order of `images`. On a dask cluster (inside joblib's
         ``parallel_config(backend="dask")``) explanations are returned without the model, like pickled ones.
 
-
         Raises
         ------
         ValueError
@@ -144,8 +143,8 @@ class Classifier(ABC):
         self.menu.check(target, depth, rules, keep, region)
 
         pool = cluster.workers(self.n_jobs if n_jobs is None else n_jobs)
-        asked = pool.keep((self, target, depth, rules, dtype, tuple(keep), region, errors))
-        return pool.each(_explained, ((asked, i, images[i]) for i in range(len(images))))
+        arguments = pool.keep((self, target, depth, rules, dtype, tuple(keep), region, errors))
+        return pool.each(_explained, ((arguments, i, images[i]) for i in range(len(images))))
 
     def _scores_of(self, images: Images, verbose: bool) -> npt.NDArray[np.float64]:
         """`scores` of each image, (n, ...), on threads or on a cluster."""
@@ -176,14 +175,14 @@ class Classifier(ABC):
 
 
 # A model, and the arguments of `explain`.
-_Asked: TypeAlias = (
+_Arguments: TypeAlias = (
     "tuple[Classifier, Targets, Depths, object, npt.DTypeLike, tuple[str, ...], Sequence[int] | None, str]"
 )
 
 
-def _explained(asked: _Asked, i: int, image: ImageLike) -> Explained:
-    """What one image is explained by, or its error where these are results."""
-    model, target, depth, rules, dtype, keep, region, errors = asked
+def _explained(arguments: _Arguments, i: int, image: ImageLike) -> Explained:
+    """The explanations of one image, or its error if errors are returned."""
+    model, target, depth, rules, dtype, keep, region, errors = arguments
 
     def explained(own: ImageLike) -> Explained:
         return model.trace(own, dtype).explain(target, depth, rules, keep=keep, region=region)

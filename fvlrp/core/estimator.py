@@ -27,8 +27,8 @@ class Estimator:
     and searches, but can be loaded and applied without scikit-learn.
     """
 
-    _mixins: tuple[str, ...] = ()  # classes of sklearn.base that the twin inherits from, beside BaseEstimator
-    _by_place: tuple[str, ...] = ()  # arguments of the methods, other than X and y, that are no metadata to route
+    _mixins: tuple[str, ...] = ()  # classes of sklearn.base that the twin inherits from, in addition to BaseEstimator
+    _by_place: tuple[str, ...] = ()  # arguments of the methods, other than X and y, that are not metadata to route
     _metadata_request: Untyped
 
     @classmethod
@@ -124,7 +124,7 @@ class Transformer(Estimator):
     def set_output(self, *, transform: str | None = None) -> Self:
         """Choose what `transform` returns: "default" (an array), "pandas" or "polars"; None: no change. Returns self.
 
-        Outputs that are no tables, such as lists of arrays, are not converted.
+        Outputs that are not tables, such as lists of arrays, are not converted.
         """
         if transform is None:
             return self

@@ -136,7 +136,7 @@ def sheet(
     Raises
     ------
     TypeError
-        Something among `models` is no classifier.
+        One of `models` is not a classifier.
     ValueError
         Lengths that do not match, an unknown target, or an image that cannot be explained.
 
@@ -164,13 +164,13 @@ def sheet(
     if len(depths) != len(models):
         raise ValueError(f"depths must hold high and low of each model: {len(models)} models, {len(depths)} entries")
     pairs = [high_and_low(model.menu, own) for model, own in zip(models, depths, strict=True)]
-    asked = [_each(target, len(models)) for target in targets]
-    for each in asked:
+    wanted = [_each(target, len(models)) for target in targets]
+    for each in wanted:
         for model, target in zip(models, each, strict=True):
             model.menu.check(target)  # all of them before any work
     rows = [
         sheet_row([naming(images, i, model.trace) for model in models], each, pairs, cmap=cmap, scale=scale)
-        for i, each in enumerate(asked)
+        for i, each in enumerate(wanted)
     ]
     return sheet_of(rows, names, cmap=cmap, height=height, scale=scale)
 

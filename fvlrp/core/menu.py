@@ -33,7 +33,7 @@ class Menu(Generic[Chosen]):
     representations : tuple of str
         The valid names of ``Explanation.relevance`` and of ``keep``.
     default_depth : str
-        The depth that None stands for.
+        The depth for None.
     """
 
     def __init__(
@@ -122,15 +122,15 @@ class Menu(Generic[Chosen]):
         return tuple(_one_of("representation", "representations", name, self.representations) for name in listed(keep))
 
     def region(self, region: object) -> Region | None:
-        """The pixels to explain at the depth asked for; None: all of them."""
+        """The pixels to explain at the requested depth; None: all of them."""
         return Region.of(region)
 
     def _near(self, name: object) -> str:
         """A question for the class that is spelled alike, or for the few that hold the same word."""
-        asked, known = str(name).casefold(), {str(known).casefold(): str(known) for known in self.classes}
-        alike = get_close_matches(asked, known, n=1, cutoff=0.75)
-        word = [known[key] for key in known if re.search(rf"\b{re.escape(asked)}\b", key)]
-        near = [known[alike[0]]] if alike else word or [known[key] for key in get_close_matches(asked, known, n=1)]
+        wanted, known = str(name).casefold(), {str(known).casefold(): str(known) for known in self.classes}
+        alike = get_close_matches(wanted, known, n=1, cutoff=0.75)
+        word = [known[key] for key in known if re.search(rf"\b{re.escape(wanted)}\b", key)]
+        near = [known[alike[0]]] if alike else word or [known[key] for key in get_close_matches(wanted, known, n=1)]
         return f": did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
 
     def _shown(self, most: int = 20) -> str:

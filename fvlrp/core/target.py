@@ -9,7 +9,7 @@ from typing import SupportsIndex, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-# A class, as `classes_` and files have it; what stands for one; one target, or several; and the same of depths.
+# A class, as in `classes_` and files; any spelling of one target; one or several targets; one or several depths.
 Label: TypeAlias = "str | int | float"
 One: TypeAlias = "Label | SupportsIndex | Contrast | Target"
 Targets: TypeAlias = "One | Iterable[One] | None"

@@ -28,7 +28,7 @@ EXACT = np.dtype(np.float64)
 BEST = 5  # classes that an explanation lists with their scores
 
 # One Explanation, or a list where targets, depths or images are several.
-Explained: TypeAlias = Any  # type: ignore[explicit-any]  # that depends on values which types do not tell apart
+Explained: TypeAlias = Any  # type: ignore[explicit-any]  # which one depends on values, not types
 
 
 def check_precision(dtype: npt.DTypeLike) -> Precision:
@@ -57,7 +57,7 @@ class Descent(NamedTuple):
 
 
 class Traced(Protocol[Rules]):
-    """A classifier, or what does its forward passes: explanations ask it for more."""
+    """A classifier, or the object that runs its forward passes; explanations compute more with it."""
 
     def trace(self, image: Values, dtype: npt.DTypeLike, /) -> Trace[Rules]: ...
 
@@ -73,7 +73,7 @@ class Trace(Generic[Rules]):
     classes : list
         The valid targets, in the order of the scores.
     menu : Menu
-        What can be asked for.
+        The valid arguments of explanations.
     dtype : dtype
         float32 (fast) or float64 (exact).
 
@@ -99,11 +99,11 @@ class Trace(Generic[Rules]):
         self.image = self._picture(self.source)
 
     def _pixels(self, image: ImageLike) -> Pixels:
-        """What the model reads of an image, (H, W) or (H, W, channels)."""
+        """The pixels that the model reads, (H, W) or (H, W, channels)."""
         return images.load(image)
 
     def _picture(self, pixels: Pixels) -> npt.NDArray[np.uint8]:
-        """What is shown of it, (H, W, 3)."""
+        """The picture that is shown, (H, W, 3)."""
         return images.rgb(pixels)
 
     @property
@@ -248,8 +248,8 @@ class Trace(Generic[Rules]):
         return [(self.classes[i], float(self.scores[i])) for i in order]
 
 
-# Of either stack: a caller that hands the rules on as they are need not know which.
-AnyTrace: TypeAlias = "Trace[Any]"  # type: ignore[explicit-any]  # the rules go back where they came from
+# Of either stack, for callers that only pass rules on.
+AnyTrace: TypeAlias = "Trace[Any]"  # type: ignore[explicit-any]  # rules are only passed on
 
 
 class _Again(Generic[Rules]):
@@ -258,14 +258,14 @@ class _Again(Generic[Rules]):
     def __init__(self, trace: Trace[Rules], target: Target, depth: str, rules: Rules, region: Region | None) -> None:
         self._trace = weakref.ref(trace)
         self._model, self._source, self._dtype = trace.model, trace.source, trace.dtype
-        self._asked, self._region = (target, depth, rules), region
+        self._arguments, self._region = (target, depth, rules), region
 
     def __call__(self, name: str) -> npt.NDArray[np.float64]:
-        return self._found().relevance(*self._asked, name)
+        return self._found().relevance(*self._arguments, name)
 
     def explain(self, targets: Sequence[One], depths: Sequence[str] | None) -> list[Explanation]:
         """Explanations by the same rules; depths None: those of a report, and the one of the explanation."""
-        trace, (_, own, rules) = self._found(), self._asked
+        trace, (_, own, rules) = self._found(), self._arguments
         if depths is None:
             depths = list(dict.fromkeys([*trace.menu.report_depths, own]))
         return trace.explain_all(targets, depths, rules, region=self._region)

@@ -27,7 +27,7 @@ def load(image: ImageLike, count: int) -> Pixels:
     Raises
     ------
     OSError
-        There is no such file.
+        The file does not exist.
     ValueError
         Another shape, or values that are not finite.
     TypeError

@@ -28,7 +28,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _REASONS = {
-    FileNotFoundError: "there is no such file",
+    FileNotFoundError: "no such file",
     IsADirectoryError: "it is a folder",
     PermissionError: "permission denied",
 }
@@ -96,7 +96,7 @@ def _unknown(image: str | os.PathLike[str] | Image.Image) -> str:
         return f"Pillow reads {suffix} with a plugin: pip install {PLUGINS[suffix]}"
     if not isinstance(image, Image.Image) and os.path.getsize(image) == 0:
         return "the file is empty"
-    return "it is no image of a format that Pillow knows"
+    return "it is not an image of a format that Pillow reads"
 
 
 def _plugged_in(image: str | os.PathLike[str]) -> bool:

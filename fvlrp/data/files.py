@@ -283,7 +283,7 @@ def load_arrays(
     OSError
         The file is missing or cannot be opened.
     ValueError
-        It is no file of this format, is truncated or damaged, was written by a newer version, or is of another kind.
+        It is not a file of this format, is truncated or damaged, was written by a newer version, or is of another kind.
     """
     name = os.fspath(path)
     with open(path, "rb") as file:
@@ -291,7 +291,7 @@ def load_arrays(
             archive = zipfile.ZipFile(file)
             text = _unpacked(archive, _HEADER, _HEADER_MOST)
         except Exception as error:  # A broken archive surfaces as anything from KeyError to NotImplementedError.
-            raise ValueError(f"{name} is no {FORMAT} file, or it is truncated or damaged: {error}") from error
+            raise ValueError(f"{name} is not an {FORMAT} file, or it is truncated or damaged: {error}") from error
         document = _checked_header(name, text)
         found = document["header"]["kind"]
         if kind is not None and found not in ((kind,) if isinstance(kind, str) else kind):
@@ -304,7 +304,7 @@ def load_arrays(
 
 
 def _mode(target: str) -> int | None:
-    """Permissions of the file to be replaced; None where there is none."""
+    """Permissions of the file to be replaced; None if there is none."""
     try:
         status = os.stat(target)
     except FileNotFoundError:
@@ -351,7 +351,7 @@ def _checked_header(name: str, text: bytes | bytearray) -> dict[str, Parsed]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is damaged: its header is not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"{name} is no {FORMAT} file: its header does not say so")
+        raise ValueError(f"{name} is not an {FORMAT} file: its header does not say so")
     version = document.get("version")
     if type(version) is not int or version < 1:
         raise ValueError(f"{name} is damaged: its format version is {version!r}")

@@ -148,7 +148,7 @@ def load(image: ImageLike, *, range: tuple[float, float] | None = None, page: in
     # numpy.ma.MaskedArray would load numpy.ma.
     masked = np.count_nonzero(getattr(image, "mask", False)) if isinstance(image, np.ndarray) else 0
     if masked:
-        raise ValueError(f"image has {masked} masked values, for which there is no colour: pass image.filled(value)")
+        raise ValueError(f"image has {masked} masked values, which have no colour: pass image.filled(value)")
     return from_array(np.asarray(image), "image", range)
 
 

@@ -172,7 +172,7 @@ def coco(path: PathLike, images: PathLike | None = None) -> COCO:
 
 
 def coco_file(root: Path, split: str | None) -> Path:
-    """The annotation file of a split of COCO: ``"val2017"``, or ``"val"`` where there is one year."""
+    """The annotation file of a split of COCO: ``"val2017"``, or ``"val"`` if there is one year."""
     files = sorted((root / "annotations").glob("instances_*.json"))
     splits = [file.stem.removeprefix("instances_") for file in files]
     exact = [file for file, name in zip(files, splits, strict=True) if name == split]

@@ -161,7 +161,7 @@ def _lines(data: bytes | str, where: str) -> Iterator[str]:
     """Names of files, one a line, in UTF-8 or whatever bytes the system has them in."""
     text = data if isinstance(data, str) else data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     if "\0" in text:
-        raise ValueError(f"{where} is no text: expected the name of a photograph on every line")
+        raise ValueError(f"{where} is not text: expected the name of a photograph on every line")
     # Not splitlines(), which also cuts at characters that names of files may hold, such as U+2028.
     return (line for line in text.replace("\r\n", "\n").split("\n") if line.strip())
 

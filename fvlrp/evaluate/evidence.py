@@ -80,7 +80,7 @@ class DepthStudy:
         return not np.isnan(gaps[list(self.photographs).index(photograph)])
 
     def values(self, model: str, rule: str, depth: str, measure: str = "gap") -> Values:
-        """A measure of every photograph. Raises KeyError where there is no such row or measure."""
+        """A measure of every photograph. KeyError if there is no such row or measure."""
         for row in self.rows:
             if (row.model, row.rule, row.depth) == (model, rule, depth):
                 return row.values[measure]

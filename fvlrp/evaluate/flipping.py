@@ -170,7 +170,7 @@ def pixel_flipping(
     steps : int
         L, the number of regions replaced; at most as many as the image holds.
     every : int
-        Score only after every so many steps: curves are coarser and cheaper.
+        Steps between scores: larger values make curves coarser and cheaper.
     replacement : str
         The new content of a region: "noise" (uniformly random colours, drawn per pixel), "mean" (the image's mean
         colour), "blur" (the image smoothed by a Gaussian of standard deviation `region`), "inpaint" (each region
@@ -294,7 +294,7 @@ class _Grid:
 
     @property
     def window(self) -> Window:
-        """What of the image the regions cover."""
+        """The part of the image that the regions cover."""
         return (
             slice(self.top, self.top + self.rows * self.side),
             slice(self.left, self.left + self.cols * self.side),
@@ -342,7 +342,7 @@ class _Ranks:
 def _filled(
     replacement: str, pixels: Pixels, grid: _Grid, used: npt.NDArray[np.intp], rng: np.random.Generator
 ) -> Pixels:
-    """The image as it is where the regions `used` are replaced; what the others show does not matter."""
+    """The image with the regions `used` replaced; others may show anything."""
     if replacement == "noise":
         filled = pixels.copy()
         shape = filled[grid.window].shape

@@ -115,6 +115,6 @@ def _read(path: Path) -> Iterator[tuple[str, Parsed]]:
             key, value = json.loads(line)
         except ValueError:
             if number == 1 and len(lines) > 1:
-                raise ValueError(f"{path} is no journal of an evaluation: its first line is not JSON") from None
+                raise ValueError(f"{path} is not a journal of an evaluation: its first line is not JSON") from None
             continue  # cut off by a kill
         yield str(key), value

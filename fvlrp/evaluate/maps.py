@@ -120,7 +120,7 @@ def _radial(lags: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     distance = np.rint(np.hypot(y, x)).astype(np.intp)
     mirrored = np.broadcast_to(
         np.where(x > 0, 2.0, 1.0), lags.shape
-    )  # lags with dx > 0 stand for those with dx < 0, too
+    )  # lags with dx > 0 represent those with dx < 0 as well
     total = np.bincount(distance.ravel(), (lags * mirrored).ravel())
     count = np.bincount(distance.ravel(), mirrored.ravel())
     return np.asarray(total / count)[: min(rows, cols)]

@@ -14,7 +14,7 @@ from ..runtime.types import Classes, Floats, Untyped, Values
 
 
 class Explainable(Protocol):
-    """What is asked of a classifier."""
+    """The methods of a classifier that are called here."""
 
     classes_: Classes
 
@@ -49,7 +49,7 @@ def for_quantus(model: Explainable, depth: str | None = None, rules: object = No
     Raises
     ------
     ImportError
-        There is no torch.
+        torch is not installed.
 
     Examples
     --------

@@ -40,7 +40,7 @@ class Chosen(Protocol):
 
 
 class Choices(Protocol):
-    """What a model can be asked for."""
+    """The valid arguments of a model."""
 
     @property
     def report_depths(self) -> Sequence[str]: ...
@@ -67,7 +67,7 @@ class Mapped(Protocol):
 
 
 class Model(Protocol):
-    """What is asked of a classifier."""
+    """The methods of a classifier that a study calls."""
 
     @property
     def multilabel_(self) -> bool: ...

@@ -461,7 +461,7 @@ class FisherVectorClassifier(Classifier, Estimator):
     def _lasting(self) -> dict[str, Json]:
         """Parameters that belong to the model, not to one use of it, in the types that JSON holds."""
         values = {k: _frozen(v) for k, v in self.get_params().items() if k not in FOR_ONE_USE}
-        return {**values, "bin_sizes": self._sift().sizes}  # one number stands for a sequence of one
+        return {**values, "bin_sizes": self._sift().sizes}  # one number means a sequence of one
 
     def save(self, path: str | os.PathLike[str], weights: str = "float32") -> None:
         """Write the model to `path`, exactly that name, atomically and byte for byte reproducible.

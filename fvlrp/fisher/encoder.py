@@ -34,7 +34,7 @@ PYRAMID: Pyramid = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level: 8 
 PIECE = 4096  # descriptors in one task: docs/numerics.md §7
 PIECES = 16  # most tasks of one finest cell: each has its own sums, 0.3 MB with the preset
 TINY = 1e-12  # a float64 sum below TINY times the size of its terms is rounding error: docs/numerics.md §3
-KEEP = 1 << 18  # up to so many descriptors, projections are kept (84 MB); otherwise they are computed again
+KEEP = 1 << 18  # most descriptors whose projections are kept (84 MB); otherwise they are computed again
 
 
 # ---- the pyramid -----------------------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ class FisherEncoder(Transformer):
         Posteriors below it count as 0.
     n_samples : int, default 500000
         Number of rows from which an unfitted mixture is learned: an equal, random share of each list. More rows cost
-        time and hardly change the mixture.
+        time without improving the mixture.
     random_state : int, RandomState or None
         Seed of that choice.
     n_jobs : int or None

@@ -223,7 +223,7 @@ class DiagonalGMM(Estimator):
         totals = parts[0][0]
         for moments, _ in parts[1:]:
             totals = _added(totals, moments)
-        # Rows of zeros are all alike, and a fifth of a photograph's descriptors: one stands for all.
+        # Rows of zeros are a fifth of a photograph's descriptors, and identical: one represents all.
         zeros = sum(count for _, count in parts)
         if not zeros:
             return totals
@@ -311,7 +311,7 @@ def _moments(model: _kernels.Model, block: Floats) -> Moments:
 def log_likelihoods(model: _kernels.Model, block: Floats) -> tuple[_kernels.Encoded, Doubles]:
     """Posteriors of a block of rows (n, D), and the log-likelihood of each (n,)."""
     encoded, logs = model.posteriors(block if model.stride == model.dims else model.pad(block), True)
-    assert logs is not None  # they were asked for
+    assert logs is not None
     return encoded, logs
 
 

@@ -359,7 +359,7 @@ class Encode:
 
     @property
     def parts(self) -> tuple[SpatialBins, Project, Fisher]:
-        """The layers that this one stands for, from the pixels up."""
+        """The layers that this one combines, from the pixels up."""
         return self.bins, self.project, self.fisher
 
     def forward(
@@ -391,7 +391,7 @@ class Encode:
         return saved._replace(fisher=self.pooled(descriptors, dtype, n_jobs))
 
     def _streamed(self, grey: Grey, geometry: Geometry, dtype: npt.DTypeLike, n_jobs: int | None) -> Parts:
-        """The forward pass of an image in strips, of which the sums alone are kept."""
+        """The forward pass of an image in strips; only their sums are kept."""
         self.bins.sift.check()
         strips = self.bins.sift.strips(geometry, sift.STRIP)
         pooled = total(geometry, (self._strip(grey, one, dtype, n_jobs, keep=False).fisher for one in strips))

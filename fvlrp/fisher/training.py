@@ -116,7 +116,7 @@ def remembered(function: Callable[P, T], memory: Untyped) -> Callable[P, T]:
 
 
 def stamps(images: Sequence[ImageLike]) -> list[tuple[int, int] | None]:
-    """What changes when the file of an image does: size and time; of images that are no files, None."""
+    """Size and modification time of an image's file; None for images that are not files."""
     found: list[tuple[int, int] | None] = []
     for image in images:
         path = image.path if isinstance(image, Photograph) else image
@@ -180,7 +180,7 @@ def encode_images(
     n_jobs: int | None,
     verbose: bool,
 ) -> None:
-    """Write the codes (n, d) of all images, by `encode(image, mirrored)`; with 2 n rows, of mirror images, too."""
+    """Write the codes (n, d) of all images, by `encode(image, mirrored)`; with 2 n rows, also of mirror images."""
     progress, pool = Progress("encoded image", len(codes), verbose), cluster.workers(n_jobs)
     kept = pool.keep(encode)
     calls = ((kept, images[i % len(images)], i >= len(images)) for i in range(len(codes)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .layers import LAYERS, NetworkLayer
 from .layers.layer import Shape
 
-INPUT = -1  # stands for the network's input among the indices of nodes
+INPUT = -1  # index of the network's input among those of nodes
 
 # Layer classes by the name that nodes, rules and files use.
 KINDS: dict[str, type[NetworkLayer]] = {cls.__name__.lower(): cls for cls in LAYERS}
@@ -38,7 +38,7 @@ def output_shapes(nodes: Sequence[Node], input_shape: Shape) -> list[Shape]:
     Raises
     ------
     ValueError
-        There are no nodes, two have the same name, or one comes before its inputs or does not fit their shapes.
+        No nodes, duplicate names, or a node that precedes its inputs or does not fit their shapes.
     """
     if not nodes:
         raise ValueError("nodes must hold at least one layer, got none")
@@ -133,5 +133,5 @@ def coarse(nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> int:
     wanted = min(8, max(steps[i] for i in ends))
     i = next(i for i in ends if steps[i] >= wanted)
     while i + 1 < len(nodes) and nodes[i + 1].inputs == (i,) and nodes[i + 1].layer.elementwise:
-        i += 1  # with the activation behind it
+        i += 1  # with the activation after it
     return i

@@ -1,6 +1,6 @@
 """Files of other programs as the arguments of a Network. For `fvlrp.network.network`.
 
-Hides who has the last word on preprocessing and class names: the caller, then the JSON file given or beside the
+Hides the order of precedence for preprocessing and class names: the caller, then the JSON file given or next to the
 network, then the file's metadata, then a guess with a warning. The files themselves are read by `onnx` and `caffe`.
 """
 
@@ -90,7 +90,7 @@ def _given(preprocess: Preprocess | PathLike) -> Described:
 
 
 def _beside(path: PathLike) -> Described:
-    """What the JSON file beside a network states; nothing if there is none or it describes something else."""
+    """Contents of the JSON file next to a network; empty if there is none or it describes something else."""
     beside = description_beside(path)
     if beside is None:
         return None, None

@@ -16,7 +16,7 @@ from ..data import bands, images
 from ..runtime.arguments import check_choice, is_real
 from ..runtime.types import Json, Parsed, Pixels
 
-BANDS = "bands"  # the order of channels that are no colours
+BANDS = "bands"  # the order of channels that are not colours
 USUAL_SIZE = 224  # default height and width for networks that accept any size
 
 
@@ -37,7 +37,7 @@ class Preprocess:
         For "crop"; None: the larger of `size`.
     order : {"RGB", "BGR", "grey", "bands"}
         Channels of the input. A grey photograph becomes three equal channels. "bands" are any number of channels that
-        are no colours: images are arrays (H, W, channels), of which uint8 is scaled to 0..high and all else taken as
+        are not colours: images are arrays (H, W, channels), of which uint8 is scaled to 0..high and all else taken as
         it is; `mean` or `std` has one number for each.
     high : {1, 255}
         Value of white before mean and std.

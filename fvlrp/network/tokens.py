@@ -113,7 +113,7 @@ def _reshaped(axes: _Axes, shape: Shape) -> _Axes:
 
 # ---- layers that mix tokens ------------------------------------------------------------------------------------------
 
-_BETWEEN = (Dense, Affine, Scale, Constant)  # beside activations: what may stand between two layers of a mixer
+_BETWEEN = (Dense, Affine, Scale, Constant)  # with activations, the layers allowed between two layers of a mixer
 
 
 def mixers(nodes: Sequence[Node], shapes: Sequence[Shape], kinds: Sequence[Roles]) -> dict[int, int]:

@@ -64,7 +64,7 @@ class Net(Protocol):
         """One forward pass of one image."""
 
     def passed(self, x: Array) -> list[Saved]:
-        """What a forward pass of the prepared input leaves of every node."""
+        """What every node saves in a forward pass of the prepared input."""
 
     def per_class(self, outputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The score of every class, from the network's outputs."""
@@ -101,7 +101,7 @@ def _choice(nodes: Sequence[Node], i: int, first: bool, rules: NetworkRules, box
         raise ValueError(f"a pool takes the rule Flat() or none, got {named!r} for {node.name!r}")
     rule = rules.rule(node.name, node.kind, first and role == "linear")
     if role == "pool" and named is None:
-        rule = ZPlus()  # whatever the default is: maxima give all to the winner
+        rule = ZPlus()  # for any default: the maximum of a window takes all
     bounds = None
     if rule.bounded and role in ("linear", "sum", "affine") and not (first and role == "affine"):
         if not first or role != "linear":
@@ -173,7 +173,7 @@ class NetworkMenu(Menu[NetworkRules]):
 
     @property
     def figure_depths(self) -> tuple[str, ...]:
-        """The pixels and the low-resolution depth."""
+        """The pixels, and the low-resolution depth."""
         return "input", self._net.coarse_depth
 
     @property
@@ -183,7 +183,7 @@ class NetworkMenu(Menu[NetworkRules]):
 
     @property
     def figure_rules(self) -> NetworkRules:
-        """The paper's rules, or what a network that has attention takes by itself."""
+        """The paper's rules; the default rules for a network with attention."""
         return self.rules(None) if attends(self.nodes) else NetworkRules.preset("paper")
 
     def at(self, position: int) -> Target:
@@ -221,7 +221,7 @@ class NetworkMenu(Menu[NetworkRules]):
         return read
 
     def region(self, region: object) -> None:
-        """None: a network sees the whole photograph in its own few pixels, and explaining a part would cost as much."""
+        """None. A network sees the whole photograph at its own resolution: explaining a part would cost as much."""
         if region is not None:
             raise ValueError(
                 f"region must be None for a network, which reduces the photograph to its own size, got {region!r}: "
@@ -264,7 +264,7 @@ class NetworkTrace(Trace[NetworkRules]):
 
     @property
     def _bands(self) -> int:
-        """Channels of a network whose channels are no colours, else 0."""
+        """The number of channels if they are not colours, otherwise 0."""
         read = self.net.preprocess
         return read.channels if read.order == BANDS else 0
 
@@ -316,7 +316,7 @@ class NetworkTrace(Trace[NetworkRules]):
 
     def _descent(self, t: int, target: Target, done: Walk) -> Descent:
         seen, entries = done.pixels[t].sum(axis=0, dtype=np.float64), done.entries.of(t)
-        seen += entries.get("class_token", 0.0) / seen.size  # it has no place in the image: evenly over all patches
+        seen += entries.get("class_token", 0.0) / seen.size  # without a position: spread evenly over the patches
         heatmap = self.net.preprocess.undo(seen, self.image.shape[:2])
         return Descent(heatmap, target.score(self._logits), entries)
 
@@ -326,8 +326,8 @@ class NetworkTrace(Trace[NetworkRules]):
 
     def _warn_of_noise(self, depths: Sequence[str], rules: NetworkRules) -> None:
         """Warn of rules whose heatmaps of deep networks are known to be poor at the pixels."""
-        told = [rules.rule(node.name, node.kind, False) for node in self.net.nodes if node.kind == "conv"]
-        loud = [rule for rule in told if rule.amplifies]
+        chosen = [rules.rule(node.name, node.kind, False) for node in self.net.nodes if node.kind == "conv"]
+        loud = [rule for rule in chosen if rule.amplifies]
         if "input" in depths and len(loud) >= DEEP and not attends(self.net.nodes):
             warnings.warn(
                 f"{loud[0]!r} in {len(loud)} convolutions down to the pixels: maps of such networks are poor; "
@@ -360,7 +360,7 @@ class NetworkTrace(Trace[NetworkRules]):
         return np.minimum(one, other), np.maximum(one, other)
 
     def _black_and_white(self) -> Bounds:
-        """What the network sees of a black and of a white photograph; of bands without a white: of their extremes."""
+        """The prepared input for a black and a white photograph; for bands, for their least and largest value."""
         shown = self.source if self._bands else self.image
         levels = (0, 255) if shown.dtype == np.uint8 else (shown.min(), shown.max())
         black, white = (self.net.prepare(np.full_like(shown, level)) for level in levels)

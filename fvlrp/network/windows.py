@@ -57,7 +57,7 @@ def window_count(
 def reach(length: int, begin: int, end: int, offset: int, stride: int) -> tuple[Span, Span]:
     """Outputs o in begin..end-1 whose tap o * stride + offset lies inside 0..length-1: slices of o - begin, of taps.
 
-    Two empty slices where there is none.
+    Two empty slices if there is none.
     """
     first = max(begin, -(offset // stride))
     last = min(end, (length - 1 - offset) // stride + 1)

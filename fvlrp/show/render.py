@@ -22,7 +22,7 @@ from ..runtime.arguments import is_real, is_whole
 from . import text as lettering
 from .colours import SCALE, Scale, checked, ends, magnitude
 from .colours import colour as colour
-from .colours import shared_scale as shared_scale  # one of this module's names, too
+from .colours import shared_scale as shared_scale  # exported here as well
 from .text import INK, WHITE
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -135,7 +135,7 @@ def alpha(
     Raises
     ------
     ValueError
-        Where sizes differ, for a background that is no colour, and as `colour` does.
+        Sizes that differ, a background that is not a colour, or as for `colour`.
     """
     pixels, plane = _pair(image, heatmap)
     behind = np.asarray(background)
@@ -189,7 +189,7 @@ def _ticks(scale: Scale) -> list[tuple[float, str]]:
     if scale is None:
         return [(1.0, "max"), (0.0, "0"), (-1.0, "-max")]
     if isinstance(scale, str):
-        magnitude(np.zeros((1, 1)), scale)  # refuses what is no percentile
+        magnitude(np.zeros((1, 1)), scale)  # raises for an invalid percentile
         return [(1.0, f"{scale}"), (0.0, "0"), (-1.0, f"-{scale}")]
     if np.ndim(scale):
         low, high = ends(np.zeros((1, 1)), scale)
@@ -210,7 +210,7 @@ def _units(scale: Scale) -> tuple[str, str]:
 def colour_bar(
     height: int, *, scale: Scale = SCALE, cmap: str = "safe", text_size: int | None = None, font: str | None = None
 ) -> Image.Image:
-    """A vertical colour bar with its ends and zero labelled, and the unit beside it where there is room.
+    """A vertical colour bar with its ends and zero labelled, and the unit next to it if there is room.
 
     The unit of relevance is that of the score, per pixel of the photograph.
 
@@ -502,7 +502,7 @@ def _composed(
 
 
 def _room(lengths: Iterable[int], air: int) -> int:
-    """Pixels that the longest text takes, with `air` between it and its neighbours; 0 where there is no text."""
+    """Pixels that the longest text takes, with `air` between it and its neighbours; 0 where there is not text."""
     longest = max(lengths)
     return longest + air if longest else 0
 
@@ -516,7 +516,7 @@ def _indexed(picture: Image.Image) -> Image.Image | None:
     if counted is None:
         return None
     colours = np.array(sorted(colour for _, colour in counted), np.uint32)  # sorted: the same palette every time
-    # A pixel's red, green and blue are the bytes of its place in a table of all colours, of which 256 entries are used.
+    # A pixel's red, green and blue are the bytes of its index in a table of all colours, of which 256 entries are used.
     weights = np.array([65536, 256, 1], np.uint32)
     position = np.empty(1 << 24, np.uint8)
     position[colours @ weights] = np.arange(len(colours))

@@ -25,7 +25,7 @@ def font(size: int, path: str | None) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=4096)
 def _drawable(font: ImageFont.FreeTypeFont, character: str) -> bool:
-    # U+FFFF is no character, so every font answers with its mark for a missing one.
+    # U+FFFF is not a character: every font draws its glyph for a missing one.
     return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
 
 

@@ -143,7 +143,7 @@ class Extend(NetworkLayer):
 class Quantise(Unchanged):
     """x rounded to steps of `scale` and clipped to `low`..`high` steps about `zero`, as quantised networks do.
 
-    Relevance passes unchanged: rounding is no evidence, and the clip is often the network's ReLU.
+    Relevance passes unchanged: rounding is not evidence, and the clip is often the network's ReLU.
     """
 
     scale: Array

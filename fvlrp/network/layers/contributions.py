@@ -1,8 +1,9 @@
-"""What the inputs of convolutions and dense layers contribute to their outputs: sums of either sign, and the way back.
+"""Contributions of inputs to outputs of convolutions and dense layers: sums of either sign, and the backward pass.
 
 A piece is some outputs of a layer with the weights and inputs that contribute to them. It computes z+ and z-, the sums
-of contributions w x of either sign, asks the rule for shares, and takes these back to the inputs. z- is z - z+, which
-saves a product; where that would be rounding error, both are summed anew. For `conv` and `dense` of this package.
+of contributions w x of either sign, asks the rule for shares, and propagates these to the inputs. z- is z - z+, which
+saves a product; where that may be rounding error, both are summed from their own terms. For `conv` and `dense` of this
+package.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from ..windows import Sign, Window, convolve, opposite, product, scatter
 Multiply: TypeAlias = Callable[..., Array]  # type: ignore[explicit-any]  # the two differ in their last arguments
 Sums: TypeAlias = npt.NDArray[np.float64]
 
-BAND = 1 << 23  # bytes of one band's shares, or columns where there are any: they stay in the last cache
+BAND = 1 << 23  # bytes of one band's shares (or columns, if used): they stay in the last-level cache
 # A float32 sum that is less than this part of what it was computed from, of z+ for z- = z - z+ or of what Winograd's
-# transforms may have cancelled, is computed anew from its own terms (docs/numerics.md, "Sums of one sign").
+# transforms may have cancelled, is recomputed from its own terms (docs/numerics.md, "Sums of one sign").
 TRUSTED = 1e-2
-PIXEL_CHANNELS = 4  # input channels up to which inputs of both signs go apart (docs/numerics.md, "Two signs at once")
+PIXEL_CHANNELS = (
+    4  # input channels up to which inputs of both signs have separate products (docs/numerics.md, "Two signs at once")
+)
 
 
 class Piece(ABC):
@@ -43,7 +46,7 @@ class Piece(ABC):
 
     @abstractmethod
     def give(self, shares: Shares, up: Array, down: Array | None) -> None:
-        """Add shares (T, outputs, N), taken back through the weights, to what multiplies either side of the inputs."""
+        """Add shares (T, outputs, N), taken back through the weights, to the factors of either side of the inputs."""
 
     def both(self, z: Array, bias: Array | None, r: Array) -> tuple[Array, Array]:
         """z+ and z- of outputs z with relevance r (T, outputs, N)."""
@@ -96,15 +99,15 @@ class DensePiece(Piece):
 class ConvPiece(Piece):
     """Some outputs of a convolution in a band of rows: weights (m, C, taps) and inputs x (C, H, W).
 
-    Where inputs have both signs, z+ and z- are half the sum and difference of W x and |W| |x|, which is one product
-    more instead of two; and what goes back is W^T and |W|^T times half the sum and difference of the shares. A share by
-    a small z+ then meets the terms of z-, which cancel, but for rounding: where few channels come in, as of pixels less
-    a mean, the four products are made instead. They cost little there, and pixels are where all relevance ends.
+    If inputs have both signs, z+ and z- are half the sum and difference of W x and |W| |x|: one additional product
+    instead of two. The backward pass applies W^T and |W|^T to half the sum and difference of the shares. A share by a
+    small z+ then multiplies terms of z-, which cancel except for rounding error. So with few input channels, as for
+    pixels less a mean, the four products are computed instead: they cost little there, and all relevance ends there.
 
     Attributes
     ----------
     x, size : (C, H, W), (C, H, W) or None
-        Sum and difference of the two sides of the inputs, mostly x and |x|; None where there is one side.
+        Sum and difference of the two sides of the inputs, usually x and |x|; `size` is None if there is one side.
     rows, width : (begin, end), int
         The band of output rows, and pixels of each.
     halves : bool
@@ -133,7 +136,7 @@ class ConvPiece(Piece):
         return _biased(self._product(product, above, sign, below), bias, sign)
 
     def both(self, z: Array, bias: Array | None, r: Array) -> tuple[Array, Array]:
-        """z+, and z- as z - z+; both from their own contributions where that would be rounding error."""
+        """z+, and z- as z - z+; both from their own contributions where that may be rounding error."""
         positive = self._positive(z, bias)
         negative = z - positive
         weak = ~((-negative >= TRUSTED * positive) & (positive >= -TRUSTED * negative))
@@ -169,7 +172,7 @@ class ConvPiece(Piece):
 
     def _repair(self, rule: Rule, r: Array, z: Array, bias: Array | None, doubtful: npt.NDArray[np.int64],
                 shares: Shares, kept: Sums) -> Sums | float:  # fmt: skip
-        """Shares at the `doubtful` positions of (m, N) from their own terms, in place; what they lose."""
+        """Recompute shares at `doubtful` positions of (m, N) in place, from their own terms; returns what is lost."""
         outputs, pixels = np.divmod(doubtful, z.shape[1])
         some = rule.shares(r[:, outputs, pixels], z[outputs, pixels], *self._single(bias, outputs, pixels))
         for totals, own in zip(kept, (some.positive, some.negative), strict=True):
@@ -185,10 +188,7 @@ class ConvPiece(Piece):
         return some.zero
 
     def give(self, shares: Shares, up: Array, down: Array | None) -> None:
-        """Add to `up` what multiplies x, to `down` what multiplies |x|.
-
-        Where the inputs are `apart`: what multiplies those >= 0, and those <= 0.
-        """
+        """Add the factors of x to `up` and of |x| to `down`; if `apart`, those of inputs >= 0 and of inputs <= 0."""
         for t, positive in enumerate(shares.positive):
             negative = None if shares.negative is None else shares.negative[t]
             if shares.negative is shares.positive:
@@ -208,9 +208,9 @@ class ConvPiece(Piece):
                 self._back(2, half - rest, None, down[t])
 
     def _positive(self, z: Array, bias: Array | None, check: bool = True) -> Array:
-        """z+ (m, N) of outputs z, biases included: NaN where rounding may have spoilt it, or z - z+.
+        """z+ (m, N) of outputs z, biases included: NaN where it, or z - z+, may be rounding error.
 
-        Without `check` for the latter, z may be whatever it is where no input is negative.
+        Without `check`, z - z+ is not tested if no input is negative.
         """
         if self.size is None:
             return _biased(self._product(convolve, self.x, 1, None, TRUSTED, z if check else None), bias, 1)
@@ -273,7 +273,7 @@ class GroupedPiece(Piece):
     shape: tuple[int, int]
 
     def shares(self, rule: Rule, r: Array, z: Array, bias: Array | None) -> tuple[Shares, Sums | None]:
-        """Few inputs are often all of one sign, so that z+ and z- are both summed: it costs as little."""
+        """z+ and z- are both summed from their own terms, which is as cheap; few inputs often have one sign."""
         if rule.kernel is None:
             return super().shares(rule, r, z, bias)
         alpha, beta, gamma = rule.kernel
@@ -309,17 +309,17 @@ class GroupedPiece(Piece):
 
 def through(rule: Rule, policy: str, piece: Piece, bias: Array | None, z: Array, r: Array, entries: Entries,
             up: Array, down: Array | None) -> Array | None:  # fmt: skip
-    """One piece of a linear layer, outputs z (m, N) with relevance r (T, m, N): what goes back is added to up, down.
+    """One piece of a linear layer, outputs z (m, N) with relevance r (T, m, N): adds its factors to `up` and `down`.
 
     Parameters
     ----------
     policy : {"absorb", "distribute", "ignore"}
-        What becomes of the biases (m,).
+        How the biases (m,) are treated.
 
     Returns
     -------
     real (T, m, N) or None
-        Relevance of the biases that is to be spread evenly over each output's inputs.
+        Relevance of the biases, to be spread evenly over each output's inputs.
     """
     if bias is not None and policy == "ignore":
         z, bias = z - bias[:, None], None

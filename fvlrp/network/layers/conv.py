@@ -1,8 +1,8 @@
-"""Convolutions, and what becomes of their padding.
+"""Convolutions, and how their padding is treated.
 
 Padding is zeros, so it contributes nothing and gets no relevance under rules that share by contributions: `Epsilon`,
-`AlphaBeta`, `Gamma`, `ZPlus`. Rules that do not look at the inputs (`Flat`, `WSquare`) and `Box` divide by what lies
-inside the image alone. A window that sees nothing but padding leaves its relevance in the ledger ("zero_sum").
+`AlphaBeta`, `Gamma`, `ZPlus`. Rules that do not look at the inputs (`Flat`, `WSquare`) and `Box` share only
+among pixels inside the image. The relevance of a window that sees only padding is in the ledger ("zero_sum").
 For `fvlrp.network.layers`; the sums and shares are in `contributions`.
 """
 
@@ -27,8 +27,8 @@ from ..windows import Window, Windows, bands, convolve, product, quick, window_c
 from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, GroupedPiece, through
 from .layer import BATCH, NetworkLayer, Saved, Shape
 
-BAND_BYTES = 1 << 21  # of outputs at a time: what the second- and third-level caches hold
-LOOK = 32  # outputs of a channel that are looked at for relevance before all are
+BAND_BYTES = 1 << 21  # of outputs at a time: they stay in the L2 and L3 caches
+LOOK = 32  # outputs of a channel that are tested for relevance before all are
 GROUP_CHANNELS = 8  # input channels of a group up to which a product per group is slower than sums over windows
 
 
@@ -55,7 +55,7 @@ class Conv(NetworkLayer):
 
     @property
     def narrow(self) -> bool:
-        """Whether every output reads a few channels alone, as in depthwise convolutions: one."""
+        """Whether every output reads only a few channels; in depthwise convolutions, one."""
         return self.groups > 1 and self.weight.shape[1] <= GROUP_CHANNELS
 
     def quick(self, pixels: int, dtype: npt.DTypeLike) -> bool:

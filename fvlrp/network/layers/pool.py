@@ -111,7 +111,7 @@ class _Average(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class AveragePool(_Average):
-    """Mean of each window, over the pixels inside the image or, with `count_include_pad`, over the padding, too."""
+    """Mean of each window, over the pixels inside the image or, with `count_include_pad`, also over the padding."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
