@@ -2,8 +2,8 @@
 
 Hides how the sums are computed. Every descriptor is encoded once, into the finest pyramid cell that contains it; the
 sums of all levels are sums over finest cells. Descriptors below the contrast threshold are all zero, so only one is
-encoded. Rows are encoded in pieces whose number depends only on the image, so that results are the same to the bit for
-any number of threads. For the modules of this wing.
+encoded. Rows are encoded in pieces whose number depends only on the image, so that results are bit-identical for any
+number of threads. For the modules of this wing.
 """
 
 from __future__ import annotations

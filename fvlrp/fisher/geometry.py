@@ -1,6 +1,7 @@
 """Where everything lies: frames, bin centres, boxes and pyramid cells for one image size and sampling grid.
 
 All coordinates are computed here and nowhere else, so that SIFT, pooling and supports cannot disagree by half a pixel.
+The pixels that receive a bin's relevance are decided in `supports`.
 Rows (y) come before columns (x) everywhere; coordinates are 0-based pixel centres. Imports nothing of the package. For
 the modules of this wing; public as `fvlrp.geometry`.
 """

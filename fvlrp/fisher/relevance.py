@@ -4,7 +4,8 @@ Eqs. 5-6 give a descriptor, per dimension, R_i = sum over k of Psi_k,i R_k,i / (
 the pyramid cells that the descriptor lies in. `shares` is the quotient R / (S + epsilon sgn S); `tables` folds it and
 Psi into one polynomial in y per component and dimension; `back` evaluates the polynomials for every descriptor and,
 through the projection, Eq. 1. The kernels are in csrc/fisher/vector.inc.c (`shares`) and csrc/fisher/relevance.inc.c.
-Hides how rows are cut into pieces, zero descriptors, and buffers. For the layers of this wing.
+tests/test_kernels.py checks both equations, with the sign of each epsilon. Hides how rows are cut into pieces, zero
+descriptors, and buffers. For the layers of this wing.
 """
 
 from __future__ import annotations

@@ -30,13 +30,13 @@ def read_description(path: PathLike) -> tuple[Preprocess, list[str] | None]:
     Parameters
     ----------
     path : path
-        Our own description, Hugging Face's preprocessor_config.json (the names are then those of config.json beside
+        Our own description, Hugging Face's preprocessor_config.json (the names are then those of config.json next to
         it), or a configuration of timm.
 
     Raises
     ------
     OSError
-        There is no such file.
+        The file does not exist.
     ValueError
         The file is not JSON, or does not describe preprocessing.
     """
@@ -187,7 +187,7 @@ def _first(values: Mapping[str, Parsed], *keys: str) -> Parsed:
 
 
 def _numbers(value: Parsed) -> Parsed:
-    """Numbers of metadata, which may be text with commas; None where there are none."""
+    """Numbers of metadata, which may be text with commas; None if there are none."""
     if isinstance(value, str):
         value = [float(part) for part in re.split(r"[,;\s]+", value.strip("[]() ")) if part]
     return None if value is None or not np.size(value) else np.asarray(value, float)
@@ -199,7 +199,7 @@ def _numbers_of(values: npt.ArrayLike) -> tuple[float, ...]:
 
 
 def _names_of_model(path: PathLike) -> list[str] | None:
-    """The names in Hugging Face's config.json beside a preprocessor_config.json."""
+    """The names in Hugging Face's config.json next to a preprocessor_config.json."""
     beside = os.path.join(os.path.dirname(os.fspath(path)), "config.json")
     if not os.path.isfile(beside):
         return None

@@ -2,9 +2,9 @@
 
 Hides the pools. For every ring above.
 
-Kernels are single-threaded. A call is divided into tasks independently of the number of workers, so results are the
-same to the bit. Workers are pinned because two unpinned ones often land on the same processor; the affinity of the
-caller is not changed. Every process has its own pools: a forked child starts new ones.
+Kernels are single-threaded. A call is divided into tasks independently of the number of workers, so results are
+bit-identical. Workers are pinned because two unpinned ones often share a processor; the affinity of the caller is not
+changed. Every process has its own pools: a forked child starts new ones.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class NetworkLayer(ABC):
         has the option `input_affine`); "pool": only `Flat`; "none": no rule, since relevance passes unchanged. The
         "linear" layers closest to the pixels are called "first" in rules.
     elementwise : bool
-        Whether each value of the output depends only on the value at the same place, and `apply` accepts `out`, an
+        Whether each value of the output depends only on the input at the same position, and `apply` accepts `out`, an
         array for the result that may be the input.
     """
 
@@ -70,7 +70,7 @@ class NetworkLayer(ABC):
         """The output (n, ...) of the inputs (n, ...)."""
 
     def out_shape(self, *shapes: Own, **options: Own) -> Shape:
-        """Shape of the output, from those of the inputs, without the leading axis. ValueError where they do not fit."""
+        """Shape of the output, from those of the inputs, without the leading axis. ValueError if they do not fit."""
         first: Shape = shapes[0]
         return first
 
