@@ -48,11 +48,23 @@ static int max_pool(const fvlrp_max_pool_args *args) {
 
 /* Where in its channel the first pixel of a window lies that equals `top`, or -1. */
 INLINE ptrdiff_t pool_winner(const fvlrp_windows *w, const REAL *channel, ptrdiff_t oy, ptrdiff_t ox, REAL top) {
+    const ptrdiff_t y0 = (w->first + oy) * w->stride_y - w->top, x0 = ox * w->stride_x - w->left;
+    const ptrdiff_t down = (w->kernel_y - 1) * w->dilation_y, right = (w->kernel_x - 1) * w->dilation_x;
+    ptrdiff_t winner = -1;
+    if (y0 >= 0 && x0 >= 0 && y0 + down < w->height && x0 + right < w->width) {
+        /* From the last one to the first, without branches: none of them could be predicted. */
+        for (ptrdiff_t y = y0 + down; y >= y0; y -= w->dilation_y)
+            for (ptrdiff_t x = x0 + right; x >= x0; x -= w->dilation_x) {
+                const ptrdiff_t i = y * w->width + x;
+                winner = channel[i] == top ? i : winner;
+            }
+        return winner;
+    }
     for (ptrdiff_t ky = 0; ky < w->kernel_y; ky++) {
-        const ptrdiff_t y = (w->first + oy) * w->stride_y + ky * w->dilation_y - w->top;
+        const ptrdiff_t y = y0 + ky * w->dilation_y;
         if (y < 0 || y >= w->height) continue;
         for (ptrdiff_t kx = 0; kx < w->kernel_x; kx++) {
-            const ptrdiff_t x = ox * w->stride_x + kx * w->dilation_x - w->left;
+            const ptrdiff_t x = x0 + kx * w->dilation_x;
             if (x >= 0 && x < w->width && channel[y * w->width + x] == top) return y * w->width + x;
         }
     }
@@ -63,16 +75,16 @@ static int max_pool_back(const fvlrp_max_pool_back_args *args) {
     const fvlrp_windows *w = &args->windows;
     const ptrdiff_t plane = w->height * w->width, cells = w->rows * w->cols, apart = w->channels * cells;
     for (ptrdiff_t c = 0; c < w->channels; c++)
-        for (ptrdiff_t cell = 0; cell < cells; cell++) {
-            const ptrdiff_t at = c * cells + cell;
-            const REAL *r = (const REAL *)args->r + at, *channel = (const REAL *)args->image + c * plane;
-            int any = 0;
-            for (ptrdiff_t t = 0; t < args->targets; t++) any |= r[t * apart] != 0;
-            if (!any) continue;
-            const REAL top = ((const REAL *)args->maxima)[at];
-            const ptrdiff_t i = pool_winner(w, channel, cell / w->cols, cell % w->cols, top);
-            for (ptrdiff_t t = 0; i >= 0 && t < args->targets; t++)
-                ((REAL *)args->out)[(t * w->channels + c) * plane + i] += r[t * apart];
-        }
+        for (ptrdiff_t oy = 0; oy < w->rows; oy++)
+            for (ptrdiff_t ox = 0; ox < w->cols; ox++) {
+                const ptrdiff_t at = c * cells + oy * w->cols + ox;
+                const REAL *r = (const REAL *)args->r + at, *channel = (const REAL *)args->image + c * plane;
+                int any = 0;
+                for (ptrdiff_t t = 0; t < args->targets; t++) any |= r[t * apart] != 0;
+                if (!any) continue;
+                const ptrdiff_t i = pool_winner(w, channel, oy, ox, ((const REAL *)args->maxima)[at]);
+                for (ptrdiff_t t = 0; i >= 0 && t < args->targets; t++)
+                    ((REAL *)args->out)[(t * w->channels + c) * plane + i] += r[t * apart];
+            }
     return FVLRP_OK;
 }

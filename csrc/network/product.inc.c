@@ -52,12 +52,13 @@ INLINE void pack_tap(const pixel_run *runs, ptrdiff_t n, const REAL *channel, pt
         ptrdiff_t j = run.at, i = 0;
         for (; i < run.left; i++) to[j + i] = 0;
         j += run.left;
-        if (stride == 1 && run.inside) {
-            const REAL *from = channel + run.from;
-            for (i = 0; i + LANES <= run.inside; i += LANES) store(to + j + i, load(from + i));
-            for (; i < run.inside; i++) to[j + i] = from[i];
-        } else
-            for (i = 0; i < run.inside; i++) to[j + i] = channel[run.from + i * stride];
+        const REAL *from = run.inside ? channel + run.from : channel;
+        i = 0;
+        if (stride == 1)
+            for (; i + LANES <= run.inside; i += LANES) store(to + j + i, load(from + i));
+        if (stride == 2)
+            for (; i + LANES <= run.inside; i += LANES) store(to + j + i, load_even(from + 2 * i));
+        for (; i < run.inside; i++) to[j + i] = from[i * stride];
         for (i = run.left + run.inside; i < run.count; i++) to[run.at + i] = 0;
     }
 }

@@ -38,7 +38,9 @@ class Dense(NetworkLayer):
         return (*shape[:-1], len(self.weight))
 
     def apply(self, x: Array) -> Array:
-        return x @ self.cast("weight", x.dtype).T + self.cast("bias", x.dtype)
+        y: Array = x @ self.cast("weight", x.dtype).T
+        y += self.cast("bias", x.dtype)
+        return y
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
         """By the rule, separately for each position."""
