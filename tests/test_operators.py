@@ -111,6 +111,42 @@ ELEMENTWISE = {
     ),
 }  # fmt: skip
 
+EIGHT = "int8[6, 5] {" + ", ".join(str(7 * i % 100 - 50) for i in range(30)) + "}"
+WINDOWS = "uint8[2, 3, 2, 2] {" + ", ".join(str(9 * i) for i in range(24)) + "}"
+QUANTISED = "q = QuantizeLinear (x, s, z)\n "
+STEP = {"s": number(0.01), "z": "uint8 {30}"}
+WHOLE = {
+    "whole numbers as real ones": case(QUANTISED + "c = Cast <to = 1> (q)\n t = Mul (c, k)", k=number(0.01), **STEP),
+    "MatMulInteger by a scale of the file": case(
+        QUANTISED + "m = MatMulInteger (q, w, z, v)\n c = Cast <to = 1> (m)\n t = Mul (c, k)",
+        w=EIGHT, v="int8 {3}", k=number(0.002), **STEP,
+    ),
+    "MatMulInteger without zero points": case(
+        QUANTISED + "m = MatMulInteger (q, w)\n c = Cast <to = 1> (m)\n t = Mul (c, k)",
+        w=EIGHT, k=number(0.002), **STEP,
+    ),
+    "MatMulIntegerToFloat by a scale of the file": case(
+        QUANTISED + "t = com.microsoft.MatMulIntegerToFloat (q, w, s, r, z, v, b)",
+        w=EIGHT, v="int8 {3}", r=number(0.02), b=weights(5), **STEP,
+    ),
+    "ConvInteger by a scale of the file": case(
+        QUANTISED + "m = ConvInteger <pads = [1, 1, 0, 0]> (q, w, z, v)\n c = Cast <to = 1> (m)\n t = Mul (c, k)",
+        w=WINDOWS, v="uint8 {100}", k=number(0.01), **STEP,
+    ),
+    "quantised to a type without a zero point": case(
+        CENTRED + "q = QuantizeLinear <output_dtype = 3> (s, r)\n d = DequantizeLinear (q, r)\n t = Mul (d, c)",
+        21, p=number(0.6), r=number(0.003), c=ROW,
+    ),
+    **{
+        f"QLinearSoftmax of opset {opset}": case(
+            QUANTISED + f"r = com.microsoft.QLinearSoftmax <axis = 2, opset = {opset}> (q, s, z, k, o)\n "
+            "t = DequantizeLinear (r, k, o)",
+            s=number(0.05), z="uint8 {30}", k=number(1 / 256), o="uint8 {0}",
+        )
+        for opset in (12, 13)
+    },
+}  # fmt: skip
+
 PRODUCTS = {
     "Gemm": case(FLAT + "t = Gemm <transB = 1, alpha = 0.5, beta = 2.0> (f, w, b)", w=weights(5, 72), b=weights(5)),
     "Gemm, one bias": case(FLAT + "t = Gemm (f, w, b)", w=weights(72, 5), b="float[1] {0.5}"),
@@ -183,6 +219,8 @@ MOVES = {
         'c = Concat <axis = 1> (x, x, x, x)\n t = DepthToSpace <blocksize = 2, mode = "CRD"> (c)'
     ),
     "SpaceToDepth": case("t = SpaceToDepth <blocksize = 2> (x)"),
+    "Resize, nearest, by thirds": case("t = Resize (x, e, s)", e="float[0] {}", s="float[4] {1, 1, 1, 1.3}"),
+    "Resize, nearest, before nearest_mode": case("t = Resize (x, s)", 10, s="float[4] {1, 1, 2, 0.6}"),
     "Resize to the same": case("t = Resize (x, e, s)", e="float[0] {}", s="float[4] {1, 1, 1, 1}"),
     "Resize, nearest": case("t = Resize (x, e, s)", e="float[0] {}", s="float[4] {1, 1, 2, 2}"),
     "Resize, linear": case('t = Resize <mode = "linear"> (x, e, s)', e="float[0] {}", s="float[4] {1, 1, 1.5, 2}"),
@@ -201,6 +239,11 @@ ALONG = {
     },
     "ReduceSum": case("t = ReduceSum <keepdims = 0> (x, a)", a=(-1,)),
     "ReduceSum of nothing": case("t = ReduceSum <noop_with_empty_axes = 1> (x)"),
+    "ReduceMin of all": case("m = ReduceMin <axes = [1, 2, 3], keepdims = 0> (x)\n t = Unsqueeze (m, a)", a=(1,)),
+    **{
+        f"Reduce{how} of nothing": case(f"t = Reduce{how} <noop_with_empty_axes = 1> (x)", 18)
+        for how in ("SumSquare", "LogSum")
+    },
     "Softmax": case("s = Softmax <axis = 3> (x)\n t = Mul (s, c)", c=ROW),
     "Softmax over several axes": case("s = Softmax <axis = 2> (x)\n t = Mul (s, c)", 11, c=ROW),
     "LogSoftmax": case("s = LogSoftmax <axis = 2> (x)\n t = Mul (s, c)", c=ROW),
@@ -210,12 +253,24 @@ ALONG = {
         "r = Reshape (x, s)\n t = com.microsoft.SkipLayerNormalization (r, r, a, b, c)",
         s=(0, 12, 6), a=weights(6), b=weights(6), c=ROW,
     ),
+    "SkipLayerNormalization of a constant": case(
+        "r = Reshape (x, s)\n t = com.microsoft.SkipLayerNormalization (r, k, a)",
+        s=(0, 2, 36), k=weights(2, 36), a=weights(36),
+    ),
     "RMSNormalization": case("t = RMSNormalization (x, a)", 23, a=weights(6)),
     "InstanceNormalization": case("t = InstanceNormalization (x, a, b)", a=weights(3), b=weights(3)),
     "GroupNormalization": case("t = GroupNormalization <num_groups = 3> (x, a, b)", 21, a=weights(3), b=weights(3)),
     "MeanVarianceNormalization": case("t = MeanVarianceNormalization <axes = [2, 3]> (x)"),
     "LpNormalization": case("t = LpNormalization <axis = 1> (x)"),
     "LpNormalization, p = 1": case("t = LpNormalization <axis = 3, p = 1> (x)"),
+    **{
+        f"LpNormalization of zeros, p = {p}": case(
+            CENTRED + f"r = Relu (s)\n t = LpNormalization <axis = 1, p = {p}> (r)", p=number(0.75)
+        )
+        for p in (1, 2)
+    },
+    "LpPool": case("t = LpPool <kernel_shape = [2, 3], strides = [2, 2]> (x)"),
+    "LpPool, cut off": case("t = LpPool <kernel_shape = [3, 4], strides = [2, 2], p = 3, ceil_mode = 1> (x)", 18),
     "LRN": case("t = LRN <size = 3, alpha = 0.1> (x)"),
     "MaxPool": case("t = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)"),
     "MaxPool of lengths": case("r = Reshape (x, s)\n "
@@ -225,6 +280,10 @@ ALONG = {
     "ConvTranspose": case(
         "t = ConvTranspose <strides = [2, 2], pads = [1, 1, 1, 1], output_padding = [1, 0]> (x, w)",
         w=weights(3, 2, 3, 3),
+    ),
+    "ConvTranspose, longer than its windows": case(
+        't = ConvTranspose <group = 3, strides = [3, 2], output_shape = [12, 13], auto_pad = "SAME_UPPER"> (x, w)',
+        w=weights(3, 2, 2, 3),
     ),
     "Conv of lengths": case("r = Reshape (x, s)\n t = Conv <pads = [1, 1]> (r, w)", s=(0, 12, 6), w=weights(5, 12, 3)),
     "Conv, padded by itself": case('t = Conv <auto_pad = "SAME_LOWER"> (x, w)', w=weights(5, 3, 2, 2)),
@@ -313,6 +372,8 @@ FOLDED = {
     " c = Add (e, f)",
     "picks": "a = GatherElements (v, i5)\n b = GatherND (v, i51)\n d = ScatterElements (v, zero, one)\n"
     " e = ScatterND (d, i51, b)\n c = Add (a, e)",
+    "picks among fewer": "a = Reshape (v, s23)\n b = GatherElements <axis = 1> (a, i12)\n "
+    "d = ScatterElements <axis = 1> (a, i12, b)\n c = Reshape (d, six)",
     "borders": "a = Slice (v, zero, three)\n b = Pad (a, p12)\n d = Pad <mode = \"edge\"> (a, p12)\n c = Add (b, d)",
     "products": "a = Reshape (v, s23)\n b = Transpose (a)\n d = MatMul (a, b)\n e = Gemm <transA = 1> (d, a)\n"
     " f = Einsum <equation = \"ij->ji\"> (e)\n g = Reshape (f, six)\n c = Add (g, v)",
@@ -338,6 +399,7 @@ KNOWN = {
     "axis": "int64 {0}",
     "i5": (5, 0, -1, 2, 2, 1),
     "i51": "int64[2, 1] {5, 1}",
+    "i12": "int64[1, 2] {2, 0}",
     "p12": (1, 2),
     "length": "int64 {6}",
     "pair": "float[2] {0.5, 2.0}",
@@ -347,6 +409,7 @@ KNOWN = {
 }
 CASES = {
     **ELEMENTWISE,
+    **WHOLE,
     **PRODUCTS,
     **MOVES,
     **ALONG,

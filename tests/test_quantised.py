@@ -131,6 +131,13 @@ def test_scales_that_the_photograph_decides(tmp_path):
     assert exact.ledger.closes(1e-9)
 
 
+def test_values_dequantised_by_a_scale_that_the_photograph_decided(tmp_path):
+    graph = Quantised()
+    graph.nodes.append(helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "q.s", "q.z"]))
+    graph.real("q", "d").conv("d", "c", 3, 6).pooled("c")
+    scores_of(graph, tmp_path / "net.onnx")
+
+
 def test_whole_numbers_of_the_photograph_itself(tmp_path):
     graph = Quantised(("n", 3, 16, 16)).scales("x", 1 / 255, 0).real("x", "r").conv("r", "c", 3, 6).pooled("c")
     model = graph.model()

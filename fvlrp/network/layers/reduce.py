@@ -132,7 +132,7 @@ class Resize(NetworkLayer):
     position : str
         ONNX's coordinate_transformation_mode: where an output pixel lies in the input.
     rounding : str
-        ONNX's nearest_mode.
+        ONNX's nearest_mode; "outwards", before it had one: down, or up where the image shrinks, as onnxruntime has it.
     cubic : float
         ONNX's cubic_coeff_a.
     exclude : bool
@@ -199,13 +199,15 @@ def _weights(
     length: int, made: int, scale: float, mode: str, position: str, rounding: str, cubic: float, exclude: bool
 ) -> Array:
     """Weights of `length` inputs in `made` outputs of Resize along one axis, float64 (made, length)."""
-    at = _positions(length, made, scale, position)
+    # In float32, where the nearest pixel is to be that of other programs: 0.6 is no binary number.
+    at = _positions(length, made, np.float32(scale) if mode == "nearest" else np.float64(scale), position)
     if mode == "nearest":
         nearest = {
             "round_prefer_floor": np.ceil(at - 0.5),
             "round_prefer_ceil": np.floor(at + 0.5),
             "floor": np.floor(at),
             "ceil": np.ceil(at),
+            "outwards": np.ceil(at) if scale < 1 else np.floor(at),
         }[rounding]
         return np.asarray(np.eye(length)[np.clip(nearest, 0, length - 1).astype(int)])
     first = np.floor(at).astype(int)
@@ -221,9 +223,9 @@ def _weights(
     return weights / weights.sum(axis=1, keepdims=True) if exclude else weights
 
 
-def _positions(length: int, made: int, scale: float, position: str) -> Array:
-    """Where the pixels of the output lie among those of the input."""
-    k = np.arange(made, dtype=np.float64)
+def _positions(length: int, made: int, scale: np.float32 | np.float64, position: str) -> Array:
+    """Where the pixels of the output lie among those of the input, in the precision of the scale."""
+    k = np.arange(made, dtype=scale.dtype)
     if position == "align_corners":
         return k * (length - 1) / (made - 1) if made > 1 else np.zeros(made)
     if position == "asymmetric":

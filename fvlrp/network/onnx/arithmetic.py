@@ -22,7 +22,7 @@ from ..layers import (
     Scale,
     Select,
 )
-from .model import Call, Value, numpy_type
+from .model import Call, Value
 from .read import Operator, Reader
 from .shapes import triangle
 from .steps import View
@@ -88,12 +88,6 @@ def _prelu(reader: Reader, call: Call) -> None:
         return
     view, slope = reader.meeting(reader.view(call), slope)
     reader.emit(call, PReLU(np.asarray(slope, np.float32)), view)
-
-
-def _cast(reader: Reader, call: Call) -> None:
-    if numpy_type(call.attributes["to"]).kind != "f":
-        raise ValueError("values that depend on the photograph may only be cast to floating-point numbers")
-    reader.same(call, "values stay in the type of the computation")
 
 
 def _cast_like(reader: Reader, call: Call) -> None:
@@ -326,7 +320,6 @@ OPERATORS: dict[str, Operator] = {
     "Abs": function("abs"),
     "Add": _add,
     "And": _mul,
-    "Cast": _cast,
     "CastLike": _cast_like,
     "Ceil": function("ceil"),
     "Celu": function("celu", ("alpha", 1.0)),

@@ -126,8 +126,15 @@ def _wrapped(indices: Value, length: int) -> Value:
 
 
 def _gather_elements(call: Call, x: Value, indices: Value) -> Value:
+    return np.asarray(x[_elements(call, x, indices)])
+
+
+def _elements(call: Call, x: Value, indices: Value) -> tuple[Value, ...]:
+    """The places that indices along an axis name; along the other axes they may be fewer than x has."""
     axis = call.get("axis", 0) % x.ndim
-    return np.take_along_axis(x, _wrapped(indices, x.shape[axis]), axis=axis)
+    places = list(np.indices(indices.shape, sparse=True))
+    places[axis] = _wrapped(indices, x.shape[axis])
+    return tuple(places)
 
 
 def _gather_nd(call: Call, x: Value, indices: Value) -> Value:
@@ -147,8 +154,8 @@ def _scatter_nd(call: Call, x: Value, indices: Value, updates: Value) -> Value:
 
 def _scatter_elements(call: Call, x: Value, indices: Value, updates: Value) -> Value:
     _plain(call)
-    out, axis = x.copy(), call.get("axis", 0) % x.ndim
-    np.put_along_axis(out, _wrapped(indices, x.shape[axis]), updates, axis)
+    out = x.copy()
+    out[_elements(call, x, indices)] = updates
     return out
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from .arithmetic import added, function, scaled, shifted
+from .arithmetic import function, scaled, shifted
 from .model import Attribute, Call, Value
 from .moves import taken
 from .products import product, swapped
@@ -54,7 +54,7 @@ def _conv(reader: Reader, call: Call) -> None:
     own = {key: value for key, value in call.attributes.items() if not key.startswith("activation")}
     view = reader.applied(call, "Conv", *(_part(reader, call, i) for i in range(3)), **own)
     if reader.has(call, 3):
-        view = added(reader, [view, reader.view(call, 3)])
+        view = reader.applied(call, "Add", view, _part(reader, call, 3))
     reader.set(call, _activated(reader, call, view))
 
 
@@ -90,7 +90,7 @@ def _biased(reader: Reader, call: Call, op: str, **attributes: Attribute) -> Non
 
 def _skip_norm(reader: Reader, call: Call, rms: bool) -> None:
     """The sum of two tensors and a bias, and its normalisation; both are outputs."""
-    total = added(reader, [reader.view(call, 0), reader.view(call, 1)])
+    total = reader.applied(call, "Add", _part(reader, call, 0), _part(reader, call, 1))
     bias = 3 if rms else 4
     if reader.has(call, bias):
         total = shifted(reader, total, reader.needed(call, bias))

@@ -331,7 +331,7 @@ def _resize(reader: Reader, call: Call) -> None:
         raise ValueError("only keep_aspect_ratio_policy 'stretch' is supported")
     old = call.op == "Upsample" or call.opset < 11
     position = "asymmetric" if old else call.get("coordinate_transformation_mode", "half_pixel")
-    rounding = "floor" if old else call.get("nearest_mode", "round_prefer_floor")
+    rounding = "outwards" if old else call.get("nearest_mode", "round_prefer_floor")
     if size == view.shape[2:]:
         reader.same(call, "it keeps the size")
         return

@@ -187,9 +187,12 @@ def _cut(
         (n - 1) * s + d * (k - 1) + 1 + extra - out
         for n, s, d, k, extra, out in zip(lengths, stride, dilation, kernel, more, wanted, strict=True)
     ]
-    small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
-    first, last = (small, large) if how == "SAME_UPPER" else (large, small)
-    return first[0], first[1], last[0] - more[0], last[1] - more[1]
+    # What an output is longer than all windows is added behind it.
+    small = [max(0, total) // 2 for total in totals]
+    large = [max(0, total) - half for total, half in zip(totals, small, strict=True)]
+    first = small if how == "SAME_UPPER" else large
+    last = [total - begin - extra for total, begin, extra in zip(totals, first, more, strict=True)]
+    return first[0], first[1], last[0], last[1]
 
 
 def _apart(reader: Reader, view: View, stride: Sequence[int]) -> View:
@@ -209,6 +212,10 @@ def _apart(reader: Reader, view: View, stride: Sequence[int]) -> View:
 
 def _pool(reader: Reader, call: Call, average: bool) -> None:
     planes = _planes(reader, reader.view(call))
+    _made(reader, call, planes, _pool_layer(call, planes, average))
+
+
+def _pool_layer(call: Call, planes: _Planes, average: bool) -> MaxPool | AveragePool:
     if "kernel_shape" not in call.attributes:
         raise ValueError("its kernel_shape is missing")
     kernel, stride = _pair(call, "kernel_shape", planes.single), _pair(call, "strides", planes.single)
@@ -220,10 +227,9 @@ def _pool(reader: Reader, call: Call, average: bool) -> None:
     if ceil_mode and dilation == (1, 1):  # a window beyond the image is cut off at its border
         height, width = _padded(planes, pads)
         kernel = min(kernel[0], height), min(kernel[1], width)
-    layer: NetworkLayer = MaxPool(kernel, stride, pads, ceil_mode, dilation)
     if average:
-        layer = AveragePool(kernel, stride, pads, ceil_mode, bool(call.get("count_include_pad", 0)))
-    _made(reader, call, planes, layer)
+        return AveragePool(kernel, stride, pads, ceil_mode, bool(call.get("count_include_pad", 0)))
+    return MaxPool(kernel, stride, pads, ceil_mode, dilation)
 
 
 def _power_pool(reader: Reader, call: Call, everywhere: bool) -> None:
@@ -234,10 +240,19 @@ def _power_pool(reader: Reader, call: Call, everywhere: bool) -> None:
     if everywhere:
         view = reader.applied(call, "ReduceSum", view, np.arange(2, len(view.shape)))
     else:
-        own = {key: value for key, value in call.attributes.items() if key != "p"}
-        view = reader.applied(call, "AveragePool", view, **own, count_include_pad=1)
-        view = scaled(reader, view, np.array(float(prod(call.attributes["kernel_shape"]))))
+        view = _window_sums(reader, call, view)
     reader.set(call, reader.applied(call, "Pow", view, np.array(1 / power)))
+
+
+def _window_sums(reader: Reader, call: Call, view: View) -> View:
+    """Averages of windows times the numbers of their pixels, which are fewer where `ceil_mode` cuts a window off."""
+    planes = _planes(reader, view)
+    layer = _pool_layer(call, planes, True)
+    assert isinstance(layer, AveragePool)
+    _made(reader, call, planes, layer)
+    counts = layer.counts(*planes.view.shape[2:]).astype(np.float64)
+    counts = counts[0] if planes.single else counts
+    return scaled(reader, reader.views[call.outputs[0]], counts.max() if (counts == counts.max()).all() else counts)
 
 
 def _global(reader: Reader, call: Call, how: str) -> None:

@@ -26,7 +26,7 @@ from ..layers import (
 )
 from .arithmetic import scaled, shifted
 from .fold import FOLDERS
-from .model import Call, Value
+from .model import Call, Value, numpy_type
 from .read import Operator, Reader
 from .shapes import along
 from .steps import Step, View
@@ -42,11 +42,30 @@ def quantisation(step: Step) -> Quantise | None:
     return step.layer if isinstance(step.layer, Quantise) else None
 
 
+def _is_dynamic(step: Step) -> bool:
+    """Whether a step moves values that are real behind a rounding whose scale the photograph decides."""
+    while isinstance(step.layer, _MOVES):
+        step = step.inputs[0]
+    return isinstance(step.layer, DynamicQuantise)
+
+
+def whole(reader: Reader, view: View) -> View:
+    """The whole numbers of the file, where a step holds the real numbers that they stand for."""
+    own = quantisation(view.step)
+    if own is None:
+        return view
+    if own.scale.size > 1 or own.zero.size > 1:
+        raise ValueError("values that were quantised channel by channel are not supported as whole numbers")
+    view = scaled(reader, view, np.array(1 / own.scale.astype(np.float64).item()))
+    return shifted(reader, view, own.zero.astype(np.float64).reshape(()))
+
+
 def _quantised(reader: Reader, call: Call, view: View, i: int) -> View:
     """A tensor rounded by the scale of input `i` and the zero point behind it."""
     rank, axis = len(view.shape), call.get("axis", 1)
     zero = reader.constant(call, i + 1)
-    zero = np.zeros(1, np.uint8) if zero is None else zero
+    if zero is None:  # its type is that of the output, uint8 if the file does not say
+        zero = np.zeros(1, numpy_type(call.get("output_dtype", 0) or 2))
     if zero.dtype.kind not in "iu":
         raise ValueError("only whole numbers are supported as quantised values")
     limits = np.iinfo(zero.dtype)
@@ -78,6 +97,8 @@ def _real_view(reader: Reader, view: View, scale: Value, zero: Value | None, axi
     rank, own = len(view.shape), quantisation(view.step)
     scale = along(scale.astype(np.float32), axis, rank)
     shift = along(np.zeros(1, np.float32) if zero is None else zero.astype(np.float32), axis, rank)
+    if own is None and _is_dynamic(view.step) and (scale == 1).all() and not shift.any():
+        return view
     if own is None and view.step.layer is None:  # a photograph of whole numbers
         return scaled(reader, shifted(reader, view, -shift.astype(np.float64)), scale)
     if own is None:
@@ -98,6 +119,17 @@ def _dequantise(reader: Reader, call: Call) -> None:
         reader.same(call, "relevance passes the rounding of quantised values")
     else:
         reader.set(call, real)
+
+
+def _cast(reader: Reader, call: Call) -> None:
+    if numpy_type(call.attributes["to"]).kind != "f":
+        raise ValueError("values that depend on the photograph may only be cast to floating-point numbers")
+    view = reader.view(call)
+    cast = whole(reader, view)
+    if cast == view:
+        reader.same(call, "values stay in the type of the computation")
+    else:
+        reader.set(call, cast)
 
 
 # ---- operators with quantised inputs and outputs ---------------------------------------------------------------------
@@ -152,10 +184,16 @@ def _two(reader: Reader, call: Call, op: str) -> None:
 
 
 def _one(reader: Reader, call: Call, op: str) -> None:
-    """An operator on one quantised tensor, with the attributes of its real form."""
-    attributes = {key: value for key, value in call.attributes.items() if key != "opset"}
-    made = reader.applied(call, op, _real(reader, call, 0), **attributes)
+    """An operator on one quantised tensor, with the attributes of its real form.
+
+    `opset` is that of a softmax: before the 13th it went over all axes from `axis` on.
+    """
+    made = reader.applied(call, op, _real(reader, call, 0), **call.attributes)
     reader.set(call, _quantised(reader, call, made, 3))
+
+
+def _softmax(reader: Reader, call: Call) -> None:
+    _one(reader, replace(call, attributes={"axis": -1, **call.attributes}), "Softmax")
 
 
 def _mean(reader: Reader, call: Call) -> None:
@@ -182,15 +220,17 @@ def _dynamic(reader: Reader, call: Call) -> None:
 
 
 def _whole(reader: Reader, call: Call, i: int, zero: int, axis: int) -> View | Value:
-    """Input `i` without its zero point: constants as real numbers, tensors as they are."""
+    """Whole numbers of input `i` without their zero point, as real numbers."""
+    shift = reader.constant(call, zero)
     if not reader.is_constant(call, i):
-        return reader.view(call, i)
-    value, shift = reader.needed(call, i).astype(np.float64), reader.constant(call, zero)
+        view = whole(reader, reader.view(call, i))
+        return view if shift is None else shifted(reader, view, -along(shift.astype(np.float64), axis, len(view.shape)))
+    value = reader.needed(call, i).astype(np.float64)
     return value if shift is None else value - along(shift.astype(np.float64), axis, value.ndim)
 
 
 def _conv_integer(reader: Reader, call: Call) -> None:
-    parts = reader.view(call), _whole(reader, call, 1, 3, 0)
+    parts = _whole(reader, call, 0, 2, 1), _whole(reader, call, 1, 3, 0)
     reader.set(call, reader.applied(call, "Conv", *parts, **call.attributes))
 
 
@@ -217,6 +257,7 @@ def _dynamic_matmul(reader: Reader, call: Call) -> None:
 
 
 OPERATORS: dict[str, Operator] = {
+    "Cast": _cast,
     "ConvInteger": _conv_integer,
     "DequantizeLinear": _dequantise,
     "DynamicQuantizeLinear": _dynamic,
@@ -237,6 +278,6 @@ OPERATORS: dict[str, Operator] = {
     "com.microsoft.QLinearMul": partial(_two, op="Mul"),
     "com.microsoft.QLinearReduceMean": _mean,
     "com.microsoft.QLinearSigmoid": partial(_one, op="Sigmoid"),
-    "com.microsoft.QLinearSoftmax": partial(_one, op="Softmax"),
+    "com.microsoft.QLinearSoftmax": _softmax,
     "com.microsoft.QuantizeLinear": _quantise,
 }

@@ -268,7 +268,7 @@ class Reader:
     def applied(self, call: Call, op: str, *parts: View | Value | None, **attributes: Attribute) -> View:
         """What operator `op` of ONNX makes of tensors and constants (None: left out), for nodes that stand for several.
 
-        Attributes are those of the latest opset.
+        Attributes are those of the latest opset, or of the one that is among them, as in QLinearSoftmax.
         """
         output = f"{call.outputs[0]}/{op}"
         while output in self.views:
@@ -280,7 +280,8 @@ class Reader:
                 self.views[names[-1]] = part
             elif part is not None:
                 self.constants.put(names[-1], part)
-        self.operators[op](self, Call(op, "", call.name, tuple(names), (output,), attributes, LATEST, call.scope))
+        opset = int(attributes.pop("opset", LATEST))
+        self.operators[op](self, Call(op, "", call.name, tuple(names), (output,), attributes, opset, call.scope))
         return self.views[output]
 
     def emit(self, call: Call, layer: NetworkLayer, *views: View, i: int = 0) -> View:

@@ -12,6 +12,7 @@ from ..layers import (
     LRN,
     Activation,
     Affine,
+    Clip,
     GlobalAveragePool,
     GlobalMaxPool,
     GroupNorm,
@@ -25,6 +26,8 @@ from .arithmetic import scaled
 from .model import Call, Value
 from .read import Operator, Reader
 from .steps import View
+
+TINY = float(np.finfo(np.float32).tiny)
 
 
 def reduced(reader: Reader, view: View, how: str, axes: Sequence[int], keep: bool) -> View:
@@ -51,16 +54,16 @@ def reduced(reader: Reader, view: View, how: str, axes: Sequence[int], keep: boo
 def _reduce(reader: Reader, call: Call, how: str, before: str = "", after: str = "") -> None:
     """A reduction of `before` of the values, and `after` of the result."""
     view, axes = reader.view(call), reader.whole(call, "axes", 1)
+    none = not axes and bool(call.get("noop_with_empty_axes", 0))
+    if none and not before and not after:
+        reader.same(call, "it goes over no axes")
+        return
     if not axes:
-        if call.get("noop_with_empty_axes", 0):
-            reader.same(call, "it goes over no axes")
-            return
-        axes = list(range(len(view.shape)))
-        if view.batch is not None:
-            axes.remove(view.batch)
+        axes = [axis for axis in range(len(view.shape)) if axis != view.batch]
     for name in filter(None, before.split()):
         view = _applied(reader, view, name)
-    view = reduced(reader, view, how, axes, bool(call.get("keepdims", 1)))
+    if not none:
+        view = reduced(reader, view, how, axes, bool(call.get("keepdims", 1)))
     for name in filter(None, after.split()):
         view = _applied(reader, view, name)
     reader.set(call, view)
@@ -79,6 +82,7 @@ def _lp_norm(reader: Reader, call: Call) -> None:
         size = _applied(reader, reduced(reader, _applied(reader, view, "square"), "sum", [axis], True), "sqrt")
     else:
         size = reduced(reader, _applied(reader, view, "abs"), "sum", [axis], True)
+    size = View(reader.step(Clip(TINY, np.inf), size.step), size.batch)  # nothing but zeros stays zeros
     steps, batch = reader.aligned(view, size)
     reader.set(call, View(reader.step(Quotient(), *steps), batch))
 

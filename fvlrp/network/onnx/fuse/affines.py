@@ -50,7 +50,7 @@ def as_affine(layer: NetworkLayer | None, shape: tuple[int, ...]) -> Affine | No
     if isinstance(layer, Affine):
         return layer
     value = layer.factor if isinstance(layer, Scale) else layer.value if isinstance(layer, Constant) else None
-    found = None if value is None else per_channel(value, shape)
+    found = None if value is None or not shape else per_channel(value, shape)
     if found is None:
         return None
     numbers, axis = found
