@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
@@ -200,7 +201,7 @@ def _weights(
 ) -> Array:
     """Weights of `length` inputs in `made` outputs of Resize along one axis, float64 (made, length)."""
     # In float32, where the nearest pixel is to be that of other programs: 0.6 is no binary number.
-    at = _positions(length, made, np.float32(scale) if mode == "nearest" else np.float64(scale), position)
+    at = _positions(length, made, scale, position, np.float32 if mode == "nearest" else np.float64)
     if mode == "nearest":
         nearest = {
             "round_prefer_floor": np.ceil(at - 0.5),
@@ -223,9 +224,9 @@ def _weights(
     return weights / weights.sum(axis=1, keepdims=True) if exclude else weights
 
 
-def _positions(length: int, made: int, scale: np.float32 | np.float64, position: str) -> Array:
-    """Where the pixels of the output lie among those of the input, in the precision of the scale."""
-    k = np.arange(made, dtype=scale.dtype)
+def _positions(length: int, made: int, scale: float, position: str, dtype: npt.DTypeLike) -> Array:
+    """Where the pixels of the output lie among those of the input."""
+    k: Array = np.arange(made).astype(dtype)
     if position == "align_corners":
         return k * (length - 1) / (made - 1) if made > 1 else np.zeros(made)
     if position == "asymmetric":

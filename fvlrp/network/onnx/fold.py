@@ -132,7 +132,7 @@ def _gather_elements(call: Call, x: Value, indices: Value) -> Value:
 def _elements(call: Call, x: Value, indices: Value) -> tuple[Value, ...]:
     """The places that indices along an axis name; along the other axes they may be fewer than x has."""
     axis = call.get("axis", 0) % x.ndim
-    places = list(np.indices(indices.shape, sparse=True))
+    places: list[Value] = list(np.indices(indices.shape, sparse=True))
     places[axis] = _wrapped(indices, x.shape[axis])
     return tuple(places)
 
