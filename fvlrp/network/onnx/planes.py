@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -168,9 +168,8 @@ def _col2im(reader: Reader, call: Call) -> None:
         n - ((p - 1) * s + d * (k - 1) + 1 - pads[i] - pads[i + 2])
         for i, (n, p, k, s, d) in enumerate(zip((height, width), places, kernel, stride, dilation, strict=True))
     ]
-    windows = {"strides": list(stride), "dilations": list(dilation), "pads": list(pads), "output_padding": more}
-    attributes: dict[str, Any] = {"group": channels, **windows}
-    reader.set(call, reader.applied(call, "ConvTranspose", view, weight, **attributes))
+    attributes = {"strides": list(stride), "dilations": list(dilation), "pads": list(pads), "output_padding": more}
+    reader.set(call, reader.applied(call, "ConvTranspose", view, weight, group=channels, **attributes))
 
 
 def _cut(
