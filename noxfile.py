@@ -36,7 +36,7 @@ def types(session: nox.Session) -> None:
     """mypy --strict, and the stub of the extension against what it holds."""
     session.install("-e", ".[test]", *groups("types"))
     session.run("mypy")
-    session.run("python", "-m", "mypy.stubtest", "fvlrp._kernels")
+    session.run("python", "-m", "mypy.stubtest", "--mypy-config-file", "pyproject.toml", "fvlrp._kernels")
 
 
 @nox.session

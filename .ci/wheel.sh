@@ -43,7 +43,7 @@ assert "site-packages" in kernels.__file__'
 if [[ ${TYPES:-} == 1 ]]; then
     "$venv/bin/pip" install -q --group types
     "$venv/bin/mypy"
-    "$venv/bin/python" -m mypy.stubtest fvlrp._kernels
+    "$venv/bin/python" -m mypy.stubtest --mypy-config-file pyproject.toml fvlrp._kernels
 fi
 if [[ ${ISAS:-} == 1 ]]; then
     mapfile -t isas < <("$venv/bin/python" -c 'import fvlrp._kernels as k; print(*k.isas(), sep="\n")')

@@ -33,7 +33,10 @@ class _Grid(Protocol):
     @property
     def bin_size(self) -> int: ...
 
-REALS: tuple[type[np.float32], type[np.float64]]
+U8: np.dtype[np.uint8]
+F32: np.dtype[np.float32]
+F64: np.dtype[np.float64]
+REALS: tuple[np.dtype[np.float32], np.dtype[np.float64]]
 WINDOWS: Mapping[str, int]
 ANGLES: Mapping[str, int]
 MEANS: Mapping[str, int]
