@@ -311,11 +311,20 @@ def test_parts_of_a_journal_do_not_meet(tmp_path):
 
 def test_a_file_that_is_not_a_journal_is_refused(tmp_path):
     path = tmp_path / "report.txt"
-    path.write_text("gap 3.9\nand so on\n")
-    with pytest.raises(ValueError, match="is not a journal"):
-        Journal(path)
+    for text in ("gap 3.9\nand so on\n", "one line", "5\n", '{"a": 1, "b": 2}\n', "[1, 2]\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="is not a journal"):
+            Journal(path)
     path.write_text(json.dumps(["key", [0.1, 2.5]]) + "\n")
     assert Journal(path)["key"] == [0.1, 2.5] and "other" not in Journal(path)
+
+
+def test_a_journal_whose_first_line_was_cut_off_is_read_again_and_again(tmp_path):
+    path = tmp_path / "flips.jsonl"
+    path.write_text('["first", 0.')
+    Journal(path).put("second", 2)
+    again = Journal(path)
+    assert "first" not in again and again["second"] == 2
 
 
 def test_results_record_their_settings(flipped):

@@ -156,8 +156,8 @@ class Trace(Generic[Rules]):
         region : (y0, x0, y1, x1), optional
             Pixels of the photograph, rows y0 .. y1 - 1 and columns x0 .. x1 - 1, that are explained at `depth`; the
             rest is an overview at depth "descriptor". Descriptors whose support touches the region are decomposed down
-            to `depth`, so that the map inside it is that of the whole image, and the sum of the map is kept. Depths as
-            coarse as the overview do not change. Fisher vectors only.
+            to `depth`, so that the map inside it is that of the whole image; only they absorb anything below
+            "descriptor". Depths as coarse as the overview do not change. Fisher vectors only.
 
         Returns
         -------

@@ -16,6 +16,8 @@ import numpy as np
 
 from ..runtime.types import Json, Parsed, Values
 
+START = b'["'  # of a line
+
 
 class Journal:
     """Results by key, read from `path` and appended to it; without a path, only in memory.
@@ -109,12 +111,19 @@ def identity(name: str) -> tuple[str | int, ...]:
 def _read(path: Path) -> Iterator[tuple[str, Parsed]]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            key, value = json.loads(line)
-        except ValueError:
-            if number == 1 and len(lines) > 1:
-                raise ValueError(f"{path} is not a journal of an evaluation: its first line is not JSON") from None
-            continue  # cut off by a kill
-        yield str(key), value
+        entry = _entry(line)
+        if entry:
+            yield entry
+        elif number == 1 and not START.startswith(line[: len(START)]):
+            raise ValueError(f"{path} is not a journal of an evaluation: its first line is not a key and its result")
+
+
+def _entry(line: bytes) -> tuple[str, Parsed] | None:
+    """The key and the result of a line; None for one that was cut off by a kill."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not (isinstance(values, list) and len(values) == 2 and isinstance(values[0], str)):
+        return None
+    return values[0], values[1]
