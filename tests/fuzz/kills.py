@@ -91,6 +91,7 @@ def main() -> int:
                     continue
                 break
             batches += 1
+            print(f"batch {batches} ended after {kills} kills", file=sys.stderr)
             found = tree(out)
             if code or found != expected:
                 wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
