@@ -425,6 +425,24 @@ def test_numbers_are_those_of_onnxruntime(tmp_path, name):
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
 
 
+BOUNDED = {
+    "cut off above": case("u = Mul (x, k)\n m = Relu (u)\n t = Clip (m, , h)", k=number(50), h=number(20)),
+    "cut off far above": case("u = Mul (x, k)\n m = Max (u, z)\n t = Min (m, h)", k=number(5e4), z=number(0),
+                              h=number(2e4)),
+    "square, cut off": case("u = Mul (x, k)\n m = Mul (u, u)\n t = Clip (m, , h)", k=number(50), h=number(900)),
+    "above a small threshold": case(
+        "u = Sub (x, p)\n g = Greater (u, c)\n t = Where (g, u, z)", p=number(0.5), c=number(0.02), z=number(0)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.filterwarnings("ignore:.*does not say how photographs")
+def test_formulas_are_not_taken_for_an_activation_that_they_equal_near_0(tmp_path, name):
+    scores, expected = scores_of(BOUNDED[name], tmp_path / "net.onnx")
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", WRITTEN_OUT)
 @pytest.mark.filterwarnings("ignore:.*does not say how photographs")
 def test_functions_in_steps_become_the_layer_of_that_name(tmp_path, name):

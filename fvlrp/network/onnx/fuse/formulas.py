@@ -30,7 +30,9 @@ from ...layers import (
 from ..steps import Step
 from .rewrite import Graph, become, regions, run
 
-_SAMPLES = np.linspace(-9, 9, 363)
+_NEAR = 9.0
+_SCALES = np.geomspace(1e-4, 1e8, 130)  # thresholds near 0 and bounds far from it show there
+_SAMPLES = np.concatenate([np.linspace(-_NEAR, _NEAR, 363), _SCALES, -_SCALES])
 _KNOWN: tuple[NetworkLayer, ...] = (
     ReLU(),
     Clip(0.0, 6.0),
@@ -77,10 +79,11 @@ def activations(graph: Graph) -> None:
 
 def _recognised(values: Array) -> NetworkLayer | None:
     """The activation that makes these of the samples, if it is a known one."""
-    if not np.isfinite(values).all():
+    finite = np.isfinite(values)  # exponentials overflow far from 0
+    if not finite[np.abs(_SAMPLES) <= _NEAR].all():
         return None
     known = _known_values()
-    fits = (np.abs(known - values) <= 3e-6 * (1 + np.abs(known))).all(axis=1)
+    fits = (np.abs(known - values) <= 3e-6 * (1 + np.abs(known)))[:, finite].all(axis=1)
     if fits.any():
         return _KNOWN[int(fits.argmax())]
     slope = float(values[0] / _SAMPLES[0])
