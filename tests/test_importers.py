@@ -408,7 +408,9 @@ def test_lists_of_parts_are_read_as_the_parts(tmp_path, sizes):
     """As torch's exporter writes splits before its optimisation."""
     graph = Graph().conv("x", "c", 3, 6).constant("sizes", sizes, np.int64).constant("last", -1, np.int64)
     graph.constant("first", 0, np.int64).add("SplitToSequence", "c sizes", "l", axis=1)
-    graph.add("SequenceAt", "l first", "a").add("SequenceAt", "l last", "b").add("Concat", "b a", "d", axis=1)
+    graph.add("SequenceAt", "l first", "a").add("SequenceAt", "l last", "b").add("Concat", "b a", "e", axis=1)
+    graph.constant("weights", [[[[2.0]], [[3.0]]]]).constant("one", 1, np.int64)
+    graph.add("SplitToSequence", "weights one", "w", axis=1).add("SequenceAt", "w last", "v").add("Mul", "e v", "d")
     check(graph.pooled("d").save(tmp_path / "n.onnx"))
 
 

@@ -135,24 +135,30 @@ def _reversed(reader: Reader, call: Call) -> None:
 
 
 def _split_to_list(reader: Reader, call: Call) -> None:
-    view = reader.view(call)
-    axis = call.get("axis", 0) % len(view.shape)
+    whole = reader.needed(call, 0) if reader.is_constant(call, 0) else reader.view(call)
+    axis = call.get("axis", 0) % len(whole.shape)
     given = reader.constant(call, 1)
     if given is None or not call.get("keepdims", 1):
         raise ValueError("a list of slices is not supported; nearest is Split")
-    length, sizes = view.shape[axis], numbers(given)
+    length, sizes = whole.shape[axis], numbers(given)
     if not given.ndim:
         sizes = [min(sizes[0], length - begin) for begin in range(0, length, sizes[0])]
     ends = np.cumsum([0, *split_sizes(length, sizes, len(sizes))])
-    parts = [taken(reader, view, axis, np.arange(a, b)) for a, b in pairwise(ends)]
-    reader.lists[call.outputs[0]] = parts
+    reader.lists[call.outputs[0]] = [
+        taken(reader, whole, axis, np.arange(a, b)) if isinstance(whole, View) else np.take(whole, range(a, b), axis)
+        for a, b in pairwise(ends)
+    ]
 
 
 def _one_of_list(reader: Reader, call: Call) -> None:
     parts, at = reader.lists[call.inputs[0]], int(reader.needed(call, 1).reshape(()))
     if not -len(parts) <= at < len(parts):
         raise ValueError(f"a list of {len(parts)} tensors has no number {at}")
-    reader.set(call, parts[at])
+    part = parts[at]
+    if isinstance(part, View):
+        reader.set(call, part)
+    else:
+        reader.put(call, part)
 
 
 def _gather(reader: Reader, call: Call) -> None:

@@ -72,8 +72,8 @@ class Reader:
     constants : Constants
     views : dict of str to View
         Tensors that are computed from the photograph.
-    lists : dict of str to list of View
-        Lists of such tensors.
+    lists : dict of str to list of View or array
+        Lists of such tensors, or of constants.
     source : Step
         The photograph.
 
@@ -94,7 +94,7 @@ class Reader:
         self.model, self.operators, self.batch = model, operators, batch
         self.constants = Constants(model.initialisers, model.size, self._computed)
         self.views: dict[str, View] = {name: view}
-        self.lists: dict[str, list[View]] = {}
+        self.lists: dict[str, list[View | Value]] = {}
         self.passed: list[tuple[str, str, str]] = []  # (node, operator, why) that left no step
         self.count = 0
         self.call: Call | None = None
@@ -139,7 +139,7 @@ class Reader:
             self._operator(call)
 
     def _from_constants(self, call: Call) -> bool:
-        return all(name in self.constants for name in reads(call))
+        return call.op != "SplitToSequence" and all(name in self.constants for name in reads(call))
 
     def _operator(self, call: Call) -> None:
         key = f"{call.domain}.{call.op}" if call.domain else call.op
