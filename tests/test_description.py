@@ -92,6 +92,13 @@ LABELS = {
     "table of other columns": ("label\tcount\tindex\nshark\t5\t1\ntench\t2\t0\n", ["tench", "shark"]),
     "YAML map": ("nc: 2\nnames:\n  0: tench\n  1: 'shark'\nval: x\n", ["tench", "shark"]),
     "YAML list": ("names:\n- tench\n- shark\n", ["tench", "shark"]),
+    "YAML in braces": ("nc: 2\nnames: {1: shark, 0: tench}\n", ["tench", "shark"]),
+    "YAML with a comment": ("names:\n  # of fish\n\n  0: tench\n  1: shark\n", ["tench", "shark"]),
+    "names to show": (
+        'item {\n name: "/m/1"\n id: 2\n display_name: "shark"\n}\n'
+        'item {\n name: "/m/2"\n id: 1\n display_name: "tench"\n}\n',
+        ["tench", "shark"],
+    ),
     "YAML in brackets": ("names: [tench, shark]\nnc: 2\n", ["tench", "shark"]),
     "TensorFlow": ('item {\n id: 2\n name: "shark"\n}\nitem {\n id: 1\n name: "tench"\n}\n', ["tench", "shark"]),
     "repeated": ('["crane", "crane"]', ["crane", "crane (2)"]),

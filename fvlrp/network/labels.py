@@ -18,7 +18,7 @@ CLASS_KEYS = (
     "class_names", "classes", "labels", "synsets", "label_names", "class_labels", "classnames", "id2label", "label2id",
     "idx_to_class", "class_to_idx", "index_to_name", "label_map", "vocab", "names", "categories",
 )  # fmt: skip
-_NAME = ("name", "label", "class", "class_name", "display_name", "title")  # of one class, among its properties
+_NAME = ("display_name", "name", "label", "class", "class_name", "title")  # of one class, among its properties
 _INDEX = ("id", "index", "class_id", "class_index", "idx")
 _SYNSET = re.compile(r"^n\d{8}[\s,:]+")
 _NUMBERED = re.compile(r"""^\s*["']?(\d+)["']?\s*[:,;\t ]\s*(.+?)\s*$""")
@@ -73,7 +73,7 @@ def short_names(labels: Sequence[str]) -> list[str]:
     return names
 
 
-# ---- spellings of preprocessing --------------------------------------------------------------------------------------
+# ---- spellings of class names ----------------------------------------------------------------------------------------
 
 
 def named(metadata: Mapping[str, Parsed]) -> list[str] | None:
@@ -177,10 +177,14 @@ def _of_yaml(text: str) -> list[str]:
         return []
     if entry[1].strip():
         value = parsed(entry[1].strip())
+        if isinstance(value, str) and value.startswith("{"):
+            return _of_yaml(text[: entry.start(1)] + "\n" + value.strip("{}").replace(",", "\n"))
         words = [word.strip().strip("\"'") for word in entry[1].strip(" []").split(",")]
         return _in_order("the file", words if isinstance(value, str) else value)
     found: dict[str, str] = {}
-    for line in text[entry.end() :].strip("\n").splitlines():
+    for line in text[entry.end() :].splitlines():
+        if not line.partition("#")[0].strip():
+            continue
         item = re.match(r"\s*(?:-|(\d+):)\s+(.+?)\s*$", line)
         if item is None:
             break
