@@ -1289,7 +1289,7 @@ static void grouped_without_outputs(void) {
     double x[9] = {1};
     const fvlrp_windows w = {1, 3, 3, 1, 1, 1, 1, 1, 1, 0, 0, 0, 3, 3};
     const fvlrp_weights weights = {x, 0, 1, 1, 1, 1, 1, 0};
-    EXPECT(CALL(grouped, FVLRP_F64, 1, 0, weights, w, x, NULL, NULL, 0, x, 9) == FVLRP_OK);
+    EXPECT(CALL(grouped, FVLRP_F64, 1, 0, weights, w, x, NULL, NULL, 0, x, 9, NULL) == FVLRP_OK);
     EXPECT(CALL(grouped_back, FVLRP_F64, 1, 0, weights, w, x, NULL, x) == FVLRP_OK);
     EXPECT(x[0] == 1);
 }
