@@ -41,7 +41,7 @@ def test_functions_are_accurate_relative_to_small_results(function, real):
 
 
 @pytest.mark.parametrize("function", _kernels.FUNCTIONS)
-def test_functions_at_the_ends(function, real):
+def test_activations_of_nan_infinity_and_zero(function, real):
     x = np.array([np.nan, np.inf, -1e30, 0.0], real)
     got = _kernels.activate(function, x)
     top = np.inf if function in ("silu", "gelu", "gelu_tanh", "hard_swish") else 1
@@ -51,7 +51,7 @@ def test_functions_at_the_ends(function, real):
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_every_length_and_in_place(length, real):
+def test_activations_of_every_length_work_in_place(length, real):
     rng = np.random.default_rng(length)
     x = rng.standard_normal((3, length)).astype(real)
     for function in _kernels.FUNCTIONS:

@@ -56,7 +56,7 @@ def test_rules_that_ask_for_the_range_of_the_pixels_find_it(net, rule):
     assert net.explain(images(net)[1], rules=rule).ledger.closes()
 
 
-def test_bands_are_prepared_as_they_are_and_bytes_in_the_range_of_the_network():
+def test_channels_are_used_unscaled_and_bytes_are_scaled_to_the_network_range():
     image = np.random.default_rng(0).normal(0, 40, (8, 8, 5))
     five = Preprocess((8, 8), order="bands", mean=(1, 2, 3, 4, 5), std=(2,))
     assert five.channels == 5 and Preprocess.from_dict(five.to_dict()) == five

@@ -100,7 +100,7 @@ def test_results_are_the_same_bytes_in_the_same_order_for_any_number_of_threads(
     assert err.splitlines()[-2:] == other_err.splitlines()[-2:]
 
 
-def test_photographs_are_worked_on_at_the_same_time(capsys, folder, model, tmp_path, monkeypatch):
+def test_photographs_are_processed_in_parallel(capsys, folder, model, tmp_path, monkeypatch):
     import threading
 
     meeting, trace = threading.Barrier(2, timeout=20), FisherVectorClassifier.trace
@@ -124,7 +124,7 @@ def test_names_of_files_come_as_photographs_are_done(folder, model, tmp_path):
     assert done.returncode == 1 and len(names) == 11 and all(Path(name).is_file() for name in names)
 
 
-def test_a_photograph_of_a_folder_keeps_the_folders_below_it(capsys, folder, model, tmp_path):
+def test_outputs_keep_the_subfolders_of_their_photographs(capsys, folder, model, tmp_path):
     run(capsys, "explain", folder, "--model", model, "--out", tmp_path / "o", "--target", "brick")
     assert {"a/0000_brick_bin.png", "b/0000_brick_bin.png"} <= tree(tmp_path / "o").keys()
 
@@ -159,7 +159,7 @@ def test_names_of_results_do_not_depend_on_other_photographs(capsys, model, tmp_
     assert tree(tmp_path / "o") == before
 
 
-def test_a_broken_photograph_keeps_its_name_too(capsys, model, tmp_path):
+def test_a_broken_photograph_is_reported_under_its_name(capsys, model, tmp_path):
     """Else names would depend on whether it had failed before the next of its name was asked for."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0001.png").write_bytes(b"broken")
@@ -218,7 +218,7 @@ def command(folder, out, model, *more):
 
 
 @posix
-def test_a_run_that_was_killed_at_any_moment_loses_and_repeats_nothing(folder, model, tmp_path):
+def test_resuming_after_a_kill_loses_and_repeats_nothing(folder, model, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     subprocess.run(command(folder, whole, model), capture_output=True, check=False)
     wanted, draw, kills = tree(whole), random.Random(5), 0
@@ -297,7 +297,7 @@ def test_processes_that_share_a_folder_do_not_overwrite_each_other(model, tmp_pa
 
 
 @posix
-def test_a_photograph_that_another_process_explains_is_refused_by_name(capsys, model, tmp_path):
+def test_a_photograph_locked_by_another_process_is_refused(capsys, model, tmp_path):
     photo, out = photograph(tmp_path / "x.png"), tmp_path / "o"
     out.mkdir()
     claim = Outbox(out, {}).claim(File(photo))
@@ -327,7 +327,7 @@ def bomb(path, height, width):
     return str(path)
 
 
-def test_a_photograph_that_would_take_too_much_is_refused_and_the_batch_goes_on(capsys, model, tmp_path):
+def test_a_photograph_beyond_the_memory_budget_is_refused_and_the_batch_continues(capsys, model, tmp_path):
     large = bomb(tmp_path / "large.png", 400, 200_000)
     small = photograph(tmp_path / "small.png")
     assert os.path.getsize(large) < 200_000
@@ -386,7 +386,7 @@ def test_a_long_run_prints_an_estimate(capsys, folder, model, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(3.2, "3 s"), (119, "119 s"), (600, "10 min"), (36_000, "10.0 h")])
-def test_durations_for_people(seconds, words):
+def test_durations_are_readable(seconds, words):
     assert batch._duration(seconds) == words
 
 

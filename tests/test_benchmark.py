@@ -9,7 +9,7 @@ from fvlrp.cli import bench as benchmark
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize("once", [False, True])
-def test_numpy_chain_arrives_at_the_exact_heatmap_and_scores(plain, photo, n_jobs, once):
+def test_the_numpy_chain_equals_the_exact_heatmap_and_scores(plain, photo, n_jobs, once):
     trace = plain.trace(photo, "float64")
     descriptors = trace.descriptors
     assert descriptors.zeroed.any() and not descriptors.zeroed.all()
@@ -39,7 +39,7 @@ def test_calls_alternate_and_every_one_is_counted():
     assert first.shape == second.shape == (3,) and (first > 0).all() and (second > 0).all()
 
 
-def test_short_form_times_every_instruction_set_and_leaves_the_one_in_use(plain, photo):
+def test_bench_times_every_instruction_set_and_restores_the_selected_one(plain, photo):
     from fvlrp import _kernels
 
     before = _kernels.isa()
@@ -49,5 +49,5 @@ def test_short_form_times_every_instruction_set_and_leaves_the_one_in_use(plain,
     assert "depth gradient" in benchmark.as_text(result)
 
 
-def test_comparison_with_numpy_compares_the_same_map(plain, photo):
+def test_the_benchmark_and_the_numpy_chain_give_the_same_map(plain, photo):
     assert chain.against_numpy(plain, photo)["difference"] < 5e-4

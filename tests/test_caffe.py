@@ -120,7 +120,7 @@ def test_batch_normalisation_moves_into_the_convolution(files):
     assert kinds[:3] == ["conv", "relu", "maxpool"] and "affine" not in kinds
 
 
-def test_batch_normalisation_stays_where_another_layer_reads_the_convolution(files):
+def test_batch_normalisation_is_not_folded_when_another_layer_reads_the_convolution(files):
     edited(
         files,
         'name: "bn1" type: "BatchNorm" bottom: "conv1" top: "conv1"',
@@ -152,7 +152,7 @@ def test_files_from_before_2015_are_read(files):
     np.testing.assert_array_equal(scores(old.nodes, photograph()), scores(net.nodes, photograph()))
 
 
-def test_a_branch_that_only_trains_is_left_out(files):
+def test_a_branch_used_only_in_training_is_dropped(files):
     branch = """layer { name: "aux" type: "InnerProduct" bottom: "pool1" top: "aux"
       inner_product_param { num_output: 5 } }
     layer { name: "auxloss" type: "SoftmaxWithLoss" bottom: "aux" bottom: "label" top: "loss" }
@@ -164,7 +164,7 @@ def test_a_branch_that_only_trains_is_left_out(files):
     np.testing.assert_allclose(scores(net.nodes, photograph())[0], OPENCV, rtol=2e-5, atol=2e-5)
 
 
-def test_a_sigmoid_at_the_end_means_several_classes_at_a_time(files):
+def test_a_final_sigmoid_means_multi_label(files):
     assert caffe.read_network(*edited(files, '"Softmax"', '"Sigmoid"')).multilabel
 
 
@@ -209,7 +209,7 @@ def test_damaged_weights_are_a_value_error_or_another_network(files):
             assert "net." in str(error)
 
 
-def test_text_of_all_forms():
+def test_every_form_of_prototxt_is_parsed():
     text = 'a: 1 b { c: \'x\' c: "y\\"" } d: [1, 2.5, true] e < f: WORD > # end'
     assert protobuf.parse_text(text) == {
         "a": [1],
@@ -219,7 +219,7 @@ def test_text_of_all_forms():
     }
 
 
-def test_bytes_of_all_wire_types():
+def test_every_protobuf_wire_type_is_read():
     data = varint(1 << 3) + varint(300) + varint(2 << 3 | 5) + struct.pack("<f", 1) + part(3, b"xy")
     assert [(n, w, v if w == 0 else bytes(v)) for n, w, v in protobuf.fields(memoryview(data))] == [
         (1, 0, 300),
@@ -228,7 +228,7 @@ def test_bytes_of_all_wire_types():
     ]
 
 
-def test_a_caffe_network_is_a_network_like_others(files, tmp_path):
+def test_a_caffe_network_scores_and_explains_like_any_network(files, tmp_path):
     with pytest.warns(UserWarning, match="does not state the mean"):
         net = Network.from_caffe(*files, classes=["a", "b", "c", "d", "e"])
     image = np.random.default_rng(3).integers(0, 256, (46, 40, 3), dtype=np.uint8)

@@ -87,7 +87,7 @@ def test_scores_are_those_of_svms_on_the_papers_fisher_vectors(pieces):
         assert clf.decision_function(images)[:, position] == pytest.approx(svm.decision_function(codes), abs=5e-3)
 
 
-def test_images_of_value_0_count_neither_for_nor_against(pieces):
+def test_images_labelled_0_are_ignored(pieces):
     """A class's SVM never sees the images whose label for it is 0."""
     images, labels = pieces
     signs = np.where(np.array(labels)[:, None] == ["brick", "grass"], 1, -1)
@@ -100,7 +100,7 @@ def test_images_of_value_0_count_neither_for_nor_against(pieces):
         assert scores == pytest.approx(svm.decision_function(codes), abs=5e-3)
 
 
-def test_forms_of_decision_function(plain, centred, multilabel, photo):
+def test_decision_function_has_scikit_learns_shapes(plain, centred, multilabel, photo):
     images = [photo, photo[:, ::-1]]
     assert plain.decision_function(images).shape == multilabel.decision_function(images).shape == (2, 3)
     assert centred.decision_function(images).shape == (2,)
@@ -178,7 +178,7 @@ def test_labels_as_objects_are_strings():
     assert classes.dtype.kind == "U" and signs.tolist() == [[-1, 1], [1, -1], [-1, 1]]
 
 
-def test_a_matrix_with_minus_ones_is_vocs_and_without_an_indicator():
+def test_a_label_matrix_with_minus_ones_is_voc_style_and_otherwise_an_indicator():
     voc = [[1, -1], [0, 1], [-1, -1]]
     signs, classes, matrix = parse_labels(voc, 3)
     assert signs.tolist() == voc and list(classes) == [0, 1] and matrix
@@ -231,7 +231,7 @@ def test_class_names_never_swap_labels(labels, names):
         ([[1, 0], [0, 1], [0, 1]], ["x", "x"], "class_names must be different names"),
     ],
 )
-def test_labels_that_cannot_be_learned(labels, names, words):
+def test_unlearnable_labels_are_refused(labels, names, words):
     with pytest.raises(ValueError, match=words):
         parse_labels(labels, 3, names)
 
@@ -288,7 +288,7 @@ def test_arguments_that_are_not_sequences_of_images_are_refused(plain, photo, tm
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_an_image_that_cannot_be_used_is_named(plain, pieces, tmp_path, n_jobs):
+def test_an_unusable_image_is_named(plain, pieces, tmp_path, n_jobs):
     images, labels = pieces
     Image.fromarray(images[0]).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
@@ -343,7 +343,7 @@ def test_an_interrupted_fit_does_not_change_the_model(pieces, monkeypatch, stage
 # ---- codes in a file ----
 
 
-def test_codes_that_lie_in_a_file_teach_the_same(pieces, monkeypatch, tmp_path):
+def test_training_from_memory_mapped_codes_gives_the_same_model(pieces, monkeypatch, tmp_path):
     images, labels = pieces
     wanted = state(tiny().fit(images, labels))
     monkeypatch.setattr(training, "CODES_IN_MEMORY", 0)
@@ -521,13 +521,13 @@ def test_the_memory_folder_keeps_all_that_does_not_depend_on_C(pieces, tmp_path,
     assert len(learned) == 2, "a file has changed"
 
 
-def test_memory_is_a_folder_or_joblibs(pieces):
+def test_memory_may_be_a_folder_or_a_joblib_memory(pieces):
     with pytest.raises(ValueError, match="memory"):
         tiny(memory=3).fit(*pieces)
     assert "memory" not in tiny(memory="x")._lasting()
 
 
-def test_c_is_chosen_among_the_training_images(rng):
+def test_c_is_chosen_by_cross_validation_on_the_training_images(rng):
     """A class that a single noisy direction tells apart; more images than folds."""
     signs = np.where(np.arange(40) % 2, 1, -1)[:, None]
     x = rng.standard_normal((40, 60)) * 0.2
@@ -540,7 +540,7 @@ def test_c_is_chosen_among_the_training_images(rng):
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 6])
-def test_c_is_chosen_among_fewer_images_than_folds(rng, n):
+def test_choosing_c_works_with_fewer_images_than_folds(rng, n):
     signs = np.where(np.arange(n) % 2, 1, -1)[:, None]
     x = rng.standard_normal((n, 5))
     assert 1.6 <= choose_c(x @ x.T, signs, np.random.RandomState(0)) <= 7.8
@@ -602,7 +602,7 @@ def test_explain_many_keeps_the_order_and_names_the_failed_image(plain, photo, t
         plain.explain_many(images, errors="skip")
 
 
-def test_progress_is_for_eyes_only(pieces, capsys):
+def test_progress_goes_to_stderr_only(pieces, capsys):
     clf = tiny(verbose=True).fit(*pieces)
     told = capsys.readouterr()
     assert told.out == "" and "encoded image 9" in told.err
@@ -651,7 +651,7 @@ def test_parameters_that_coef_depends_on_cannot_change_after_fit(plain, photo, n
     assert np.array_equal(clf.set_params(**{name: was}).scores(photo), plain.scores(photo))
 
 
-def test_the_same_parameters_in_other_clothes_are_no_change(plain, photo):
+def test_equal_parameters_of_another_type_are_no_change(plain, photo):
     clf = copy.copy(plain).set_params(pyramid=[[2, 2], [3, 1], [1, 1]], bin_sizes=np.array([4, 6, 8, 10]), magnif=6)
     assert np.array_equal(clf.scores(photo), plain.scores(photo))
     sizes = [4, 6]
@@ -665,7 +665,7 @@ def test_the_same_parameters_in_other_clothes_are_no_change(plain, photo):
     [{"bin_sizes": (4, 8)}, {"step": 4}, {"max_height": 54}, {"gate": 0.0}],
     ids=lambda change: next(iter(change)),
 )
-def test_where_descriptors_are_taken_may_change(plain, textures, change):
+def test_the_sampling_grid_may_change_after_fitting(plain, textures, change):
     images, _ = textures(4, seed=9)
     scores, before = (clf.decision_function(images) for clf in (copy.copy(plain).set_params(**change), plain))
     assert not np.array_equal(scores, before)

@@ -109,7 +109,7 @@ def test_resuming_with_another_photograph_of_the_same_name_computes_again(capsys
     assert json.loads(text)["results"][0]["photo"] == str(other / "photo0.png")
 
 
-def test_a_photograph_that_cannot_be_compared_is_named(capsys, photographs, model, tmp_path):
+def test_an_unreadable_photograph_in_compare_is_named(capsys, photographs, model, tmp_path):
     low = tmp_path / "low.png"
     Image.new("RGB", (9, 9)).save(low)
     out = tmp_path / "sheet.png"
@@ -255,7 +255,7 @@ def test_rules_of_a_network_are_checked_first(capsys, network, photographs, tmp_
     assert code == 2 and len(err.splitlines()) == 1 and re.search(words, err)
 
 
-def test_one_rule_for_all_layers_is_enough(capsys, network, photographs, tmp_path):
+def test_two_rules_for_all_layers_are_refused(capsys, network, photographs, tmp_path):
     args = ["--model", network, "--out", tmp_path / "o", "--rule", "composite", "--rule", "epsilon"]
     code, _, err = run(capsys, "explain", photographs[0], *args)
     assert code == 2 and err == "fvlrp: --rule takes one preset or rule for all layers, got composite and epsilon\n"
@@ -285,7 +285,7 @@ def test_an_internal_error_is_one_line_that_names_traceback(capsys, monkeypatch)
     assert code == 1 and err == "fvlrp: internal error: KeyError: 'key' (fvlrp --traceback shows where)\n"
 
 
-def test_a_photograph_that_trips_over_a_bug_does_not_stop_the_batch(capsys, photographs, model, tmp_path, monkeypatch):
+def test_an_unexpected_exception_does_not_stop_the_batch(capsys, photographs, model, tmp_path, monkeypatch):
     trace = FisherVectorClassifier.trace
 
     def buggy(self, photo, *args):
@@ -318,14 +318,14 @@ def test_help_lists_every_command_without_loading_one(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
-def test_every_command_has_its_options(capsys, name):
+def test_every_command_documents_its_options(capsys, name):
     with pytest.raises(SystemExit) as stop:
         cli.main([name, "--help"])
     out = capsys.readouterr().out
     assert stop.value.code == 0 and out.startswith(f"usage: fvlrp {name} ") and "--json" in out and "--traceback" in out
 
 
-def test_classes_that_differ_in_a_sign_do_not_overwrite_each_other(capsys, photographs, textures, tmp_path):
+def test_class_names_that_differ_in_punctuation_do_not_overwrite_each_other(capsys, photographs, textures, tmp_path):
     images, labels = textures(2, seed=4)
     spelled = {"brick": "a b", "grass": "a/b", "gravel": "a_b"}
     clf = FisherVectorClassifier(n_components=4, n_pca=8).fit(images, [spelled[label] for label in labels])
@@ -344,7 +344,7 @@ def test_names_of_results_are_never_the_same():
     assert len(set(stems)) == 5 and stems[:2] == ["a", "a-2"]
 
 
-def test_a_photograph_or_model_that_changed_is_explained_again(capsys, photographs, model, tmp_path):
+def test_a_changed_photograph_or_model_is_explained_again(capsys, photographs, model, tmp_path):
     args = ["explain", photographs[0], "--model", model, "--out", tmp_path / "o", "--quiet", "--resume"]
     run(capsys, *args)
     record = tmp_path / "o" / "photo0.json"
@@ -358,14 +358,14 @@ def test_a_photograph_or_model_that_changed_is_explained_again(capsys, photograp
 
 
 @pytest.mark.parametrize("broken", ["", "[]", "{}", '{"photo": 1, "options": 2}', "null"])
-def test_a_broken_record_is_written_again(capsys, photographs, model, tmp_path, broken):
+def test_a_damaged_record_is_rewritten(capsys, photographs, model, tmp_path, broken):
     record = tmp_path / "photo0.json"
     record.write_text(broken)
     code, *_ = run(capsys, "explain", photographs[0], "--model", model, "--out", tmp_path, "--resume", "--quiet")
     assert code == 0 and json.loads(record.read_text())["photo"] == photographs[0]
 
 
-def test_places_that_results_cannot_go_to_are_refused_first(capsys, untraced, photographs, model, tmp_path):
+def test_unwritable_outputs_are_refused_before_any_work(capsys, untraced, photographs, model, tmp_path):
     (tmp_path / "file").write_text("")
     for command in ("report", "compare"):
         for out, words in (
@@ -379,7 +379,7 @@ def test_places_that_results_cannot_go_to_are_refused_first(capsys, untraced, ph
         assert code == 1 and "--out" in err and "must be a folder" in err
 
 
-def test_names_that_the_terminal_cannot_show_are_escaped(photographs, model, tmp_path):
+def test_unprintable_names_are_escaped(photographs, model, tmp_path):
     photo = tmp_path / "猫.png"
     Image.open(photographs[0]).save(photo)
     command = [
@@ -477,7 +477,7 @@ def test_all_broken_photographs_are_reported_before_training(capsys, labelled, t
     assert last == "fvlrp: 2 of 13 photographs cannot be read: --skip-broken leaves them out"
 
 
-def test_broken_photographs_can_be_left_out(capsys, labelled, tmp_path):
+def test_broken_photographs_can_be_skipped(capsys, labelled, tmp_path):
     args = ["--out", tmp_path / "m.fvlrp", "--components", 8, "--step", 6, "--json", "--quiet", "--skip-broken"]
     code, text, err = run(capsys, "train", labelled, *args)
     value = json.loads(text)
@@ -523,7 +523,7 @@ def test_info_describes_the_packaged_model(capsys):
     assert value["instruction sets"]["in use"] in value["instruction sets"]["available"]
 
 
-def test_info_reads_well_however_many_classes_there_are(capsys, data):
+def test_info_abbreviates_long_class_lists(capsys, data):
     code, text, _ = run(capsys, "info", data / "cnn" / "squeezenet_v1.1.onnx")
     assert code == 0 and max(map(len, text.splitlines())) < 200
     assert "classes: 1000 of them: tench, goldfish, great white shark, ..., toilet tissue" in text
@@ -587,12 +587,12 @@ def test_one_of_several_outputs_and_the_difference_of_two_classes(capsys, photog
     assert "unknown target 'cow'" in run(capsys, *chosen, "cat - cow")[2]
 
 
-def test_a_description_belongs_to_a_network(capsys, model):
+def test_a_description_is_refused_for_a_fisher_model(capsys, model):
     code, _, err = run(capsys, "info", model, "--classes", "names.txt")
     assert code == 2 and "classes belongs to an ONNX file" in err
 
 
-def test_info_spells_classes_as_they_are(capsys, plain, tmp_path):
+def test_info_prints_class_names_verbatim(capsys, plain, tmp_path):
     clf = copy.copy(plain)
     clf.classes_ = np.array(["Mauer", "größer", "猫"])
     clf.save(tmp_path / "m.fvlrp")
@@ -689,7 +689,7 @@ def test_flip_measures_every_depth_and_the_blind_orders(capsys, photographs, mod
         assert value[mean]["bin"]["mean"] == pytest.approx(np.mean(amounts))
 
 
-def test_flip_goes_on_where_it_was_stopped(capsys, photographs, model, tmp_path, monkeypatch):
+def test_flip_resumes_where_it_was_stopped(capsys, photographs, model, tmp_path, monkeypatch):
     options = ["--model", model, "--steps", 5, "--depth", "bin", "--quiet", "--journal", tmp_path / "flips.jsonl"]
     _, text, _ = run(capsys, "flip", photographs[0], *options, "--json")
     monkeypatch.setattr("fvlrp.fisher.flipper.FisherFlipper.walk", None)  # nothing is walked again

@@ -49,7 +49,7 @@ def test_without_a_cluster_threads_work():
         assert isinstance(cluster.workers(2), cluster.Threads)
 
 
-def test_explanations_scores_and_flipping_are_the_same_bits(plain, pieces, client):
+def test_distributed_explanations_scores_and_flipping_are_bit_identical(plain, pieces, client):
     images, _ = pieces
 
     def all_of_it():
@@ -84,7 +84,7 @@ def test_the_gram_matrix_is_the_same_in_tiles(monkeypatch):
     np.testing.assert_allclose(training.gram_matrix(codes), whole, rtol=1e-6)
 
 
-def test_an_image_that_cannot_be_used_is_named(plain, pieces, on_cluster):
+def test_an_unusable_image_is_named(plain, pieces, on_cluster):
     images = [*pieces[0][:3], np.zeros((5, 5), np.float32)]
     with pytest.raises(ValueError, match=r"images\[3\]: "):
         list(plain.explain_many(images, "brick"))
@@ -136,6 +136,6 @@ def test_the_command_line_writes_the_same_files(plain, pieces, client, tmp_path)
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 
-def test_an_address_where_nobody_answers(tmp_path):
+def test_an_unreachable_scheduler_is_refused_by_its_address(tmp_path):
     with pytest.raises(OSError, match="is not the address of a scheduler"), cluster.connected("nowhere://x"):
         pass

@@ -115,7 +115,7 @@ def test_a_map_without_contrast_is_neutral(cmap, symmetric):
 
 
 @pytest.mark.parametrize(("relevance", "entry"), [(-3.0, 0), (0.0, 127), (1e-300, 254)])
-def test_a_single_pixel_has_its_own_scale(relevance, entry):
+def test_a_single_pixel_is_scaled_by_its_own_value(relevance, entry):
     assert np.array_equal(colours.colour([[relevance]])[0, 0], ramp("safe")[entry])
 
 
@@ -163,7 +163,7 @@ def test_the_default_scale_is_the_99_5th_percentile_of_nonzero_relevance(rng):
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_a_large_map_is_coloured_in_bands_like_a_small_one(rng, monkeypatch, symmetric):
+def test_colouring_in_bands_gives_the_same_picture(rng, monkeypatch, symmetric):
     heatmap = rng.standard_normal((37, 50))
     whole = colours.colour(heatmap, symmetric=symmetric)
     monkeypatch.setattr(colours, "_BAND", 160)

@@ -58,12 +58,12 @@ def test_cross_validation_scores_and_predicts(clf, images, labels):
     assert predicted.shape == (24,) and np.mean((predicted > 0) == (labels == "along")) > 0.9
 
 
-def test_a_grid_is_searched_over_parameters_and_pickled(clf, images, labels):
+def test_a_grid_search_runs_and_can_be_pickled(clf, images, labels):
     search = GridSearchCV(clf, {"C": [0.1, 5], "step": [6, 8]}, cv=2, n_jobs=1).fit(images, labels)
     assert search.best_score_ > 0.9 and search.best_estimator_.classes_.tolist() == ["across", "along"]
 
 
-def test_a_pipeline_passes_images_on(clf, images, labels):
+def test_a_pipeline_passes_images_through(clf, images, labels):
     flip = FunctionTransformer(lambda batch: [image[:, ::-1] for image in batch])
     model = Pipeline([("flip", flip), ("clf", clf)]).fit(images, labels)
     assert model.score(images, labels) > 0.9 and "flip" in estimator_html_repr(model)
@@ -78,7 +78,7 @@ def test_parts_are_steps_of_a_pipeline_with_parameters_to_search(images, labels)
 
 
 @pytest.mark.parametrize("package", ["pandas", "polars"])
-def test_parts_put_out_data_frames(package, images):
+def test_parts_can_output_data_frames(package, images):
     frames = pytest.importorskip(package)
     encoder = make_pipeline(
         fvlrp.DenseSIFT(bin_sizes=(4,), step=6), fvlrp.FisherEncoder(fvlrp.DiagonalGMM(4, random_state=0))
@@ -130,7 +130,7 @@ def test_weights_of_photographs_count_as_copies_do(clf, images, labels):
     np.testing.assert_allclose(again.coef_, weighed.coef_, rtol=1e-5, atol=1e-7)  # labels of weight 0 say nothing
 
 
-def test_balanced_classes_weigh_the_rare_one_more(images, labels):
+def test_balanced_class_weights_favour_the_rare_class(images, labels):
     rare = [i for i in range(24) if labels[i] == "across" or i < 6]
     some, names = [images[i] for i in rare], labels[rare]
     balanced = fvlrp.FisherVectorClassifier(**SMALL, C=0.01, class_weight="balanced").fit(some, names)
@@ -159,7 +159,7 @@ def test_scores_become_probabilities(clf, images, labels):
     assert np.mean(model.classes_[probabilities.argmax(axis=1)] == labels) > 0.9
 
 
-def test_a_fitted_classifier_is_calibrated_as_it_is(clf, images, labels):
+def test_a_fitted_classifier_can_be_calibrated_without_refitting(clf, images, labels):
     from sklearn.frozen import FrozenEstimator
 
     fitted = clf.fit(images, labels)

@@ -23,7 +23,7 @@ def test_amounts_are_finite_and_not_negative(make, value):
         make(value)
 
 
-def test_box_is_given_whole_and_in_order():
+def test_the_box_rule_needs_both_bounds_in_order():
     assert Box() == Box(None, None)
     assert Box(np.zeros(3), np.ones(3)) == Box((0, 0, 0), (1, 1, 1))
     with pytest.raises(ValueError, match="low and high must be given together"):
@@ -37,7 +37,7 @@ def test_box_is_given_whole_and_in_order():
         Box((0, 0), (1, 1, 1))
 
 
-def test_presets():
+def test_the_presets_are_those_documented():
     assert ConvRules.of(None) == ConvRules() and ConvRules().default is None
     assert ConvRules().rule("conv2", "conv", False) == ZPlus() and ConvRules().rule("fc", "dense", False) == Epsilon()
     assert ConvRules("gamma").rule("conv2", "conv", True) == Gamma()
@@ -53,7 +53,7 @@ def test_presets():
         ConvRules.of("lrp")
 
 
-def test_a_name_counts_before_first_and_first_before_a_kind():
+def test_a_layer_name_takes_precedence_over_first_and_first_over_a_kind():
     rules = ConvRules.of({"conv1": WSquare(), "first": Flat(), "conv": ZPlus()})
     assert rules.named("conv1", "conv", True) == WSquare()
     assert rules.named("stem", "conv", True) == Flat()
@@ -130,7 +130,7 @@ def test_presets_of_other_programs():
 
 
 @pytest.mark.parametrize("field", WORDS)
-def test_words_are_checked_and_have_a_default(field):
+def test_option_words_are_validated_and_have_a_default(field):
     assert getattr(NetworkRules(), field) == WORDS[field][0]
     for word in WORDS[field]:
         assert getattr(NetworkRules(**{field: word}), field) == word

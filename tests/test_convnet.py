@@ -130,7 +130,7 @@ def test_classes_come_from_the_scores(net, photographs):
         (None, TypeError, r"images\[1\]: image must be a path.*NoneType"),
     ],
 )
-def test_an_image_that_is_refused_is_named(net, bad, error, words):
+def test_a_refused_image_is_named(net, bad, error, words):
     with pytest.raises(error, match=words):
         net.decision_function([np.zeros((9, 9, 3), np.uint8), bad])
 
@@ -244,7 +244,7 @@ def test_a_contrast_is_the_difference_of_two_explanations(net, photographs):
     np.testing.assert_allclose(contrast.heatmap, a.heatmap - b.heatmap, atol=1e-12 * np.abs(a.heatmap).max())
 
 
-def test_a_loaded_explanations_rules_explain_again(net, photographs, tmp_path):
+def test_the_rules_of_a_loaded_explanation_can_be_used_again(net, photographs, tmp_path):
     rules = NetworkRules.of({"conv": "gamma:0.1", "first": "box"})
     net.explain(photographs[0][0], "a", rules=rules).save(tmp_path / "ex.npz")
     loaded = fvlrp.Explanation.load(tmp_path / "ex.npz")
@@ -313,7 +313,7 @@ def test_every_kind_of_layer_has_a_name_for_files(net):
     assert all(type(n.layer) is KINDS[n.kind] for n in net.nodes)
 
 
-def test_a_file_that_does_not_fit_together_is_refused(net, tmp_path):
+def test_a_file_with_inconsistent_parts_is_refused(net, tmp_path):
     from fvlrp.data.files import save_arrays
 
     header, arrays = net.to_parts()
@@ -323,7 +323,7 @@ def test_a_file_that_does_not_fit_together_is_refused(net, tmp_path):
         fvlrp.load(tmp_path / "n.fvlrp")
 
 
-def test_describe_is_ready_for_json(net):
+def test_describe_is_json_serialisable(net):
     described = json.loads(json.dumps(net.describe()))
     assert described["layers"][1] == {"name": "conv1", "kind": "conv", "shape": [8, 12, 9]}
     assert described["parameters"] == 3 * 8 * 9 + 8 + 16 + 64 + 8 + 576 + 8 + 64 + 4
@@ -333,12 +333,12 @@ def test_describe_is_ready_for_json(net):
 
 
 @pytest.mark.parametrize("C", [0, -1.0, np.nan, "10", True])
-def test_a_strength_that_cannot_be_is_refused_before_any_photograph_is_read(net, C):
+def test_invalid_regularisation_is_refused_before_any_photograph_is_read(net, C):
     with pytest.raises(ValueError, match=f"C must be a positive number or None, got {C!r}"):
         net.retrain(["missing.jpg"] * 2, ["a", "b"], C=C)
 
 
-def test_an_image_that_is_missing_is_named_in_one_sentence(net):
+def test_a_missing_image_is_named_in_one_sentence(net):
     with pytest.raises(FileNotFoundError, match=r"^cannot read image missing\.jpg: no such file$"):
         net.retrain(["missing.jpg"] * 2, ["a", "b"])
 
@@ -444,7 +444,7 @@ def test_the_last_dense_layer_is_replaced_by_a_dense_layer(net, photographs):
         [("maps", MaxPool((3, 2), (3, 2), (0, 0, 0, 0), False)), ("row", Flatten())],
     ],
 )
-def test_a_network_that_ends_in_features_keeps_its_layers_and_gets_a_head(net, photographs, end):
+def test_a_feature_network_keeps_its_layers_and_gets_a_head(net, photographs, end):
     nodes = [*net.nodes[:12]]
     for name, layer in end:
         nodes.append(node(name, layer, len(nodes) - 1))
@@ -470,7 +470,7 @@ def test_a_feature_that_never_changes_gets_no_weight(net, photographs):
 
 @needs_data
 @pytest.mark.parametrize("name", ["squeezenet_v1.1", "tiny_darknet"])
-def test_the_cat_is_an_egyptian_cat(name):
+def test_squeezenet_recognises_an_egyptian_cat(name):
     pytest.importorskip("onnx")
     data = pytest.importorskip("skimage.data")
     net = fvlrp.load(Path(os.environ["FVLRP_DATA"]) / f"cnn/{name}.onnx")

@@ -57,7 +57,7 @@ def devkit(tmp_path):
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2])
-def test_a_devkit_opens_from_the_year_or_from_above(devkit, levels):
+def test_a_devkit_opens_from_its_year_folder_or_its_parent(devkit, levels):
     root = [devkit, devkit.parent, devkit.parent.parent][levels]
     data = open_dataset(root, "train")
     assert data.ids == ("b", "a") and len(data) == 2
@@ -82,7 +82,7 @@ def test_a_devkit_without_class_lists_is_labelled_from_the_annotations(devkit):
     np.testing.assert_array_equal(data.labels, [[1, 1, -1], [-1, -1, 0]])
 
 
-def test_a_devkit_with_class_lists_only_has_their_photographs(devkit):
+def test_a_devkit_with_class_lists_only_holds_the_photographs_they_list(devkit):
     (devkit / "ImageSets" / "Main" / "train.txt").unlink()
     assert voc(devkit, "train").ids == ("b", "a")
 
@@ -125,7 +125,7 @@ ENTITIES = """<!DOCTYPE annotation [<!ENTITY secret SYSTEM "{}">]>
         ('<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>', "document type"),
     ],
 )
-def test_a_malformed_or_hostile_annotation_names_itself(devkit, text, words):
+def test_an_error_in_an_annotation_names_the_file(devkit, text, words):
     (devkit / "Annotations" / "b.xml").write_text(text)
     with pytest.raises(ValueError, match=rf"b\.xml is not a VOC annotation: .*({words})"):
         voc(devkit, "train").objects(0)
@@ -141,13 +141,13 @@ def test_a_malformed_or_hostile_annotation_names_itself(devkit, text, words):
         ("train.txt", "\n", "lists no photographs"),
     ],
 )
-def test_a_malformed_list_names_itself(devkit, file, text, words):
+def test_an_error_in_a_list_names_the_list(devkit, file, text, words):
     (devkit / "ImageSets" / "Main" / file).write_text(text)
     with pytest.raises(ValueError, match=words):
         voc(devkit, "train")
 
 
-def test_missing_things_are_named(devkit):
+def test_missing_files_and_splits_are_named(devkit):
     with pytest.raises(FileNotFoundError, match=r"no folder .*gone"):
         open_dataset(devkit / "gone")
     with pytest.raises(ValueError, match="no split 'test'; it has train, val"):
@@ -240,7 +240,7 @@ def test_a_warning_counts_skipped_files(animals):
 
 
 @pytest.mark.parametrize("name", ["1.jfif", "1.avif", "1.heic", "1.jpe", "1.jp2", "2019/may/1.jpg"])
-def test_no_class_is_lost_for_its_suffix_or_a_folder_further_down(tmp_path, name):
+def test_no_class_is_lost_to_a_suffix_or_a_nested_folder(tmp_path, name):
     for kind in ("cat", "dog"):
         path = tmp_path / kind / name
         path.parent.mkdir(parents=True)
@@ -258,7 +258,7 @@ def test_folders_of_splits_are_not_classes(tmp_path, splits):
         folder(tmp_path)
 
 
-def test_a_data_set_without_some_photographs(devkit):
+def test_photographs_can_be_removed_from_a_dataset(devkit):
     data = voc(devkit, "train").without([0])
     assert data.ids == ("a",) and data.labels.tolist() == [[-1, 0]] and not data.labels.flags.writeable
     assert [thing.name for thing in data.objects(0)] == ["train"]

@@ -53,7 +53,7 @@ def test_hugging_faces_options_are_understood(tmp_path, changes, wanted):
     assert described(tmp_path, values)[0] == wanted
 
 
-def test_another_factor_of_hugging_face_belongs_to_mean_and_deviation(tmp_path):
+def test_a_hugging_face_rescale_factor_applies_before_mean_and_std(tmp_path):
     preprocess, _ = described(tmp_path, {**HUGGING_FACE, "rescale_factor": 1 / 127.5})
     x = preprocess.prepare(np.full((40, 40, 3), 255, np.uint8))
     np.testing.assert_allclose(x[0, :, 0, 0], (2 - 0.5) / np.array([0.5, 0.4, 0.5]), rtol=1e-5)
@@ -114,7 +114,7 @@ def test_label_files_of_any_form_are_read(tmp_path, form):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"0": "a", "2": "b"}', "[1, {"])
-def test_files_that_list_no_names_are_refused_by_their_own(tmp_path, text):
+def test_label_files_without_names_are_refused_by_file_name(tmp_path, text):
     path = tmp_path / "labels.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"labels\.json does not list class names"):
@@ -194,7 +194,7 @@ def test_assumptions_are_reported(tmp_path):
         assert Network.from_onnx(saved(tmp_path)).preprocess == Preprocess((8, 8))
 
 
-def test_a_network_that_divides_by_255_is_not_fed_0_to_1_in_silence(tmp_path):
+def test_feeding_0_to_1_to_a_network_that_divides_by_255_warns(tmp_path):
     path = saved(tmp_path, scaled_by=1 / 255)
     with pytest.warns(UserWarning, match=r"assumed RGB in 0\.\.255, since the network scales its input itself"):
         assert Network.from_onnx(path).preprocess.high == 255
@@ -205,7 +205,7 @@ def test_a_network_that_divides_by_255_is_not_fed_0_to_1_in_silence(tmp_path):
         Network.from_onnx(path, Preprocess((8, 8), high=255))
 
 
-def test_a_network_of_bytes_gets_bytes(tmp_path):
+def test_a_uint8_network_is_fed_uint8(tmp_path):
     path = saved(tmp_path, scaled_by=1 / 255, integer=True)
     with pytest.warns(UserWarning, match=r"0\.\.255"):
         net = Network.from_onnx(path)
@@ -215,7 +215,7 @@ def test_a_network_of_bytes_gets_bytes(tmp_path):
     np.testing.assert_allclose(net.forward(net.prepare(image)), wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_files_that_describe_themselves_are_believed(tmp_path):
+def test_preprocessing_stated_in_a_file_is_used(tmp_path):
     path = saved(tmp_path, metadata=[("names", "{0: 'cat', 1: 'dog'}"), ("Image.BitmapPixelFormat", "Bgr8")])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

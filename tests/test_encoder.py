@@ -137,7 +137,7 @@ def test_vectors_are_additive_over_descriptors(mixture):
     np.testing.assert_allclose(a + b, both, rtol=1e-9, atol=1e-9)
 
 
-def test_a_mixture_of_scikit_learn_will_do(mixture):
+def test_a_scikit_learn_mixture_is_accepted(mixture):
     from sklearn.mixture import GaussianMixture
 
     X = cloud(300)
@@ -166,7 +166,7 @@ def test_the_encoder_gives_the_same_bits_on_two_threads(mixture):
         ([np.zeros((1, 4)), np.array([[0, np.inf, 0, 2]], np.float32)], "X[1] holds NaN or infinity"),
     ),
 )
-def test_descriptors_that_do_not_fit_are_refused(mixture, lists, words):
+def test_descriptors_of_mismatched_sizes_are_refused(mixture, lists, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         FisherEncoder(mixture).transform(lists)
 

@@ -91,7 +91,7 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path):
 
 
 @posix
-def test_a_link_keeps_pointing(tmp_path):
+def test_saving_through_a_symbolic_link_keeps_the_link(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder" / "x")
     with atomic_write(tmp_path / "link") as file:
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_written_to_names_the_file(tmp_path, monkeypatch
 
 
 @posix
-def test_a_device_is_not_replaced():
+def test_writing_to_a_device_does_not_replace_it():
     with pytest.raises(OSError, match="not a regular file"), atomic_write(os.devnull):
         pass
 
@@ -170,7 +170,7 @@ def bomb(path, shape):
     return path
 
 
-def test_a_file_that_unpacks_to_a_thousand_times_its_size_is_refused_before_it_does(tmp_path):
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path):
     path = bomb(tmp_path / "x.fvlrp", (100 << 20) // 4)
     assert path.stat().st_size < 200_000
     tracemalloc.start()
@@ -185,13 +185,13 @@ def test_small_arrays_of_zeros_may_be_packed_well(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [[1], [-6], [2, 3.0], ["6"], [10**9, 10**9]])
-def test_a_member_of_another_size_than_its_header_says_is_refused(saved, shape):
+def test_an_archive_member_whose_size_contradicts_its_header_is_refused(saved, shape):
     rewritten(saved, lambda document, members: document["arrays"]["w"].update(shape=shape))
     with pytest.raises(ValueError, match="is damaged"):
         load_arrays(saved)
 
 
-def test_a_header_without_end_is_refused(saved):
+def test_an_oversized_header_is_refused(saved):
     with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("header.json", b" " * (65 << 20))
     with pytest.raises(ValueError, match=r"truncated or damaged: its member header\.json unpacks to"):
@@ -227,7 +227,7 @@ def test_a_round_trip_returns_equal_arrays(tmp_path_factory, header, content, co
         assert found[name].shape == array.shape
 
 
-def test_numpy_reads_the_file(saved):
+def test_numpy_can_read_the_file(saved):
     with np.load(saved, allow_pickle=False) as file:
         np.testing.assert_array_equal(file["w"], [[0, 1, 2], [3, 4, 5]])
         assert json.loads(file["header.json"])["header"] == {"kind": "toy", "epsilon": 0.1}
@@ -246,7 +246,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path, compress):
     assert facts == {((1980, 1, 1, 0, 0, 0), 3, 0o644 << 16)}
 
 
-def test_compression_compresses(tmp_path):
+def test_higher_compression_levels_give_smaller_files(tmp_path):
     for compress in (False, True):
         save_arrays(tmp_path / str(compress), {"kind": "toy"}, {"a": np.zeros(10_000)}, compress=compress)
     assert (tmp_path / "True").stat().st_size < (tmp_path / "False").stat().st_size / 20
@@ -359,7 +359,7 @@ def extra_member(document, members):
         (extra_member, "members"),
     ],
 )
-def test_a_file_that_contradicts_itself_is_refused(saved, change, words):
+def test_a_file_whose_header_contradicts_its_arrays_is_refused(saved, change, words):
     with pytest.raises(ValueError, match=words) as caught:
         load_arrays(rewritten(saved, change))
     assert "x.fvlrp" in str(caught.value) and "\n" not in str(caught.value)

@@ -254,7 +254,9 @@ def swell(result, pixels):
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_stage_that_makes_relevance_opens_the_ledger(plain, photo, monkeypatch, place, name, depth, bend, dtype):
+def test_a_stage_that_creates_relevance_makes_the_ledger_not_close(
+    plain, photo, monkeypatch, place, name, depth, bend, dtype
+):
     trace = plain.trace(photo, dtype)
     assert trace.explain("grass", depth).ledger.closes()
     right = getattr(place, name)
@@ -387,7 +389,7 @@ def test_intra_normalisation_is_by_root_then_component_then_whole(rng):
     assert not Normalise("intra").forward(np.zeros_like(sums))[0].any()
 
 
-def test_a_posterior_next_to_the_gate_hardly_moves_an_intra_normalised_vector(rng):
+def test_a_posterior_near_the_gate_hardly_changes_an_intra_normalised_vector(rng):
     """A component that one descriptor has with 1e-6 would otherwise weigh as much as one that a thousand have."""
     sums = 1e3 * rng.standard_normal((1, 2, 100, 5))
     sums[:, :, 0] = 0
@@ -402,7 +404,7 @@ def test_a_posterior_next_to_the_gate_hardly_moves_an_intra_normalised_vector(rn
 # ---- sizes and places ----
 
 
-def test_a_tall_photograph_gets_its_map_at_its_own_size(centred, photographs):
+def test_the_map_of_a_tall_photograph_has_its_full_size(centred, photographs):
     photo = photographs[0][60:260, 100:240]
     trace = centred.trace(photo, "float64")
     assert trace.grey.shape == (64, 45)
@@ -478,7 +480,7 @@ def test_threads_do_not_change_a_bit(centred, photo, dtype):
         assert one.ledger.to_dict() == other.ledger.to_dict()
 
 
-def test_an_image_is_only_read(plain, photo):
+def test_the_callers_array_is_not_modified(plain, photo):
     given = photo.copy()
     first = plain.explain(given, "grass", DEPTHS)
     assert np.array_equal(given, photo)
@@ -559,7 +561,7 @@ def test_two_classes_mirror_each_other(centred, photo):
     assert np.array_equal(first.heatmap, -second.heatmap)
 
 
-def test_labels_that_come_together_have_a_score_each(multilabel, photo):
+def test_co_occurring_labels_each_have_a_score(multilabel, photo):
     trace = multilabel.trace(photo, "float64")
     assert trace.scores == pytest.approx(multilabel.decision_function([photo])[0], rel=1e-5)
     for ex in trace.explain(multilabel.classes_, "bin"):
@@ -581,14 +583,14 @@ def test_labels_that_come_together_have_a_score_each(multilabel, photo):
         (np.zeros((0, 40), np.uint8), "empty"),
     ],
 )
-def test_images_that_cannot_be_explained(plain, image, words):
+def test_unexplainable_images_are_refused_in_one_sentence(plain, image, words):
     for call in (plain.trace, plain.explain, plain.scores):
         with pytest.raises(ValueError, match=words):
             call(image)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8", "exact"])
-def test_there_are_two_kinds_of_arithmetic(plain, photo, dtype):
+def test_the_two_dtypes_are_float32_and_float64(plain, photo, dtype):
     with pytest.raises(ValueError, match=r"dtype must be 'float32' \(fast\) or 'float64' \(exact\)"):
         plain.trace(photo, dtype)
 

@@ -41,26 +41,26 @@ def check_walk(model, image, target, side, count, every=1, seed=0):
 
 
 @pytest.mark.parametrize("side", [1, 4, 9, 27])
-def test_a_walk_scores_as_whole_images_do(plain, photo, side):
+def test_incremental_flipping_scores_equal_full_recomputation(plain, photo, side):
     curve = check_walk(plain, photo, "grass", side, 25)
     assert np.ptp(curve) > 1e-3
 
 
 @pytest.mark.parametrize("colours", ["grey", "rgb"])
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
-def test_every_kind_of_image_can_be_walked(plain, photo, kind, colours):
+def test_every_kind_of_image_supports_incremental_flipping(plain, photo, kind, colours):
     image = photo if colours == "rgb" else photo[:, :, 1]
     check_walk(plain, image if kind is np.uint8 else (image / 255).astype(np.float32), "brick", 9, 12)
 
 
-def test_every_classifier_can_be_walked(centred, multilabel, photo):
+def test_every_classifier_supports_incremental_flipping(centred, multilabel, photo):
     check_walk(centred, photo, "brick", 9, 12)  # two classes, one hyperplane, a mean
     check_walk(centred, photo, Contrast("gravel", "brick"), 9, 12)
     check_walk(multilabel, photo, "gravel", 9, 12)
     check_walk(multilabel, photo, Contrast("gravel", "grass"), 9, 12)
 
 
-def test_photographs_that_are_reduced_can_be_walked(centred, photographs):
+def test_reduced_photographs_support_incremental_flipping(centred, photographs):
     image = photographs[2][:200, :260]  # 200 rows become 64
     for side in (3, 9, 40):
         check_walk(centred, image, "gravel", side, 15)
@@ -77,12 +77,12 @@ def test_photographs_that_are_reduced_can_be_walked(centred, photographs):
         {"pyramid": ((1, 3), (4, 2)), "contrast_threshold": 0.02},
     ],
 )
-def test_every_grid_can_be_walked(textures, photo, options):
+def test_every_grid_supports_incremental_flipping(textures, photo, options):
     model = FisherVectorClassifier(n_components=5, n_pca=12, random_state=0, **options).fit(*textures(3, seed=4))
     check_walk(model, photo, "grass", 9, 20)
 
 
-def test_a_crop_gives_the_very_descriptors_of_the_whole_image(plain, photo, isa):
+def test_a_crop_gives_exactly_the_descriptors_of_the_whole_image(plain, photo, isa):
     encoding = plain.flipper(photo, "brick")._start.copy()
     now, filled = photo.copy(), np.random.default_rng(1).integers(256, size=photo.shape, dtype=np.uint8)
     for y, x in regions_of(photo.shape, 5, 20):
@@ -119,7 +119,7 @@ def test_grey_of_a_part_is_the_same_part_of_grey(max_height, colours, rng):
             np.testing.assert_array_equal(before, whole)  # nothing else has changed
 
 
-def test_rounding_does_not_gather_over_many_steps(plain, photo):
+def test_rounding_errors_do_not_accumulate_over_many_steps(plain, photo):
     check_walk(plain, photo, "grass", 9, 600, every=100)
 
 

@@ -65,7 +65,7 @@ def test_steps_are_clamped_to_the_regions_and_each_falls_once(flipped):
     np.testing.assert_allclose(result.aopc, np.mean(result.aopcs))
 
 
-def test_a_draw_does_not_depend_on_how_many_there_are(flipped):
+def test_a_random_order_does_not_depend_on_the_number_of_draws(flipped):
     image, weights, _ = flipped
 
     def mean(images):
@@ -110,7 +110,7 @@ def test_colours_are_uniform_per_pixel_and_the_rest_is_untouched():
     assert stats.chisquare(np.bincount(colours.ravel(), minlength=256)).pvalue > 1e-3
 
 
-def test_equal_sums_fall_in_random_order():
+def test_regions_of_equal_relevance_are_flipped_in_random_order():
     image = np.zeros((90, 90), np.uint8)
     result = pixel_flipping(lambda images: np.zeros(len(images)), image, np.zeros((90, 90)), draws=2)
     assert not np.array_equal(result.regions[0], result.regions[1])
@@ -205,7 +205,7 @@ def test_inpainting_continues_the_surroundings_of_a_region(rng):
     np.testing.assert_allclose(seen[1], plane, atol=1)
 
 
-def test_curves_may_be_coarse(flipped):
+def test_curves_may_be_sampled_every_few_steps(flipped):
     image, weights, score = flipped
     fine = pixel_flipping(score, image, weights, steps=7)
     score.batches.clear()
@@ -261,7 +261,7 @@ def test_a_flipper_gives_the_curves_of_a_callable(flipped, n_jobs):
     assert walker.walks == 2 * 4
 
 
-def test_a_journal_keeps_finished_curves_and_survives_a_cut(flipped, tmp_path):
+def test_a_journal_keeps_finished_curves_and_survives_truncation(flipped, tmp_path):
     image, weights, score = flipped
     path = tmp_path / "flips.jsonl"
     options = {"order": ("morf", "lerf", "random"), "steps": 6}
@@ -280,7 +280,7 @@ def test_a_journal_keeps_finished_curves_and_survives_a_cut(flipped, tmp_path):
     np.testing.assert_array_equal(resumed[2].curves, whole[2].curves)
 
 
-def test_a_journal_tells_other_work_apart(flipped, tmp_path):
+def test_a_journal_of_other_settings_is_not_reused(flipped, tmp_path):
     image, weights, score = flipped
     journal = Journal(tmp_path / "flips.jsonl")
     pixel_flipping(score, image, weights, steps=6, journal=journal)
@@ -299,7 +299,7 @@ def test_a_journal_tells_other_work_apart(flipped, tmp_path):
     assert len(journal) == 8
 
 
-def test_parts_of_a_journal_do_not_meet(tmp_path):
+def test_parts_of_a_journal_have_separate_keys(tmp_path):
     journal = Journal(tmp_path / "flips.jsonl")
     one, other = journal.part("net", "dog"), journal.part("net", "cat")
     one.put("key", 1)

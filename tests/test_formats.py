@@ -99,7 +99,7 @@ def test_the_orientation_is_that_of_pillow(tmp_path, orientation):
     np.testing.assert_array_equal(images.load(tmp_path / "b.tif"), images.load(tmp_path / "a.tif"))
 
 
-def test_a_large_tiff_is_mapped(tmp_path, monkeypatch):
+def test_a_large_tiff_is_memory_mapped(tmp_path, monkeypatch):
     tifffile = pytest.importorskip("tifffile")
     monkeypatch.setattr(formats, "LARGE", 100)
     colour = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)

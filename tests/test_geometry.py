@@ -14,7 +14,7 @@ def test_a_photograph_of_the_preset_has_73866_descriptors():
     assert geometry.n == 73866 and geometry.frames.shape == (73866, 3)
 
 
-def test_all_scales_share_their_first_centre():
+def test_all_scales_share_their_first_bin_centre():
     for scale in Geometry(200, 300).scales:
         assert scale.centres(0)[0] == scale.centres(1)[0] == 15
     assert [scale.first for scale in Geometry(200, 300).scales] == [9, 6, 3, 0]

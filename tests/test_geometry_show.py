@@ -24,7 +24,7 @@ def extent(array):
 
 @pytest.mark.parametrize("descriptor", [0, 7, 300, LAYOUT.n // 2, LAYOUT.n - 1])
 @pytest.mark.parametrize("place", [(0, 0), (1, 3), (3, 2)])
-def test_a_box_is_where_the_relevance_of_its_bin_goes(descriptor, place):
+def test_a_box_covers_the_pixels_that_its_bin_gives_relevance_to(descriptor, place):
     patches = geometry.show(LAYOUT, descriptor).patches
     relevance = np.zeros((LAYOUT.n, 4, 4))
     relevance[(descriptor, *place)] = 1
@@ -53,7 +53,7 @@ def test_the_support_is_the_pixels_that_a_bin_pools(bin_size):
     assert extent(seen) == ((top, bottom), (left, right))
 
 
-def test_a_photograph_may_lie_behind():
+def test_a_photograph_can_be_drawn_behind_the_geometry():
     ax = geometry.show(LAYOUT, 5, np.zeros((80, 90)), ax=matplotlib.pyplot.figure().subplots())
     assert len(ax.images) == 1 and "bin size 4" in ax.get_title()
 

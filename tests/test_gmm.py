@@ -113,7 +113,7 @@ def test_methods_are_those_of_scikit_learn_with_the_same_parameters():
     np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
 
 
-def test_em_stops_when_an_iteration_gains_little_of_all_that_was_gained():
+def test_em_stops_when_an_iteration_gains_little_of_the_total_gain():
     X = cloud(500)
 
     def fit(**parameters):
@@ -181,7 +181,7 @@ def test_the_random_state_settles_the_fit():
     assert not np.array_equal(np.sort(one.means_, axis=0), np.sort(other.means_, axis=0))
 
 
-def test_em_settles_on_shares_of_the_rows_before_it_sees_all(monkeypatch):
+def test_em_converges_on_growing_shares_of_the_rows(monkeypatch):
     """As likely in the end, with fewer iterations over all rows; every share is four times the one before."""
     X, seen = blobs(8000, 12), []
     expect = DiagonalGMM._expect

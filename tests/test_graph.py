@@ -24,7 +24,7 @@ def test_ancestors_of_a_node_are_its_direct_and_indirect_inputs(nodes, node, fou
     assert ancestors(nodes, node) == found
 
 
-def test_a_node_is_of_its_layers_kind(nodes):
+def test_a_node_has_the_kind_of_its_layer(nodes):
     assert [node.kind for node in nodes] == ["relu", "relu", "relu", "add", "flatten"]
     assert all(KINDS[node.kind] is type(node.layer) for node in nodes)
 
@@ -104,7 +104,7 @@ def test_the_coarse_depth_of_a_shallow_network_is_its_coarsest_block():
     assert coarse(dense, [(4,), (2,)]) == 1
 
 
-def test_first_layers_see_the_pixels(nodes):
+def test_first_layers_are_those_closest_to_the_pixels(nodes):
     net = Builder().add("scale", Affine(np.ones(3), np.ones(3))).conv("conv1", 4).add("relu", ReLU()).conv("conv2", 4)
     assert first_layers(net.nodes) == {0, 1}
     assert first_layers(nodes) == {0, 1, 2, 3, 4}

@@ -110,7 +110,7 @@ def test_results_are_clipped_once_all_terms_are_in(real, outputs):
         _kernels.grouped(a, x, *window, clipped, bounds=(1, 0))
 
 
-def test_weights_may_lie_anyhow(real):
+def test_weights_may_have_any_memory_order(real):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 6, 5)).astype(real)
     share = rng.standard_normal((8, 6, 5)).astype(real)

@@ -64,12 +64,12 @@ LARGE = {
 
 
 @pytest.mark.parametrize("operator", LARGE)
-def test_constants_are_not_computed_at_any_size(tmp_path, operator):
+def test_folding_of_huge_constants_is_refused(tmp_path, operator):
     message = read(added(LARGE[operator](plain()), "k").save(tmp_path / "net.onnx"))
     assert isinstance(message, str) and f"({operator})" in message and "computed from constants" in message
 
 
-def test_an_image_is_not_resized_to_any_size(tmp_path):
+def test_resizing_to_an_absurd_size_is_refused(tmp_path):
     graph = whole(plain(), z=[1, 4, 1 << 15, 1 << 15])
     graph.nodes.append(helper.make_node("Resize", ["c", "", "", "z"], ["d"]))
     assert "(Resize)" in read(graph.pooled("d").save(tmp_path / "net.onnx"))
@@ -126,7 +126,7 @@ def functions(depth, times):
     return model
 
 
-def test_functions_that_multiply_are_limited(tmp_path):
+def test_function_inlining_is_limited(tmp_path):
     path = tmp_path / "net.onnx"
     onnx.save(functions(3, 2), path)
     assert isinstance(read(path), Network)
@@ -143,7 +143,7 @@ def test_a_function_that_calls_itself_is_refused(tmp_path):
     assert "nested more than" in read(tmp_path / "net.onnx")
 
 
-def test_a_graph_that_feeds_itself_is_refused(tmp_path):
+def test_a_cyclic_graph_is_refused(tmp_path):
     graph = plain().add("Relu", "e", "d").add("Relu", "d", "e").pooled("e")
     assert "its own output" in read(graph.save(tmp_path / "net.onnx"))
 

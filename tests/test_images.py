@@ -175,7 +175,7 @@ def test_rgb_is_a_picture_of_any_image():
 
 @pytest.mark.parametrize(("bits", "top"), [(12, 4095), (12, 2000), (10, 1023), (8, 255), (8, 1)])
 @pytest.mark.parametrize("suffix", ["png", "tif", None])
-def test_narrow_data_in_16_bits_is_noticed(tmp_path, bits, top, suffix):
+def test_data_of_fewer_bits_in_a_16_bit_file_warn(tmp_path, bits, top, suffix):
     image = np.array([[0, top // 2], [top, 0]], np.uint16)
     given_as = image
     if suffix:
@@ -187,12 +187,12 @@ def test_narrow_data_in_16_bits_is_noticed(tmp_path, bits, top, suffix):
 
 
 @pytest.mark.parametrize("top", [0, 4096, 30000, 65535])
-def test_wide_data_and_black_are_read_without_a_word(top, recwarn):
+def test_full_range_16_bit_and_black_images_give_no_warning(top, recwarn):
     np.testing.assert_allclose(load(np.array([[0, top]], np.uint16)), [[0, top / 65535]], rtol=1e-6)
     assert not recwarn
 
 
-def test_a_tiff_file_that_names_its_largest_value_is_believed(tmp_path, recwarn):
+def test_the_maximum_stated_in_a_tiff_sets_its_range(tmp_path, recwarn):
     image = np.array([[0, 5000], [16383, 1]], np.uint16)
     Image.fromarray(image).save(tmp_path / "x.tif", tiffinfo={281: 16383})
     np.testing.assert_allclose(load(tmp_path / "x.tif"), image / 16383, rtol=1e-6)
@@ -216,7 +216,7 @@ def test_range_keeps_dark_16_bit_data_dark(tmp_path, recwarn):
 
 
 @pytest.mark.parametrize("range", [(1, 1), (2, 1), (0, np.inf), 5, "ab", (1, 2, 3)])
-def test_a_range_is_two_numbers_in_their_order(range):
+def test_a_range_is_two_increasing_numbers(range):
     with pytest.raises(ValueError, match="range must be two"):
         load(MARKED, range=range)
 
@@ -233,7 +233,7 @@ def test_a_photograph_adds_range_and_page_to_its_file(tmp_path):
         load(np.zeros((2, 2, 4)), range=(0, 2))
 
 
-def test_a_tiff_stack_is_noticed_and_its_pages_are_reached(tmp_path, recwarn):
+def test_a_tiff_stack_warns_and_page_selects_from_it(tmp_path, recwarn):
     pages = [Image.fromarray(np.full((2, 3), value, np.uint8)) for value in (10, 20, 30)]
     path = tmp_path / "stack.tif"
     pages[0].save(path, save_all=True, append_images=pages[1:])
@@ -247,7 +247,7 @@ def test_a_tiff_stack_is_noticed_and_its_pages_are_reached(tmp_path, recwarn):
         assert load(picture)[0, 0] == 30
 
 
-def test_a_masked_array_does_not_lose_its_mask():
+def test_the_mask_of_a_masked_array_is_kept():
     image = np.ma.masked_array(np.full((2, 2), 0.5), mask=[[0, 1], [0, 0]])
     with pytest.raises(ValueError, match=r"1 masked values.*pass image\.filled\(value\)"):
         load(image)
@@ -260,7 +260,7 @@ def test_grey_of_an_array_in_any_order_is_contiguous(turn):
     np.testing.assert_array_equal(grey(turn(MARKED)), grey(np.ascontiguousarray(turn(MARKED))))
 
 
-def test_a_picture_that_threads_share_is_decoded_once(tmp_path):
+def test_an_image_shared_by_threads_is_decoded_once(tmp_path):
     noise = np.random.default_rng(0).integers(256, size=(700, 500, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "x.png")
     for _ in range(20):
@@ -321,7 +321,7 @@ def test_bad_input_is_refused_in_one_sentence(image, error, words):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
-def test_a_truncated_file_names_itself(tmp_path, suffix):
+def test_an_error_for_a_truncated_file_names_it(tmp_path, suffix):
     path = tmp_path / f"cut.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -349,7 +349,7 @@ def test_an_empty_file_and_a_url_say_what_they_are(tmp_path):
         load("https://example.org/a.jpg")
 
 
-def test_a_missing_file_and_a_text_name_themselves(tmp_path):
+def test_errors_for_a_missing_file_and_a_text_file_name_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
         load(tmp_path / "gone.jpg")
     (tmp_path / "words.jpg").write_text("no picture")
@@ -360,7 +360,7 @@ def test_a_missing_file_and_a_text_name_themselves(tmp_path):
 
 
 @pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="pillow-heif is installed")
-def test_a_format_that_needs_a_plugin_says_which(tmp_path):
+def test_a_format_that_needs_a_plugin_names_it(tmp_path):
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
     with pytest.raises(OSError, match=r"x\.heic: Pillow reads \.heic with a plugin: pip install pillow-heif"):
         load(tmp_path / "x.heic")
@@ -391,7 +391,7 @@ def test_shrinking_is_antialiased_bicubic_without_a_shift(channels):
     np.testing.assert_allclose(small, expected, atol=2e-6)
 
 
-def test_overshoot_is_clipped():
+def test_resampling_overshoot_is_clipped():
     image = np.zeros((60, 60), np.uint8)
     image[20:40, 20:40] = 255
     small = resize_to_height(image, 31)
@@ -399,7 +399,7 @@ def test_overshoot_is_clipped():
 
 
 @pytest.mark.parametrize("max_height", [None, 12, 13])
-def test_a_low_enough_image_keeps_its_pixels(max_height):
+def test_an_image_below_max_height_is_not_resized(max_height):
     image = np.random.default_rng(2).integers(256, size=(12, 40, 3), dtype=np.uint8)
     np.testing.assert_array_equal(resize_to_height(image, max_height), image / np.float32(255))
 
@@ -415,7 +415,7 @@ def test_colour_is_resized_before_it_becomes_grey():
     assert np.abs(resize_to_height(grey(image), 31) - expected).max() > 1e-3
 
 
-def test_a_narrow_image_keeps_a_column():
+def test_a_very_narrow_image_keeps_at_least_one_column():
     assert resize_to_height(np.zeros((1000, 1), np.uint8), 10).shape == (10, 1)
 
 

@@ -188,14 +188,14 @@ def test_batch_normalisation_goes_into_the_convolution_behind_it(tmp_path):
     assert kinds(net)[:3] == ["conv", "relu", "conv"]
 
 
-def test_batch_normalisation_stays_where_a_border_of_zeros_lies_behind_it(tmp_path):
+def test_batch_normalisation_before_zero_padding_is_not_folded(tmp_path):
     graph = Graph().conv("x", "c", 3, 8).add("Relu", "c", "r").batchnorm("r", "b", 8)
     graph.conv("b", "d", 8, 6, pads=[1] * 4).pooled("d")
     net = check(graph.save(tmp_path / "n.onnx"))
     assert kinds(net)[:4] == ["conv", "relu", "affine", "conv"]
 
 
-def test_batch_normalisation_stays_where_its_convolution_has_another_reader(tmp_path):
+def test_batch_normalisation_is_not_folded_when_its_convolution_has_another_reader(tmp_path):
     graph = Graph().conv("x", "c", 3, 8).batchnorm("c", "b", 8).add("Add", "b c", "s").pooled("s")
     net = check(graph.save(tmp_path / "n.onnx"))
     assert kinds(net)[:3] == ["conv", "affine", "add"]
@@ -209,7 +209,7 @@ def test_batch_normalisation_of_dense_outputs_and_inputs_is_folded(tmp_path):
     assert kinds(net) == ["conv", "globalaveragepool", "flatten", "dense"]
 
 
-def test_shifts_behind_are_folded_factors_and_the_normalisation_of_the_input_stay(tmp_path):
+def test_trailing_shifts_are_folded_and_input_normalisation_is_kept(tmp_path):
     graph = Graph().constant("mean", [[[[0.1]], [[0.2]], [[-0.3]]]]).constant("std", 0.25).constant("two", [2.0])
     graph.add("Sub", "x mean", "a").add("Div", "a std", "b").conv("b", "c", 3, 4)
     graph.add("Sub", "two c", "d").add("Mul", "d two", "e").pooled("e")
@@ -251,7 +251,7 @@ def test_the_array_itself_is_a_branch_in_front_of_a_normalisation_and_else_a_res
     assert kinds(check(graph.save(tmp_path / "branch.onnx")))[2:4] == ["conv", "relu"]
 
 
-def test_branches_that_others_read_stay(tmp_path):
+def test_branches_with_other_readers_are_not_merged(tmp_path):
     graph = Graph().conv("x", "a", 3, 8).add("Relu", "a", "r").conv("r", "c", 8, 8, kernel=1)
     graph.conv("r", "d", 8, 8, kernel=1).add("Add", "c d", "s").add("Mul", "s c", "t").pooled("t")
     assert kinds(check(graph.save(tmp_path / "n.onnx"))).count("conv") == 3
@@ -432,7 +432,7 @@ def test_windows_larger_than_the_image_are_cut_off_at_its_border(tmp_path, opera
     check(graph.save(tmp_path / "n.onnx"))
 
 
-def test_a_border_of_zeros_goes_into_the_convolution_and_another_stays(tmp_path):
+def test_zero_padding_is_folded_into_the_convolution_and_other_padding_is_not(tmp_path):
     graph = Graph().constant("p", [0, 0, 1, 2, 0, 0, 0, 1], np.int64).constant("one", 1.0)
     graph.add("Pad", "x p", "a").conv("a", "c", 3, 4).add("Pad", "c p one", "b").conv("b", "d", 4, 5).pooled("d")
     net = check(graph.save(tmp_path / "n.onnx"))
@@ -489,7 +489,7 @@ def test_weights_next_to_the_file_are_found_or_reported_missing(tmp_path):
         ConvNet.from_onnx(path)
 
 
-def test_a_free_input_size_stays_free(tmp_path):
+def test_a_dynamic_input_size_stays_dynamic(tmp_path):
     graph = Graph(("n", 3, "h", "w")).conv("x", "c", 3, 6, auto_pad="SAME_UPPER").pooled("c")
     net = check(graph.save(tmp_path / "n.onnx"), size=40)
     assert net.input_shape == (3, None, None)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
 @pytest.mark.parametrize("rule", ((2, 1, -1), (1, 0, -1), (3.5, 2.5, -1), (1, 0, 0.25)))
 @pytest.mark.parametrize("count", (1, 2, 3, 8))
-def test_join_is_its_twin(count, rule, dtype, rng):
+def test_join_equals_its_twin(count, rule, dtype, rng):
     for n in (0, 1, 7, 64, 131):
         terms = [rng.standard_normal(n).astype(dtype) for _ in range(count)]
         for term in terms:
@@ -51,7 +51,7 @@ def test_join_refuses_mismatched_arrays():
 
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
 @pytest.mark.parametrize("beta", (0, 1))
-def test_shares_take_a_negative_sum_that_is_at_hand(beta, dtype, rng):
+def test_shares_reuse_an_available_negative_sum(beta, dtype, rng):
     positive, negative = rng.random((3, 70)).astype(dtype), -rng.random((3, 70)).astype(dtype)
     positive[0, ::3], negative[1, ::4] = 0, 0
     negative[2] *= 1e-30 if dtype == np.float32 else 1e-200  # far below what z - z+ could tell

@@ -248,7 +248,7 @@ def test_no_component_above_the_gate_is_missed(dims, components, stretch, isa):
 @pytest.mark.parametrize("far", (3e3, 1e5))
 @pytest.mark.parametrize("components", (16, 256))
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
-def test_a_column_that_never_varies_keeps_every_posterior(far, components, dtype, isa):
+def test_a_constant_column_keeps_every_posterior(far, components, dtype, isa):
     """Its variance, to be told from the square of its mean, is beyond the digits of a double."""
     rng = np.random.default_rng(0)
     means, variances = rng.standard_normal((components, 16)) * 30, np.full((components, 16), 900.0)
@@ -267,7 +267,7 @@ def test_a_column_that_never_varies_keeps_every_posterior(far, components, dtype
         np.testing.assert_allclose(logs, loglik, rtol=1e-9)
 
 
-def test_the_least_variances_leave_posteriors(isa):
+def test_the_smallest_variances_give_valid_posteriors(isa):
     """The inverses of two of them together are beyond a double."""
     means, variances = np.array([[1.0, 2.0], [1.0, 4.0]]), np.array([[1e-308, 1.0], [1e-308, 1.0]])
     model = _kernels.Model(None, None, np.array([0.5, 0.5]), means, variances, 1e-6, "float64")
@@ -309,7 +309,7 @@ def test_pooled_sums_are_those_of_the_equation(case, dtype):
 
 
 @by_case
-def test_encoding_in_one_pass_gives_what_its_three_steps_give(case, dtype):
+def test_fused_encoding_equals_its_three_steps(case, dtype):
     """Rows to the bit. Sums to rounding: where the arrays prove short, encoding goes on in a new run of rows."""
     p = problem(*case)
     model = p.model(dtype)
@@ -532,7 +532,7 @@ def test_the_sign_of_a_denominator_is_that_of_its_sum_in_double(isa):
         np.testing.assert_allclose(sift[0, 0, :2], [-4.0, 4.0], rtol=1e-6)
 
 
-def test_one_target_alone_gets_the_bits_it_gets_among_others(isa):
+def test_one_target_alone_is_bit_identical_to_the_same_among_others(isa):
     case = (97, 80, 16, "uint8", 1e-6, True)
     p = problem(*case)
     model = p.model("float32")
@@ -585,7 +585,7 @@ def test_aligned_arrays_begin_with_a_cache_line():
 
 @pytest.mark.parametrize("dims, components", ((80, 256), (33, 16), (5, 3)))
 @pytest.mark.parametrize("dtype", TYPES)
-def test_a_rows_bits_do_not_depend_on_its_place_in_a_tile(dtype, dims, components, isa):
+def test_the_bits_of_a_row_do_not_depend_on_its_position_in_a_tile(dtype, dims, components, isa):
     case = (300, dims, components, "float32", 1e-6, True)
     p = problem(*case)
     model = p.model(dtype)
@@ -671,7 +671,7 @@ def test_instruction_sets_are_chosen_by_name(isa):
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf))
 @pytest.mark.parametrize("components", (16, 256))
-def test_rows_that_are_no_numbers_harm_no_others(bad, components, dtype, isa):
+def test_rows_with_nan_affect_no_other_rows(bad, components, dtype, isa):
     case = (97, 33, components, "float32", 1e-6, True)
     p = problem(*case)
     model = p.model(dtype)
@@ -714,7 +714,7 @@ def made():
         (lambda x: np.repeat(x, 2, axis=0)[::2], ValueError, "x must be C-contiguous"),
     ),
 )
-def test_descriptors_of_another_form_are_refused(made, spoil, error, words):
+def test_descriptors_of_the_wrong_shape_are_refused(made, spoil, error, words):
     p, model, encoded, tables = made
     x = spoil(p.x)
     for call in (
@@ -768,7 +768,7 @@ def changed(encoded, **parts):
         (lambda e: {"y": e.y.astype(np.float64)}, TypeError, "y must be an array of float32"),
     ),
 )
-def test_encoded_rows_that_do_not_belong_together_are_refused(made, change, error, words):
+def test_inconsistent_encoded_rows_are_refused(made, change, error, words):
     p, model, encoded, tables = made
     foreign = changed(encoded, **change(encoded))
     with pytest.raises(error, match=words):
@@ -795,7 +795,7 @@ def test_encoded_rows_that_do_not_belong_together_are_refused(made, change, erro
         ({"bias": np.zeros(1)}, ValueError, "bias must have shape"),
     ),
 )
-def test_relevance_refuses_arrays_that_do_not_fit(made, change, error, words):
+def test_relevance_refuses_arrays_of_mismatched_shapes(made, change, error, words):
     p, model, encoded, tables = made
     arguments = {"x": p.x, "rows": None, "encoded": encoded, "tables": tables, "epsilon": 1.0} | change
     with pytest.raises(error, match=words):
@@ -808,7 +808,7 @@ def frozen(array):
     return array
 
 
-def test_inputs_may_be_read_only(isa):
+def test_read_only_inputs_are_accepted(isa):
     case = (97, 5, 3, "float32", 1e-6, True, True)
     p = problem(*case)
     model = p.model("float32")
@@ -834,7 +834,7 @@ def test_outputs_must_be_writable(made, name):
         model.relevance(p.x, None, encoded, tables, 1.0, **{name: frozen(outputs(model, p)[name])})
 
 
-def test_tables_refuses_arrays_that_do_not_fit(made):
+def test_tables_refuse_mismatched_arrays(made):
     _, model, _, _ = made
     shares, member, out = np.zeros((2, 2, 3, 5)), np.ones(2, np.uint8), np.zeros((3, 3, 16), np.float32)
     for arguments, words in (
@@ -863,7 +863,7 @@ def test_tables_refuses_arrays_that_do_not_fit(made):
         ({"gate": np.nan}, "."),
     ),
 )
-def test_a_model_of_ill_fitting_parts_is_refused(change, words):
+def test_a_model_with_mismatched_parts_is_refused(change, words):
     p = problem(5, 5, 3)
     parts = dict(zip(("basis", "mean", "priors", "means", "variances"), (p.basis, None, *p.mixture), strict=True))
     with pytest.raises(ValueError, match=words):
@@ -948,7 +948,7 @@ def test_splat_of_a_geometrys_scales_is_the_references(kernel, clip, isa):
     np.testing.assert_allclose(pixels, expected, rtol=0, atol=1e-12 * np.abs(relevance).sum())
 
 
-def test_splat_refuses_points_outside_and_arrays_that_do_not_fit():
+def test_splat_refuses_points_outside_and_mismatched_arrays():
     values, ones, taps = np.zeros((2, 2, 4, 4)), np.ones((2, 4)), np.ones(3)
     good = [values, 3, 1, 4, ones, ones, taps, -1, np.zeros((15, 15))]
     _kernels.splat(*good)
@@ -1021,7 +1021,7 @@ def photographs():
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_a_photographs_relevance_in_float32_is_that_in_float64(photographs, dtype, isa):
+def test_float32_relevance_of_a_photograph_equals_float64_within_tolerance(photographs, dtype, isa):
     """Forward and backward in the kernels' own numbers, sums and all, on real descriptors.
 
     The sums S cancel, and relevance divides by them: a stabiliser of 100 tames that, one of 1 hardly.
@@ -1141,7 +1141,7 @@ def test_merged_sums_are_those_over_all_descriptors_of_each_pyramid_cell(compone
         np.testing.assert_allclose(occupancy[cell], arguments[1].sum(axis=0), rtol=1e-12)
 
 
-def test_merge_refuses_moments_that_do_not_fit():
+def test_merge_refuses_moments_of_mismatched_shapes():
     member, priors, good = np.ones((2, 3), np.uint8), np.ones(4), (np.ones(4), np.ones((4, 5)), np.ones((4, 5)))
     assert _kernels.merge([], member, priors, 5)[0].shape == (3, 2, 4, 5)
     assert not _kernels.merge([], member, priors, 5)[0].any()

@@ -369,7 +369,7 @@ def test_flat_relevance_stays_in_the_receptive_field_and_adds_up(case, pool):
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @network_cases
-def test_relevance_is_the_twins(case, rule):
+def test_relevance_equals_its_twin(case, rule):
     inputs = _inputs(case)
     r, (_, saved) = _relevance(case, inputs), case.layer.forward(*inputs)
     got, _ = case.layer.relevance(r, saved, Choice(rule))
@@ -556,7 +556,7 @@ def test_fisher_relevance_is_conserved_and_equals_the_twin(stack, kind, rule):
     np.testing.assert_allclose(passed.inputs[0], wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
 
 
-def test_the_stabilisers_take_the_sign_of_the_sum_they_stabilise(stack):
+def test_stabilisers_take_the_sign_of_their_sum(stack):
     """Of relevance 1 at z < 0 or S < 0, abs(z) / (abs(z) + epsilon) goes on: epsilon without the sign would amplify."""
     rule = FisherRules(epsilon_pool=0.5, epsilon_pca=0.5)
     _, project, fisher = stack.layers[:3]

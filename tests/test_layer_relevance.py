@@ -158,7 +158,7 @@ def test_a_bias_absorbs_its_share_and_the_ledger_names_it():
     assert "bias" not in entries
 
 
-def test_a_sign_that_is_missing_is_in_the_ledger():
+def test_relevance_without_inputs_of_its_sign_is_in_the_ledger():
     layer, x, r = Dense(np.array([[1.0, 2.0]]), np.zeros(1)), np.ones((1, 2)), np.array([[3.0]])
     got, entries = through(layer, x, r, Choice(AlphaBeta(2, 1)))
     np.testing.assert_allclose(got, [[2, 4]])
@@ -304,7 +304,7 @@ def test_max_pool_gives_all_to_the_first_winner_or_evenly(kind, pool):
     assert not entries
 
 
-def test_a_score_near_0_gives_away_no_more_than_it_is():
+def test_a_score_near_zero_is_conserved_in_float32():
     """The sum of 4096 terms is 1e-5 of their sizes, so that float32 sums have few digits left."""
     rng = np.random.default_rng(0)
     x, weight = rng.random((1, 4096)).astype(np.float32), rng.standard_normal((3, 4096)).astype(np.float32)
@@ -338,7 +338,7 @@ def test_averages_follow_the_rule_as_sums(kind, rule, count_include_pad):
 
 
 @pytest.mark.parametrize("layer", (AveragePool((2, 2), (2, 2)), GlobalAveragePool()), ids=repr)
-def test_averages_below_the_depth_are_as_above_it_or_flat(layer):
+def test_average_pools_below_the_depth_follow_the_pool_option(layer):
     rng = np.random.default_rng(6)
     x, rule = rng.standard_normal((1, 2, 4, 4)), Gamma(0.5)
     y, saved = layer.forward(x)
@@ -351,7 +351,7 @@ def test_averages_below_the_depth_are_as_above_it_or_flat(layer):
 
 
 @pytest.mark.parametrize("layer", (AveragePool((4, 4), (4, 4)), GlobalAveragePool()), ids=repr)
-def test_averages_in_single_precision_resolve_a_sign_that_is_almost_missing(layer):
+def test_float32_average_pools_resolve_an_almost_missing_sign(layer):
     x = np.random.default_rng(0).uniform(1, 2, (1, 50, 4, 4)).astype(np.float32)
     x[:, :, 0, 0] = -1e-6
     r = np.ones(layer.apply(x).shape, np.float32)
@@ -385,7 +385,7 @@ def test_the_ledger_has_the_relevance_of_a_padded_border():
     assert entries["padding"] == r.sum() - 26
 
 
-def test_concat_hands_each_input_its_part():
+def test_concat_passes_each_input_its_slice_of_relevance():
     parts = [np.ones((1, c, 2, 2)) for c in (1, 3, 2)]
     r = np.random.default_rng(0).standard_normal((2, 6, 2, 2))
     got, _ = joined(Concat(1), parts, r, Choice(AlphaBeta()))

@@ -62,13 +62,13 @@ def test_a_photograph_in_several_rows_has_several_labels(folder):
         ("photos/x.png,cat\nphotos/y.png,cat\n", FileNotFoundError, "lists 2 photographs that do not exist"),
     ],
 )
-def test_a_malformed_table_says_where(folder, text, error, words):
+def test_an_error_in_a_table_names_the_line(folder, text, error, words):
     (folder / "t.csv").write_text(text)
     with pytest.raises(error, match=words):
         open_dataset(folder / "t.csv")
 
 
-def test_a_split_needs_its_column(folder):
+def test_a_split_without_its_column_is_refused(folder):
     (folder / "t.csv").write_text("photos/a.png,cat\n")
     with pytest.raises(ValueError, match="no column 'split'"):
         open_dataset(folder / "t.csv", "train")
@@ -120,7 +120,7 @@ def test_photographs_without_objects_are_counted(coco):
         assert len(open_dataset(coco, "val")) == 1
 
 
-def test_a_split_of_coco_is_named(coco):
+def test_an_unstated_coco_split_is_refused_with_the_splits(coco):
     (coco / "annotations" / "instances_val2014.json").write_text("{}")
     for split in (None, "val"):
         with pytest.raises(ValueError, match="val2014, val2017"):

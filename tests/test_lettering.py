@@ -35,9 +35,9 @@ def test_text_is_elided_only_where_it_does_not_fit():
         ("3×3 café", "3x3 cafe"),
     ],
 )
-def test_letters_the_font_lacks_are_spelled(text, printed):
+def test_letters_missing_in_the_font_are_transliterated(text, printed):
     assert lettering.printable(text, FONT) == printed
 
 
-def test_letters_without_a_spelling_leave_a_mark():
+def test_letters_without_a_transliteration_become_a_placeholder():
     assert lettering.printable("犬 dog", FONT) == "? dog"

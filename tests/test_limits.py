@@ -41,7 +41,7 @@ def test_the_older_layout_of_control_groups_is_read(group):
     assert limits.processor_count() == 1 and limits.available() == 301_000
 
 
-def test_a_variable_lowers_the_number_of_processors(monkeypatch):
+def test_an_environment_variable_lowers_the_number_of_processors(monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
     assert limits.processor_count() == 1
 
@@ -58,7 +58,7 @@ def test_a_container_has_its_share_of_memory(group):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_limit_of_the_process_counts():
+def test_a_resource_limit_of_the_process_is_respected():
     code = (
         "import resource\n"
         "from fvlrp.runtime import limits\n"
@@ -77,7 +77,7 @@ def test_errors_for_mismatched_sizes_name_both(monkeypatch):
 
 
 @pytest.mark.parametrize(("size", "words"), [(640e6, "640 MB"), (9.2e9, "9.2 GB"), (1e3, "0 MB")])
-def test_sizes_for_people(size, words):
+def test_sizes_are_readable(size, words):
     assert limits.readable(size) == words
 
 

@@ -49,7 +49,7 @@ def product_with_windows(weight, image, pads, rows, cols, sign=0, other=None):
 
 
 @pytest.mark.parametrize(("channels", "height", "width", "outputs", "pads", "rows", "cols"), IMAGES)
-def test_quick_convolution_is_the_product_with_windows(random, channels, height, width, outputs, pads, rows, cols):
+def test_winograd_equals_the_direct_convolution(random, channels, height, width, outputs, pads, rows, cols):
     x, other = random.standard_normal((2, channels, height, width)).astype(np.float32)
     weight = random.standard_normal((outputs, channels, 9)).astype(np.float32)
     turned = np.ascontiguousarray(weight.transpose(1, 0, 2)[:, :, ::-1]).transpose(1, 0, 2)[:, :, ::-1]
@@ -68,7 +68,7 @@ def test_quick_convolution_is_the_product_with_windows(random, channels, height,
                 np.testing.assert_array_equal(base, before)
 
 
-def test_quick_convolution_is_its_slow_twin(random):
+def test_winograd_equals_its_twin(random):
     x, other = random.standard_normal((2, 5, 6, 7)).astype(np.float32)
     weight = random.standard_normal((3, 5, 9)).astype(np.float32)
     for sign, second in ((0, None), (1, other), (-1, other), (2, None)):
@@ -77,7 +77,7 @@ def test_quick_convolution_is_its_slow_twin(random):
         np.testing.assert_allclose(out, expected, atol=2e-5)
 
 
-def test_quick_convolution_is_as_exact_as_single_precision_allows(random):
+def test_winograd_is_within_its_float32_error_bound(random):
     """The points +-1, +-2 that textbooks choose would be three times as far off."""
     x = np.maximum(random.standard_normal((256, 14, 14)), 0).astype(np.float32)
     weight = random.standard_normal((64, 256, 9)).astype(np.float32)
@@ -159,7 +159,7 @@ def test_products_take_weights_of_one_sign(random, sign, real):
 
 @pytest.mark.parametrize("n", [1, 3, 16, 37, 3000])
 @pytest.mark.parametrize("rows", [(), (2,), (0, 4, 5), (6, 5, 4, 3, 2, 1, 0), (1, 1)])
-def test_dense_sums_and_the_way_back_are_their_twins(random, n, rows, real):
+def test_dense_sums_and_their_adjoint_equal_their_twins(random, n, rows, real):
     weight, x = random.standard_normal((7, n)).astype(real), random.standard_normal(n).astype(real)
     rows = np.array(rows, np.int64)
     above, below = np.maximum(x, 0), np.minimum(x, 0)
@@ -237,7 +237,7 @@ def test_dense_kernels_refuse_mismatched_arrays(real):
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, 2.5])
 @pytest.mark.parametrize(("targets", "m", "n"), [(1, 1, 1), (1, 5, 70), (3, 4, 64), (2, 3, 131)])
-def test_alpha_beta_shares_are_their_twin(random, targets, m, n, beta, real):
+def test_alpha_beta_shares_equal_their_twin(random, targets, m, n, beta, real):
     positive, negative = random.uniform(0.5, 2, (2, m, n)).astype(real)
     r = random.standard_normal((targets, m, n + 5)).astype(real)[:, :, 2 : 2 + n]
     positive[0, 0] = negative[-1, -1] = 0
@@ -313,7 +313,7 @@ def test_alpha_beta_lists_sums_that_may_be_rounding_error(real):
         ((1, 2, 2), (2, 2), (1, 1), (3, 3), (1, 1), (6, 6)),  # windows of nothing but padding
     ],
 )
-def test_pools_are_their_twin(random, shape, kernel, stride, pads, dilation, out, real):
+def test_pools_equal_their_twin(random, shape, kernel, stride, pads, dilation, out, real):
     x = random.integers(-3, 3, shape).astype(real)  # with ties
     window = kernel, stride, pads, dilation
     y = np.empty((shape[0], *out), real)

@@ -77,7 +77,7 @@ def test_the_share_of_the_score_is_signed():
 
 
 @pytest.mark.parametrize("measure", [gini, resolution, lambda heatmap: share_held(heatmap, 1)])
-def test_maps_that_are_none_are_refused(measure):
+def test_invalid_maps_are_refused(measure):
     with pytest.raises(ValueError, match=r"heatmap has shape \(3,\)"):
         measure([1.0, 2, 3])
     with pytest.raises(ValueError, match="1 values that are NaN"):

@@ -39,7 +39,7 @@ def test_memory_is_reused_once_its_array_is_gone(dtype):
     assert address(memory.empty(shape, dtype)) == where
 
 
-def test_a_view_keeps_its_memory():
+def test_memory_is_not_reused_while_a_view_of_it_exists():
     first = memory.zeros((memory.LARGE,), np.float64)
     corner, where = first[5:7].reshape(2, 1), address(first)
     del first

@@ -18,7 +18,7 @@ from fvlrp.fisher.weights import WEIGHTS
 
 
 @pytest.mark.parametrize("name", ["plain", "centred", "multilabel", "improved"])
-def test_a_loaded_model_is_the_saved_one(request, photo, tmp_path, name):
+def test_a_loaded_model_equals_the_saved_one(request, photo, tmp_path, name):
     clf = request.getfixturevalue(name)
     clf.save(tmp_path / "it.fvlrp")
     again = fvlrp.load(tmp_path / "it.fvlrp")
@@ -48,7 +48,7 @@ def test_parameters_may_be_given_in_any_type(plain, photo, tmp_path, given):
     assert json.loads(json.dumps(clf.describe())) == json.loads(json.dumps(again.describe()))
 
 
-def test_parameters_of_any_type_are_learned_with_alike(textures, photo, tmp_path):
+def test_numpy_and_python_parameters_fit_the_same_model(textures, photo, tmp_path):
     clf = fvlrp.FisherVectorClassifier(
         n_components=np.int64(4), n_pca=8, pyramid=np.array([[2, 2], [1, 1]]), C=np.float32(2), magnif=np.float32(6)
     ).fit(*textures(2, seed=5))
@@ -136,7 +136,7 @@ def test_truncated_files(stored, tmp_path, share):
         fvlrp.load(path)
 
 
-def test_damaged_files(stored, tmp_path):
+def test_damaged_images_are_refused_by_name(stored, tmp_path):
     data, path = bytearray(stored.read_bytes()), tmp_path / "it.fvlrp"
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
@@ -144,7 +144,7 @@ def test_damaged_files(stored, tmp_path):
         fvlrp.load(path)
 
 
-def test_other_files(tmp_path, photo):
+def test_other_files_are_refused_by_name(tmp_path, photo):
     path = tmp_path / "it"
     path.write_text("no model")
     with pytest.raises(ValueError, match="is not an fvlrp file"):
@@ -157,7 +157,7 @@ def test_other_files(tmp_path, photo):
         fvlrp.load(path)
 
 
-def test_newer_files(stored, tmp_path):
+def test_files_of_a_newer_format_are_refused(stored, tmp_path):
     path = tmp_path / "newer.fvlrp"
     with zipfile.ZipFile(stored) as old, zipfile.ZipFile(path, "w") as new:
         for name in old.namelist():
@@ -208,7 +208,7 @@ def without(mapping, name):
         lambda header, arrays: (header, {**arrays, "intercept": arrays["intercept"][:, None]}),
     ],
 )
-def test_files_whose_parts_do_not_fit(stored, tmp_path, change):
+def test_files_with_mismatched_parts_are_refused(stored, tmp_path, change):
     path = tmp_path / "it.fvlrp"
     files.save_arrays(path, *change(*files.load_arrays(stored)))
     with pytest.raises(ValueError, match=r"it\.fvlrp is not a model this fvlrp can use"):
@@ -236,7 +236,7 @@ def test_options_of_onnx_files_are_refused_for_other_models(stored):
 @pytest.mark.parametrize(
     "name", ["pca_components", "pca_mean", "gmm_weights", "gmm_means", "gmm_covariances", "intercept", "coef"]
 )
-def test_files_that_hold_nan_or_infinity(stored, tmp_path, name, value):
+def test_files_with_nan_or_infinity_are_refused(stored, tmp_path, name, value):
     header, arrays = files.load_arrays(stored)
     arrays[name] = arrays[name].copy()
     arrays[name].flat[-1] = value
@@ -249,7 +249,7 @@ def test_files_that_hold_nan_or_infinity(stored, tmp_path, name, value):
 
 @pytest.mark.parametrize("value", [0.0, -1e-3])
 @pytest.mark.parametrize("name", ["gmm_weights", "gmm_covariances"])
-def test_files_of_mixtures_that_are_none(stored, tmp_path, name, value):
+def test_damaged_mixture_files_are_refused(stored, tmp_path, name, value):
     header, arrays = files.load_arrays(stored)
     arrays[name] = arrays[name].copy()
     arrays[name].flat[3] = value
@@ -258,7 +258,7 @@ def test_files_of_mixtures_that_are_none(stored, tmp_path, name, value):
         fvlrp.load(tmp_path / "it.fvlrp")
 
 
-def test_files_older_than_a_parameter_have_its_first_meaning(stored, tmp_path):
+def test_old_files_load_with_the_original_meaning_of_missing_parameters(stored, tmp_path):
     header, arrays = files.load_arrays(stored)
     older = {**header, "parameters": without(header["parameters"], "normalisation")}
     files.save_arrays(tmp_path / "it.fvlrp", older, arrays)

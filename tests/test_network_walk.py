@@ -281,7 +281,7 @@ def test_the_error_for_rules_that_match_no_layer_lists_the_layers(photo):
         trace.explain(rules={"first": Box((0, 0), (1, 1))})
 
 
-def test_rules_may_name_kinds_that_a_network_has_none_of(photo):
+def test_rules_may_name_kinds_absent_from_the_network(photo):
     rng = np.random.default_rng(0)
     net = Net(
         ("conv", "conv", conv(rng, (4, 3, 3, 3)), (-1,)),
@@ -291,7 +291,7 @@ def test_rules_may_name_kinds_that_a_network_has_none_of(photo):
     assert lrp.NetworkTrace(net, photo, "float64").explain(0, rules="composite").ledger.closes()
 
 
-def test_box_takes_its_range_from_black_and_white(photo):
+def test_the_box_rule_takes_its_bounds_from_black_and_white(photo):
     trace = lrp.NetworkTrace(branched(), photo, "float64")
     given = trace.explain("dog", rules={"first": Box(-1, (255 - 128) / 128)})
     np.testing.assert_array_equal(trace.explain("dog", rules={"first": Box()}).heatmap, given.heatmap)

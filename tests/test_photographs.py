@@ -40,7 +40,7 @@ def test_a_pattern_expands_to_its_matches(here, pattern, wanted):
     assert paths(find([pattern])) == wanted
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(here):
+def test_a_file_name_with_glob_characters_is_taken_literally(here):
     (here / "[ab].png").write_bytes(b"")
     assert paths(find(["[ab].png"])) == ["[ab].png"]
 
@@ -72,7 +72,7 @@ def test_what_is_no_list_says_so(here, monkeypatch):
         find(["-"])
 
 
-def test_a_photograph_named_twice_is_one(here):
+def test_a_photograph_listed_twice_is_explained_once(here):
     found = find(["a.avif", "./a.avif", str(here / "b"), "b/1.PNG"])
     assert len(found.photographs) == 4 and found.repeated == 2
     assert found.account().endswith("2 photographs named more than once")
@@ -111,5 +111,5 @@ def test_names_without_photographs_are_refused(here, name, words):
 
 
 @pytest.mark.parametrize("name", ["x.JPG", "x.jfif", "x.avif", "x.heic", "x.jpe", "x.jp2", "x.tiff"])
-def test_suffixes_of_photographs(name):
+def test_photograph_suffixes_are_recognised(name):
     assert photographs.is_photograph(name) and not photographs.is_photograph(name + ".txt")

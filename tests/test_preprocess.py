@@ -27,7 +27,7 @@ def test_a_grey_photograph_becomes_three_equal_channels():
     np.testing.assert_allclose(x, np.full((1, 3, 5, 5), 0.4), rtol=1e-6)
 
 
-def test_a_crop_takes_the_middle_after_the_shorter_side_was_resized():
+def test_a_crop_is_centred_after_resizing_the_shorter_side():
     image = np.tile(np.linspace(0, 1, 80, dtype=np.float32), (40, 1))
     x = Preprocess((20, 20), how="crop", resize=20).prepare(image)[0, 0]
     resized = np.asarray(Image.fromarray(image).resize((40, 20), Image.Resampling.BILINEAR))
@@ -36,7 +36,7 @@ def test_a_crop_takes_the_middle_after_the_shorter_side_was_resized():
 
 @pytest.mark.parametrize("shape", [(24, 20), (37, 51), (9, 60), (13, 11)])
 @pytest.mark.parametrize("how, resize", [("stretch", None), ("crop", None), ("crop", 30)])
-def test_undoing_keeps_the_sum_of_a_heatmap(shape, how, resize):
+def test_undoing_the_preprocessing_keeps_the_sum_of_a_heatmap(shape, how, resize):
     heatmap = np.random.default_rng(0).normal(size=(2, 24, 20))
     back = Preprocess((24, 20), how, resize).undo(heatmap, shape)
     assert back.shape == (2, *shape)

@@ -85,7 +85,7 @@ def test_product_propagates_nan(real):
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (3, 3, 0), (0, 0, 0)])
-def test_empty_products_are_empty(shape, real):
+def test_matrix_products_of_empty_arrays_are_empty(shape, real):
     m, k, n = shape
     assert _kernels.product(np.ones((m, k), real), np.ones((k, n), real), np.ones((m, n), real)).shape == (m, n)
 
@@ -110,7 +110,7 @@ def test_convolution_is_the_product_with_columns(image, kernel, stride, pads, di
 
 
 @pytest.mark.parametrize(("image", "kernel", "stride", "pads", "dilation"), WINDOWS)
-def test_relevance_goes_back_as_columns_are_scattered(image, kernel, stride, pads, dilation, real):
+def test_relevance_is_scattered_like_columns(image, kernel, stride, pads, dilation, real):
     rng = np.random.default_rng(0)
     layer = Conv(np.zeros((4, image[0], *kernel)), np.zeros(4), stride, pads, dilation)
     _, height, width = layer.out_shape(image)

@@ -112,7 +112,7 @@ def test_dense_layers_of_whole_numbers(tmp_path, rounded):
     scores_of(graph.real("o", "y") if rounded else graph, tmp_path / "n.onnx")
 
 
-def test_scales_that_the_photograph_decides(tmp_path):
+def test_dynamic_quantisation_scales_are_read(tmp_path):
     """What quantize_dynamic writes, and what onnxruntime's optimiser makes of it."""
     graph = Quantised()
     graph.nodes.append(helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "q.s", "q.z"]))
@@ -138,7 +138,7 @@ def test_values_dequantised_by_a_scale_that_the_photograph_decided(tmp_path):
     scores_of(graph, tmp_path / "net.onnx")
 
 
-def test_whole_numbers_of_the_photograph_itself(tmp_path):
+def test_a_dequantised_uint8_input_is_read(tmp_path):
     graph = Quantised(("n", 3, 16, 16)).scales("x", 1 / 255, 0).real("x", "r").conv("r", "c", 3, 6).pooled("c")
     model = graph.model()
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8

@@ -79,7 +79,7 @@ def test_the_order_of_rows_does_not_matter_where_scores_tie(method, rng):
         ([1, 0, 0, -1, 1, -1], (6 + 5 * 2 / 3) / 11, 1 / 2 + 1 / 2 * 2 / 3),
     ],
 )
-def test_hand_made_rankings(labels, eleven, area):
+def test_average_precision_of_hand_made_rankings(labels, eleven, area):
     scores = -np.arange(len(labels))
     assert average_precision(labels, scores) == pytest.approx(eleven, rel=1e-14)
     assert average_precision(labels, scores, "area") == pytest.approx(area, rel=1e-14)

@@ -218,7 +218,7 @@ def test_descriptors_sum_to_the_score_less_an_ignored_bias(problem):
     assert explained.relevance["descriptor"].sum() == pytest.approx(score - model.intercept, rel=1e-9)
 
 
-def test_active_bias_goes_to_sums_that_are_not_zero():
+def test_active_bias_goes_to_nonzero_sums():
     sums = np.array([[1.0, 0.0], [-2.0, 0.0]])
     relevance, left = ref.linear_relevance(np.zeros(4), np.ones(4), 3.0, sums, "active")
     np.testing.assert_array_equal(relevance, [1.5, 0, 1.5, 0])
@@ -422,7 +422,7 @@ def test_dimension_without_inputs_is_undone_and_a_descriptor_without_any_is_zero
     np.testing.assert_allclose(back.sift.sum(axis=1) + back.absorbed, [3, 4, 0])
 
 
-def test_dimension_whose_inputs_cancel_is_undone_without_stabiliser_and_absorbed_with_one():
+def test_a_dimension_whose_inputs_cancel_loses_its_relevance_to_the_stabiliser():
     basis = np.zeros((1, 128))
     basis[0, :2] = 1, -1
     x = np.zeros((1, 128))
@@ -514,7 +514,7 @@ def test_sixteen_bins_tile_the_area_of_the_descriptor():
         )
 
 
-def test_box_that_leaves_the_image_is_renormalised_or_dropped():
+def test_a_box_beyond_the_image_is_renormalised_or_dropped():
     box = frame(0, 1, 4)  # rows -2..1 and columns -1..2: 6 of 16 pixels inside
     inside, clipped = ref.splat_bins(one_bin(0, 0), box, 20, 20)
     assert clipped == 0
@@ -589,7 +589,7 @@ def test_cells_without_pixels_are_clipped():
 # ---- the whole walk ----
 
 
-def test_every_depth_rests_on_the_one_above(problem):
+def test_each_depth_refines_the_one_above(problem):
     x, model, _ = problem
     fine = ref.explain(x, GEOMETRY, model)
     coarse = ref.explain(x, GEOMETRY, model, "descriptor")

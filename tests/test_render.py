@@ -133,7 +133,7 @@ def test_bar_leaves_the_map_unchanged(rng):
     assert not is_ink(picture[:, 70:76]).any(), "map and bar do not touch"
 
 
-def test_bar_runs_from_the_positive_end_down_to_the_negative():
+def test_the_colour_bar_runs_from_positive_down_to_negative():
     inner = np.asarray(render.colour_bar(301, scale=2.0))[1:-1, 3]
     table = colour(np.arange(-127.0, 128.0)[None, :], scale=None)[0]
     assert np.array_equal(inner[0], table[253]) and np.array_equal(inner[149], table[127])
@@ -142,7 +142,7 @@ def test_bar_runs_from_the_positive_end_down_to_the_negative():
 
 @pytest.mark.parametrize("height", [24, 48, 240, 2000])
 @pytest.mark.parametrize("scale", [None, "99.5%", 0.0, 1.23e-12, 98765.4, (-3.0, 5.0), (2.0, 2.0)])
-def test_bar_has_its_height_and_room_for_its_labels(height, scale):
+def test_the_colour_bar_has_the_requested_height_and_room_for_labels(height, scale):
     picture = render.colour_bar(height, scale=scale)
     assert picture.height == height
     ink = is_ink(picture)
@@ -252,7 +252,7 @@ def test_panels_and_captions_do_not_overlap():
     assert second[2] > first[3]
 
 
-def test_titles_have_their_own_place():
+def test_titles_do_not_overlap_pictures():
     plain = render.sheet([[solid(60, 80)]], height=120)
     titled = render.sheet([[solid(60, 80)]], row_titles=["row"], column_titles=["column"], height=120)
     assert titled.width > plain.width and titled.height > plain.height
@@ -261,12 +261,12 @@ def test_titles_have_their_own_place():
     assert ink[:top].any() and ink[:, :left].any() and not ink[:top, :left].any()
 
 
-def test_places_may_stay_empty_and_rows_be_short():
+def test_sheets_accept_empty_cells_and_short_rows():
     picture = render.sheet([[solid(60, 80), None, solid(60, 80)], [solid(60, 80)]], height=60)
     assert len(boxes(picture, (200, 30, 30))) == 3
 
 
-def test_bar_has_the_height_of_the_pictures():
+def test_the_colour_bar_has_the_height_of_the_pictures():
     picture = render.sheet([[render.Panel(solid(100, 100), "caption")]], height=100, bar="grey", scale=1.5)
     [(top, bottom, _, right)] = boxes(picture, (200, 30, 30))
     beside = is_ink(picture)[:, right + 1 :]
@@ -329,7 +329,7 @@ def test_colours_do_not_depend_on_bands(rng, monkeypatch):
     assert render.png_bytes(heatmap) == whole
 
 
-def test_the_level_of_compression_is_the_callers(rng):
+def test_the_compression_level_can_be_chosen(rng):
     heatmap = render.to_image(rng.standard_normal((200, 300)).cumsum(axis=0).cumsum(axis=1))
     sizes = [len(render.png_bytes(heatmap, level=level)) for level in (0, 1, 9)]
     assert sizes[0] > 60_000 > max(sizes[1:]) and sizes[1] != sizes[2]
@@ -354,14 +354,14 @@ def test_a_heatmap_of_a_photographs_size_is_encoded_in_a_few_milliseconds(rng):
     assert seconds(lambda: render.png_bytes(heatmap)) < best / 5
 
 
-def test_text_travels_in_the_file():
+def test_metadata_text_is_stored_in_the_png():
     data = render.png_bytes(solid(2, 2), {"target": "Köter", "depth": "bin", "score": 1.25, "note": "ε = 100"})
     text = Image.open(io.BytesIO(data)).text
     assert text == {"Software": "fvlrp", "target": "Köter", "depth": "bin", "score": "1.25", "note": "ε = 100"}
 
 
 @pytest.mark.parametrize("key", ["", "k" * 80, "ε", "a\0b"])
-def test_a_keyword_png_does_not_take_is_refused(key):
+def test_a_metadata_keyword_invalid_in_png_is_refused(key):
     with pytest.raises(ValueError, match="text has the keyword"):
         render.png_bytes(solid(2, 2), {key: "value"})
 

@@ -72,7 +72,7 @@ def decoded(coded):
 # ---- what the page holds ----
 
 
-def test_coded_heatmaps_come_back_within_half_a_step(rng):
+def test_quantised_heatmaps_are_within_half_a_step(rng):
     heatmap = rng.standard_t(2, size=(31, 40))
     steps, values = decoded(coding.heatmap(heatmap, "99.5%", side=640))
     end = shared_scale([heatmap], 99.5)
@@ -97,7 +97,7 @@ def test_large_maps_are_reduced_with_their_sum(rng):
     assert decoded(coded)[1].sum() == pytest.approx(heatmap.sum(), rel=1e-2)
 
 
-def test_a_photograph_is_reduced_and_stays_the_same_picture(photographs):
+def test_reducing_a_photograph_keeps_its_content(photographs):
     url = coding.photograph(photographs[1], side=200)
     raw = base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))
     picture = Image.open(io.BytesIO(raw))
@@ -110,7 +110,7 @@ def data_of(text):
     return [json.loads(found) for found in re.findall(r'<script type="application/json">(.*?)</script>', text)]
 
 
-def test_the_page_names_everything_and_fetches_nothing():
+def test_the_report_labels_everything_and_fetches_nothing():
     name, explanations = group("<photo>.jpg")
     text = report.html(
         [(name, explanations, "voc20")],
@@ -227,7 +227,7 @@ def test_the_five_best_classes_come_with_an_explanation(plain, photo):
     assert ex.best == tuple((trace.classes[i], trace.scores[i]) for i in order[:5])
 
 
-def test_a_notebook_shows_the_same_small(plain, photo):
+def test_a_notebook_shows_a_small_version(plain, photo):
     ex = plain.explain(photo, target="brick", depth="bin")
     cell = ex._repr_html_()
     assert cell.startswith("<iframe") and cell.count("<") == 2  # the page inside is escaped
@@ -271,7 +271,7 @@ def test_a_notebook_shows_the_same_small(plain, photo):
         ),
     ],
 )
-def test_a_caption_says_what_the_map_holds_and_where_the_rest_went(entries, words):
+def test_a_caption_states_what_the_map_holds_and_what_was_absorbed(entries, words):
     assert captions.words(entries) == words
 
 
@@ -372,7 +372,7 @@ def test_canvas_pixels_are_those_of_the_heatmap(opened):
                 assert (pixels[:, :, 3] == 255).all()
 
 
-def test_strong_relevance_covers_the_photograph_and_weak_lets_it_through(opened):
+def test_strong_relevance_is_opaque_and_weak_relevance_transparent(opened):
     name, explanations = group()
     pixels = shown(opened([(name, explanations)]), "0 2 safe strong")
     share = np.clip(np.abs(explanations[2].heatmap) / shared_scale([explanations[2].heatmap], 99.5), 0, 1)
@@ -433,7 +433,7 @@ def test_the_slider_and_the_picture_take_touches(opened):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing sticks out
 
 
-def test_arrow_keys_turn_the_viewer_last_pointed_at(opened):
+def test_arrow_keys_control_the_viewer_last_hovered(opened):
     page = opened([group(), group(model="network"), group("cat.jpg", seed=1)])
     outputs = page.locator(".depth output")
     page.locator(".viewer").nth(1).hover()

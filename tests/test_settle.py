@@ -82,7 +82,7 @@ def test_errors_of_float32_sums_are_within_the_constants(pieces):
     assert shown > 100_000 and 0.001 * shown < beyond < 0.02 * shown
 
 
-def test_a_wrong_sign_shows_in_the_heatmap_and_settling_mends_it(pieces, monkeypatch):
+def test_a_wrong_sign_changes_the_heatmap_and_settling_corrects_it(pieces, monkeypatch):
     errors = []
     for fast, exact in pieces:
         rough, wanted = pooled_of(fast), exact.explain(exact.top, "bin").heatmap
@@ -142,7 +142,7 @@ def test_sums_of_small_terms_and_sums_far_from_0_stay(passes):
     assert settle.settled(far, models, np.full(8, 1e-9), pytest.fail) is far
 
 
-def test_components_without_posteriors_are_not_in_doubt(passes):
+def test_components_without_posteriors_need_no_settling(passes):
     _, rough, _ = passes
     empty = replace(rough, sums=np.zeros_like(rough.sums), occupancy=np.zeros_like(rough.occupancy))
     assert not settle.in_doubt(empty, np.zeros(8)).any()

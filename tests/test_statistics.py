@@ -7,7 +7,7 @@ from scipy import stats
 from fvlrp.evaluate import bootstrap
 
 
-def test_the_interval_covers_the_mean_as_the_normal_theory_says():
+def test_bootstrap_intervals_match_normal_theory():
     values = np.random.default_rng(5).normal(3, 2, size=400)
     interval = bootstrap(np.append(values, np.nan), draws=4000)
     half = stats.norm.ppf(0.975) * values.std() / np.sqrt(400)
@@ -28,12 +28,12 @@ def test_the_interval_is_that_of_a_plain_loop():
         assert (interval.mean, interval.median) == (values.mean(), np.median(values))
 
 
-def test_an_interval_reads_as_value_and_ends():
+def test_an_interval_prints_its_value_and_bounds():
     interval = bootstrap([0.0, 1.0] * 50)
     assert str(interval) == f"0.5 [{interval.low:.3g}, {interval.high:.3g}]"
 
 
-def test_an_interval_of_nothing_is_nan():
+def test_the_interval_of_an_empty_sample_is_nan():
     interval = bootstrap([np.nan, np.nan])
     assert interval.n == 0 and np.isnan([interval.mean, interval.median, interval.low, interval.high]).all()
     assert bootstrap([2.0]) == bootstrap([2.0, np.nan])

@@ -53,7 +53,7 @@ def test_descriptors_of_strips_are_the_same_bits(photo, parameters, most):
 
 @pytest.mark.parametrize("rule", RULES, ids=["paper", "dropping triangles", "no stabilisers"])
 @pytest.mark.parametrize("most", [300, 2500])
-def test_exact_explanations_are_those_of_the_whole_image(plain, photo, in_strips, rule, most):
+def test_exact_explanations_in_strips_equal_those_of_the_whole_image(plain, photo, in_strips, rule, most):
     whole = plain.explain(photo, ["brick", "grass"], DEPTHS, rule, "float64")
     parts = in_strips(most, lambda: plain.explain(photo, ["brick", "grass"], DEPTHS, rule, "float64"))
     for one, other in zip(whole, parts, strict=True):
@@ -118,7 +118,7 @@ def test_a_mapped_image_is_read_in_strips_and_never_copied(plain, photo, in_stri
     assert most < 8 * found.heatmap.size + 12e6, "the map, and what a strip takes"
 
 
-def test_descriptors_of_a_large_image_are_refused_where_they_do_not_fit(photo, monkeypatch):
+def test_descriptors_of_an_image_beyond_memory_are_refused(photo, monkeypatch):
     monkeypatch.setattr("fvlrp.runtime.limits.CERTAIN", 0)
     monkeypatch.setattr("fvlrp.runtime.limits.available", lambda: 1000)
     with pytest.raises(MemoryError, match=r"\d+ descriptors would take"):

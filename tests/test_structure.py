@@ -70,7 +70,7 @@ def test_imports_have_no_cycle(module):
     assert module not in reached(module, imports_of)
 
 
-def test_binding_knows_the_header_and_no_module_of_the_package():
+def test_the_binding_imports_no_module_of_the_package():
     source = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.pyx"))
     assert set(re.findall(r'extern from "([^"]+)"', source)) <= {"fvlrp.h"}
     assert not re.search(r"^\s*(from\s+(\.|fvlrp)|import\s+fvlrp|cimport\s+numpy)", source, re.MULTILINE)
@@ -168,7 +168,7 @@ def changeable(code):
         ("static void *g(size_t n);", 0),
     ],
 )
-def test_changeable_state_is_recognised(code, count):
+def test_mutable_module_state_is_recognised(code, count):
     assert len(changeable(code)) == count
 
 

@@ -53,7 +53,7 @@ def test_there_is_a_row_for_each_rule_and_depth_and_for_blind_maps(study, pieces
     assert all(len(row.values["gap"]) == 6 for row in study.rows)
 
 
-def test_measures_are_those_of_each_photograph(study, plain, pieces):
+def test_measures_of_a_batch_equal_those_of_each_photograph(study, plain, pieces):
     for i, case in enumerate(pieces):
         trace = plain.trace(case.image)
         ex = trace.explain(case.target, "bin")
@@ -76,7 +76,7 @@ def test_measures_are_those_of_each_photograph(study, plain, pieces):
         assert study.values("fisher", NO_RULE, "centre", "mass")[i] == gaussian
 
 
-def test_blind_maps_are_flipped_as_maps_are(study, plain, pieces):
+def test_blind_maps_are_flipped_like_heatmaps(study, plain, pieces):
     case = pieces[3]
     edge = np.hypot(*np.gradient(images.grey(case.image).astype(float)))
     flips = pixel_flipping(plain.flipper(case.image, case.target), case.image, edge, order=("morf", "lerf"), **SETTINGS)
@@ -144,7 +144,7 @@ def test_a_study_skips_cases_whose_class_a_model_lacks(plain, centred, pieces):
     assert [study.measured("two", case.name) for case in pieces] == known
 
 
-def test_a_photograph_that_fails_is_listed_and_the_rest_goes_on(plain, pieces):
+def test_a_failing_photograph_is_listed_and_the_batch_continues(plain, pieces):
     broken = Case("broken", "/missing.jpg", "brick", BOX)
     study = depth_study({"fisher": plain}, [broken, *pieces[:2]], depths={"fisher": ["bin"]}, **SETTINGS)
     (failure,) = study.failed
@@ -167,7 +167,7 @@ def test_invalid_studies_are_refused_before_any_work(plain, pieces, options, wor
         depth_study({"fisher": plain}, [pieces[0], pieces[0]])
 
 
-def test_cases_take_the_class_that_covers_most(data):
+def test_a_case_targets_the_class_with_the_largest_boxes(data):
     val = datasets.voc(data / "VOCdevkit", "val")
     found = cases(val, 30)
     assert len({case.name for case in found}) == 30
@@ -182,7 +182,7 @@ def test_cases_take_the_class_that_covers_most(data):
     assert [case.name for case in cases(val, 5, random_state=1)] != [case.name for case in found[:5]]
 
 
-def test_a_study_of_nothing_has_a_table():
+def test_an_empty_study_has_a_table():
     nan = np.array([np.nan])
     names = ("morf", "lerf", "gap", "context", "mass", "pointing", "gini", "resolution", "share")
     rows = [Row("m", NO_RULE, blind, dict.fromkeys(names, nan)) for blind in ("random", "centre", "edge")]

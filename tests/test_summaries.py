@@ -33,7 +33,7 @@ def test_the_table_holds_aopc_of_every_order_and_the_gap():
     assert "1.33 [1.33, 1.33]" in table.text()
 
 
-def test_curves_are_the_mean_fall_as_far_as_all_images_reach():
+def test_mean_curves_end_where_the_shortest_one_does():
     (line, other) = flipping_curves(FLIPS)
     assert (line.label, other.label) == ("bin", "descriptor")
     np.testing.assert_allclose(line.y, [0, 1.5, 2])  # (2 + 1) / 2, (3 + 1) / 2

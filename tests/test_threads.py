@@ -136,7 +136,7 @@ def test_at_most_n_jobs_workers_run_at_once():
     assert most == 2
 
 
-def test_calls_from_within_a_worker_run_one_after_another():
+def test_nested_calls_in_a_worker_run_sequentially():
     def outer():
         me = threading.get_ident()
         return threads.count(-1), threads.run([threading.get_ident] * 3, 4) == [me] * 3
@@ -239,7 +239,7 @@ def test_a_forked_child_runs_tasks_of_its_own():
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_child_forked_while_another_thread_starts_workers_runs_too():
+def test_a_child_forked_while_another_thread_starts_workers_does_not_deadlock():
     with threads._lock:
         child = forked()
     assert exit_code(child) == 0
@@ -251,7 +251,7 @@ def blas_counts():
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_child_forked_under_a_limit_of_another_thread_sets_and_lifts_its_own():
+def test_a_child_forked_while_another_thread_holds_a_blas_limit_sets_its_own():
     """The thread that would lift the parent's limit does not exist in the child."""
     np.ones((2, 2)) @ np.ones((2, 2))
     entered, leave = threading.Event(), threading.Event()

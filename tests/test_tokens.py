@@ -213,7 +213,7 @@ def patch_sums(heatmap):
 
 
 @pytest.mark.parametrize("names", ["blocks/blocks.{}", "blocks.{}", "vit/encoder/layers/encoder_layer_{}", "x{}"])
-def test_blocks_are_depths_by_name_whatever_the_exporter_calls_them(names):
+def test_blocks_are_named_depths_for_every_exporter(names):
     net = transformer(names=names)
     wanted = {
         "blocks/blocks.{}": ["blocks.0", "blocks.1"],

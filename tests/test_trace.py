@@ -50,7 +50,7 @@ def animals():
     return Recorder(np.array([0.1, 3.0, -2.0]), ["cat", "dog", "cow"])
 
 
-def test_a_scalar_gives_one_and_a_sequence_a_list(animals):
+def test_a_scalar_target_gives_one_explanation_and_a_sequence_a_list(animals):
     assert animals.ask("cow", "coarse", "r") == (2, "coarse", "r")
     assert animals.ask() == (1, "fine", None)
     assert animals.ask(["cow"]) == [(2, "fine", None)]
@@ -59,7 +59,7 @@ def test_a_scalar_gives_one_and_a_sequence_a_list(animals):
 
 
 @pytest.mark.parametrize("wrap", [list, tuple, np.array])
-def test_lists_are_target_by_target(animals, wrap):
+def test_lists_are_ordered_by_target_then_depth(animals, wrap):
     got = animals.ask(wrap(["cow", "cat"]), wrap(["fine", "coarse"]))
     assert [(p, str(d)) for p, d, _ in got] == [(2, "fine"), (2, "coarse"), (0, "fine"), (0, "coarse")]
 
@@ -89,12 +89,12 @@ def test_unknown_targets_list_the_classes(animals, target):
         animals.ask(target)
 
 
-def test_true_is_not_the_class_1():
+def test_a_boolean_is_not_the_integer_class_1():
     with pytest.raises(ValueError, match="unknown target True; classes are 0, 1"):
         Recorder(np.zeros(2), [0, 1]).ask(True)
 
 
-def test_many_classes_are_not_all_listed():
+def test_long_class_lists_are_abbreviated():
     with pytest.raises(ValueError, match=r"classes are c0, .*, c19, \.\.\. \(50 in all\)$"):
         Recorder(np.zeros(50), [f"c{i}" for i in range(50)]).ask("bird")
 
@@ -106,7 +106,7 @@ def test_unknown_depths_list_the_depths(animals, depth):
 
 
 @pytest.mark.parametrize("depth", [np.str_("fine"), np.array("fine")])
-def test_depths_of_numpy_are_pythons(animals, depth):
+def test_numpy_integers_are_accepted_as_depths(animals, depth):
     assert type(animals.menu.depth(depth)) is str
 
 
@@ -134,7 +134,7 @@ def test_the_error_for_an_unknown_target_suggests_the_nearest(animals):
         ("zebra", "unknown target 'zebra'; classes"),
     ],
 )
-def test_a_word_finds_the_classes_that_hold_it(asked, answer):
+def test_a_word_finds_the_class_names_that_contain_it(asked, answer):
     names = ["Egyptian cat", "tiger cat", "caterpillar", "sports car"]
     with pytest.raises(ValueError) as caught:
         Recorder(np.zeros(4), names).explain(asked)
@@ -151,7 +151,7 @@ def test_the_best_classes_come_with_their_scores_best_first(animals):
         trace.top_k(0)
 
 
-def test_a_name_of_two_classes_is_refused_with_their_indices():
+def test_an_ambiguous_class_name_is_refused_with_the_indices():
     with pytest.raises(ValueError, match=r"target 'crane' names 2 classes; their indices are \[0, 2\]"):
         Recorder(np.zeros(3), ["crane", "dog", "crane"]).explain("crane")
 

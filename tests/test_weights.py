@@ -21,12 +21,12 @@ def test_stored_weights_are_restored_within_half_a_step(coef, weights):
     assert (np.abs(again - coef).reshape(-1, 7) <= 0.5001 * steps[:, None]).all()
 
 
-def test_four_bits_take_half_a_byte(coef):
+def test_four_bit_weights_take_half_a_byte(coef):
     assert stored(coef, "int4", 7)["coef"].nbytes == (coef.size + 1) // 2
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_another_number_of_values_is_refused(coef, weights):
+def test_a_wrong_number_of_values_is_refused(coef, weights):
     with pytest.raises(ValueError, match=r"coef(_scale)? must be real numbers of shape \(.*\), got float32 of shape"):
         restored(stored(coef, weights, 7), weights, (4, 35), 7)
 
@@ -50,7 +50,7 @@ def test_weights_that_are_not_finite_are_refused(coef, weights):
             restored(arrays, weights, coef.shape, 7)
 
 
-def test_an_unknown_way_to_store_weights_is_refused(coef):
+def test_an_unknown_weight_storage_is_refused(coef):
     for weights in ("int2", None, ["int8"]):
         with pytest.raises(ValueError, match="weights must be one of 'float32', 'int8', 'int4', got"):
             restored(stored(coef, "int8", 7), weights, coef.shape, 7)

@@ -46,6 +46,6 @@ def test_windows_cover_the_pixels_that_columns_hold(window):
     assert (reads.spread(shares) * x).sum() == pytest.approx((reads.sums(x) * shares).sum(), rel=1e-12)
 
 
-def test_a_pool_without_a_kernel_has_one_window():
+def test_a_global_pool_has_one_window():
     reads = Windows.of(GlobalAveragePool(), np.zeros((1, 2, 3, 5)), np.zeros((1, 2, 1, 1)))
     assert reads.counts == 15 and (reads.spread(np.ones((1, 1))) == np.ones((3, 5))).all()

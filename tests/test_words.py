@@ -99,7 +99,7 @@ def test_patches_show_the_pixels_of_their_descriptor(traces):
         assert patch.box in map(tuple, boxes.T.tolist())
 
 
-def test_patches_of_one_photograph_do_not_lie_on_each_other(traces):
+def test_patches_of_one_photograph_do_not_overlap(traces):
     for patches in top_patches(traces[:1], range(16), count=6):
         for i, one in enumerate(patches):
             for other in patches[:i]:

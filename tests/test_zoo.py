@@ -28,7 +28,7 @@ AVERAGES = ("averagepool", "globalaveragepool", "reduce")
 each_file = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry["file"])
 
 
-def test_the_data_are_there():
+def test_the_data_folder_holds_the_expected_files():
     if ZOO is None:
         pytest.skip("set FVLRP_DATA to the folder with zoo/index.json")
     assert len(ENTRIES) == 55
@@ -109,7 +109,7 @@ def families():
 
 
 @pytest.mark.parametrize("name", families())
-def test_exporters_do_not_matter(name):
+def test_every_exporter_gives_the_same_network(name):
     """Fused or decomposed, old opset or new: the same layers, and the same relevance."""
     first, *others = families()[name]
     entry = next(entry for entry in ENTRIES if entry["file"] == first)
