@@ -525,7 +525,7 @@ def test_explanations_hold_no_forward_pass():
     tracemalloc.start()
     kept = [clf.explain(image, "cat") for _ in range(4)]
     gc.collect()
-    memory._waiting.clear()
+    memory._free.clear()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < len(kept) * (payload + image.nbytes) + 300_000  # each keeps its own copy of the pixels
