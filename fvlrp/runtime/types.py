@@ -20,11 +20,11 @@ Window: TypeAlias = "tuple[slice[int], slice[int]]"  # rows and columns
 # The element type of an array that the kernels fill.
 Element = TypeVar("Element", bound="np.float32 | np.float64 | np.int64 | np.int32 | np.uint16 | np.uint8 | np.bool")
 
-Floats: TypeAlias = "npt.NDArray[np.float32 | np.float64]"  # float32, or float64 in exact mode
-Precision: TypeAlias = "np.dtype[np.float32 | np.float64]"  # float32: fast, float64: exact
-Pixels: TypeAlias = "npt.NDArray[np.uint8 | np.float32]"  # 0..255, or in [0, 1]
+Floats: TypeAlias = npt.NDArray[np.float32 | np.float64]  # float32, or float64 in exact mode
+Precision: TypeAlias = np.dtype[np.float32 | np.float64]  # float32: fast, float64: exact
+Pixels: TypeAlias = npt.NDArray[np.uint8 | np.float32]  # 0..255, or in [0, 1]
 
-Classes: TypeAlias = "npt.NDArray[np.str_ | np.int64 | np.float64 | np.bool]"  # names, numbers or bools (n_classes,)
+Classes: TypeAlias = npt.NDArray[np.str_ | np.int64 | np.float64 | np.bool]  # names, numbers or bools (n_classes,)
 
 # NumPy declares no operators for arrays of any type: these stay open.
 Values: TypeAlias = npt.NDArray[Any]  # type: ignore[explicit-any]  # a file's or a caller's, before it is checked
