@@ -16,13 +16,13 @@
 #endif
 enum { MR = 6, PANEL_COLUMNS = PANEL * LANES };
 
-/* C (m rows, `count` columns, fewer by less than LANES than the panel of B has) = A B + bias, or C += A B + bias; then
- * clipped to the bounds. */
+/* C = A B + bias, or C += A B + bias; then clipped to the bounds. C has m rows and `count` columns, up to LANES - 1
+ * fewer than the panel of B. */
 typedef struct {
     REAL *c;
     ptrdiff_t ldc, count;
     const REAL *bias;   /* one per row; may be NULL */
-    const REAL *bounds; /* the least and the largest; may be NULL */
+    const REAL *bounds; /* lower and upper; may be NULL */
     int add;
 } gemm_result;
 

@@ -105,7 +105,8 @@ INLINE void store_lanes(REAL *to, VREAL v, vlanes lanes) { _mm512_mask_storeu_pd
 #endif
 #endif
 
-/* Lanes 0, 2, ... of `low`, and the odd ones of `high`: every other element where `high` begins at the last of `low`. */
+/* Lanes 0, 2, ... of `low`, then the odd lanes of `high`: every other element, where `high` begins at the last one of
+ * `low`. */
 INLINE VREAL even_lanes(VREAL low, VREAL high) {
 #if VBYTES / (REAL_BITS / 8) == 16
     return __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);

@@ -1,7 +1,7 @@
 /* activate.inc.c - elementwise functions. Float to about 1e-6 of the result, however small it is; double by libm.
  *
- * Tails are computed as such: 1 + erf(x) would lose them. What is exponentiated is computed in double where its
- * rounding error, which is the relative error of the exponential, would be too large. */
+ * Tails are computed directly: 1 + erf(x) would lose them. Exponents are computed in double where their rounding
+ * error, which becomes the relative error of the exponential, would be too large. */
 #ifndef FVLRP_ACTIVATE
 #define FVLRP_ACTIVATE
 
@@ -31,7 +31,7 @@ INLINE vfloat narrow(vwide w) {
 /* exp of v <= 0: 0 below -87, NaN for NaN. */
 INLINE vfloat decay(vfloat v) { return pick(v == v, only(v >= -87, exponential(v)), v); }
 
-/* The same for what lies between floats: w = v + rest, exp(w) = exp(v) (1 + rest). */
+/* The same for an argument with more digits than a float: w = v + rest, exp(w) = exp(v) (1 + rest). */
 INLINE vfloat decay_wide(vwide w) {
     const vfloat v = narrow(w);
     vwide rest = widen(v);

@@ -5,15 +5,15 @@
 
 enum { PIECE = 64 }; /* outputs at a time */
 
-/* What does not depend on the target, for a piece of one row of outputs. */
+/* Factors for a piece of one row of outputs. They do not depend on the target. */
 typedef struct {
-    _Alignas(64) REAL high[PIECE];      /* what multiplies relevance: the factors of terms >= 0 */
-    _Alignas(64) REAL low[PIECE];       /* and of those <= 0 */
-    _Alignas(64) REAL vanishing[PIECE]; /* the part of relevance that a denominator of 0 loses */
+    _Alignas(64) REAL high[PIECE];      /* factors of relevance for terms >= 0 */
+    _Alignas(64) REAL low[PIECE];       /* and for terms <= 0 */
+    _Alignas(64) REAL vanishing[PIECE]; /* fraction of relevance lost to a denominator of 0 */
     _Alignas(64) REAL doubtful[PIECE];  /* not 0 where a denominator may be rounding error alone */
 } alpha_beta_piece;
 
-/* What all vectors of a call have in common. */
+/* Parameters of a call. */
 typedef struct {
     VREAL alpha, beta, weak, gamma;
     int signs, by_gamma, halves; /* signs: z- counts */
@@ -69,7 +69,8 @@ INLINE int alpha_beta_factors(const fvlrp_alpha_beta_args *args, const alpha_bet
     return any_lane(odd);
 }
 
-/* Say which outputs with relevance are in doubt, and what the others lose. `at` is the piece's position in (m, n). */
+/* Record which outputs with relevance are in doubt, and what the others lose. `at` is the position of the piece in
+ * (m, n). */
 static void alpha_beta_exceptions(const fvlrp_alpha_beta_args *args, ptrdiff_t at, ptrdiff_t n, const REAL *r,
                                   const alpha_beta_piece *p) {
     for (ptrdiff_t t = 0; t < args->targets; t++) {
@@ -88,7 +89,7 @@ static void alpha_beta_exceptions(const fvlrp_alpha_beta_args *args, ptrdiff_t a
     }
 }
 
-/* Factors of x and |x| in the place of those of either sign. */
+/* Replace the factors for either sign by those of x and |x|. */
 INLINE void alpha_beta_halves(ptrdiff_t n, alpha_beta_piece *p) {
     for (ptrdiff_t i = 0; i < n; i += LANES) {
         const VREAL high = load(p->high + i), low = load(p->low + i);

@@ -1,7 +1,7 @@
 /* checks.c - arguments of the networks' kernels: each is checked here and nowhere else. */
 #include "checks.h"
 
-/* Sizes and reaches that cannot overflow. */
+/* Whether a size or an offset is out of range: within it, no product of them overflows. */
 static int bad_windows(const fvlrp_windows *w) {
     const ptrdiff_t most = 1 << 24;
     const ptrdiff_t sizes[] = {w->channels, w->height,   w->width,      w->kernel_y,   w->kernel_x,
@@ -24,7 +24,7 @@ static int mismatch(const fvlrp_weights *weights, const fvlrp_windows *w) {
     return weights->channels != w->channels || weights->taps != w->kernel_y * w->kernel_x;
 }
 
-/* Whether nothing lies between, or they are NaN. */
+/* Whether the interval is empty or a bound is NaN. */
 static int bad_bounds(const double *bounds) { return bounds && !(bounds[0] <= bounds[1]); }
 
 int fvlrp_check_product(const fvlrp_product_args *args) {

@@ -1,7 +1,7 @@
-/* dense.inc.c - relevance of dense layers: denominators, and the way back.
+/* dense.inc.c - relevance of dense layers: denominators, and relevance of the inputs.
  *
- * The speed of a dense layer is that of reading its weights: several rows are streamed side by side, and
- * multiplied with everything at once. */
+ * A dense layer is as fast as its weights can be read: several rows are streamed side by side, and each weight is
+ * used for all its products at once. */
 #include "arena.h"
 #include "simd.h"
 

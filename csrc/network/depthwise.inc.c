@@ -1,9 +1,9 @@
 /* depthwise.inc.c - depthwise convolutions with windows of 3, 5 or 7 pixels at a stride of 1 or 2, and their adjoint.
  *
- * A vector of output pixels is summed in a register, tap by tap, from rows of the image where they lie: lanes in the
- * padding load as zeros. Some rows of outputs go together, so that a row of the image is loaded once for all of them.
- * Nothing is copied, and nothing is read back that was just written. For vectors of 64 bytes alone, whose loads take
- * masks: others are quicker with copies that have the padding around them (grouped.inc.c). */
+ * A vector of output pixels is summed in a register, tap by tap, from rows of the image in place: lanes in the padding
+ * load as zeros. Several rows of outputs are computed together, so that a row of the image is loaded once for all of
+ * them. Only for vectors of 64 bytes, which have masked loads: with others, padded copies are faster
+ * (grouped.inc.c). */
 #ifndef FVLRP_DEPTHWISE
 #define FVLRP_DEPTHWISE
 
@@ -111,7 +111,7 @@ static void depthwise_channel(const depthwise_job *j, ptrdiff_t kernel, ptrdiff_
 
 /* ---- adjoint at a stride of 2 ---- */
 
-/* The share's taps inside, and the pixels of an image's row that they are for. */
+/* Taps inside the shares, and the pixels of a row of the image that they contribute to. */
 typedef struct {
     vlanes taps[4], pixels[2];
 } depthwise_back_lanes;
@@ -171,7 +171,7 @@ static int depthwise_suits(const fvlrp_windows *w, const fvlrp_weights *weights)
     return kernel == 3 || kernel == 5 || kernel == 7;
 }
 
-/* Weights from `a` on, from the last one to the first if `turned`. */
+/* Weights from `a` on, in reverse order if `turned`. */
 static void depthwise_weights(const fvlrp_weights *w, const REAL *a, int sign, int turned, REAL *to) {
     for (ptrdiff_t t = 0; t < w->taps; t++)
         to[t] = part_of_weight(sign, a[(turned ? w->taps - 1 - t : t) * w->tap]);
@@ -204,7 +204,7 @@ static int depthwise(const fvlrp_grouped_args *args) {
     return FVLRP_OK;
 }
 
-/* With a stride of 1 the adjoint is a convolution of the shares with the weights turned by half a turn. */
+/* At a stride of 1 the adjoint is the convolution of the shares with the weights turned by 180 degrees. */
 static int depthwise_back(const fvlrp_grouped_back_args *args) {
     const fvlrp_windows *w = &args->windows;
     const REAL *weights = args->weights.a;

@@ -2,10 +2,10 @@
  *
  * A matrix product would be as narrow as a group. Here a channel is copied into planes, one per phase of the stride,
  * with the padding around it and rows `pitch` apart. In the planes, every tap of a window is a fixed offset: all
- * outputs, row after row, are one weighted sum of shifted planes, whatever stride and dilation. The `span` positions
- * between two rows of outputs are computed, too, and thrown away; narrow maps fill vectors that way. The adjoint is the
- * same sum over the shares, once for each phase of the pixels. The most frequent depthwise windows go without planes where
- * vectors are long (depthwise.inc.c). */
+ * outputs, row after row, are one weighted sum of shifted planes, whatever the stride and dilation. The `span`
+ * positions between two rows of outputs are computed as well and discarded, so that narrow maps fill vectors. The
+ * adjoint is the same sum over the shares, once for each phase of the pixels. Where vectors have 64 bytes, the most
+ * frequent depthwise windows need no planes (depthwise.inc.c). */
 #include "arena.h"
 #include "network/depthwise.inc.c"
 #include "network/windows.h"
@@ -16,7 +16,7 @@ enum {
     PLANE_BYTES = 24 << 10 /* of all planes of a block of rows: they stay in the L1 cache */
 };
 
-/* What a convolution and its adjoint have in common, along y [0] and x [1]. */
+/* Parameters and buffers of a convolution or its adjoint, along y [0] and x [1]. */
 typedef struct {
     int adjoint;
     const fvlrp_windows *w;
@@ -211,7 +211,7 @@ INLINE void grouped_sums(const grouped_job *j, const int outputs, ptrdiff_t list
 
 /* ---- convolution ---- */
 
-/* Rows begin .. end - 1 of one output, from the results to where they belong. */
+/* Rows begin .. end - 1 of one output, copied from the results. */
 static void grouped_write(const grouped_job *j, const fvlrp_grouped_args *args, ptrdiff_t output, const REAL *from,
                           ptrdiff_t begin, ptrdiff_t end) {
     const VREAL shift = fill(args->bias ? ((const REAL *)args->bias)[output] : 0);
@@ -254,7 +254,7 @@ static int grouped(const fvlrp_grouped_args *args) {
 
 /* ---- adjoint ---- */
 
-/* Add the results of rows begin .. end - 1 in one phase to the pixels of a channel that they stand for. */
+/* Add the results of rows begin .. end - 1 in one phase to their pixels of a channel. */
 static void grouped_add(const grouped_job *j, ptrdiff_t phase, const REAL *from, ptrdiff_t begin, ptrdiff_t end,
                         REAL *channel) {
     const fvlrp_windows *w = j->w;

@@ -1,7 +1,7 @@
-/* join.inc.c - relevance of the terms of a sum, such as the end of a residual branch, by a rule that tells signs apart.
+/* join.inc.c - relevance of the terms of a sum, such as the end of a residual branch, by a rule that depends on signs.
  *
- * Of each output: p and q, the sums of its terms of either sign, then one factor for terms >= 0 and one for those <= 0,
- * all in registers. The terms are read once for the factors and once for the way back. */
+ * For each output: p and q, the sums of its positive and of its negative terms; then one factor for terms >= 0 and one
+ * for terms <= 0, all in registers. The terms are read twice: for the factors, and for their relevance. */
 #include "fvlrp.h"
 #include "simd.h"
 
@@ -17,7 +17,7 @@ INLINE VREAL join_take(const void *values, ptrdiff_t at, ptrdiff_t count) {
     return count == LANES ? load(from) : load_some(from, count);
 }
 
-/* What multiplies terms >= 0, terms <= 0, and the relevance of sums whose terms are all 0. */
+/* Factors of terms >= 0, of terms <= 0, and of the relevance where all terms are 0. */
 typedef struct {
     VREAL up, down, even;
 } join_factors;

@@ -1,4 +1,4 @@
-/* pools.inc.c - maxima over the windows of an image, and relevance back to where each was found. */
+/* pools.inc.c - max pooling, and its relevance: each output's goes to the winner of its window. */
 #include "arena.h"
 #include "network/windows.h"
 #include "simd.h"
@@ -46,13 +46,13 @@ static int max_pool(const fvlrp_max_pool_args *args) {
     return FVLRP_OK;
 }
 
-/* Where in its channel the first pixel of a window lies that equals `top`, or -1. */
+/* Index in its channel of the first pixel of a window that equals `top`, or -1. */
 INLINE ptrdiff_t pool_winner(const fvlrp_windows *w, const REAL *channel, ptrdiff_t oy, ptrdiff_t ox, REAL top) {
     const ptrdiff_t y0 = (w->first + oy) * w->stride_y - w->top, x0 = ox * w->stride_x - w->left;
     const ptrdiff_t down = (w->kernel_y - 1) * w->dilation_y, right = (w->kernel_x - 1) * w->dilation_x;
     ptrdiff_t winner = -1;
     if (y0 >= 0 && x0 >= 0 && y0 + down < w->height && x0 + right < w->width) {
-        /* From the last one to the first, without branches: none of them could be predicted. */
+        /* From the last pixel to the first, without branches, which the processor could not predict. */
         for (ptrdiff_t y = y0 + down; y >= y0; y -= w->dilation_y)
             for (ptrdiff_t x = x0 + right; x >= x0; x -= w->dilation_x) {
                 const ptrdiff_t i = y * w->width + x;

@@ -1,7 +1,7 @@
 /* product.inc.c - dense products of any size, and the same with the windows of an image as the right-hand matrix.
  *
  * A panel of B (at most DEPTH rows) is packed into the L1 cache and meets all rows of A, which streams by. A is read
- * where it lies if its rows are contiguous, and is packed otherwise. Windows are packed straight into panels: their
+ * in place if its rows are contiguous, and is packed otherwise. Windows are packed straight into panels: their
  * matrix never exists. */
 #ifndef FVLRP_PRODUCT
 #define FVLRP_PRODUCT
@@ -77,7 +77,7 @@ static void pack_windows(const fvlrp_windows *w, const REAL *image, ptrdiff_t fi
     }
 }
 
-/* The wanted part of packed weights; NaN stays NaN. */
+/* Keep the part of packed weights that `sign` selects; NaN stays NaN. */
 static void keep_sign(int sign, ptrdiff_t count, REAL *w) {
     if (sign == FVLRP_POSITIVE)
         for (ptrdiff_t i = 0; i < count; i++) w[i] = w[i] < 0 ? 0 : w[i];
@@ -113,7 +113,7 @@ static void product_layout(product_buffers *p, ptrdiff_t depth, ptrdiff_t m, are
     p->rows = carve(memory, round_up(m, MR), depth * (ptrdiff_t)sizeof(REAL));
 }
 
-/* Whether the matrix of the windows is the image itself: pixels one by one. */
+/* Whether the matrix of the windows is the image itself: windows of one pixel, stride 1, no padding. */
 static int windows_are_image(const fvlrp_windows *w) {
     return w->kernel_y == 1 && w->kernel_x == 1 && w->stride_y == 1 && w->stride_x == 1 && w->top == 0 &&
            w->left == 0 && w->cols == w->width && w->first + w->rows <= w->height;

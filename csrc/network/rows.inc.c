@@ -1,4 +1,4 @@
-/* rows.inc.c - what normalises rows: softmax and layer normalisation. Sums are double. */
+/* rows.inc.c - normalisation of rows: softmax and layer normalisation. Sums are double. */
 #include "network/activate.inc.c"
 #include "simd.h"
 
@@ -29,7 +29,7 @@ INLINE REAL largest_of(const REAL *x, ptrdiff_t n) {
     return lane > top ? lane : top;
 }
 
-/* exp(x - top): what the subtraction rounds off is made up for. */
+/* exp(x - top), with the rounding error of the subtraction compensated. */
 INLINE VREAL decay_from(VREAL x, REAL top) {
 #if REAL_BITS == 32
     const VREAL down = x - top, back = down - x, rest = (x - (down - back)) - (top + back), e = decay(down);

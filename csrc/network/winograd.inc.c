@@ -5,9 +5,9 @@
  * the sum over channels is one matrix product for each of the 36 points. The interpolation points are 0, +-sqrt(1/2),
  * +-sqrt(2) and infinity: with the usual 0, +-1, +-2 the rounding error is twice to four times as large.
  *
- * Vectors hold channels throughout. Some tiles at a time are transformed, multiplied and transformed back while they
- * stay in the L2 cache. Filters are transformed where they are needed, which is cheaper than reading transformed ones
- * from memory. Neither the transformed image nor the transformed filters exist as a whole. */
+ * Vectors hold channels throughout. Blocks of tiles are transformed, multiplied and transformed back while they stay in
+ * the L2 cache. Filters are transformed on the fly, which is cheaper than reading transformed ones from memory. Neither
+ * the transformed image nor the transformed filters are ever stored as a whole. */
 #include "arena.h"
 #include "gemm.inc.c"
 
@@ -219,8 +219,8 @@ INLINE vfloat winograd_sure(int sign, vfloat y, vfloat whole, vfloat least) {
     return (vfloat)((vint)y | (spoilt & 0x7fc00000));
 }
 
-/* A line of pixels, channels last, to where it belongs: `pixels` of them and LANES outputs from o on, or what there is
- * of them. `sizes` are channels first. */
+/* Store a line of pixels, channels last: `pixels` of them, and LANES outputs from o on or as many as
+ * are left. `sizes` are channels first. */
 static void winograd_write(const winograd_job *job, const float *line, const float *sizes, ptrdiff_t o, ptrdiff_t at,
                            ptrdiff_t pixels) {
     const fvlrp_winograd_args *args = job->args;
@@ -289,7 +289,7 @@ static void winograd_outputs(const winograd_job *job, ptrdiff_t t, ptrdiff_t cou
     }
 }
 
-/* ---- the whole ---- */
+/* ---- the convolution ---- */
 
 /* M (points, tiles, width) (+)= V U for one block of outputs and channels. */
 static void winograd_multiply(const winograd_job *job, ptrdiff_t tiles, ptrdiff_t k, ptrdiff_t depth, ptrdiff_t width) {
@@ -305,8 +305,8 @@ static void winograd_multiply(const winograd_job *job, ptrdiff_t tiles, ptrdiff_
     }
 }
 
-/* How the work is cut: blocks of tiles, blocks of outputs of at most `width`, parts of the channels (`parts` of at most
- * `depth`, alike for both images). */
+/* How the work is divided: blocks of tiles, blocks of outputs of at most `width`, parts of the channels (`parts` of at
+ * most `depth`, alike for both images). */
 typedef struct {
     ptrdiff_t all, tiles, width, parts, depth;
     int once; /* one transformation of the filters serves all tiles */
