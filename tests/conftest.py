@@ -67,11 +67,12 @@ def rng():
 
 
 def pytest_generate_tests(metafunc):
-    """Tests that ask for `isa` run once on every instruction set of this machine."""
+    """Tests that ask for `isa` run on every instruction set of this machine, or on the one that FVLRP_ISA selects."""
     if "isa" in metafunc.fixturenames:
         from fvlrp import _kernels
 
-        metafunc.parametrize("isa", _kernels.isas(), indirect=True)
+        one = os.environ.get("FVLRP_ISA")
+        metafunc.parametrize("isa", [one] if one else _kernels.isas(), indirect=True)
 
 
 @pytest.fixture

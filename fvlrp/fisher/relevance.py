@@ -189,7 +189,7 @@ def back(
         if total is not None:
             total[:, rows] = one.total
         for name, of_all in out.items():
-            of_all[:, rows] = getattr(one, name)
+            _repeat(getattr(one, name), rows, of_all)
 
     entries = Entries()
     if through:
@@ -197,6 +197,13 @@ def back(
         if through.treatment == "bias":
             entries["mean"] = by_mean
     return DescriptorRelevance(total, *values, entries)
+
+
+def _repeat(row: Floats, rows: npt.NDArray[np.int64], values: Floats) -> None:
+    """``values[:, rows] = row``, for row (targets, 1, width), in half of NumPy's time: a row is copied as one item."""
+    item = np.dtype((np.void, values.itemsize * values.shape[2]))
+    for one, of_all in zip(row.view(item)[..., 0], values.view(item)[..., 0], strict=True):
+        of_all[rows] = one
 
 
 def _zeroed(table: Floats, pooled: Pooled, through: Projection | None, widths: dict[str, int]) -> DescriptorRelevance:
