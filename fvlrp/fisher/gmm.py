@@ -118,7 +118,7 @@ class DiagonalGMM(Estimator):
         rows: Floats = validate_data(self, X, dtype=[np.float64, np.float32], order="C", ensure_min_samples=2)
         self._check(len(rows))
         random = check_random_state(self.random_state)
-        floor = np.maximum(self.variance_floor * self._variance(rows), 1e-9)
+        floor = np.maximum(self.variance_floor * self._variance(rows), 1e-9)  # 1e-9 for constant data
         order = random.permutation(len(rows)) if len(rows) > self.n_init_samples else None
         gained, start, size = 0.0, monotonic(), max(self.n_init_samples, self.n_components)
         share = rows if order is None else rows[np.sort(order[:size])]

@@ -31,6 +31,7 @@ from ..steps import Step
 from .rewrite import Graph, become, regions, run
 
 _NEAR = 9.0
+_TOLERANCE = 3e-6  # relative to 1 + |f|; docs/numerics.md, "Functions written out in steps"
 _SCALES = np.geomspace(1e-4, 1e8, 130)  # thresholds near 0 and bounds far from it show there
 _SAMPLES = np.concatenate([np.linspace(-_NEAR, _NEAR, 363), _SCALES, -_SCALES])
 _KNOWN: tuple[NetworkLayer, ...] = (
@@ -83,7 +84,7 @@ def _recognised(values: Array) -> NetworkLayer | None:
     if not finite[np.abs(_SAMPLES) <= _NEAR].all():
         return None
     known = _known_values()
-    fits = (np.abs(known - values) <= 3e-6 * (1 + np.abs(known)))[:, finite].all(axis=1)
+    fits = (np.abs(known - values) <= _TOLERANCE * (1 + np.abs(known)))[:, finite].all(axis=1)
     if fits.any():
         return _KNOWN[int(fits.argmax())]
     slope = float(values[0] / _SAMPLES[0])
@@ -98,7 +99,7 @@ def _known_values() -> Array:
 
 
 def _near(a: Array, b: Array) -> bool:
-    return bool((np.abs(a - b) <= 3e-6 * (1 + np.abs(b))).all())
+    return bool((np.abs(a - b) <= _TOLERANCE * (1 + np.abs(b))).all())
 
 
 def softmaxes(graph: Graph) -> None:

@@ -35,6 +35,11 @@ from .rewrite import Graph, become, regions, run
 
 LARGEST = 1 << 22  # most values of an array on which a normalisation is tested
 
+# docs/numerics.md, "Functions written out in steps"
+_TOLERANCE = 1e-5  # of values, relative to the largest
+_EQUAL = 1e-6  # of factors along an axis, relative to the largest
+_ZERO = 1e-9  # shifts below it are rounding errors
+
 
 def _statistical(step: Step) -> bool:
     """Whether a step may be part of a normalisation."""
@@ -84,7 +89,7 @@ def _normalisation(source: Step, region: list[Step]) -> NetworkLayer | None:
         scale = (outputs[0] - outputs[1]) / np.where(a == b, 1, a - b)
         shift = outputs[0] - scale * a
         size = np.abs(outputs[2]).max() + 1e-30
-        if not np.isfinite(scale).all() or np.abs(scale * c + shift - outputs[2]).max() > 1e-5 * size:
+        if not np.isfinite(scale).all() or np.abs(scale * c + shift - outputs[2]).max() > _TOLERANCE * size:
             continue
         factor, added = _compressed(scale[0], over), _compressed(shift[0], over)
         if factor is None or added is None:
@@ -110,11 +115,11 @@ def _is_root(layer: Activation) -> bool:
 
 def _compressed(value: Array, over: tuple[int, ...]) -> Array | None:
     """Factors as few numbers as there are different ones: along the axes `over`, or the first. None: more than that."""
-    value = np.where(np.abs(value) < 1e-9, 0, value)
+    value = np.where(np.abs(value) < _ZERO, 0, value)
     size = np.abs(value).max()
     for axis in reversed(range(value.ndim)):
         first = np.take(value, [0], axis=axis)
-        if np.abs(value - first).max() <= 1e-6 * size:
+        if np.abs(value - first).max() <= _EQUAL * size:
             value = first
     varying = {axis + 1 for axis, length in enumerate(value.shape) if length > 1}
     if not varying <= set(over) and varying != {1}:
