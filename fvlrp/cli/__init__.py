@@ -66,9 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = _run(sys.argv[1:])
     if code in (INTERRUPTED, TERMINATED):
         # The interpreter would wait for threads that are still explaining photographs.
-        if files := sys.modules.get("fvlrp.data.files"):
-            files.discard_unfinished()
         sys.stderr.flush()
+        if files := sys.modules.get("fvlrp.data.files"):
+            files.beginning.acquire(timeout=1)  # no thread begins another file
+            files.discard_unfinished()
         os._exit(code)
     return code
 

@@ -22,6 +22,7 @@ import re
 import secrets
 import stat
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,7 @@ _CHUNK = 1 << 20
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _LONG = 86_400  # seconds after which a temporary file is abandoned, where locks cannot tell
 _unfinished: set[str] = set()
+beginning = threading.Lock()  # held while a temporary file is made and recorded
 
 
 @contextmanager
@@ -73,10 +75,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise FileNotFoundError(f"cannot write {os.fspath(path)}: there is no folder {folder}")
     mode = _mode(target)
     try:
-        temporary, descriptor = _temporary(folder)
+        with beginning:
+            temporary, descriptor = _temporary(folder)
+            _unfinished.add(temporary)
     except OSError as error:
         raise type(error)(f"cannot write {os.fspath(path)}: {error.strerror}") from error
-    _unfinished.add(temporary)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -204,7 +207,10 @@ def _is_abandoned(file: BinaryIO) -> bool:
 
 
 def discard_unfinished() -> None:
-    """Remove the temporary files of this process, which is about to end without unwinding its threads."""
+    """Remove the temporary files of this process, which is about to end without unwinding its threads.
+
+    The caller holds `beginning` until the process ends, so that no thread begins another file.
+    """
     for path in tuple(_unfinished):
         with suppress(OSError):
             os.unlink(path)
