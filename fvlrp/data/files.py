@@ -52,6 +52,7 @@ _CHUNK = 1 << 20
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _LONG = 86_400  # seconds after which a temporary file is abandoned, where locks cannot tell
 _unfinished: set[str] = set()
+_folders: set[str] = set()  # in which files were held
 beginning = threading.Lock()  # held while a temporary file is made and recorded
 
 
@@ -160,17 +161,22 @@ def hold(path: str | os.PathLike[str], content: bytes) -> Held | bytes:
     A file that nobody holds is what a killed process left, and is taken over.
     """
     name = os.fspath(path)
+    _folders.add(os.path.dirname(name))
     while True:
         try:
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
             raise type(error)(f"cannot write {name}: {error.strerror}") from error
         if lock(descriptor):
-            if _is_at(descriptor, name):
-                _unfinished.add(name)
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, content, 0)
-                return Held(name, descriptor)
+            try:
+                if _is_at(descriptor, name):
+                    _unfinished.add(name)
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, content, 0)
+                    return Held(name, descriptor)
+            except BaseException:  # such as an interrupt before the file is recorded
+                os.unlink(name)
+                raise
         elif theirs := os.pread(descriptor, 1 << 16, 0):
             os.close(descriptor)
             return theirs
@@ -214,6 +220,9 @@ def discard_unfinished() -> None:
     for path in tuple(_unfinished):
         with suppress(OSError):
             os.unlink(path)
+    for folder in _folders:  # an interrupt may have come before a file was recorded
+        with suppress(OSError):
+            remove_abandoned(folder)
 
 
 def save_arrays(
