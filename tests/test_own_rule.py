@@ -107,3 +107,14 @@ def test_a_user_defined_rule_is_accepted_everywhere():
     rules = NetworkRules.of({"conv": RelativeEpsilon(0.1)})
     assert rules.named("c", "conv", False) == RelativeEpsilon(0.1)
     assert rules.to_dict()["layers"] == {"conv": "relativeepsilon:0.1"}
+
+
+def test_a_rule_has_the_shares_of_the_rule_fitted_to_the_layer():
+    r, z = np.ones((1, 2)), np.array([3.0, -1.0])
+    got = RelativeEpsilon(0.5).shares(r, z, None, None)  # the mean of |z| is 2
+    np.testing.assert_array_equal(got.positive, Epsilon(1.0).shares(r, z).positive)
+
+
+def test_a_rule_without_shares_is_refused_where_it_is_defined():
+    with pytest.raises(TypeError, match="Empty must define `shares`, or `fitted`"):
+        type("Empty", (Rule,), {})

@@ -200,3 +200,8 @@ def test_an_explanation_holds_no_forward_pass():
     del trace
     gc.collect()
     assert ex.relevance["top"].tolist() == [0, 1, 2] and traces == ["float64"]
+
+
+def test_a_trace_without_a_way_back_cannot_be_made():
+    with pytest.raises(TypeError, match="abstract"):
+        Trace(None, np.zeros((2, 2), np.uint8), "float64", None)

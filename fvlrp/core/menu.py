@@ -6,6 +6,7 @@ For traces and classifiers, which check arguments before any computation. Hides 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Generic, TypeVar
@@ -21,7 +22,7 @@ Rules = TypeVar("Rules")
 Chosen = TypeVar("Chosen", covariant=True)
 
 
-class Menu(Generic[Chosen]):
+class Menu(ABC, Generic[Chosen]):
     """The valid targets, depths and representations of a model.
 
     Attributes
@@ -83,9 +84,9 @@ class Menu(Generic[Chosen]):
         self.kept(keep)
         self.region(region)
 
+    @abstractmethod
     def rules(self, rules: object) -> Chosen:
         """All choices as one frozen value, from any of their spellings; None means the defaults."""
-        raise NotImplementedError
 
     def target(self, target: object) -> Target:
         """The target for a class name, a value of the classes, or a `Contrast` of two."""

@@ -114,6 +114,11 @@ class Rule:
     sees: ClassVar[str] = "inputs"
     bounded: ClassVar[bool] = False
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.shares is Rule.shares and cls.fitted is Rule.fitted:
+            raise TypeError(f"{cls.__name__} must define `shares`, or `fitted`, which returns a rule that does")
+
     @property
     def kernel(self) -> tuple[float, float, float] | None:
         return None
@@ -166,11 +171,9 @@ class Rule:
     def shares(self, r: Array, z: Array, positive: Array | None, negative: Array | None) -> Shares:
         """The shares for relevance r (targets, ...) of outputs z (...), with z+ >= 0 and z- <= 0 of the same shape.
 
-        z+ and z- are None unless the rule is `signed`.
+        z+ and z- are None unless the rule is `signed`. A rule without shares of its own has those of its `fitted` rule.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} defines neither `shares` nor `fitted`, which could return a rule that does"
-        )
+        return self.fitted(z).shares(r, z, positive, negative)
 
     @property
     def spelled(self) -> str:

@@ -7,6 +7,7 @@ combinations of targets and depths, and how an Explanation is assembled.
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias
 
@@ -62,7 +63,7 @@ class Traced(Protocol[Rules]):
     def trace(self, image: Values, dtype: npt.DTypeLike, /) -> Trace[Rules]: ...
 
 
-class Trace(Generic[Rules]):
+class Trace(ABC, Generic[Rules]):
     """One forward pass of one image; explains any number of targets, depths and rules.
 
     Attributes
@@ -198,15 +199,15 @@ class Trace(Generic[Rules]):
             for (target, depth), descent in zip(pairs, descents, strict=True)
         ]
 
+    @abstractmethod
     def relevance(self, target: Target, depth: str, rules: Rules, name: str) -> npt.NDArray[np.float64]:
         """Relevance of a target at the representation `name`, float64, on the way down to `depth`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _descend(
         self, targets: Sequence[Target], depths: Sequence[str], rules: Rules, region: Region | None
     ) -> list[Descent]:
         """Every target at every depth: target by target, depths in the order given."""
-        raise NotImplementedError
 
     def _top_target(self) -> Target:
         return self.menu.at(int(np.argmax(self.scores)))

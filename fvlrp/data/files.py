@@ -305,7 +305,7 @@ def load_arrays(
         try:
             archive = zipfile.ZipFile(file)
             text = _unpacked(archive, _HEADER, _HEADER_MOST)
-        except Exception as error:  # A broken archive surfaces as anything from KeyError to NotImplementedError.
+        except Exception as error:  # zipfile raises errors of many kinds for broken archives
             raise ValueError(f"{name} is not an {FORMAT} file, or it is truncated or damaged: {error}") from error
         document = _checked_header(name, text)
         found = document["header"]["kind"]
