@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from fvlrp.data.files import atomic_write, discard_unfinished, load_arrays, remove_abandoned, save_arrays
+from fvlrp.data.files import atomic_write, discard_unfinished, hold, load_arrays, remove_abandoned, save_arrays
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions, links and devices as POSIX knows them")
 
@@ -152,6 +152,23 @@ def test_temporary_files_of_a_killed_writer_are_removed_and_others_kept(tmp_path
         assert remove_abandoned(tmp_path) == 1
     assert sorted(os.listdir(tmp_path)) == [".other.tmp", "y"] and (tmp_path / "y").read_bytes() == b"whole"
     assert remove_abandoned(tmp_path) == 0
+
+
+@posix
+def test_a_held_file_whose_making_was_interrupted_is_discarded(tmp_path, monkeypatch):
+    made = os.open
+
+    def interrupted(*args):
+        os.close(made(*args))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hold(tmp_path / ".0123456789abcdef.tmp", b"x")
+    monkeypatch.undo()
+    assert os.listdir(tmp_path)
+    discard_unfinished()
+    assert not os.listdir(tmp_path)
 
 
 def test_discarding_unfinished_files_removes_them(tmp_path):
