@@ -77,7 +77,7 @@ def test_results_among_the_photographs_are_not_explained(capsys, model, tmp_path
     first = tree(photographs)
     (photographs / below / "a.json").unlink()  # as if the run had been killed
     code, _, err = run(capsys, *args)
-    assert code == 0 and "passed over 10 pictures that fvlrp wrote into --out" in err
+    assert code == 0 and "skipped 10 pictures that fvlrp wrote into --out" in err
     assert tree(photographs).keys() == first.keys()
     code, _, err = run(capsys, *args[:1], photographs / below / "a_sheet.png", *args[2:])
     assert code == 2 and "only pictures that fvlrp wrote" in err

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from fvlrp import Explanation, Network, cli, rules
+from fvlrp.core import figures
 from fvlrp.fisher import sift
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import Conv, Flatten, GlobalAveragePool
@@ -153,3 +154,12 @@ def test_the_command_line_refuses_invalid_regions(files, text, code, said, capsy
         found = error.code
     assert found == code
     assert said in capsys.readouterr().err
+
+
+def test_a_sheet_says_where_its_depths_hold(plain, scene, monkeypatch):
+    sheets = []
+    monkeypatch.setattr(figures.render, "sheet", lambda rows, **options: sheets.append(rows))
+    for region in (None, REGION):
+        figures.depth_sheet(plain.explain(scene, "grass", DEPTHS, region=region))
+    whole, part = (rows[0][0].caption for rows in sheets)
+    assert part == f"{whole}\nrows 35–49, columns 60–80\nelsewhere descriptor at the finest"

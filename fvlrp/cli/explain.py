@@ -102,7 +102,7 @@ def _without_results(photographs: list[File], outbox: Outbox) -> list[File]:
     if not rest:
         raise UsageError("no photographs were named, only pictures that fvlrp wrote into --out")
     if count := len(photographs) - len(rest):
-        warnings.warn(f"passed over {count} picture{'s' * (count > 1)} that fvlrp wrote into --out", stacklevel=2)
+        warnings.warn(f"skipped {count} picture{'s' * (count > 1)} that fvlrp wrote into --out", stacklevel=2)
     return rest
 
 

@@ -123,6 +123,14 @@ def brief_seen(part: Seen, shape: Sequence[int]) -> str:
     return f"seen at {part.height} × {part.width}"
 
 
+def brief_region(region: Sequence[int] | None) -> str:
+    """Where the depths hold, "rows 0–99, columns 40–139", and what stands elsewhere; "" for a whole image."""
+    if region is None:
+        return ""
+    y0, x0, y1, x1 = region
+    return f"rows {y0}–{y1 - 1}, columns {x0}–{x1 - 1}\nelsewhere descriptor at the finest"
+
+
 def amount(value: float) -> str:
     """A signed amount of relevance in three significant digits, with a real minus sign."""
     return f"{value:+.3g}".replace("-", "−") if value else "0"

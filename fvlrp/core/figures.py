@@ -86,10 +86,9 @@ def _named_panel(ex: Explanation, cmap: str, scale: float | str | None) -> rende
 
 
 def _label(ex: Explanation) -> str:
-    """The words below a photograph: target, score, and the resolution at which it was seen where that differs."""
-    return "\n".join(
-        filter(None, (str(ex.target), f"score {ex.score:+.2f}", captions.brief_seen(ex.seen, ex.image.shape)))
-    )
+    """The words below a photograph: target, score, the resolution at which it was seen where that differs, region."""
+    seen, region = captions.brief_seen(ex.seen, ex.image.shape), captions.brief_region(ex.region)
+    return "\n".join(filter(None, (str(ex.target), f"score {ex.score:+.2f}", seen, region)))
 
 
 def _low(row: Sequence[Explanation]) -> Explanation:

@@ -77,7 +77,7 @@ def short_names(labels: Sequence[str]) -> list[str]:
 
 
 def named(metadata: Mapping[str, Parsed]) -> list[str] | None:
-    """The names in metadata, also one level below ("config"); entries that list none are passed over."""
+    """The names in metadata, also one level below ("config"); entries that list none are skipped."""
     for values in (metadata, *(each for each in metadata.values() if isinstance(each, dict))):
         for key in CLASS_KEYS:
             value = values.get(key)
