@@ -201,7 +201,7 @@ def _ticks(scale: Scale) -> list[tuple[float, str]]:
 def _units(scale: Scale) -> tuple[str, str]:
     """What the labels of a colour bar measure, in many words and in few."""
     if isinstance(scale, str):
-        return "percentile of each map's |relevance| per pixel", "of |relevance| per pixel"
+        return "percentile of each map's |relevance| per pixel", "percentile of |relevance|"
     if scale is None:
         return "largest |relevance| per pixel of each map", "|relevance| per pixel"
     return "relevance per pixel, in units of the score", "relevance per pixel"
