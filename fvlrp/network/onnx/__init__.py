@@ -48,7 +48,7 @@ OPERATORS = (
     | quantised.OPERATORS
     | reductions.OPERATORS
 )
-APART = 32  # pixels by which a second input size differs, to find out what depends on the size
+APART = 32  # pixels by which a second input size differs, to find out which layers depend on the size
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def read_network(
     size : (int, int)
         Height and width to assume if the file leaves them free.
     output : str, optional
-        The output that holds the scores; None: the only one that can.
+        Name of the output that holds the scores; None: the only output that can.
     n_classes : int, optional
         Number of scores, to choose among several outputs.
 
@@ -106,13 +106,13 @@ def read_network(
         return _Import(model, size, output, n_classes).run()
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    except Exception as error:  # whatever a damaged file leads to
+    except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{name} is damaged, or is built in a way that fvlrp does not know: {error!r}") from error
 
 
 @dataclass(eq=False)
 class _Read:
-    """One reading of a file, at one size of the input."""
+    """A file read for one input size."""
 
     graph: Graph
     reader: Reader
@@ -122,7 +122,7 @@ class _Read:
 
 
 class _Import:
-    """A model on its way to nodes."""
+    """The conversion of a model to nodes."""
 
     def __init__(self, model: Model, size: tuple[int, int], output: str | None, n_classes: int | None) -> None:
         if not model.inputs:
@@ -225,7 +225,7 @@ class _Import:
         raise ValueError(f"output {name!r} must be one score per class, it has the shape {shape} for each image")
 
     def _any_size(self, read: _Read) -> bool:
-        """Whether the layers are the same for an input of another size; those of free lengths then say so."""
+        """Whether the layers are the same for another input size; if so, reshapes get a free length (-1)."""
         other = tuple(own or n + APART for own, n in zip(self.declared, self.size, strict=True))
         try:
             second = self._read((other[0], other[1]))
@@ -252,7 +252,7 @@ class _Import:
 
 
 def _channels_read(model: Model, name: str) -> int | None:
-    """Channels that the first convolution reads of an input whose shape the file leaves open."""
+    """Number of input channels of the first convolution, for a file that leaves the input's shape open."""
     same = {name}
     for call in model.calls:
         if not call.inputs or call.inputs[0] not in same:
@@ -266,12 +266,12 @@ def _channels_read(model: Model, name: str) -> int | None:
 
 
 def _row(shape: Sequence[int | None]) -> bool:
-    """Whether a shape without its batch axis is that of one row of numbers; lengths of 1 do not count."""
+    """Whether a shape without its batch axis is one row of numbers; axes of length 1 do not count."""
     return sum(n != 1 for n in shape) <= 1
 
 
 def _learned(step: Step) -> bool:
-    """Whether scores come out of a dense layer or convolution."""
+    """Whether scores are computed by a dense layer or convolution."""
     while isinstance(step.layer, Reshape | Flatten | Softmax | Activation | Constant | Scale | Affine):
         step = step.inputs[0]
     return isinstance(step.layer, Dense | Conv)
@@ -286,7 +286,7 @@ def _scores(reader: Reader, output: str) -> Step:
 
 
 def _without_ends(graph: Graph) -> tuple[list[tuple[str, str]], bool]:
-    """Leave out a softmax or sigmoid at the end: scores before it are explained. What was left out, and multi-label."""
+    """Drop a final softmax or sigmoid: scores before it are explained. What was dropped, and whether multi-label."""
     ends: list[tuple[str, str]] = []
     multilabel, step, behind = False, graph.last, graph.last
     while isinstance(step.layer, Reshape | Flatten):
@@ -308,12 +308,12 @@ def _without_ends(graph: Graph) -> tuple[list[tuple[str, str]], bool]:
         graph.last = source
         graph.refresh()
         if source.layer is None:
-            raise ValueError("nothing but a softmax or sigmoid comes out of the input")
+            raise ValueError("nothing but a softmax or sigmoid is computed from the input")
     return ends, multilabel
 
 
 def _nodes(graph: Graph) -> list[Node]:
-    """The steps as nodes, whose names are unique."""
+    """The steps as nodes with unique names."""
     names = {"input"}
     place: dict[int, int] = {}
     nodes: list[Node] = []
@@ -333,14 +333,14 @@ def _nodes(graph: Graph) -> list[Node]:
 
 
 def _named(step: Step) -> str:
-    """The name of a step: its module and operator where the exporter noted the module, else the node's."""
+    """The name of a step: its module and operator if the exporter recorded the module, else the node's name."""
     if not step.scope or step.name.startswith(step.scope):
         return step.name
     return f"{step.scope}/{type(step.layer).__name__.lower()}"
 
 
 def _alike(steps: Sequence[Step], others: Sequence[Step]) -> bool:
-    """Whether two readings differ in lengths alone that layers need not know; those become free."""
+    """Whether two readings differ only in lengths of reshapes; those become free (-1)."""
     if len(steps) != len(others):
         return False
     place = [{id(step): i for i, step in enumerate(some)} for some in (steps, others)]
@@ -365,7 +365,7 @@ def _alike(steps: Sequence[Step], others: Sequence[Step]) -> bool:
 
 
 def _free(a: Shape, b: Shape) -> Shape | None:
-    """The shape of a reshape that two sizes of the input give, one length of which may depend on it."""
+    """The target shape of a reshape, from its shapes at two input sizes; a length that differs becomes -1."""
     if len(a) != len(b):
         return None
     differ = [i for i, (n, m) in enumerate(zip(a, b, strict=True)) if n != m]
@@ -385,7 +385,7 @@ def _equal(a: dict[str, object], b: dict[str, object]) -> bool:
 
 
 def _white(graph: Graph, integer: bool) -> float:
-    """The value of white that a network expects which takes whole numbers, or normalises its input itself; else 0."""
+    """The value of white, for a network that takes integers or normalises its input itself; otherwise 0 (unknown)."""
     if integer:
         return 255.0
     for step in graph.steps:
@@ -401,7 +401,7 @@ def _white(graph: Graph, integer: bool) -> float:
 
 
 def _range_of(layer: Scale | Constant | Affine) -> float:
-    """255 where a factor divides by about that, or a mean of more than 1 is taken off; else 1."""
+    """255 if the layer divides by about 255, or subtracts more than an image in [0, 1] could have; otherwise 1."""
     if isinstance(layer, Constant):
         return 255.0 if np.abs(layer.value).max() > 3 else 1.0
     factor = layer.factor if isinstance(layer, Scale) else layer.scale

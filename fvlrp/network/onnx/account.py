@@ -29,7 +29,7 @@ class Account:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The account for a reader, one fact a line."""
+        """The account as text, one fact per line."""
         out = [f"note: {note}" for note in self.notes]
         out += [f"fused into {layer}: {', '.join(nodes)}" for layer, nodes in self.fused]
         if self.folded:

@@ -1,4 +1,4 @@
-"""Elementwise operators, of one array or two."""
+"""Elementwise operators, unary and binary."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _clip(reader: Reader, call: Call) -> None:
 
 
 def limited(reader: Reader, call: Call, low: float, high: float) -> None:
-    """The first input between two numbers."""
+    """The first input, clipped to a range."""
     reader.emit(call, ReLU() if (low, high) == (0, np.inf) else Clip(low, high))
 
 
@@ -99,7 +99,7 @@ def _cast_like(reader: Reader, call: Call) -> None:
 
 
 def _never(reader: Reader, call: Call) -> None:
-    """Whether values are NaN or infinite: exporters guard the softmax of attention against rows without any token."""
+    """IsNaN or IsInf, by which exporters guard the softmax of attention against rows without any token."""
     reader.put(call, np.broadcast_to(np.False_, reader.view(call).shape))
     reader.passed.append((call.name, call.op, "values are taken to be finite"))
 
@@ -142,7 +142,7 @@ def _as_float(value: Value) -> Value:
 
 def _add(reader: Reader, call: Call) -> None:
     if len(call.inputs) == 1:
-        reader.same(call, "a sum of one")
+        reader.same(call, "a sum of one term")
         return
     computed = [reader.view(call, i) for i in range(len(call.inputs)) if not reader.is_constant(call, i)]
     constants = [reader.needed(call, i) for i in range(len(call.inputs)) if reader.is_constant(call, i)]
@@ -153,7 +153,7 @@ def _add(reader: Reader, call: Call) -> None:
 
 
 def added(reader: Reader, views: list[View]) -> View:
-    """The sum of tensors, those with axes of length 1 repeated."""
+    """The sum of tensors, broadcast to a common shape."""
     steps, batch = reader.aligned(*views)
     shape = tuple(np.broadcast_shapes(*(step.shape for step in steps)))
     steps = [step if step.shape == shape else reader.step(Expand(shape), step) for step in steps]
@@ -244,7 +244,7 @@ def _mean(reader: Reader, call: Call) -> None:
 
 
 def _compared(sign: int, equal: bool) -> Operator:
-    """Greater (sign 1) or less (-1) than: an array of 0 and 1."""
+    """Greater than (sign 1) or less than (sign -1), as an array of 0 and 1."""
 
     def read(reader: Reader, call: Call) -> None:
         computed = [i for i in (0, 1) if not reader.is_constant(call, i)]

@@ -1,4 +1,4 @@
-"""Values that depend only on weights and shapes: computed on demand, once a layer needs them, and within limits.
+"""Values that depend only on weights and shapes: computed when a layer needs them, within memory limits.
 
 For `read`. Hides where a constant comes from: the file, operators in NumPy (`fold`), or layers.
 """
@@ -24,7 +24,7 @@ class Constants:
     ----------
     initialisers : mapping of str to protocol buffers
     size : int
-        Bytes of the file's weights: what limits the bytes of all that is computed from them.
+        Bytes of the file's weights; the memory for everything computed from them is limited in proportion.
     other : function of a Call and its inputs (None: left out), returning its outputs
         Computes the operators that are not in FOLDERS.
     """

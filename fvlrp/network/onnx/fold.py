@@ -1,4 +1,4 @@
-"""Constant folding: the operators that are computed here, a list of cheap ones, in NumPy.
+"""Constant folding: cheap operators, computed in NumPy.
 
 For `constants`, and for `moves`, which computes where values go. Other operators are computed by the layers that the
 reader makes of them, or not at all.
@@ -66,7 +66,7 @@ def _reduction(function: Reduction) -> Folder:
 
 
 def divided(a: Value, b: Value) -> Value:
-    """a / b; whole numbers are cut off towards 0."""
+    """a / b; integer quotients are truncated towards 0."""
     if a.dtype.kind in "iu":
         quotient = np.abs(a) // np.abs(b)
         return np.asarray(np.where((a < 0) == (b < 0), quotient, -quotient)).astype(a.dtype)
@@ -130,7 +130,7 @@ def _gather_elements(call: Call, x: Value, indices: Value) -> Value:
 
 
 def _elements(call: Call, x: Value, indices: Value) -> tuple[Value, ...]:
-    """The places that indices along an axis name; along the other axes they may be fewer than x has."""
+    """Index arrays of the elements that GatherElements reads; along other axes `indices` may be shorter than x."""
     axis = call.get("axis", 0) % x.ndim
     places: list[Value] = list(np.indices(indices.shape, sparse=True))
     places[axis] = _wrapped(indices, x.shape[axis])

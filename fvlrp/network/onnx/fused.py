@@ -1,6 +1,6 @@
-"""Operators that onnxruntime's optimiser writes in the place of several: a convolution with its activation, attention.
+"""Fused operators, as onnxruntime's optimiser writes them: a convolution with its activation, attention.
 
-They belong to the domain com.microsoft. Each becomes the operators of ONNX that it stands for.
+They belong to the domain com.microsoft. Each is expanded to the standard ONNX operators that it replaces.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .products import product, swapped
 from .read import Operator, Reader
 from .steps import View
 
-# Activations inside another operator, and the names of their numbers, in order.
+# Activations inside a fused operator, and the names of their parameters, in order.
 _INNER = {
     "Relu": (),
     "Tanh": (),
@@ -30,27 +30,27 @@ _INNER = {
 
 
 def _part(reader: Reader, call: Call, i: int) -> View | Value | None:
-    """Input `i`, whatever it is computed from; None where it is left out."""
+    """Input `i`, a tensor or a constant; None if it is left out."""
     if not reader.has(call, i):
         return None
     return reader.needed(call, i) if reader.is_constant(call, i) else reader.view(call, i)
 
 
 def _activated(reader: Reader, call: Call, view: View) -> View:
-    """A tensor behind the activation that a fused node names."""
+    """A tensor after the activation that a fused node names."""
     name = call.get("activation", "")
     if not name:
         return view
     if name not in _INNER:
         raise ValueError(f"its activation {name!r} is not supported; supported are {', '.join(_INNER)}")
     numbers = call.get("activation_params", [])
-    if not numbers:  # FusedGemm names them one by one
+    if not numbers:  # FusedGemm has an attribute for each
         numbers = [call.attributes[key] for key in ("activation_alpha", "activation_beta") if key in call.attributes]
     return reader.applied(call, name, view, **dict(zip(_INNER[name], numbers, strict=False)))
 
 
 def _conv(reader: Reader, call: Call) -> None:
-    """A convolution, a tensor added to it, an activation."""
+    """A convolution, an optional tensor added to it, and an activation."""
     own = {key: value for key, value in call.attributes.items() if not key.startswith("activation")}
     view = reader.applied(call, "Conv", *(_part(reader, call, i) for i in range(3)), **own)
     if reader.has(call, 3):
@@ -65,12 +65,12 @@ def _gemm(reader: Reader, call: Call) -> None:
 
 
 def _matmul(reader: Reader, call: Call) -> None:
-    """A matrix product times `alpha`; either side may have its axes in another order."""
+    """A matrix product times `alpha`; either operand may be transposed."""
     sides: list[View | Value] = []
     for i, name in ((0, "A"), (1, "B")):
         side = reader.needed(call, i) if reader.is_constant(call, i) else reader.view(call, i)
         turned, rank = call.get(f"trans{name}", 0), len(side.shape)
-        if call.get(f"transBatch{name}", 0):  # the first axis is that of the rows, or of the columns
+        if call.get(f"transBatch{name}", 0):  # the first axis holds the rows, or the columns
             order = (*range(1, rank), 0) if turned else (*range(1, rank - 1), 0, rank - 1)
             side = reader.transposed(side, order) if isinstance(side, View) else np.transpose(side, order)
         elif turned:
@@ -81,7 +81,7 @@ def _matmul(reader: Reader, call: Call) -> None:
 
 
 def _biased(reader: Reader, call: Call, op: str, **attributes: Attribute) -> None:
-    """An activation of a tensor plus, where there is one, a constant."""
+    """An activation of a tensor plus an optional constant."""
     view = reader.view(call)
     if reader.has(call, 1):
         view = shifted(reader, view, reader.needed(call, 1))
@@ -89,7 +89,7 @@ def _biased(reader: Reader, call: Call, op: str, **attributes: Attribute) -> Non
 
 
 def _skip_norm(reader: Reader, call: Call, rms: bool) -> None:
-    """The sum of two tensors and a bias, and its normalisation; both are outputs."""
+    """The sum of two tensors and an optional bias, and its normalisation; both are outputs."""
     total = reader.applied(call, "Add", _part(reader, call, 0), _part(reader, call, 1))
     bias = 3 if rms else 4
     if reader.has(call, bias):
@@ -105,7 +105,7 @@ def _skip_norm(reader: Reader, call: Call, rms: bool) -> None:
 
 
 def _attention(reader: Reader, call: Call) -> None:
-    """Attention with the projection of queries, keys and values inside."""
+    """Attention that includes the projection to queries, keys and values."""
     _without(reader, call, {3: "mask_index", 4: "past", 6: "past_sequence_length"})
     weight = reader.needed(call, 1)
     view = product(reader, reader.view(call), weight)
@@ -118,7 +118,7 @@ def _attention(reader: Reader, call: Call) -> None:
 
 
 def _multi_head(reader: Reader, call: Call) -> None:
-    """Attention of queries, keys and values, to which a bias is added first."""
+    """Attention of queries, keys and values, after an optional bias is added to them."""
     _without(reader, call, {4: "key_padding_mask", 6: "past_key", 7: "past_value"})
     parts = [reader.view(call, i) for i in range(3) if reader.has(call, i)]
     if len(parts) < 3:
@@ -127,7 +127,7 @@ def _multi_head(reader: Reader, call: Call) -> None:
     for k, view in enumerate(parts):
         if bias is None:
             break
-        heads = len(view.shape) == 4  # keys and values are (batch, heads, tokens, depth) then
+        heads = len(view.shape) == 4  # then keys and values are (batch, heads, tokens, depth)
         width = view.shape[1] * view.shape[3] if heads else view.shape[2]
         own = bias[begin : begin + width]
         parts[k] = shifted(reader, view, own.reshape(view.shape[1], 1, -1) if heads else own)
@@ -149,7 +149,7 @@ def _attended(reader: Reader, call: Call, parts: list[View], bias: int) -> None:
     if call.get("scale"):
         names["scale"] = call.get("scale")
     n, length, width = parts[0].shape if len(parts[0].shape) == 3 else (1, 1, 1)
-    if any(len(view.shape) != 3 for view in parts):  # queries by tokens, keys and values by heads
+    if any(len(view.shape) != 3 for view in parts):  # queries by tokens; keys and values split into heads
         first = parts[0]
         if len(first.shape) == 3:
             split = reader.reshaped(first, (n, length, heads, width // heads))

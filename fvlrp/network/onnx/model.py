@@ -46,13 +46,13 @@ class Call:
     name : str
         The node's own name, or that of its output.
     inputs, outputs : tuple of str
-        "" where an optional one is left out.
+        "" for an optional one that is left out.
     attributes : mapping
         Numbers, strings, lists of them, tensors (protocol buffers) and `Body` values.
     opset : int
         Version of the domain that the node was written for.
     scope : str
-        Path of the module that the exporter made the node of, "blocks.0.attn"; "" where it does not say.
+        Path of the module that the node was exported from, such as "blocks.0.attn"; "" if the file does not say.
     """
 
     op: str
@@ -70,7 +70,7 @@ class Call:
 
     @property
     def title(self) -> str:
-        """How messages call the node."""
+        """The node as messages name it."""
         kind = self.op if self.domain in STANDARD else f"{self.domain}.{self.op}"
         return f"node {self.name!r} ({kind})"
 
@@ -82,13 +82,13 @@ class Model:
     Attributes
     ----------
     calls : list of Call
-        In an order in which each comes after those it reads.
+        In topological order: each after those it reads.
     initialisers : dict of str to protocol buffers
         Weights by name; `tensor` makes arrays of them.
     inputs, outputs : dict of str to tuple
-        Shapes by name; None where a length, or the whole shape, is free.
+        Shapes by name; None for a free length, or for a shape that is free as a whole.
     integer : bool
-        Whether the photograph goes in as whole numbers.
+        Whether the input is of an integer type.
     metadata : dict of str to str
     size : int
         Bytes of all weights.
@@ -111,9 +111,9 @@ def load(name: str) -> Model:
     ImportError
         The package onnx is not installed.
     OSError
-        There is no such file, or data it refers to is missing.
+        There is no such file, or data that it refers to is missing.
     ValueError
-        It is no ONNX file, is damaged, or is of an opset before OLDEST_OPSET.
+        It is not an ONNX file, is damaged, or uses an opset before OLDEST_OPSET.
     """
     proto = _parsed(name)
     if not proto.HasField("graph"):  # such as an empty file, which is a message without fields
@@ -147,14 +147,14 @@ def load(name: str) -> Model:
 
 
 def tensor(proto: Proto) -> Value:
-    """The array of a tensor's protocol buffer; types that NumPy has none of come as float32."""
+    """The array of a tensor's protocol buffer; types that NumPy lacks become float32."""
     from onnx import numpy_helper
 
     if any(length < 0 for length in proto.dims):
         raise ValueError(f"tensor {proto.name!r} is damaged: it has the shape {tuple(proto.dims)}")
     try:
         value = np.asarray(numpy_helper.to_array(proto))
-    except Exception as error:  # whatever damaged data makes of it
+    except Exception as error:  # damaged data can raise anything
         raise ValueError(f"tensor {proto.name!r} is damaged: {error}") from error
     if value.dtype.kind in "OSUT":
         raise ValueError(f"tensor {proto.name!r} holds {value.dtype}, expected numbers")
@@ -162,7 +162,7 @@ def tensor(proto: Proto) -> Value:
 
 
 def numpy_type(code: int) -> Element:
-    """NumPy's type of a number that ONNX has for element types; bfloat16 and smaller come as float32."""
+    """The NumPy type for ONNX's number of an element type; bfloat16 and smaller types become float32."""
     from onnx import helper
 
     try:
@@ -180,7 +180,7 @@ def _parsed(name: str) -> Proto:
     if not os.path.isfile(name):
         raise FileNotFoundError(f"no ONNX file {name}")
     try:
-        return onnx.load(name, format="protobuf")  # whatever the name ends in
+        return onnx.load(name, format="protobuf")  # whatever the file's extension
     except OSError:
         raise
     except onnx.checker.ValidationError as error:  # how onnx reports weights missing from beside the file
@@ -207,7 +207,7 @@ def _whole(value: Proto) -> bool:
 
 
 def _reads(call: Call) -> Iterator[str]:
-    """Names that a node reads, those that branches inside it take from outside included."""
+    """Names that a node reads, including those that its branches read from the enclosing graph."""
     yield from call.inputs
     for value in call.attributes.values():
         if isinstance(value, Body):
@@ -222,9 +222,9 @@ def reads(call: Call) -> set[str]:
 
 
 def _sorted(calls: list[Call], known: set[str]) -> list[Call]:
-    """The nodes in an order in which each comes after those it reads, as files have them already but for some tools'.
+    """The nodes in topological order, which most files have already.
 
-    Nodes that read what nobody makes stay where they are: reading them will say so.
+    Nodes that read a tensor which no node computes stay where they are; the reader reports them.
     """
     maker = {name: i for i, call in enumerate(calls) for name in call.outputs if name and name not in known}
     before = [{maker[name] for name in reads(call) if name in maker} for call in calls]
@@ -249,7 +249,7 @@ def _sorted(calls: list[Call], known: set[str]) -> list[Call]:
 
 
 class _Writer:
-    """Writes the nodes of graphs out as calls, functions replaced by what they hold."""
+    """Writes the nodes of graphs as calls and replaces functions by their bodies."""
 
     def __init__(self, functions: dict[tuple[str, str, str], Proto]) -> None:
         self.functions = functions
@@ -271,13 +271,13 @@ class _Writer:
         ----------
         opsets : mapping of domain to version
         names : mapping of str to str
-            What tensors are called outside, for the inputs and outputs of a function.
+            Names in the calling graph of a function's inputs and outputs.
         given : mapping of str to protocol buffer
             Attributes of the function that the nodes are in.
         prefix : str
-            What comes before the names of all other tensors.
+            Prefix of the names of all other tensors.
         depth : int
-            Functions and branches around the nodes.
+            Number of functions and branches around the nodes.
         """
         if depth > DEEPEST:
             raise ValueError(f"functions or branches are nested more than {DEEPEST} deep")
@@ -353,7 +353,7 @@ class _Writer:
 
 
 def _scope(node: Proto) -> str:
-    """The module that a node was made of, as torch's newer exporter notes it."""
+    """The module that a node was exported from, as torch's newer exporter records it."""
     for entry in getattr(node, "metadata_props", ()):
         if entry.key == "pkg.torch.onnx.name_scopes":
             names = [name.strip(" '\"") for name in entry.value.strip("[]").split(",")]

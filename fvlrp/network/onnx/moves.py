@@ -1,4 +1,4 @@
-"""Operators that move values: reshaping, transpositions, slices, gathers, borders, resizing."""
+"""Operators that move values: reshapes, transpositions, slices, gathers, padding, resizing."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _tile(reader: Reader, call: Call) -> None:
 
 
 def taken(reader: Reader, view: View, axis: int, places: Value) -> View:
-    """Values at some places (1-D) of an axis of the file, as a slice where they are evenly spaced."""
+    """Values at some places (1-D) along an axis of the file; a slice if they are evenly spaced, otherwise a gather."""
     length = view.shape[axis]
     if len(places) == length and np.array_equal(places, np.arange(length)):
         return view
@@ -126,7 +126,7 @@ def _split(reader: Reader, call: Call) -> None:
 
 
 def _reversed(reader: Reader, call: Call) -> None:
-    """An axis backwards, as tf2onnx writes tf.reverse."""
+    """A reversed axis, as tf2onnx writes tf.reverse."""
     view, lengths = reader.view(call), numbers(reader.needed(call, 1))
     axis, batch = call.get("time_axis", 0), call.get("batch_axis", 1)
     if any(n != view.shape[axis] for n in lengths) or len(lengths) != view.shape[batch]:
@@ -153,7 +153,7 @@ def _split_to_list(reader: Reader, call: Call) -> None:
 def _one_of_list(reader: Reader, call: Call) -> None:
     parts, at = reader.lists[call.inputs[0]], int(reader.needed(call, 1).reshape(()))
     if not -len(parts) <= at < len(parts):
-        raise ValueError(f"a list of {len(parts)} tensors has no number {at}")
+        raise ValueError(f"a list of {len(parts)} tensors has no element {at}")
     part = parts[at]
     if isinstance(part, View):
         reader.set(call, part)
@@ -181,7 +181,7 @@ def _gather(reader: Reader, call: Call) -> None:
 
 
 def _picked(reader: Reader, call: Call, positions: Value) -> None:
-    """The first input's values at places among all of them."""
+    """The first input's values at flat positions."""
     view = reader.full(reader.view(call))
     flat = reader.moulded(view.step, (prod(view.shape),))
     out = View(reader.step(Gather(positions.ravel(), 1), flat), None)
@@ -189,14 +189,14 @@ def _picked(reader: Reader, call: Call, positions: Value) -> None:
 
 
 def _pick(reader: Reader, call: Call) -> None:
-    """GatherND and GatherElements, by what they make of the places themselves."""
+    """GatherND and GatherElements: applied to the array of flat positions, they say which value goes where."""
     shape = reader.view(call).shape
     places = np.arange(prod(shape), dtype=np.int64).reshape(shape)
     _picked(reader, call, np.asarray(FOLDERS[call.op](call, places, reader.needed(call, 1))))
 
 
 def _scatter(reader: Reader, call: Call) -> None:
-    """ScatterND and ScatterElements: data and updates one after another, and a pick among them."""
+    """ScatterND and ScatterElements, as a gather from data and updates, concatenated."""
     shapes = [reader.constants.value(name).shape if name in reader.constants else reader.views[name].shape
               for name in (call.inputs[0], call.inputs[2])]  # fmt: skip
     count = prod(shapes[0])
@@ -223,11 +223,11 @@ def _concat(reader: Reader, call: Call) -> None:
 
 
 def _joined(reader: Reader, parts: list[View | Value], axis: int) -> View:
-    """Tensors and constants of equally many axes, one after another along an axis of the file."""
+    """Tensors and constants of the same rank, concatenated along an axis of the file."""
     views = [part for part in parts if isinstance(part, View)]
     axis %= len(views[0].shape)
     if any(len(part.shape) != len(views[0].shape) for part in parts):
-        raise ValueError("what it joins has different numbers of axes")
+        raise ValueError("its inputs have different numbers of axes")
     steps, batch = reader.aligned(*views, apart=axis)
     own = View(steps[0], batch).axis(axis)
     rest = iter(steps)
@@ -244,7 +244,7 @@ def _joined(reader: Reader, parts: list[View | Value], axis: int) -> View:
 
 
 def _extended(reader: Reader, step: Step, before: Sequence[Value], after: Sequence[Value], axis: int) -> Step:
-    """Constants put before and behind a step's array."""
+    """A step's array with constants before and after it along an axis."""
     if not before and not after:
         return step
     none = np.zeros((*step.shape[: axis - 1], 0, *step.shape[axis:]), np.float32)
@@ -254,7 +254,7 @@ def _extended(reader: Reader, step: Step, before: Sequence[Value], after: Sequen
     return reader.step(Extend(first, last, axis), step)
 
 
-# ---- borders and sizes -----------------------------------------------------------------------------------------------
+# ---- padding and resizing --------------------------------------------------------------------------------------------
 
 
 def _pad(reader: Reader, call: Call) -> None:
@@ -271,7 +271,7 @@ def _pad(reader: Reader, call: Call) -> None:
     elif mode == "constant":
         value = reader.number(call, "value", 2, 0.0)
         own = quantisation(view.step)
-        if own is not None:  # a whole number, where steps hold the real ones
+        if own is not None:  # the file's value is an integer, steps hold real values
             if own.scale.size > 1 or own.zero.size > 1:
                 raise ValueError("a border around values that were quantised channel by channel is not supported")
             value = (value - own.zero.item()) * own.scale.item()
@@ -284,14 +284,14 @@ def _pad(reader: Reader, call: Call) -> None:
 
 
 def _bordered(reader: Reader, view: View, added: list[tuple[int, int]], value: float) -> View:
-    """A border of a number around some axes, two neighbouring axes at a time."""
+    """Constant padding of some axes, by `Pad` layers of two neighbouring axes each."""
     if view.batch is not None and any(added[view.batch]):
         raise ValueError("a border around the batch is not supported")
     own = [width for axis, width in enumerate(added) if axis != view.batch]
     step = view.step
     if len(own) == 1:
         step, own = reader.moulded(step, (1, *step.shape)), [(0, 0), *own]
-    # The last two axes first: they are height and width where the border is around both.
+    # The last two axes first: usually they are height and width, which one layer then pads.
     for axis in reversed(range(1, len(own))):
         pair = own[axis - 1 : axis + 1]
         if any(pair[1]) or (axis == 1 and any(pair[0])):
@@ -346,7 +346,7 @@ def _resize(reader: Reader, call: Call) -> None:
 
 
 def _sizes(reader: Reader, call: Call, shape: Shape) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Height and width that a Resize makes, and its scales along both."""
+    """Output height and width of a Resize, and its scales along both."""
     given = call.get("scales")
     scale_input = 1 if call.op == "Upsample" or call.opset < 11 else 2
     scales = reader.constant(call, scale_input) if given is None else np.asarray(given)

@@ -1,4 +1,4 @@
-"""Operators of planes: convolutions and pools."""
+"""Operators on planes: convolutions and pooling."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ class _Planes(NamedTuple):
     view : View
         (1, parts * channels, height, width).
     single : bool
-        Whether the file has lengths in the place of planes.
+        Whether the file's tensor has one spatial axis: (batch, channels, length).
     parts : int
-        How many images the file makes of one: windows, or heads. They are treated alike, as groups of channels.
+        Number of images that the file makes of one, such as windows or heads. All pass the same layer, as groups of
+        channels.
     """
 
     view: View
@@ -55,7 +56,7 @@ def _planes(reader: Reader, view: View) -> _Planes:
 
 
 def _made(reader: Reader, call: Call, planes: _Planes, layer: NetworkLayer) -> None:
-    """The output of a layer of planes, in the file's form."""
+    """The output of a layer on planes, in the file's shape."""
     view = View(reader.step(layer, planes.view.step), 0)
     _, channels, *lengths = view.shape
     shape = (planes.parts, channels // planes.parts, *(lengths[1:] if planes.single else lengths))
@@ -91,7 +92,7 @@ def _pads(
 
 
 def _padded(planes: _Planes, pads: Sequence[int]) -> tuple[int, int]:
-    """Height and width of the planes with their borders."""
+    """Height and width of the padded planes."""
     height, width = planes.view.shape[2:]
     return height + pads[0] + pads[2], width + pads[1] + pads[3]
 
@@ -125,7 +126,7 @@ def _conv(reader: Reader, call: Call) -> None:
 
 
 def _conv_transpose(reader: Reader, call: Call) -> None:
-    """A convolution of the planes with zeros put between their values, with the kernels turned around."""
+    """A convolution, with flipped kernels, of the planes with zeros inserted between their values."""
     weight = reader.weights(call, 1) if reader.is_constant(call, 1) else None
     if weight is None or weight.ndim != 4:
         raise ValueError("its weights must be constants of two spatial axes; nearest is Resize and Conv")
@@ -144,7 +145,7 @@ def _conv_transpose(reader: Reader, call: Call) -> None:
 
 
 def _col2im(reader: Reader, call: Call) -> None:
-    """Patches put together to an image, added where they overlap: the inverse of what a convolution reads."""
+    """Patches assembled into an image and summed where they overlap: the adjoint of taking a convolution's patches."""
     view, (height, width) = reader.view(call), numbers(reader.needed(call, 1))
     kernel = numbers(reader.needed(call, 2))
     if len(view.shape) != 3 or len(kernel) != 2:
@@ -175,7 +176,7 @@ def _col2im(reader: Reader, call: Call) -> None:
 def _cut(
     call: Call, planes: _Planes, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> tuple[int, int, int, int]:
-    """What a transposed convolution cuts off its output: top, left, bottom, right; less than 0 is added."""
+    """Rows and columns cropped from a transposed convolution's output: top, left, bottom, right; negative: added."""
     how = call.get("auto_pad", "NOTSET") or "NOTSET"
     more, shape = call.get("output_padding", [0, 0]), call.get("output_shape")
     lengths = planes.view.shape[2:]
@@ -187,7 +188,7 @@ def _cut(
         (n - 1) * s + d * (k - 1) + 1 + extra - out
         for n, s, d, k, extra, out in zip(lengths, stride, dilation, kernel, more, wanted, strict=True)
     ]
-    # What an output is longer than all windows is added behind it.
+    # Where the output is longer than all windows together, zeros are added after it.
     small = [max(0, total) // 2 for total in totals]
     large = [max(0, total) - half for total, half in zip(totals, small, strict=True)]
     first = small if how == "SAME_UPPER" else large
@@ -196,7 +197,7 @@ def _cut(
 
 
 def _apart(reader: Reader, view: View, stride: Sequence[int]) -> View:
-    """Planes with stride - 1 zeros between neighbours."""
+    """Planes with stride - 1 zeros between neighbouring values."""
     call = reader.call
     assert call is not None
     for axis, step in zip((2, 3), stride, strict=True):
@@ -224,7 +225,7 @@ def _pool_layer(call: Call, planes: _Planes, average: bool) -> MaxPool | Average
     ceil_mode = bool(call.get("ceil_mode", 0))
     if average and dilation != (1, 1):
         raise ValueError(f"dilations {dilation} are not supported for averages")
-    if ceil_mode and dilation == (1, 1):  # a window beyond the image is cut off at its border
+    if ceil_mode and dilation == (1, 1):  # a window larger than the padded image is cropped to it
         height, width = _padded(planes, pads)
         kernel = min(kernel[0], height), min(kernel[1], width)
     if average:
@@ -245,7 +246,7 @@ def _power_pool(reader: Reader, call: Call, everywhere: bool) -> None:
 
 
 def _window_sums(reader: Reader, call: Call, view: View) -> View:
-    """Averages of windows times the numbers of their pixels, which are fewer where `ceil_mode` cuts a window off."""
+    """Sums over windows: averages times pixel counts, which `ceil_mode` may make smaller at the border."""
     planes = _planes(reader, view)
     layer = _pool_layer(call, planes, True)
     assert isinstance(layer, AveragePool)

@@ -1,4 +1,4 @@
-"""Operators with products of two arrays: matrix products, Einsum, attention."""
+"""Operators that multiply two arrays: matrix products, Einsum, attention."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _matmul(reader: Reader, call: Call) -> None:
 
 
 def product(reader: Reader, a: View | Value, b: View | Value) -> View:
-    """The matrix product of two tensors as NumPy has it, one of which may be a constant."""
+    """The matrix product of two tensors, as np.matmul defines it; one of them may be a constant."""
     if isinstance(a, View) and isinstance(b, View):
         return _matmul_computed(reader, a, b)
     if isinstance(a, View):
@@ -97,7 +97,7 @@ def product(reader: Reader, a: View | Value, b: View | Value) -> View:
 
 
 def swapped(reader: Reader, view: View) -> View:
-    """The last two axes in the other order."""
+    """A tensor with its last two axes swapped."""
     rank = len(view.shape)
     return reader.transposed(view, (*range(rank - 2), rank - 1, rank - 2))
 
@@ -159,7 +159,7 @@ def _einsum(reader: Reader, call: Call) -> None:
 
 
 def _spelt_out(letters: list[str], out: str | None, shapes: Sequence[Shape]) -> tuple[list[str], str]:
-    """Terms with letters in the place of an ellipsis, and of an output that is left out."""
+    """The terms of an Einsum with letters instead of an ellipsis, and its output term, which may be implicit."""
     spare = [chr(code) for code in range(0x3B1, 0x3C9)]
     longest = max((len(s) - len(t) + 3 for t, s in zip(letters, shapes, strict=True) if "..." in t), default=0)
     dots = "".join(spare[:longest])
@@ -174,13 +174,17 @@ def _spelt_out(letters: list[str], out: str | None, shapes: Sequence[Shape]) -> 
 
 
 def _summed(reader: Reader, view: View, letters: str, kept: str) -> View:
-    """A tensor without the axes of letters that are not kept, added up."""
+    """A tensor summed over the axes whose letters are not kept."""
     over = [axis for axis, letter in enumerate(letters) if letter not in kept]
     return reduced(reader, view, "sum", over, False) if over else view
 
 
 def _contracted(reader: Reader, call: Call, letters: list[str], out: str) -> View:
-    """Two arrays as a matrix product: common letters that stay, those of either, and those that go."""
+    """An Einsum of two arrays as one matrix product.
+
+    Letters of both arrays and the output are stacked, letters of one array are its rows or columns, and letters of both
+    arrays that the output lacks are summed over.
+    """
     a, b = letters
     parts: list[View | Value] = []
     for i, (own, other) in enumerate(((a, b), (b, a))):
@@ -208,7 +212,7 @@ def _contracted(reader: Reader, call: Call, letters: list[str], out: str) -> Vie
 
 
 def _laid(reader: Reader, part: View | Value, letters: str, order: list[str], shape: Shape) -> View | Value:
-    """An array with its axes in another order, and then in another shape."""
+    """A transposed and then reshaped array."""
     axes = [letters.index(c) for c in order]
     if isinstance(part, View):
         return reader.reshaped(reader.transposed(part, axes), shape)
@@ -216,7 +220,7 @@ def _laid(reader: Reader, part: View | Value, letters: str, order: list[str], sh
 
 
 def _attention(reader: Reader, call: Call) -> None:
-    """ONNX's own Attention: softmax(scale Q K^T + mask) V, heads side by side."""
+    """ONNX's own Attention: softmax(scale Q K^T + mask) V for each head, heads concatenated."""
     if any(reader.has(call, i) for i in (4, 5)) or any(call.outputs[1:3]):
         raise ValueError("past keys and values are not supported")
     query, key, value = (_heads(reader, call, i) for i in range(3))

@@ -1,7 +1,7 @@
-"""Quantised networks: rounding as layers, and integer arithmetic as that of the real numbers it stands for.
+"""Quantised networks: rounding becomes layers, integer arithmetic becomes arithmetic on dequantised values.
 
-Steps always hold real values: a tensor of whole numbers of the file is (whole number - zero point) times its scale.
-Operators on whole numbers become those on real ones, of dequantised weights, and a `Quantise` behind them.
+Steps always hold real values: (integer - zero point) x scale for a tensor that the file holds as integers. Operators on
+integers become operators on real values with dequantised weights, followed by a `Quantise`.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ _NCHW, _NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def quantisation(step: Step) -> Quantise | None:
-    """The rounding whose whole numbers a step moves; None where there is none."""
+    """The rounding layer whose values a step holds, possibly moved; None if there is none."""
     while isinstance(step.layer, _MOVES):
         step = step.inputs[0]
     return step.layer if isinstance(step.layer, Quantise) else None
 
 
 def _is_dynamic(step: Step) -> bool:
-    """Whether a step moves values that are real behind a rounding whose scale the photograph decides."""
+    """Whether a step holds the values, possibly moved, of a rounding layer whose scale depends on the photograph."""
     while isinstance(step.layer, _MOVES):
         step = step.inputs[0]
     return isinstance(step.layer, DynamicQuantise)
 
 
 def whole(reader: Reader, view: View) -> View:
-    """The whole numbers of the file, where a step holds the real numbers that they stand for."""
+    """The file's integers, from the real values that the step holds."""
     own = quantisation(view.step)
     if own is None:
         return view
     if own.scale.size > 1 or own.zero.size > 1:
-        raise ValueError("values that were quantised channel by channel are not supported as whole numbers")
+        raise ValueError("integers that were quantised with one scale for each channel are not supported here")
     view = scaled(reader, view, np.array(1 / own.scale.astype(np.float64).item()))
     return shifted(reader, view, own.zero.astype(np.float64).reshape(()))
 
 
 def _quantised(reader: Reader, call: Call, view: View, i: int) -> View:
-    """A tensor rounded by the scale of input `i` and the zero point behind it."""
+    """A tensor quantised by the scale in input `i` and the zero point in input `i + 1`."""
     rank, axis = len(view.shape), call.get("axis", 1)
     zero = reader.constant(call, i + 1)
-    if zero is None:  # its type is that of the output, uint8 if the file does not say
+    if zero is None:  # its type is the output's: uint8 unless the file says otherwise
         zero = np.zeros(1, numpy_type(call.get("output_dtype", 0) or 2))
     if zero.dtype.kind not in "iu":
-        raise ValueError("only whole numbers are supported as quantised values")
+        raise ValueError("only integers are supported as quantised values")
     limits = np.iinfo(zero.dtype)
     scale = along(reader.needed(call, i).astype(np.float32), axis, rank)
     view, scale = reader.meeting(view, scale)
@@ -80,7 +80,7 @@ def _quantise(reader: Reader, call: Call) -> None:
 
 
 def _real(reader: Reader, call: Call, i: int, axis: int = 1) -> View | Value:
-    """The real values of input `i`, whose scale and zero point are the next two inputs."""
+    """Dequantised input `i`; its scale and zero point are the next two inputs."""
     scale, zero = reader.needed(call, i + 1), reader.constant(call, i + 2)
     if reader.is_constant(call, i):
         return _real_constant(call, reader.needed(call, i), scale, zero, axis)
@@ -93,26 +93,26 @@ def _real_constant(call: Call, value: Value, scale: Value, zero: Value | None, a
 
 
 def _real_view(reader: Reader, view: View, scale: Value, zero: Value | None, axis: int) -> View:
-    """The real values of whole numbers by this scale: the step's own, where that of the rounding is the same."""
+    """Integers dequantised by this scale: the step's own values, if they were quantised by the same scale."""
     rank, own = len(view.shape), quantisation(view.step)
     scale = along(scale.astype(np.float32), axis, rank)
     shift = along(np.zeros(1, np.float32) if zero is None else zero.astype(np.float32), axis, rank)
     if own is None and _is_dynamic(view.step) and (scale == 1).all() and not shift.any():
         return view
-    if own is None and view.step.layer is None:  # a photograph of whole numbers
+    if own is None and view.step.layer is None:  # an input of integers
         return scaled(reader, shifted(reader, view, -shift.astype(np.float64)), scale)
     if own is None:
         raise ValueError("what it reads was not quantised before; export with QDQ pairs")
     if np.array_equal(scale.ravel(), own.scale.ravel()) and np.array_equal(shift.ravel(), own.zero.ravel()):
         return view
     if own.scale.size > 1 or scale.size > 1:
-        raise ValueError("its scales for each channel differ from those of the quantisation before")
+        raise ValueError("its scales for each channel differ from those that the values were quantised by")
     view = scaled(reader, view, scale.astype(np.float64) / own.scale)
     return shifted(reader, view, (own.zero - shift).astype(np.float64) * scale)
 
 
 def _dequantise(reader: Reader, call: Call) -> None:
-    """Nothing, where the scale is that of the quantisation before."""
+    """No layer, if the values were quantised by the same scale."""
     view = reader.view(call)
     real = _real_view(reader, view, reader.needed(call, 1), reader.constant(call, 2), call.get("axis", 1))
     if real == view:
@@ -146,7 +146,7 @@ def _linear_conv(reader: Reader, call: Call) -> None:
 
 
 def _on_planes(reader: Reader, call: Call, op: str, output: int, *constants: Value | None) -> None:
-    """An operator on planes of a quantised tensor, whose channels may be last."""
+    """An operator on the planes of a quantised tensor, which may be channels-last."""
     view = _real(reader, call, 0)
     assert isinstance(view, View)
     attributes = dict(call.attributes)
@@ -166,7 +166,7 @@ def _linear_matmul(reader: Reader, call: Call) -> None:
 
 
 def _gemm(reader: Reader, call: Call) -> None:
-    """onnxruntime's Gemm of whole numbers, whose output may be real."""
+    """onnxruntime's integer Gemm, whose output may be real."""
     turned = call.get("transB", 0)
     bias = reader.constant(call, 6)
     if bias is not None:
@@ -186,7 +186,7 @@ def _two(reader: Reader, call: Call, op: str) -> None:
 def _one(reader: Reader, call: Call, op: str) -> None:
     """An operator on one quantised tensor, with the attributes of its real form.
 
-    `opset` is that of a softmax: before the 13th it went over all axes from `axis` on.
+    `opset` matters to Softmax: before opset 13 it normalised over all axes from `axis` on.
     """
     made = reader.applied(call, op, _real(reader, call, 0), **call.attributes)
     reader.set(call, _quantised(reader, call, made, 3))
@@ -209,18 +209,18 @@ def _concat(reader: Reader, call: Call) -> None:
     reader.set(call, _quantised(reader, replace(call, attributes={}), made, 0))
 
 
-# ---- whole numbers inside, by scales of the file or of the photograph ------------------------------------------------
+# ---- integer operators, with scales from the file or computed from the photograph ------------------------------------
 
 
 def _dynamic(reader: Reader, call: Call) -> None:
-    """Rounding by a scale that the photograph decides: values are real behind it, and the scale is 1."""
+    """Rounding whose scale depends on the photograph: its output is dequantised at once, so its scale is 1."""
     reader.emit(call, DynamicQuantise())
     reader.put(call, np.float32(1), 1)
     reader.put(call, np.uint8(0), 2)
 
 
 def _whole(reader: Reader, call: Call, i: int, zero: int, axis: int) -> View | Value:
-    """Whole numbers of input `i` without their zero point, as real numbers."""
+    """The integers of input `i` minus their zero point, in floating point."""
     shift = reader.constant(call, zero)
     if not reader.is_constant(call, i):
         view = whole(reader, reader.view(call, i))
@@ -240,14 +240,14 @@ def _matmul_integer(reader: Reader, call: Call) -> None:
 
 
 def _matmul_to_float(reader: Reader, call: Call) -> None:
-    """onnxruntime's product of whole numbers times both scales, plus a bias."""
+    """onnxruntime's integer matrix product times both scales, plus a bias."""
     made = reader.applied(call, "MatMul", _whole(reader, call, 0, 4, -2), _whole(reader, call, 1, 5, -1))
     made = scaled(reader, made, reader.needed(call, 2).astype(np.float64) * reader.needed(call, 3))
     reader.set(call, shifted(reader, made, reader.needed(call, 6)) if reader.has(call, 6) else made)
 
 
 def _dynamic_matmul(reader: Reader, call: Call) -> None:
-    """onnxruntime's product of a tensor that is rounded first and constant whole numbers."""
+    """onnxruntime's product of a tensor, which it rounds first, and constant integers."""
     view = reader.view(call)
     view = View(reader.step(DynamicQuantise(), view.step), view.batch)
     weight = reader.needed(call, 1)

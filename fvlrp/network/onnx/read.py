@@ -65,7 +65,7 @@ Operator: TypeAlias = Callable[["Reader", Call], None]
 
 
 class Reader:
-    """A graph on its way to steps.
+    """The conversion of a graph to steps.
 
     Attributes
     ----------
@@ -95,14 +95,14 @@ class Reader:
         self.constants = Constants(model.initialisers, model.size, self._computed)
         self.views: dict[str, View] = {name: view}
         self.lists: dict[str, list[View | Value]] = {}
-        self.passed: list[tuple[str, str, str]] = []  # (node, operator, why) that left no step
+        self.passed: list[tuple[str, str, str]] = []  # (node, operator, why it needs no step)
         self.count = 0
         self.call: Call | None = None
 
     # ---- the walk ----
 
     def run(self, calls: Sequence[Call], wanted: set[str]) -> None:
-        """Read the nodes that `wanted` tensors are computed from."""
+        """Read the nodes that the `wanted` tensors are computed from."""
         wanted = set(wanted)
         kept: list[Call] = []
         for call in reversed(calls):
@@ -119,7 +119,7 @@ class Reader:
                 raise ValueError(f"{call.title}: {_reason(error)}{self._feeds(call, calls)}") from error
 
     def _feeds(self, call: Call, calls: Sequence[Call]) -> str:
-        """What reads the outputs of a node, in words."""
+        """The nodes that read the outputs of a node, for a message."""
         fed = [other.title for other in calls if set(call.outputs) & reads(other)]
         return f"; it feeds {', '.join(fed[:3])}" if fed else ""
 
@@ -160,7 +160,7 @@ class Reader:
         return self._names
 
     def _branch(self, call: Call) -> None:
-        """The branch of an If that a constant decides, in its place."""
+        """The branch of an If whose condition is constant."""
         if call.inputs[0] not in self.constants:
             raise ValueError("its condition depends on the photograph; export the network without it")
         taken = bool(self.constants.value(call.inputs[0]).reshape(-1)[0])
@@ -177,7 +177,7 @@ class Reader:
                 self.constants.define(replace(call, op="Identity", inputs=(inner,), outputs=(outer,), attributes={}))
 
     def _computed(self, call: Call, inputs: list[Value | None]) -> list[Value]:
-        """What an operator that `fold` does not know makes of constants, by the layers it becomes."""
+        """Outputs of an operator that `fold` does not know, for constant inputs: computed by the layers it becomes."""
         key = f"{call.domain}.{call.op}" if call.domain else call.op
         if key not in self.operators:
             refused = REFUSED.get((call.domain, call.op))
@@ -204,7 +204,7 @@ class Reader:
         return self.constants.value(call.inputs[i])
 
     def needed(self, call: Call, i: int) -> Value:
-        """Constant input `i`, which must be there."""
+        """Constant input `i`, which is required."""
         value = self.constant(call, i)
         if value is None:
             raise ValueError(f"input {i} is missing")
@@ -216,13 +216,13 @@ class Reader:
         return None if value is None else np.asarray(value, np.float32)
 
     def whole(self, call: Call, name: str, i: int) -> list[int] | None:
-        """Whole numbers that are an attribute in early opsets and input `i` in later ones; None: neither."""
+        """Integers that are an attribute in early opsets and constant input `i` in later ones; None if not given."""
         given = call.get(name)
         value = self.constant(call, i) if given is None else given
         return None if value is None else numbers(value)
 
     def number(self, call: Call, name: str, i: int, default: float) -> float:
-        """A number that is an attribute or input `i`."""
+        """A number that is an attribute or constant input `i`."""
         value = self.constant(call, i) if name not in call.attributes else call.attributes[name]
         return default if value is None else float(np.reshape(np.asarray(value), -1)[0])
 
@@ -230,30 +230,30 @@ class Reader:
         return call.inputs[i] in self.constants
 
     def has(self, call: Call, i: int) -> bool:
-        """Whether optional input `i` is there."""
+        """Whether optional input `i` is given."""
         return i < len(call.inputs) and bool(call.inputs[i])
 
     def view(self, call: Call, i: int = 0) -> View:
-        """Input `i`, which must be computed from the photograph."""
+        """Input `i`, which must depend on the photograph."""
         if i >= len(call.inputs) or call.inputs[i] not in self.views:
             raise ValueError(f"input {i} must come from the photograph, it is a constant")
         return self.views[call.inputs[i]]
 
     def put(self, call: Call, value: npt.ArrayLike, i: int = 0) -> None:
-        """Output `i` is a constant."""
+        """Record that output `i` is a constant."""
         self.constants.put(call.outputs[i], value)
 
     def set(self, call: Call, view: View, i: int = 0) -> None:
-        """Output `i` is that tensor."""
+        """Record that output `i` is that tensor."""
         self.views[call.outputs[i]] = view
 
     def same(self, call: Call, why: str) -> None:
-        """The node's output is its first input."""
+        """Record that the node's output is its first input."""
         self.set(call, self.view(call))
         self.passed.append((call.name, call.op, why))
 
     def step(self, layer: NetworkLayer, *inputs: Step) -> Step:
-        """A new step of the node that is being read."""
+        """A new step for the node being read."""
         call = self.call
         assert call is not None
         self.count += 1
@@ -266,9 +266,9 @@ class Reader:
         return step
 
     def applied(self, call: Call, op: str, *parts: View | Value | None, **attributes: Attribute) -> View:
-        """What operator `op` of ONNX makes of tensors and constants (None: left out), for nodes that stand for several.
+        """The output of ONNX operator `op` on tensors and constants (None: left out), for nodes that expand to several.
 
-        Attributes are those of the latest opset, or of the one that is among them, as in QLinearSoftmax.
+        Attributes follow the latest opset, or the one given as attribute `opset`, as QLinearSoftmax does.
         """
         output = f"{call.outputs[0]}/{op}"
         while output in self.views:
@@ -285,7 +285,7 @@ class Reader:
         return self.views[output]
 
     def emit(self, call: Call, layer: NetworkLayer, *views: View, i: int = 0) -> View:
-        """Output `i` is `layer` applied to the views (the first input, unless given), the batch where it was."""
+        """Record that output `i` is `layer` of the views (by default the first input), with the batch axis in place."""
         views = views or (self.view(call),)
         view = View(self.step(layer, *(v.step for v in views)), views[0].batch)
         self.set(call, view, i)
@@ -294,13 +294,13 @@ class Reader:
     # ---- shapes ----
 
     def reshaped(self, view: View, shape: Shape) -> View:
-        """The same numbers in the file's shape `shape`, with the batch axis where it was, or in front."""
+        """A view reshaped to the file's shape `shape`; its batch axis stays where it was, or comes first."""
         batch = _batch_axis(view, shape)
         own = shape if batch is None else (*shape[:batch], *shape[batch + 1 :])
         return View(self.moulded(view.step, own), batch)
 
     def moulded(self, step: Step, shape: Shape) -> Step:
-        """The same numbers of an image in another shape; the step itself where it is the same."""
+        """A step reshaped to another shape for one image; the step itself if the shape is the same."""
         if step.shape == shape:
             return step
         if len(shape) == 1 and len(step.shape) > 1:
@@ -312,22 +312,22 @@ class Reader:
         return view if view.batch is None else View(self.moulded(view.step, view.shape), None)
 
     def transposed(self, view: View, order: Sequence[int]) -> View:
-        """The file's axes in another order."""
+        """A view with the file's axes in another order."""
         order = [axis % len(view.shape) for axis in order]
         if sorted(order) != list(range(len(view.shape))):
-            raise ValueError(f"an array of {view.shape} has no order {order}")
+            raise ValueError(f"{order} is not a permutation of the axes of an array of {view.shape}")
         batch = None if view.batch is None else order.index(view.batch)
         own = tuple(view.axis(axis) for axis in order if axis != view.batch)
         if list(own) == sorted(own):
             return View(view.step, batch)
         moved = Transpose(own)
         long = [axis for axis in own if view.step.shape[axis - 1] != 1]
-        if long == sorted(long):  # axes of length 1 alone change places
+        if long == sorted(long):  # only axes of length 1 move
             return View(self.moulded(view.step, moved.out_shape(view.step.shape)), batch)
         return View(self.step(moved, view.step), batch)
 
     def aligned(self, *views: View, apart: int = -1) -> tuple[list[Step], int | None]:
-        """Steps whose arrays meet as NumPy's would the file's, and where their batch axis is: never at `apart`."""
+        """Steps of one rank, which broadcast as the file's tensors do, and their common batch axis: never `apart`."""
         rank = max(len(view.shape) for view in views)
         places = {None if view.batch is None else rank - len(view.shape) + view.batch for view in views}
         if len(places) == 1 and None not in places and apart not in places:
@@ -344,9 +344,9 @@ class Reader:
         return self.moulded(step, (*(1,) * (rank - len(step.shape)), *step.shape))
 
     def meeting(self, view: View, value: Value) -> tuple[View, Value]:
-        """A view, and a constant in the shape that meets its step's last axes.
+        """A view, and a constant reshaped to broadcast against the step's last axes.
 
-        The view is reshaped or expanded where the constant has more axes, or longer ones.
+        The view is reshaped or expanded if the constant has more axes, or longer ones.
         """
         shape = view.shape
         out = np.broadcast_shapes(shape, value.shape)
@@ -364,7 +364,7 @@ class Reader:
         return view, value.reshape(lengths)
 
     def expanded(self, view: View, shape: Shape) -> View:
-        """Axes of length 1 repeated until the tensor has the file's shape `shape`."""
+        """A view broadcast to the file's shape `shape`."""
         if len(shape) > len(view.shape):
             view = self.reshaped(view, (*(1,) * (len(shape) - len(view.shape)), *view.shape))
         if view.shape == shape:
@@ -380,16 +380,16 @@ def _label(name: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """An error in words: those of other kinds than ValueError say little alone."""
+    """An error in words: other errors than ValueError say little without a context."""
     if isinstance(error, ValueError) and str(error):
         return str(error)
     return f"its inputs or attributes do not fit ({type(error).__name__}: {error})"
 
 
 def _batch_axis(view: View, shape: Shape) -> int | None:
-    """Where the batch axis of a view is in another shape of the same numbers.
+    """The batch axis of a view after a reshape to `shape`.
 
-    It stays where the numbers before it stay; otherwise it is the first axis, if that has the length 1.
+    It keeps its place if as many values come before it as did before; otherwise it is the first axis, if of length 1.
     """
     if view.batch is not None:
         before = prod(view.shape[: view.batch])
@@ -400,7 +400,7 @@ def _batch_axis(view: View, shape: Shape) -> int | None:
 
 
 def _evaluated(view: View, source: Step, value: Value) -> Value:
-    """What the steps between make of the source's value."""
+    """The value of a view, computed by the steps between it and the source."""
     arrays: dict[int, Array] = {id(source): np.asarray(value)[None]}
     for step in needed(view.step):
         if step.layer is not None:

@@ -1,4 +1,4 @@
-"""Operators that go over axes: reductions, normalisations, softmax."""
+"""Operators along axes: reductions, normalisations, softmax."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reduced(reader: Reader, view: View, how: str, axes: Sequence[int], keep: boo
         view = reader.full(view)
         long = over
     elif view.batch in over:
-        raise ValueError("it goes over the batch: images of a batch must stay apart")
+        raise ValueError("it reduces over the batch: images of a batch must stay apart")
     shape = tuple(1 if a in over else n for a, n in enumerate(view.shape) if keep or a not in over)
     own = tuple(view.axis(axis) for axis in long)
     batch = view.batch if keep or view.batch is None else view.batch - sum(axis < view.batch for axis in over)
@@ -56,7 +56,7 @@ def _reduce(reader: Reader, call: Call, how: str, before: str = "", after: str =
     view, axes = reader.view(call), reader.whole(call, "axes", 1)
     none = not axes and bool(call.get("noop_with_empty_axes", 0))
     if none and not before and not after:
-        reader.same(call, "it goes over no axes")
+        reader.same(call, "it reduces over no axes")
         return
     if not axes:
         axes = [axis for axis in range(len(view.shape)) if axis != view.batch]
@@ -82,7 +82,7 @@ def _lp_norm(reader: Reader, call: Call) -> None:
         size = _applied(reader, reduced(reader, _applied(reader, view, "square"), "sum", [axis], True), "sqrt")
     else:
         size = reduced(reader, _applied(reader, view, "abs"), "sum", [axis], True)
-    size = View(reader.step(Clip(TINY, np.inf), size.step), size.batch)  # nothing but zeros stays zeros
+    size = View(reader.step(Clip(TINY, np.inf), size.step), size.batch)  # rows of zeros stay zeros
     steps, batch = reader.aligned(view, size)
     reader.set(call, View(reader.step(Quotient(), *steps), batch))
 

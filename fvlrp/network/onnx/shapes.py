@@ -1,4 +1,4 @@
-"""Shapes that operators make, from their attributes and constant inputs, and how large an array may become.
+"""Output shapes of operators, from their attributes and constant inputs, and how large an array may become.
 
 For `fold`, which computes such arrays, and for the modules of operators, which convert the same nodes to layers.
 """
@@ -16,7 +16,7 @@ MOST = 1 << 24  # most elements of a constant, unless it is no larger than its i
 
 
 def bounded(shape: Iterable[int], *inputs: Value | None) -> tuple[int, ...]:
-    """`shape`, unless an array of it would be larger than MOST elements and all `inputs`."""
+    """`shape`, unless an array of that shape would have more than MOST elements and more than any of `inputs`."""
     lengths = tuple(int(length) for length in shape)
     most = max([MOST, *(value.size for value in inputs if value is not None)])
     if any(length < 0 for length in lengths) or prod(lengths) > most:
@@ -25,12 +25,12 @@ def bounded(shape: Iterable[int], *inputs: Value | None) -> tuple[int, ...]:
 
 
 def numbers(value: Value | Sequence[int]) -> list[int]:
-    """Whole numbers as Python's, from a tensor of any shape."""
+    """Python integers from a tensor of any shape."""
     return [int(each) for each in np.ravel(value)]
 
 
 def sliced(call: Call, rank: int, inputs: Sequence[Value | None]) -> list[tuple[int, slice[int | None]]]:
-    """Axes >= 0 and slices of a Slice of an array of that rank."""
+    """(axis >= 0, slice) pairs of a Slice node, for an array of that rank."""
     if "starts" in call.attributes:
         starts, ends, axes, steps = call.get("starts"), call.get("ends"), call.get("axes"), None
     else:
@@ -47,7 +47,7 @@ def sliced(call: Call, rank: int, inputs: Sequence[Value | None]) -> list[tuple[
 
 
 def unsqueezed(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
-    """A shape with axes of length 1 put in."""
+    """A shape with axes of length 1 inserted."""
     rank = len(shape) + len(axes)
     added = {axis % rank for axis in axes}
     if len(added) != len(axes):
@@ -57,7 +57,7 @@ def unsqueezed(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
 
 
 def squeezed(shape: Sequence[int], axes: Sequence[int] | None) -> tuple[int, ...]:
-    """A shape without some of its axes of length 1 (None: without any)."""
+    """A shape without some of its axes of length 1 (None: without all of them)."""
     gone = {a for a, n in enumerate(shape) if n == 1} if axes is None else {axis % len(shape) for axis in axes}
     if any(shape[axis] != 1 for axis in gone):
         raise ValueError(f"axes {sorted(gone)} of an array of {tuple(shape)} cannot be dropped")
@@ -65,7 +65,7 @@ def squeezed(shape: Sequence[int], axes: Sequence[int] | None) -> tuple[int, ...
 
 
 def reshaped(shape: Sequence[int], target: Sequence[int], allowzero: bool) -> tuple[int, ...]:
-    """What Reshape makes of a shape."""
+    """The output shape of a Reshape."""
     out = [shape[i] if n == 0 and not allowzero else n for i, n in enumerate(target)]
     if out.count(-1) > 1 or any(n < -1 for n in out):
         raise ValueError(f"shape {list(target)} has more than one free length")
@@ -80,7 +80,7 @@ def reshaped(shape: Sequence[int], target: Sequence[int], allowzero: bool) -> tu
 
 
 def split_sizes(length: int, sizes: Sequence[int] | None, parts: int) -> list[int]:
-    """Lengths of the parts of a Split; without `sizes`, equal ones but for the last."""
+    """Lengths of the parts of a Split; without `sizes` they are equal, but for a shorter last one."""
     if sizes is None:
         step = -(-length // parts)
         sizes = [min(step, max(0, length - i * step)) for i in range(parts)]
@@ -90,7 +90,7 @@ def split_sizes(length: int, sizes: Sequence[int] | None, parts: int) -> list[in
 
 
 def pad_widths(call: Call, rank: int, pads: Value | None, axes: Value | None) -> list[tuple[int, int]]:
-    """What a Pad adds before and after each axis."""
+    """Widths that a Pad adds before and after each axis."""
     flat = call.get("pads", call.get("paddings", None if pads is None else numbers(pads)))
     if flat is None:
         raise ValueError("a pad needs its widths")
@@ -109,7 +109,7 @@ def triangle(call: Call, shape: Sequence[int], k: Value | None) -> Value:
 
 
 def along(value: Value, axis: int, rank: int) -> Value:
-    """One value per length of an axis, in a shape that meets arrays of `rank` axes; a single number as it is."""
+    """One value for each index of an axis, reshaped to broadcast with `rank` axes; a single value becomes a scalar."""
     if value.size == 1:
         return value.reshape(())
     if value.ndim != 1:

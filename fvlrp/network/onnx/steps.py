@@ -26,7 +26,7 @@ class Step:
         None: the network's input.
     inputs : list of Step
     shape : tuple of int
-        Of its output, for one image.
+        Shape of its output, for one image.
     nodes : list of str
         Names of the file's nodes that it represents.
     scope : str
@@ -42,19 +42,19 @@ class Step:
 
 
 class View(NamedTuple):
-    """A tensor of the file: the output of a step, and where its batch axis (of length 1) is; None: it has none."""
+    """A tensor of the file: the output of a step, and the position of its batch axis, of length 1 (None: none)."""
 
     step: Step
     batch: int | None
 
     @property
     def shape(self) -> Shape:
-        """The file's own shape."""
+        """Its shape in the file."""
         shape = self.step.shape
         return shape if self.batch is None else (*shape[: self.batch], 1, *shape[self.batch :])
 
     def axis(self, axis: int) -> int:
-        """The layer's axis (from 1 on) of the file's axis."""
+        """The layer's axis (counted from 1) for an axis of the file."""
         rank = len(self.shape)
         if not -rank <= axis < rank:
             raise ValueError(f"an array of {self.shape} has no axis {axis}")
@@ -65,7 +65,7 @@ class View(NamedTuple):
 
 
 def needed(last: Step) -> list[Step]:
-    """The steps that the last one is computed from, and itself, each after those it reads."""
+    """The steps that `last` depends on, and itself, in topological order."""
     order: list[Step] = []
     done: set[int] = set()
     waiting = [(last, False)]
@@ -86,7 +86,7 @@ def readers(steps: Iterable[Step]) -> Counter[int]:
 
 
 def made(name: str, layer: NetworkLayer, inputs: Sequence[Step], like: Step | None = None) -> Step:
-    """A step whose shape follows from what it reads; nodes and scope are those of `like`."""
+    """A step whose shape follows from its inputs; nodes and scope are those of `like`."""
     step = Step(name, layer, list(inputs), layer.out_shape(*(source.shape for source in inputs)))
     if like is not None:
         step.nodes, step.scope = list(like.nodes), like.scope

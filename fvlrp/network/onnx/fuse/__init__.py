@@ -1,4 +1,4 @@
-"""Pattern matching: any exporter's form of a network as a few canonical layers.
+"""Pattern matching: rewrites any exporter's form of a network to a few canonical layers.
 
 For `read_network`. A sequence of passes, each of which changes steps in place: what several steps compute together
 becomes one layer in place of the last step, so that its readers do not change. One module for each family of layers.

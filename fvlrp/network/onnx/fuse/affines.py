@@ -1,6 +1,6 @@
-"""Factors and shifts of channels: put together, and into the convolution or dense layer beside them.
+"""Scales and shifts of channels: combined, and folded into the convolution or dense layer next to them.
 
-For `fuse`. Hides which of two neighbouring layers take the other in exactly.
+For `fuse`. Hides which pairs of neighbouring layers can be combined exactly.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from .rewrite import Graph, become
 
 
 def per_channel(value: Array, shape: tuple[int, ...]) -> tuple[Array, int] | None:
-    """A constant that meets the last axes as one number for each channel of an axis, and that axis (from 1 on).
+    """A constant that varies along one axis only, as one number for each channel of it, and that axis (counted from 1).
 
-    A single number is one for each of the first axis. None: the constant varies along more axes.
+    The constant broadcasts against the last axes; a single number counts as one along the first axis. None: the
+    constant varies along several axes.
     """
     offset = len(shape) - value.ndim
     long = [axis for axis, length in enumerate(value.shape) if length > 1]
@@ -41,12 +42,12 @@ def per_channel(value: Array, shape: tuple[int, ...]) -> tuple[Array, int] | Non
 
 
 def spread(value: Array, axis: int, shape: tuple[int, ...]) -> Array:
-    """One number for each channel of an axis in the shape that meets the axes from there on."""
+    """One number for each channel of an axis, reshaped to broadcast along that axis."""
     return value.reshape(-1, *(1,) * (len(shape) - axis))
 
 
 def as_affine(layer: NetworkLayer | None, shape: tuple[int, ...]) -> Affine | None:
-    """A factor or a shift of channels as an affine layer."""
+    """A scale or shift of channels as an affine layer."""
     if isinstance(layer, Affine):
         return layer
     value = layer.factor if isinstance(layer, Scale) else layer.value if isinstance(layer, Constant) else None
@@ -61,7 +62,7 @@ def as_affine(layer: NetworkLayer | None, shape: tuple[int, ...]) -> Affine | No
 
 
 def affines(graph: Graph) -> None:
-    """Factors and shifts of channels together, and into the convolution or dense layer beside them where exact."""
+    """Combine scales and shifts of channels, and fold them into neighbouring convolutions or dense layers if exact."""
     _input_channels(graph)
     for step in list(graph.steps):
         while len(step.inputs) == 1 and graph.alone(step.inputs[0]) and step.inputs[0].layer is not None:
@@ -75,7 +76,7 @@ def affines(graph: Graph) -> None:
 
 
 def _merged(source: Step, step: Step) -> NetworkLayer | None:
-    """One layer that does what two steps do, one behind the other; None where that is not exact."""
+    """One layer for two consecutive steps; None if that would not be exact."""
     first, second = source.layer, step.layer
     pixels = source.inputs[0].layer is None
     if isinstance(second, Affine | Scale | Constant):
@@ -93,9 +94,10 @@ def _merged(source: Step, step: Step) -> NetworkLayer | None:
 
 
 def _together(first: NetworkLayer, second: NetworkLayer, shape: tuple[int, ...], pixels: bool) -> NetworkLayer | None:
-    """Two factors, or factors and shifts of channels; a factor of channels behind a shift stays apart (LayerScale).
+    """Two scales, or scales and shifts of channels, as one layer.
 
-    Unless they see the pixels: there, they are the normalisation of the input.
+    A scale of channels after a shift stays a layer of its own (LayerScale), unless both act on the pixels, where they
+    are the normalisation of the input.
     """
     if isinstance(first, Scale) and isinstance(second, Scale):
         product = first.factor * second.factor
@@ -105,7 +107,7 @@ def _together(first: NetworkLayer, second: NetworkLayer, shape: tuple[int, ...],
     a, b = as_affine(first, shape), as_affine(second, shape)
     if a is None or b is None:
         return None
-    if a.axis != b.axis:  # one number for all channels meets any axis
+    if a.axis != b.axis:  # one number for all channels fits any axis
         if (a.scale == a.scale[0]).all() and (a.shift == a.shift[0]).all():
             a = _uniform(a, b, shape)
         elif (b.scale == b.scale[0]).all() and (b.shift == b.shift[0]).all():
@@ -117,18 +119,18 @@ def _together(first: NetworkLayer, second: NetworkLayer, shape: tuple[int, ...],
 
 
 def single(values: npt.ArrayLike) -> Array:
-    """In float32, the type of weights."""
+    """`values` in float32, the type of weights."""
     return np.asarray(values, np.float32)
 
 
 def _uniform(affine: Affine, other: Affine, shape: tuple[int, ...]) -> Affine:
-    """An affine layer of one factor and one shift along the axis of another."""
+    """An affine layer with one scale and one shift for all channels, along the axis of another."""
     length = shape[other.axis - 1]
     return Affine(np.full(length, affine.scale[0]), np.full(length, affine.shift[0]), other.axis)
 
 
 def _after(layer: NetworkLayer | None, affine: Affine, shape: tuple[int, ...]) -> NetworkLayer | None:
-    """A convolution or dense layer, then a factor and a shift of each output."""
+    """A convolution or dense layer, with a scale and shift of each output channel folded in."""
     wanted = 1 if isinstance(layer, Conv) else len(shape)
     if not isinstance(layer, Conv | Dense):
         return None
@@ -144,7 +146,7 @@ def _after(layer: NetworkLayer | None, affine: Affine, shape: tuple[int, ...]) -
 
 
 def _before(affine: Affine, layer: Conv | Dense, shape: tuple[int, ...]) -> NetworkLayer | None:
-    """A factor and a shift of each input channel, then a convolution or dense layer; the border must stay zero."""
+    """A convolution or dense layer, with a scale and shift of each input channel folded in; padding must stay zero."""
     if isinstance(layer, Conv) and (affine.axis != 1 or (any(layer.pads) and affine.shift.any())):
         return None
     if isinstance(layer, Dense) and affine.axis != len(shape):
@@ -158,7 +160,7 @@ def _before(affine: Affine, layer: Conv | Dense, shape: tuple[int, ...]) -> Netw
 
 
 def _input_channels(graph: Graph) -> None:
-    """Channels normalised one by one and put together again, as torchvision's transform_input: one affine layer."""
+    """Channels normalised one by one and concatenated, as in torchvision's transform_input: one affine layer."""
     for end in graph.steps:
         if not isinstance(end.layer, Concat) or end.layer.axis != 1:
             continue
@@ -179,7 +181,7 @@ def _input_channels(graph: Graph) -> None:
 
 
 def _channel(step: Step) -> tuple[Step, int, float, float, list[Step]] | None:
-    """A step that is one channel times a factor plus a shift: whose, which, factor, shift and the steps it takes."""
+    """For a step that scales and shifts one channel: source, channel, scale, shift and the steps in between."""
     scale, shift = 1.0, 0.0
     region: list[Step] = []
     while isinstance(step.layer, Scale | Constant | Affine | Reshape | Flatten):

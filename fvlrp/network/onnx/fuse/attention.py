@@ -1,6 +1,6 @@
-"""Attention and gates: which input of a product holds weights, and the factors around products.
+"""Attention and gates: which input of a product holds weights, and the scale factors around products.
 
-For `fuse`. Hides what a product of two arrays is recognised by.
+For `fuse`. Hides how products of attention and of gates are recognised.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .rewrite import Graph
 
 
 def attention(graph: Graph) -> None:
-    """Which side of a product holds attention weights, and the factors around products of queries and keys."""
+    """Mark which input of a matrix product holds attention weights, and absorb the scale factors around products."""
     for step in list(graph.steps):
         if not isinstance(step.layer, MatMul) or len(step.inputs) != 2:
             continue
@@ -50,7 +50,7 @@ def attention(graph: Graph) -> None:
 
 
 def _from_softmax(step: Step) -> bool:
-    """Whether an array is the output of a softmax, maybe moved, masked, or mixed among heads."""
+    """Whether an array is the output of a softmax, possibly moved, masked, or mixed across heads."""
     while len(step.inputs) == 1:
         if isinstance(step.layer, Softmax):
             return True
@@ -64,7 +64,7 @@ def _from_softmax(step: Step) -> bool:
 
 
 def _take_factor(graph: Graph, step: Step, k: int) -> None:
-    """Take the single factor of input k into the product: whoever scales queries, keys or both, it is the same."""
+    """Absorb a scalar factor of input k into the product: scaling the queries, the keys or both is equivalent."""
     above = step.inputs[k]
     while isinstance(above.layer, Reshape | Transpose | Flatten | Expand) and graph.alone(above):
         above = above.inputs[0]
@@ -76,7 +76,7 @@ def _take_factor(graph: Graph, step: Step, k: int) -> None:
 
 
 def gates(graph: Graph) -> None:
-    """Which side of a product says how much of the other passes."""
+    """Mark which input of a product is a gate, that is, says how much of the other passes."""
     for step in graph.steps:
         if isinstance(step.layer, Product):
             a, b = (_gate(each, step.shape) for each in step.inputs)
@@ -84,7 +84,7 @@ def gates(graph: Graph) -> None:
 
 
 def _gate(step: Step, shape: tuple[int, ...]) -> int:
-    """How surely an array is a gate: 3 where it is repeated for whole channels, then a sigmoid's output, a tanh's."""
+    """How certainly an array is a gate: 3 if broadcast over channels, 2 for a sigmoid's output, 1 for a tanh's."""
     if step.shape != shape or isinstance(step.layer, Expand):
         return 3
     while isinstance(step.layer, Reshape | Flatten | Transpose):

@@ -1,6 +1,6 @@
-"""Reshapes, transpositions and picks: one in the place of several, none where nothing moves.
+"""Reshapes, transpositions and gathers: consecutive ones are merged, those without effect are removed.
 
-For `fuse`. Hides which moves of values can be joined.
+For `fuse`. Hides which moves of values can be merged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .rewrite import Graph, become
 
 
 def tidy(graph: Graph) -> None:
-    """One reshape in the place of several, one transposition in the place of several, none where nothing moves."""
+    """Merge consecutive reshapes, transpositions and concatenations, and remove those without effect."""
     for step in list(graph.steps):
         while step.inputs and _joined(step, step.inputs[0]):
             graph.connect(step, step.inputs[0].inputs)
@@ -35,7 +35,7 @@ def tidy(graph: Graph) -> None:
 
 
 def _joined(step: Step, source: Step) -> bool:
-    """Whether a step could take its source in."""
+    """Merge a step with its source; whether that was possible."""
     first, second = source.layer, step.layer
     if isinstance(first, Transpose) and isinstance(second, Transpose):
         step.layer = Transpose(tuple(first.order[a - 1] for a in second.order))
@@ -52,7 +52,7 @@ def _joined(step: Step, source: Step) -> bool:
 
 
 def _parts(graph: Graph, source: Step, layer: Concat) -> list[Step]:
-    """What is put together along the same axis before it is put together with more."""
+    """The inputs of a concatenation that is itself an input of one along the same axis; otherwise the input."""
     same = isinstance(source.layer, Concat) and source.layer.axis == layer.axis and graph.alone(source)
     return source.inputs if same else [source]
 
@@ -65,7 +65,7 @@ def _nothing(step: Step) -> bool:
 
 
 def shuffles(graph: Graph) -> None:
-    """Shuffled channels (reshape, transposition, reshape) and rolled axes (slices put together) as one pick."""
+    """Replace channel shuffles (reshape, transposition, reshape) and rolls (concatenated slices) by one gather."""
     for end in list(graph.steps):
         if isinstance(end.layer, Reshape):
             _shuffle(graph, end)

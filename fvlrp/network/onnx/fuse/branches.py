@@ -1,6 +1,6 @@
-"""Convolutions of one array that are summed: one convolution.
+"""Parallel convolutions of one array whose outputs are summed: one convolution.
 
-For `fuse`. Hides how kernels of several sizes and places add up.
+For `fuse`. Hides how kernels of different sizes and positions are added.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .rewrite import Graph, become
 
 
 def branches(graph: Graph) -> None:
-    """Convolutions and factors of one array that are summed: one convolution.
+    """Merge parallel convolutions and scales of one array, whose outputs are summed, into one convolution.
 
-    So are RepVGG, MobileOne, RepViT and FastViT trained; their authors add the branches up before use (Ding et al.
-    2021, arXiv:2101.03697). Files come in either form, and branches that cancel would share relevance without bound.
-    The array itself is a branch where a batch normalisation follows: else it is the residual of a block.
+    RepVGG, MobileOne, RepViT and FastViT are trained in this form, and their authors merge the branches for inference
+    (Ding et al. 2021, arXiv:2101.03697). Files come in either form, and branches that cancel would get relevance
+    without bound. The array itself is a branch if a batch normalisation follows; otherwise it is a block's residual.
     """
     for end in list(graph.steps):
         if not isinstance(end.layer, Add):
@@ -50,7 +50,7 @@ def _normalised_next(graph: Graph, step: Step) -> bool:
 
 
 def _as_branch(graph: Graph, step: Step, source: Step, itself: bool) -> Conv | Affine | None:
-    """The layer of `source` that a step is and that a convolution can take in: a convolution, or factors and shifts."""
+    """The layer of a step that reads `source` and can be merged into a convolution: a convolution or affine layer."""
     if step is source and len(step.shape) == 3:
         one = np.ones(step.shape[0], np.float32)
         return Affine(one, np.zeros_like(one)) if itself else None
@@ -63,7 +63,7 @@ def _as_branch(graph: Graph, step: Step, source: Step, itself: bool) -> Conv | A
 
 
 def _as_conv(affine: Affine, groups: int) -> Conv:
-    """A factor and a shift of each channel as a 1 x 1 convolution of so many groups."""
+    """A scale and shift of each channel as a 1 x 1 convolution with that many groups."""
     channels = len(affine.scale)
     weight = np.zeros((channels, channels // groups, 1, 1), np.float32)
     own = np.arange(channels)
@@ -72,7 +72,7 @@ def _as_conv(affine: Affine, groups: int) -> Conv:
 
 
 def _summed(layers: list[Conv]) -> Conv | None:
-    """One convolution that is the sum of several, whose windows differ at most in size and place."""
+    """The sum of several convolutions as one; their kernels may differ only in size and position."""
     first = layers[0]
     alike = all(
         layer.stride == first.stride and layer.groups == first.groups and len(layer.weight) == len(first.weight)
@@ -82,7 +82,7 @@ def _summed(layers: list[Conv]) -> Conv | None:
     if not alike:
         return None
     before = [max(layer.pads[axis] for layer in layers) for axis in (0, 1)]
-    # Past the place of an output: the taps that a kernel reads, and how far the window may step beyond the image.
+    # Beyond the output's own position: the taps that a kernel reads, and how far the window may leave the image.
     reach = [max(layer.kernel[axis] - layer.pads[axis] for layer in layers) for axis in (0, 1)]
     spare = [max(layer.pads[axis + 2] - layer.kernel[axis] + layer.pads[axis] for layer in layers) for axis in (0, 1)]
     shape = (*first.weight.shape[:2], before[0] + reach[0], before[1] + reach[1])

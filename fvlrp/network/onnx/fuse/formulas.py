@@ -1,4 +1,4 @@
-"""Formulas of one variable, and softmax: activations that a file spells out in arithmetic.
+"""Formulas of one variable, and softmax: activations that a file writes as elementary arithmetic.
 
 For `fuse`. An activation is recognised by its values, not by its form: the steps are run on samples, and compared with
 the layer that would replace them.
@@ -32,7 +32,7 @@ from .rewrite import Graph, become, regions, run
 
 _NEAR = 9.0
 _TOLERANCE = 3e-6  # relative to 1 + |f|; docs/numerics.md, "Functions written out in steps"
-_SCALES = np.geomspace(1e-4, 1e8, 130)  # thresholds near 0 and bounds far from it show there
+_SCALES = np.geomspace(1e-4, 1e8, 130)  # dense near 0 for thresholds, far out for bounds
 _SAMPLES = np.concatenate([np.linspace(-_NEAR, _NEAR, 363), _SCALES, -_SCALES])
 _KNOWN: tuple[NetworkLayer, ...] = (
     ReLU(),
@@ -54,7 +54,7 @@ _ARITHMETIC = (Scale, Constant, Product, Quotient, Add, Maximum, Clip)
 
 
 def _pointwise(step: Step) -> bool:
-    """Whether a step computes each value from the same places of its inputs, in the same way everywhere."""
+    """Whether a step is elementwise: each value comes from the same position of its inputs, by the same formula."""
     layer = step.layer
     if isinstance(layer, Scale):
         return bool(layer.factor.size == 1)
@@ -65,7 +65,7 @@ def _pointwise(step: Step) -> bool:
 
 
 def activations(graph: Graph) -> None:
-    """Formulas that are an activation: gelu, silu, hardswish, mish and the like in any spelling."""
+    """Replace formulas that equal a known activation, such as GELU, SiLU or mish, however they are written."""
     for end in reversed(list(graph.steps)):
         if not _pointwise(end):
             continue
@@ -79,7 +79,7 @@ def activations(graph: Graph) -> None:
 
 
 def _recognised(values: Array) -> NetworkLayer | None:
-    """The activation that makes these of the samples, if it is a known one."""
+    """The known activation that has these values on the samples, if there is one."""
     finite = np.isfinite(values)  # exponentials overflow far from 0
     if not finite[np.abs(_SAMPLES) <= _NEAR].all():
         return None
@@ -94,7 +94,7 @@ def _recognised(values: Array) -> NetworkLayer | None:
 
 @cache
 def _known_values() -> Array:
-    """What the known activations make of the samples, (activations, samples)."""
+    """The values of the known activations on the samples, (activations, samples)."""
     return np.stack([layer.apply(_SAMPLES[None])[0] for layer in _KNOWN])
 
 
@@ -103,7 +103,7 @@ def _near(a: Array, b: Array) -> bool:
 
 
 def softmaxes(graph: Graph) -> None:
-    """exp(x - max x) / sum exp(x - max x), in steps."""
+    """Replace exp(x - max x) / sum exp(x - max x), written in steps, by a softmax."""
     for end in graph.steps:
         if not isinstance(end.layer, Quotient):
             continue
@@ -126,7 +126,7 @@ def _is(step: Step, name: str) -> bool:
 
 
 def _largest(step: Step) -> Step | None:
-    """What the negative maximum (repeated) is taken of."""
+    """The array whose maximum is taken, for a step that is the negative of that maximum, broadcast."""
     while isinstance(step.layer, Expand) or (isinstance(step.layer, Scale) and (step.layer.factor == -1).all()):
         step = step.inputs[0]
     return step.inputs[0] if isinstance(step.layer, Reduce) and step.layer.how == "max" else None

@@ -1,6 +1,6 @@
 """Removal of the transpositions that exporters put around every layer of channels-last networks.
 
-For `fuse`. A region of layers that do not depend on the order of axes is computed in another order if that removes more
+For `fuse`. A region of layers that work in any order of axes is computed in another order if that removes more
 transpositions than it adds.
 """
 
@@ -40,16 +40,16 @@ from ..steps import Step, made
 from .rewrite import Graph
 
 Order = tuple[int, ...]
-MOST_TURNS = 2_000_000  # times the steps of a graph: a bound of the work
+MOST_TURNS = 2_000_000  # times the steps of a graph: bounds the work
 
 
 def inverse(order: Order) -> Order:
-    """The order that undoes one."""
+    """The inverse permutation."""
     return tuple(int(a) + 1 for a in np.argsort(order))
 
 
 def moved(layer: NetworkLayer | None, order: Order) -> NetworkLayer | None:
-    """A layer for arrays whose axis ``order[k - 1]`` is what was axis k; None: it cares for the order of axes."""
+    """The layer for arrays whose axis ``order[k - 1]`` was axis k; None if it depends on the order of axes."""
 
     def turned(value: Array) -> Array:
         full = value.reshape((1,) * (len(order) - value.ndim) + value.shape)
@@ -88,7 +88,7 @@ class _Region:
     ----------
     entering : list of (outside, inside)
     leaving : list of (inside, outside)
-        None outside: the output.
+        Outside is None for the network's output.
     """
 
     steps: list[Step]
@@ -96,7 +96,7 @@ class _Region:
     leaving: list[tuple[Step, Step | None]]
 
     def gain(self, order: Order) -> int:
-        """How many transpositions fewer there are when y is computed as the transposition of the region's own y."""
+        """Number of transpositions saved by computing the region in another order of axes."""
         if any(moved(step.layer, order) is None for step in self.steps):
             return 0
         came = {id(source): _order(source) == order for source, _ in self.entering}
@@ -105,7 +105,7 @@ class _Region:
         return sum(1 if vanishes else -1 for vanishes in came.values()) + len(gone) - len(left)
 
     def best(self) -> Order | None:
-        """The order with the largest gain, if there is any."""
+        """The order that saves most transpositions; None if none saves any."""
         orders = {_order(source) for source, _ in self.entering}
         orders |= {inverse(order) for _, outside in self.leaving if (order := _order(outside))}
         gains = {order: self.gain(order) for order in sorted(orders - {()})}
@@ -118,7 +118,7 @@ def _order(step: Step | None) -> Order:
 
 
 def settle(graph: Graph) -> None:
-    """Compute regions in the order of axes that needs fewest transpositions."""
+    """Compute each region in the order of axes that needs fewest transpositions."""
     for _ in range(max(8, MOST_TURNS // len(graph.steps))):
         turns = ((region, region.best()) for region in _regions(graph.steps, graph.last))
         region, order = next(((region, order) for region, order in turns if order), (None, None))
@@ -129,7 +129,7 @@ def settle(graph: Graph) -> None:
 
 
 def _regions(steps: list[Step], last: Step) -> list[_Region]:
-    """Neighbouring steps of equally many axes that do not care for their order."""
+    """Regions of neighbouring steps of the same rank that work in any order of axes."""
     root: dict[int, int] = {}
 
     def find(key: int) -> int:
@@ -170,7 +170,7 @@ def _movable(step: Step) -> bool:
 
 
 def _turn(graph: Graph, region: _Region, order: Order) -> None:
-    """Compute a region in another order of axes: its y is the transposition of what its steps then have."""
+    """Compute a region in another order of axes, and transpose what other steps read of it."""
     inside = set(map(id, region.steps))
     turned: dict[int, Step] = {}
     for source, _ in region.entering:

@@ -1,7 +1,7 @@
-"""Normalisations that a file spells out in means and roots, the factors and shifts behind them, and their groups.
+"""Normalisations that a file writes with means and square roots, the scales and shifts after them, and their groups.
 
-For `fuse`. Layer and root-mean-square normalisations are recognised by their values: the steps are run on random
-arrays, and compared with the layer that would replace them.
+For `fuse`. Layer and root-mean-square normalisations are recognised by their values: the steps are run on random arrays
+and compared with the layer that would replace them.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def _statistical(step: Step) -> bool:
 
 
 def normalisations(graph: Graph) -> None:
-    """Means and deviations in steps, and factors and shifts behind a normalisation that has none."""
+    """Replace normalisations written in steps, and fold in the scale and shift after a normalisation that has none."""
     for end in list(graph.steps):
         if isinstance(end.layer, Product | Quotient | Add):
             best = None
             for source, region in regions(graph, end, _statistical):
                 layer = _normalisation(source, region) if source.shape == end.shape else None
                 best = best if layer is None else (layer, source, region)
-                if isinstance(layer, LayerNorm):  # that of an array less its mean is a root-mean-square one, too
+                if isinstance(layer, LayerNorm):  # a layer norm of x is also an RMS norm of x - mean: take the former
                     break
             if best is not None:
                 become(graph, end, *best)
@@ -114,7 +114,7 @@ def _is_root(layer: Activation) -> bool:
 
 
 def _compressed(value: Array, over: tuple[int, ...]) -> Array | None:
-    """Factors as few numbers as there are different ones: along the axes `over`, or the first. None: more than that."""
+    """Values without the axes they are constant along; None if they vary along other axes than `over` or the first."""
     value = np.where(np.abs(value) < _ZERO, 0, value)
     size = np.abs(value).max()
     for axis in reversed(range(value.ndim)):
@@ -132,7 +132,7 @@ def _compressed(value: Array, over: tuple[int, ...]) -> Array | None:
 def _with_factors(
     first: NetworkLayer | None, second: NetworkLayer | None, shape: tuple[int, ...]
 ) -> NetworkLayer | None:
-    """A normalisation, and the factor or shift behind it where it has none."""
+    """A normalisation with the scale or shift after it folded in; None if it has one already."""
     if isinstance(second, Affine):
         scaled = _with_factors(first, Scale(spread(second.scale, second.axis, shape)), shape)
         return _with_factors(scaled, Constant(spread(second.shift, second.axis, shape)), shape)
@@ -150,7 +150,7 @@ def _with_factors(
 
 
 def _along(value: Array, axes: tuple[int, ...], rank: int) -> bool:
-    """Whether a constant that meets the last of `rank` axes varies along some axes alone."""
+    """Whether a constant that broadcasts against the last of `rank` axes varies only along `axes`."""
     offset = rank - value.ndim + 1
     return all(length == 1 or axis + offset in axes for axis, length in enumerate(value.shape))
 
@@ -167,7 +167,7 @@ def _with_channels(first: GroupNorm, second: Scale | Constant, shape: tuple[int,
 
 
 def groups(graph: Graph) -> None:
-    """A normalisation of channels that were put into groups for it: group normalisation."""
+    """Replace a normalisation between two reshapes, to groups of channels and back, by a group normalisation."""
     for end in list(graph.steps):
         if not isinstance(end.layer, Reshape) or len(end.shape) < 2:
             continue

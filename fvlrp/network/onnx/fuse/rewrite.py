@@ -1,4 +1,4 @@
-"""The graph under rewriting, and what passes that look for a region of steps have in common.
+"""The graph being rewritten, and what passes that look for regions of steps have in common.
 
 For the passes of `fuse`, which change steps in place: the step at the end of a region becomes the layer that the region
 computes, so that its readers do not change.
@@ -22,7 +22,7 @@ FARTHEST = 24  # most steps of a formula
 
 @dataclass(eq=False)
 class Graph:
-    """Steps in an order in which each comes after those it reads.
+    """Steps in topological order.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Graph:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take the steps anew that the output needs."""
+        """Collect the steps that the output needs."""
         self.steps = needed(self.last)
         self.place = {id(step): at for at, step in enumerate(self.steps)}
         self.uses = readers(self.steps)
@@ -50,13 +50,13 @@ class Graph:
             self.connect(step, step.inputs)
 
     def connect(self, step: Step, inputs: list[Step]) -> None:
-        """Let a step read others."""
+        """Make a step read `inputs`."""
         step.inputs = inputs
         for source in inputs:
             self._readers.setdefault(id(source), []).append(step)
 
     def bypass(self, step: Step, source: Step) -> None:
-        """Let the readers of a step read another one."""
+        """Make the readers of a step read `source` instead."""
         for other in self._readers.get(id(step), []):
             self.connect(other, [source if each is step else each for each in other.inputs])
         if self.last is step:
@@ -72,7 +72,7 @@ class Graph:
 
 
 def become(graph: Graph, step: Step, layer: NetworkLayer, source: Step, region: Iterable[Step]) -> None:
-    """Let a step be `layer` of `source`, in the place of a region that it is the end of."""
+    """Replace a region by `layer` of `source`; the step at its end, `step`, takes the layer."""
     nodes = dict.fromkeys(name for each in region for name in each.nodes)
     step.layer = layer
     graph.connect(step, [source])
@@ -83,7 +83,7 @@ def become(graph: Graph, step: Step, layer: NetworkLayer, source: Step, region: 
 
 
 def _common(names: list[str]) -> str:
-    """The module that nodes have in common, where their names are paths."""
+    """The module that nodes have in common, if their names are paths."""
     paths = [name.strip("/").split("/")[:-1] for name in names]
     shared: list[str] = []
     for parts in zip(*paths, strict=False):
@@ -94,7 +94,7 @@ def _common(names: list[str]) -> str:
 
 
 def regions(graph: Graph, end: Step, inside: Callable[[Step], bool]) -> Iterable[tuple[Step, list[Step]]]:
-    """Steps that a region which ends in `end` is computed from alone, the nearest first, and the region in order."""
+    """Regions that end in `end` and read a single step, the smallest first: that step, and the region in order."""
     place = graph.place
     region, border = [end], {id(source): source for source in end.inputs}
     while len(region) <= FARTHEST:
@@ -109,7 +109,7 @@ def regions(graph: Graph, end: Step, inside: Callable[[Step], bool]) -> Iterable
 
 
 def run(region: list[Step], source: Step, value: Array) -> Array:
-    """What the steps of a region make of a value (n, ...) of its source."""
+    """The output of a region for a value (n, ...) of its source."""
     arrays = {id(source): value}
     with np.errstate(all="ignore"):
         for step in region:
