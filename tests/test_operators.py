@@ -36,10 +36,10 @@ def number(value):
     return f"float {{{value}}}"
 
 
-def scores_of(text, path):
-    """Scores of two random images: fvlrp's and onnxruntime's, float (2, m)."""
+def scores_of(text, path, n=2):
+    """Scores of random images: fvlrp's and onnxruntime's, float (n, m)."""
     onnx.save(onnx.parser.parse_model(text), path)
-    x = np.random.default_rng(7).uniform(0.2, 1, (2, 3, 4, 6)).astype(np.float32)
+    x = np.random.default_rng(7).uniform(0.2, 1, (n, 3, 4, 6)).astype(np.float32)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return Network.from_onnx(path).forward(x), session.run(None, {"x": x})[0]
 
@@ -51,6 +51,8 @@ FUNCTIONS = (
     *("Abs", "Celu", "Cos", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Reciprocal", "Relu"),
     *("Selu", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Tanh"),
 )
+
+EACH = {"s": "float[3] {0.01, 0.02, 0.005}", "z": "uint8[3] {3, 5, 9}"}  # of a quantised tensor, for each channel
 
 ELEMENTWISE = {
     "add of a constant": case("t = Add (x, c)", c=ROW),
@@ -104,6 +106,57 @@ ELEMENTWISE = {
     "quantised": case(
         "q = QuantizeLinear (x, s, z)\n d = DequantizeLinear (q, s, z)\n t = Mul (d, c)",
         s=number(0.01), z="uint8 {3}", c=ROW,
+    ),
+    "quantised by channels, which are then last": case(
+        "q = QuantizeLinear <axis = 1> (x, s, z)\n r = Transpose <perm = [0, 2, 3, 1]> (q)\n "
+        "d = DequantizeLinear <axis = 3> (r, s, z)\n t = Mul (d, c)",
+        c="float[3] {0.5, -1.0, 2.0}", **EACH,
+    ),
+    "quantised by channels, read by rows": case(
+        "q = QuantizeLinear <axis = 1> (x, s, z)\n r = Reshape (q, n)\n "
+        "d = DequantizeLinear <axis = 2> (r, s, z)\n t = Mul (d, c)",
+        n=(0, -1, 3), c="float[3] {0.5, -1.0, 2.0}", **EACH,
+    ),
+    "quantised by channels, the largest of windows": case(
+        "q = QuantizeLinear <axis = 1> (x, s, z)\n p = MaxPool <kernel_shape = [2, 2]> (q)\n "
+        "d = DequantizeLinear <axis = 1> (p, s, z)\n t = Mul (d, c)",
+        c=number(2), **EACH,
+    ),
+    "quantised by channels, read at one scale": case(
+        "q = QuantizeLinear <axis = 1> (x, s, z)\n t = DequantizeLinear (q, r, y0)",
+        r=number(0.02), y0="uint8 {5}", **EACH,
+    ),
+    "quantised by channels, real numbers": case(
+        "q = QuantizeLinear <axis = 1> (x, s, z)\n r = Transpose <perm = [0, 3, 2, 1]> (q)\n t = Cast <to = 1> (r)",
+        **EACH,
+    ),
+    "two quantised tensors in one": case(
+        "q = QuantizeLinear (x, s, z)\n g = Sigmoid (x)\n p = QuantizeLinear (g, s, z)\n r = Concat <axis = 2> (q, p)\n "
+        "d = DequantizeLinear (r, s, z)\n t = Mul (d, c)",
+        s=number(0.01), z="uint8 {3}", c=ROW,
+    ),
+    "quantised at two scales in one": case(
+        "q = QuantizeLinear (x, s, z)\n p = QuantizeLinear <axis = 3> (x, u, v)\n r = Concat <axis = 2> (q, p)\n "
+        "d = DequantizeLinear (r, s, z)\n t = Mul (d, c)",
+        s=number(0.01), z="uint8 {3}", u="float[6] {0.01, 0.02, 0.03, 0.01, 0.02, 0.03}", v="uint8[6] {0, 1, 2, 3, 4, 5}",
+        c=ROW,
+    ),
+    "a border around dequantised values": case(
+        "q = QuantizeLinear (x, s, z)\n d = DequantizeLinear (q, s, z)\n t = Pad (d, p, v)",
+        s=number(0.01), z="uint8 {30}", p=(0, 0, 1, 1, 0, 0, 1, 1), v=number(0.5),
+    ),
+    "dequantised values in another type": case(
+        "q = QuantizeLinear (x, s, z)\n d = DequantizeLinear (q, s, z)\n g = Cast <to = 1> (d)\n t = Mul (g, c)",
+        s=number(0.01), z="uint8 {30}", c=ROW,
+    ),
+    "whole numbers, a constant, real numbers": case(
+        "q = QuantizeLinear (x, s, z)\n i = Cast <to = 6> (q)\n j = Sub (i, k)\n g = Cast <to = 1> (j)\n t = Mul (g, c)",
+        s=number(0.01), z="uint8 {30}", k="int32 {30}", c=ROW,
+    ),
+    "a dequantised product of whole numbers": case(
+        "q = QuantizeLinear (x, s, z)\n m = MatMulInteger (q, w, z)\n d = DequantizeLinear (m, r)\n t = Mul (d, c)",
+        s=number(0.01), z="uint8 {30}", w="int8[6, 2] {1, -2, 3, 4, -5, 6, 7, 8, 9, -10, 11, 12}", r=number(0.02),
+        c=number(2),
     ),
     "quantised, read at another scale": case(
         "q = QuantizeLinear (x, s, z)\n t = DequantizeLinear (q, r, y0)",
@@ -194,6 +247,13 @@ PRODUCTS = {
 }  # fmt: skip
 
 MOVES = {
+    "Split whose last part is shorter": case(
+        "s = Slice (x, o, e, k)\n a, b, c = Split <axis = 3, num_outputs = 3> (s)\n t = Concat <axis = 3> (c, b, a)",
+        18, o=(0,), e=(5,), k=(3,),
+    ),
+    "Split whose last part is nothing": case(
+        "a, b, c, d = Split <axis = 3, num_outputs = 4> (x)\n t = Concat <axis = 3> (d, c, a)", 18
+    ),
     "Reshape": case("t = Reshape (x, s)", s=(0, 12, -1)),
     "Flatten behind the second axis": case("f = Flatten <axis = 2> (x)\n t = Reshape (f, s)", s=(-1, 72)),
     "Squeeze, Unsqueeze": case(MEAN + "s = Squeeze (m, a)\n t = Unsqueeze (s, b)", a=(1,), b=(1, -1)),
@@ -227,6 +287,10 @@ MOVES = {
     "Resize, cubic": case(
         't = Resize <mode = "cubic", coordinate_transformation_mode = "align_corners"> (x, e, s)',
         e="float[0] {}", s="float[4] {1, 1, 2, 2}",
+    ),
+    "Resize, nearest, as TensorFlow once had it": case(
+        't = Resize <coordinate_transformation_mode = "tf_half_pixel_for_nn"> (x, e, s)',
+        e="float[0] {}", s="float[4] {1, 1, 2, 0.6}",
     ),
     "Resize, axes": case('t = Resize <axes = [2, 3]> (x, e, s)', 18, e="float[0] {}", s="float[2] {2, 3}"),
     "Upsample": case("t = Upsample (x, s)", 9, s="float[4] {1, 1, 2, 2}"),
@@ -281,6 +345,20 @@ ALONG = {
         "t = ConvTranspose <strides = [2, 2], pads = [1, 1, 1, 1], output_padding = [1, 0]> (x, w)",
         w=weights(3, 2, 3, 3),
     ),
+    "ConvTranspose of lengths": case(
+        "r = Reshape (x, s)\n "
+        "t = ConvTranspose <strides = [3], dilations = [2], pads = [1, 0], output_padding = [1]> (r, w, b)",
+        s=(0, 12, 6), w=weights(12, 2, 3), b=weights(2),
+    ),
+    **{
+        f"ConvTranspose, {how}, {more}, kernel {kernel}": case(
+            f't = ConvTranspose <strides = [3, 2], output_padding = {more}, auto_pad = "{how}"> (x, w)',
+            w=weights(3, 2, *kernel),
+        )
+        for how in ("SAME_UPPER", "SAME_LOWER", "VALID")
+        for more in ([0, 1], [1, 0], [2, 1])
+        for kernel in ((3, 3), (2, 4), (1, 2))
+    },
     "ConvTranspose, longer than its windows": case(
         't = ConvTranspose <group = 3, strides = [3, 2], output_shape = [12, 13], auto_pad = "SAME_UPPER"> (x, w)',
         w=weights(3, 2, 2, 3),
@@ -425,6 +503,20 @@ def test_numbers_are_those_of_onnxruntime(tmp_path, name):
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
 
 
+ALONE = {  # which onnxruntime computes across the images of a batch, and fvlrp of each alone
+    "MeanVarianceNormalization of planes": case("t = MeanVarianceNormalization (x)"),
+    "MeanVarianceNormalization of rows": case("t = MeanVarianceNormalization <axes = [0, 1, 3]> (x)"),
+    "GatherND by batches": case("t = GatherND <batch_dims = 2> (x, i)", i="int64[1, 3, 2, 1] {0, 2, 1, 3, -1, 0}"),
+    "GatherND of one batch": case("t = GatherND <batch_dims = 1> (x, i)", i="int64[1, 2, 2] {0, 2, 1, -1}"),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_numbers_of_one_image_are_those_of_onnxruntime(tmp_path, name):
+    scores, expected = scores_of(ALONE[name], tmp_path / "net.onnx", 1)
+    np.testing.assert_allclose(scores, expected, atol=1e-5 * np.abs(expected).max())
+
+
 BOUNDED = {
     "cut off above": case("u = Mul (x, k)\n m = Relu (u)\n t = Clip (m, , h)", k=number(50), h=number(20)),
     "cut off far above": case("u = Mul (x, k)\n m = Max (u, z)\n t = Min (m, h)", k=number(5e4), z=number(0),
@@ -454,7 +546,38 @@ def test_functions_in_steps_become_the_layer_of_that_name(tmp_path, name):
 
 
 REFUSED = {
-    "supported are": case("t = ReduceProd <axes = [1], keepdims = 0> (x)"),
+    "not supported; nearest are Log, ReduceSum and Exp, and all .*'Bring your own network'.*feeds node 'y'": case(
+        "t = ReduceProd <axes = [1], keepdims = 0> (x)"
+    ),
+    "nearest are .*SpaceToDepth.* feeds node 'y'": case("t = com.microsoft.SpaceToDepthTwice (x)"),
+    "'linear' at positions 'tf_half_pixel_for_nn'": case(
+        't = Resize <mode = "linear", coordinate_transformation_mode = "tf_half_pixel_for_nn"> (x, e, s)',
+        e="float[0] {}",
+        s="float[4] {1, 1, 2, 2}",
+    ),
+    "'nearest' at positions 'tf_crop_and_resize'": case(
+        't = Resize <coordinate_transformation_mode = "tf_crop_and_resize"> (x, r, e, s)',
+        r="float[8] {0, 0, 0, 0, 1, 1, 0.5, 0.5}",
+        e="float[0] {}",
+        s="float[4] {1, 1, 2, 2}",
+    ),
+    "scale differs from pixel to pixel": case(
+        "q = QuantizeLinear <axis = 3> (x, s, z)\n p = MaxPool <kernel_shape = [2, 2]> (q)\n t = Cast <to = 1> (p)",
+        s="float[6] {0.01, 0.02, 0.01, 0.02, 0.01, 0.02}",
+        z="uint8[6] {0, 0, 0, 0, 0, 0}",
+    ),
+    "differs from that of the DynamicQuantizeLinear before it.*; nearest is .*y_scale": case(
+        "q, a, b = DynamicQuantizeLinear (x)\n t = DequantizeLinear (q, s, z)", **STEP
+    ),
+    "input 'r' is not quantised; expected integers from QuantizeLinear": case(
+        QUANTISED + "d = DequantizeLinear (q, s, z)\n r = Mul (d, k)\n t = DequantizeLinear (r, s, z)",
+        k=number(2),
+        **STEP,
+    ),
+    "division of integers": case(
+        QUANTISED + "i = Cast <to = 6> (q)\n j = Div (i, k)\n t = Cast <to = 1> (j)", k="int32 {2}", **STEP
+    ),
+    "the batch alone": case("t = MeanVarianceNormalization <axes = [0]> (x)"),
     "divides by 0": case("t = Div (x, z)", z=number(0)),
     "exponents of shape": case("t = Pow (x, p)", p=ROW),
     "selections that depend on the photograph": case("n = NonZero (x)\n t = Cast <to = 1> (n)"),

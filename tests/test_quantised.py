@@ -169,5 +169,7 @@ def test_both_forms_of_a_quantised_network_have_one_map(tmp_path):
 def test_dequantised_integers_that_were_never_quantised_are_refused(tmp_path):
     graph = Quantised().add("Relu", "x", "q").scales("q", 0.1, 3).real("q", "r").conv("r", "c", 3, 4).pooled("c")
     graph.save(tmp_path / "n.onnx")
-    with pytest.raises(ValueError, match=r"\(DequantizeLinear\).*was not quantised before.*feeds.*'c'"):
+    with pytest.raises(
+        ValueError, match=r"\(DequantizeLinear\).*'q' is not quantised; expected integers from Quant.*feeds.*'c'"
+    ):
         Network.from_onnx(tmp_path / "n.onnx")

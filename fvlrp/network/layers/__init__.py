@@ -14,7 +14,7 @@ from .layer import NetworkLayer, Saved, Shape, Unchanged
 from .norm import GroupNorm, LayerNorm, RMSNorm
 from .pool import AveragePool, GlobalAveragePool, MaxPool
 from .product import Maximum, Product, Quotient
-from .reduce import GlobalMaxPool, Reduce, Resize
+from .reduce import POSITIONS, GlobalMaxPool, Reduce, Resize
 from .select import Expand, Gather, Slice, Transpose
 from .shape import Flatten, Pad, Reshape
 
@@ -63,6 +63,7 @@ LAYERS: tuple[type[NetworkLayer], ...] = (
 __all__ = [
     "LAYERS",
     "LRN",
+    "POSITIONS",
     "Activation",
     "Add",
     "Affine",

@@ -119,6 +119,12 @@ class GlobalMaxPool(NetworkLayer):
         return Passed([np.broadcast_to(r / count, (len(r), *x.shape[1:]))], Entries())
 
 
+# ONNX's coordinate_transformation_mode, but for the one that needs a region.
+POSITIONS = (
+    "align_corners", "asymmetric", "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "tf_half_pixel_for_nn",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class Resize(NetworkLayer):
     """Resizing of height and width with fixed weights, as in ONNX's Resize.
@@ -130,7 +136,7 @@ class Resize(NetworkLayer):
     scales : (float, float)
         Output pixels per input pixel, along y and x.
     mode : {"nearest", "linear", "cubic"}
-    position : str
+    position : one of POSITIONS
         ONNX's coordinate_transformation_mode: where an output pixel lies in the input.
     rounding : str
         ONNX's nearest_mode; "outwards", before it had one: down, or up where the image shrinks, as onnxruntime has it.
@@ -236,9 +242,7 @@ def _positions(length: int, made: int, scale: float, position: str, dtype: npt.D
     if position == "half_pixel_symmetric":
         adjusted = made / (scale * length)
         return length / 2 * (1 - adjusted) + (k + 0.5) / scale - 0.5
-    if position in ("half_pixel", "pytorch_half_pixel"):
-        return (k + 0.5) / scale - 0.5
-    raise ValueError(f"positions {position!r} are not supported")
+    return (k + 0.5) / scale - (0 if position == "tf_half_pixel_for_nn" else 0.5)
 
 
 def _cubic(distance: Array, a: float) -> Array:

@@ -39,14 +39,12 @@ from .steps import Step, View
 
 __all__ = ["Account", "Imported", "read_network"]
 
+_COMPUTING = arithmetic.OPERATORS | fused.OPERATORS | planes.OPERATORS | products.OPERATORS | reductions.OPERATORS
+_MOVING = moves.OPERATORS | {name: _COMPUTING[name] for name in ("Identity", "MaxPool")}
 OPERATORS = (
-    arithmetic.OPERATORS
-    | fused.OPERATORS
-    | moves.OPERATORS
-    | planes.OPERATORS
-    | products.OPERATORS
+    {name: quantised.of_numbers(operator) for name, operator in _COMPUTING.items()}
+    | {name: quantised.moving(operator) for name, operator in _MOVING.items()}
     | quantised.OPERATORS
-    | reductions.OPERATORS
 )
 APART = 32  # pixels by which a second input size differs, to find out which layers depend on the size
 
@@ -183,6 +181,7 @@ class _Import:
             reader.call = replace(self.model.calls[0], name="channels_last", scope="")
             view = reader.transposed(view, (0, 2, 3, 1))
         reader.views[self.name] = view
+        reader.wholes |= {self.name} if self.model.integer else set()
         candidates = self._candidates()
         reader.run(self.model.calls, set(candidates))
         output = self._chosen(reader, candidates)

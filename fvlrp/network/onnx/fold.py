@@ -138,11 +138,12 @@ def _elements(call: Call, x: Value, indices: Value) -> tuple[Value, ...]:
 
 
 def _gather_nd(call: Call, x: Value, indices: Value) -> Value:
-    if call.get("batch_dims", 0):
-        raise ValueError("batch_dims is not supported")
-    depth = indices.shape[-1]
-    bounded((*indices.shape[:-1], *x.shape[depth:]), x, indices)
-    return np.asarray(x[tuple(_wrapped(indices[..., k], x.shape[k]) for k in range(depth))])
+    batches, depth = call.get("batch_dims", 0), indices.shape[-1]
+    if x.shape[:batches] != indices.shape[:batches]:
+        raise ValueError(f"indices of shape {indices.shape} do not fit {batches} batch_dims of {x.shape}")
+    bounded((*indices.shape[:-1], *x.shape[batches + depth :]), x, indices)
+    own = np.indices(indices.shape[:-1], sparse=True)[:batches]
+    return np.asarray(x[(*own, *(_wrapped(indices[..., k], x.shape[batches + k]) for k in range(depth)))])
 
 
 def _scatter_nd(call: Call, x: Value, indices: Value, updates: Value) -> Value:

@@ -8,10 +8,10 @@ from math import prod
 
 import numpy as np
 
-from ..layers import Concat, Extend, Gather, Pad, Resize, Shape, Slice
+from ..layers import POSITIONS, Concat, Extend, Gather, Pad, Resize, Shape, Slice
 from .fold import FOLDERS
 from .model import Call, Value
-from .quantised import quantisation
+from .quantised import unit
 from .read import Operator, Reader
 from .shapes import bounded, numbers, pad_widths, reshaped, sliced, split_sizes, squeezed, unsqueezed
 from .steps import Step, View
@@ -120,7 +120,9 @@ def _split(reader: Reader, call: Call) -> None:
     sizes = split_sizes(view.shape[axis], reader.whole(call, "split", 1), len(call.outputs))
     begin = 0
     for i, size in enumerate(sizes):
-        if call.outputs[i]:
+        if call.outputs[i] and not size:  # the last of `num_outputs` parts may be empty
+            reader.put(call, np.zeros((*view.shape[:axis], 0, *view.shape[axis + 1 :]), np.float32), i)
+        elif call.outputs[i]:
             reader.set(call, taken(reader, view, axis, np.arange(begin, begin + size)), i)
         begin += size
 
@@ -270,11 +272,11 @@ def _pad(reader: Reader, call: Call) -> None:
         reader.set(call, view)
     elif mode == "constant":
         value = reader.number(call, "value", 2, 0.0)
-        own = quantisation(view.step)
-        if own is not None:  # the file's value is an integer, steps hold real values
-            if own.scale.size > 1 or own.zero.size > 1:
+        if call.inputs[0] in reader.wholes:  # the file's value is an integer, steps hold real values
+            scale, zero = unit(view.step)
+            if scale.size > 1 or zero.size > 1:
                 raise ValueError("a border around values that were quantised channel by channel is not supported")
-            value = (value - own.zero.item()) * own.scale.item()
+            value = (value - zero.item()) * scale.item()
         reader.set(call, _bordered(reader, view, added, value))
     else:
         for axis, width in enumerate(added):
@@ -337,6 +339,8 @@ def _resize(reader: Reader, call: Call) -> None:
         raise ValueError("only keep_aspect_ratio_policy 'stretch' is supported")
     old = call.op == "Upsample" or call.opset < 11
     position = "asymmetric" if old else call.get("coordinate_transformation_mode", "half_pixel")
+    if position not in POSITIONS or (position == "tf_half_pixel_for_nn" and mode != "nearest"):
+        raise ValueError(f"mode {mode!r} at positions {position!r} is not supported; nearest is 'half_pixel'")
     rounding = "outwards" if old else call.get("nearest_mode", "round_prefer_floor")
     if size == view.shape[2:]:
         reader.same(call, "it keeps the size")

@@ -18,7 +18,7 @@ from ..layers import (
     NetworkLayer,
 )
 from .arithmetic import scaled
-from .model import Call
+from .model import Call, Value
 from .moves import taken
 from .read import Operator, Reader
 from .reductions import reduced
@@ -128,8 +128,11 @@ def _conv(reader: Reader, call: Call) -> None:
 def _conv_transpose(reader: Reader, call: Call) -> None:
     """A convolution, with flipped kernels, of the planes with zeros inserted between their values."""
     weight = reader.weights(call, 1) if reader.is_constant(call, 1) else None
-    if weight is None or weight.ndim != 4:
-        raise ValueError("its weights must be constants of two spatial axes; nearest is Resize and Conv")
+    if weight is None or weight.ndim not in (3, 4):
+        raise ValueError("its weights must be constants of one or two spatial axes; nearest is Resize and Conv")
+    if weight.ndim == 3:
+        _conv_transpose_lengths(reader, call, weight)
+        return
     planes = _planes(reader, reader.view(call))
     groups, bias = int(call.get("group", 1)), reader.weights(call, 2)
     stride, dilation = _pair(call, "strides", False), _pair(call, "dilations", False)
@@ -142,6 +145,21 @@ def _conv_transpose(reader: Reader, call: Call) -> None:
     view = reader.applied(call, "Pad", view, np.array([0, 0, *borders[:2], 0, 0, *borders[2:]]))
     kernels = np.ascontiguousarray(turned.reshape(groups * n_out, n_in // groups, *weight.shape[2:]))
     reader.set(call, reader.applied(call, "Conv", view, kernels, bias, group=groups, dilations=list(dilation)))
+
+
+def _conv_transpose_lengths(reader: Reader, call: Call, weight: Value) -> None:
+    """A transposed convolution of lengths, as one of planes of height 1."""
+    given, view = dict(call.attributes), reader.view(call)
+    for name, first in (("strides", 1), ("dilations", 1), ("kernel_shape", 1), ("output_padding", 0)):
+        if name in given:
+            given[name] = [first, *given[name]]
+    if "pads" in given:
+        given["pads"] = [0, given["pads"][0], 0, given["pads"][1]]
+    if "output_shape" in given:
+        given["output_shape"] = [1, given["output_shape"][-1]]
+    view = reader.reshaped(view, (*view.shape[:2], 1, *view.shape[2:]))
+    view = reader.applied(call, "ConvTranspose", view, weight[:, :, None], reader.weights(call, 2), **given)
+    reader.set(call, reader.reshaped(view, (*view.shape[:2], view.shape[3])))
 
 
 def _col2im(reader: Reader, call: Call) -> None:
@@ -188,6 +206,8 @@ def _cut(
         (n - 1) * s + d * (k - 1) + 1 + extra - out
         for n, s, d, k, extra, out in zip(lengths, stride, dilation, kernel, more, wanted, strict=True)
     ]
+    if shape is None:  # as in onnxruntime, no zeros are added where kernels are smaller than strides
+        totals = [max(0, total) for total in totals]
     # Where the output is longer than all windows together, zeros are added after it.
     small = [max(0, total) // 2 for total in totals]
     large = [max(0, total) - half for total, half in zip(totals, small, strict=True)]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from ..layers import (
+    Concat,
     DynamicQuantise,
     Expand,
     Flatten,
@@ -21,6 +23,7 @@ from ..layers import (
     Quantise,
     Reshape,
     Resize,
+    Shape,
     Slice,
     Transpose,
 )
@@ -32,32 +35,115 @@ from .shapes import along
 from .steps import Step, View
 
 _MOVES = (Expand, Flatten, Gather, MaxPool, Pad, Reshape, Resize, Slice, Transpose)
+_MIXING = ("Concat", "ScatterElements", "ScatterND")  # operators that combine several tensors
 _NCHW, _NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+_ONE, _ZERO = np.ones(()), np.zeros(())
 
 
-def quantisation(step: Step) -> Quantise | None:
-    """The rounding layer whose values a step holds, possibly moved; None if there is none."""
-    while isinstance(step.layer, _MOVES):
-        step = step.inputs[0]
-    return step.layer if isinstance(step.layer, Quantise) else None
+class Unit(NamedTuple):
+    """The real values of a tensor of integers: (integer - zero) * scale.
+
+    Attributes
+    ----------
+    scale, zero : float64
+        They broadcast to the shape of the step that holds the tensor.
+    """
+
+    scale: Value = _ONE
+    zero: Value = _ZERO
+
+
+def unit(step: Step) -> Unit:
+    """Scale and zero point of the integers whose real values a step holds; 1 and 0 for a photograph or an integer product."""
+    if isinstance(step.layer, Quantise):
+        return Unit(step.layer.scale.astype(np.float64), step.layer.zero.astype(np.float64))
+    if isinstance(step.layer, Concat):
+        parts = [[np.broadcast_to(v, source.shape) for v in unit(source)] for source in step.inputs]
+        return Unit(*(_short(np.concatenate(values, step.layer.axis - 1)) for values in zip(*parts, strict=True)))
+    if isinstance(step.layer, _MOVES):
+        source = step.inputs[0]
+        return Unit(*(_short(_moved(step, value, source.shape)) for value in unit(source)))
+    return Unit()
+
+
+def _moved(step: Step, value: Value, shape: Shape) -> Value:
+    """Scales or zero points that broadcast to `shape`, moved as the step moves its values."""
+    if value.size == 1:
+        return value.reshape(())
+    full = np.broadcast_to(value, shape)
+    if isinstance(step.layer, MaxPool | Resize | Pad):
+        plane = full[..., :1, :1]
+        if (full != plane).any():
+            raise ValueError("it reads integers whose scale differs from pixel to pixel")
+        return np.broadcast_to(plane, step.shape)
+    assert step.layer is not None
+    moved: Value = step.layer.apply(np.ascontiguousarray(full)[None])[0]
+    return moved
+
+
+def _short(value: Value) -> Value:
+    """An array with length 1 along axes on which it is constant."""
+    for axis in range(value.ndim):
+        first = value.take([0], axis)
+        value = first if (value == first).all() else value
+    return value.reshape(()) if value.size == 1 else value
+
+
+def _in_file(view: View, value: Value) -> Value:
+    """An array that broadcasts to the view's step, reshaped to broadcast to the file's shape."""
+    if value.ndim == 0 or view.batch is None:
+        return value
+    value = value.reshape((1,) * (len(view.step.shape) - value.ndim) + value.shape)
+    return np.expand_dims(value, view.batch)
 
 
 def _is_dynamic(step: Step) -> bool:
     """Whether a step holds the values, possibly moved, of a rounding layer whose scale depends on the photograph."""
-    while isinstance(step.layer, _MOVES):
+    while isinstance(step.layer, (*_MOVES, Concat)):
         step = step.inputs[0]
     return isinstance(step.layer, DynamicQuantise)
 
 
 def whole(reader: Reader, view: View) -> View:
     """The file's integers, from the real values that the step holds."""
-    own = quantisation(view.step)
-    if own is None:
-        return view
-    if own.scale.size > 1 or own.zero.size > 1:
-        raise ValueError("integers that were quantised with one scale for each channel are not supported here")
-    view = scaled(reader, view, np.array(1 / own.scale.astype(np.float64).item()))
-    return shifted(reader, view, own.zero.astype(np.float64).reshape(()))
+    scale, zero = (_in_file(view, value) for value in unit(view.step))
+    return shifted(reader, scaled(reader, view, 1 / scale), zero)
+
+
+def moving(operator: Operator) -> Operator:
+    """An operator that only moves values: its outputs are integers, of the same scale, if its inputs are."""
+
+    def read(reader: Reader, call: Call) -> None:
+        computed = [name for name in call.inputs if name in reader.views]
+        if not any(name in reader.wholes for name in computed):
+            operator(reader, call)
+            return
+        if call.op in _MIXING and len(computed) < len(list(filter(None, call.inputs))):
+            of_numbers(operator)(reader, call)  # constants are integers without a scale
+        else:
+            operator(reader, call)
+        reader.wholes.update(call.outputs)
+
+    return read
+
+
+def of_numbers(operator: Operator) -> Operator:
+    """An operator that computes: it reads the file's integers, not the real values that they stand for."""
+
+    def read(reader: Reader, call: Call) -> None:
+        names = reader.wholes.intersection(call.inputs) & set(reader.views)
+        if not names:
+            operator(reader, call)
+            return
+        if call.op == "Div":
+            raise ValueError("division of integers is not supported; nearest is Cast to float, then Div")
+        held = {name: reader.views[name] for name in names}
+        reader.views |= {name: whole(reader, view) for name, view in held.items()}
+        operator(reader, call)
+        reader.views |= held
+        reader.wholes.update(call.outputs)
+
+    return read
 
 
 def _quantised(reader: Reader, call: Call, view: View, i: int) -> View:
@@ -75,8 +161,14 @@ def _quantised(reader: Reader, call: Call, view: View, i: int) -> View:
     return View(reader.step(Quantise(scale, shift, int(limits.min), int(limits.max)), view.step), view.batch)
 
 
+def _rounded(reader: Reader, call: Call, view: View, i: int) -> None:
+    """The output is a tensor rounded by the scale of input `i`."""
+    reader.set(call, _quantised(reader, call, view, i))
+    reader.wholes.add(call.outputs[0])
+
+
 def _quantise(reader: Reader, call: Call) -> None:
-    reader.set(call, _quantised(reader, call, reader.view(call), 1))
+    _rounded(reader, call, reader.view(call), 1)
 
 
 def _real(reader: Reader, call: Call, i: int, axis: int = 1) -> View | Value:
@@ -84,7 +176,7 @@ def _real(reader: Reader, call: Call, i: int, axis: int = 1) -> View | Value:
     scale, zero = reader.needed(call, i + 1), reader.constant(call, i + 2)
     if reader.is_constant(call, i):
         return _real_constant(call, reader.needed(call, i), scale, zero, axis)
-    return _real_view(reader, reader.view(call, i), scale, zero, axis)
+    return _real_view(reader, call, i, scale, zero, axis)
 
 
 def _real_constant(call: Call, value: Value, scale: Value, zero: Value | None, axis: int) -> Value:
@@ -92,29 +184,36 @@ def _real_constant(call: Call, value: Value, scale: Value, zero: Value | None, a
     return found
 
 
-def _real_view(reader: Reader, view: View, scale: Value, zero: Value | None, axis: int) -> View:
+def _real_view(reader: Reader, call: Call, i: int, scale: Value, zero: Value | None, axis: int) -> View:
     """Integers dequantised by this scale: the step's own values, if they were quantised by the same scale."""
-    rank, own = len(view.shape), quantisation(view.step)
-    scale = along(scale.astype(np.float32), axis, rank)
-    shift = along(np.zeros(1, np.float32) if zero is None else zero.astype(np.float32), axis, rank)
-    if own is None and _is_dynamic(view.step) and (scale == 1).all() and not shift.any():
+    view = reader.view(call, i)
+    if call.inputs[i] not in reader.wholes:
+        raise ValueError(f"its input {call.inputs[i]!r} is not quantised; expected integers from QuantizeLinear")
+    rank = len(view.shape)
+    scale = along(scale.astype(np.float32), axis, rank).astype(np.float64)
+    shift = along(np.zeros(1) if zero is None else zero, axis, rank).astype(np.float64)
+    if _is_dynamic(view.step):
+        if (scale != 1).any() or shift.any():
+            raise ValueError(
+                "its scale differs from that of the DynamicQuantizeLinear before it, which depends on the photograph; "
+                "nearest is DequantizeLinear by that node's own y_scale and y_zero_point"
+            )
         return view
-    if own is None and view.step.layer is None:  # an input of integers
-        return scaled(reader, shifted(reader, view, -shift.astype(np.float64)), scale)
-    if own is None:
-        raise ValueError("what it reads was not quantised before; export with QDQ pairs")
-    if np.array_equal(scale.ravel(), own.scale.ravel()) and np.array_equal(shift.ravel(), own.zero.ravel()):
+    own_scale, own_zero = (_in_file(view, value) for value in unit(view.step))
+    if _same(scale, own_scale, view) and _same(shift, own_zero, view):
         return view
-    if own.scale.size > 1 or scale.size > 1:
-        raise ValueError("its scales for each channel differ from those that the values were quantised by")
-    view = scaled(reader, view, scale.astype(np.float64) / own.scale)
-    return shifted(reader, view, (own.zero - shift).astype(np.float64) * scale)
+    view = scaled(reader, view, scale / own_scale)
+    return shifted(reader, view, (own_zero - shift) * scale)
+
+
+def _same(a: Value, b: Value, view: View) -> bool:
+    return np.array_equal(*(np.broadcast_to(value, view.shape) for value in (a, b)))
 
 
 def _dequantise(reader: Reader, call: Call) -> None:
     """No layer, if the values were quantised by the same scale."""
     view = reader.view(call)
-    real = _real_view(reader, view, reader.needed(call, 1), reader.constant(call, 2), call.get("axis", 1))
+    real = _real_view(reader, call, 0, reader.needed(call, 1), reader.constant(call, 2), call.get("axis", 1))
     if real == view:
         reader.same(call, "relevance passes the rounding of quantised values")
     else:
@@ -122,10 +221,14 @@ def _dequantise(reader: Reader, call: Call) -> None:
 
 
 def _cast(reader: Reader, call: Call) -> None:
-    if numpy_type(call.attributes["to"]).kind != "f":
+    view, kind, is_whole = reader.view(call), numpy_type(call.attributes["to"]), call.inputs[0] in reader.wholes
+    if kind.kind in "iu" and is_whole and kind.itemsize > 1:
+        reader.same(call, "integers stay integers")
+        reader.wholes.add(call.outputs[0])
+        return
+    if kind.kind != "f":
         raise ValueError("values that depend on the photograph may only be cast to floating-point numbers")
-    view = reader.view(call)
-    cast = whole(reader, view)
+    cast = whole(reader, view) if is_whole else view
     if cast == view:
         reader.same(call, "values stay in the type of the computation")
     else:
@@ -153,7 +256,7 @@ def _on_planes(reader: Reader, call: Call, op: str, output: int, *constants: Val
     last = attributes.pop("channels_last", 0)
     view = reader.applied(call, op, reader.transposed(view, _NCHW) if last else view, *constants, **attributes)
     view = reader.transposed(view, _NHWC) if last else view
-    reader.set(call, _quantised(reader, call, view, output))
+    _rounded(reader, call, view, output)
 
 
 def _pool(reader: Reader, call: Call, op: str) -> None:
@@ -162,7 +265,7 @@ def _pool(reader: Reader, call: Call, op: str) -> None:
 
 def _linear_matmul(reader: Reader, call: Call) -> None:
     made = reader.applied(call, "MatMul", _real(reader, call, 0), _real(reader, call, 3, -1))
-    reader.set(call, _quantised(reader, call, made, 6))
+    _rounded(reader, call, made, 6)
 
 
 def _gemm(reader: Reader, call: Call) -> None:
@@ -174,13 +277,16 @@ def _gemm(reader: Reader, call: Call) -> None:
         bias = bias * float(call.get("alpha", 1.0))
     sides = _real(reader, call, 0), _real(reader, call, 3, 0 if turned else 1)
     made = reader.applied(call, "Gemm", *sides, bias, **call.attributes)
-    reader.set(call, _quantised(reader, call, made, 7) if reader.has(call, 7) else made)
+    if reader.has(call, 7):
+        _rounded(reader, call, made, 7)
+    else:
+        reader.set(call, made)
 
 
 def _two(reader: Reader, call: Call, op: str) -> None:
     """A sum or product of quantised tensors."""
     made = reader.applied(call, op, _real(reader, call, 0), _real(reader, call, 3))
-    reader.set(call, _quantised(reader, call, made, 6))
+    _rounded(reader, call, made, 6)
 
 
 def _one(reader: Reader, call: Call, op: str) -> None:
@@ -189,7 +295,7 @@ def _one(reader: Reader, call: Call, op: str) -> None:
     `opset` matters to Softmax: before opset 13 it normalised over all axes from `axis` on.
     """
     made = reader.applied(call, op, _real(reader, call, 0), **call.attributes)
-    reader.set(call, _quantised(reader, call, made, 3))
+    _rounded(reader, call, made, 3)
 
 
 def _softmax(reader: Reader, call: Call) -> None:
@@ -200,13 +306,13 @@ def _mean(reader: Reader, call: Call) -> None:
     axes = call.get("axes")
     given = None if axes is None else np.array(axes, np.int64)
     made = reader.applied(call, "ReduceMean", _real(reader, call, 0), given, keepdims=call.get("keepdims", 1))
-    reader.set(call, _quantised(reader, call, made, 3))
+    _rounded(reader, call, made, 3)
 
 
 def _concat(reader: Reader, call: Call) -> None:
     parts = [_real(reader, call, i) for i in range(2, len(call.inputs), 3)]
     made = reader.applied(call, "Concat", *parts, **call.attributes)
-    reader.set(call, _quantised(reader, replace(call, attributes={}), made, 0))
+    _rounded(reader, replace(call, attributes={}), made, 0)
 
 
 # ---- integer operators, with scales from the file or computed from the photograph ------------------------------------
@@ -215,6 +321,7 @@ def _concat(reader: Reader, call: Call) -> None:
 def _dynamic(reader: Reader, call: Call) -> None:
     """Rounding whose scale depends on the photograph: its output is dequantised at once, so its scale is 1."""
     reader.emit(call, DynamicQuantise())
+    reader.wholes.add(call.outputs[0])
     reader.put(call, np.float32(1), 1)
     reader.put(call, np.uint8(0), 2)
 
@@ -223,7 +330,8 @@ def _whole(reader: Reader, call: Call, i: int, zero: int, axis: int) -> View | V
     """The integers of input `i` minus their zero point, in floating point."""
     shift = reader.constant(call, zero)
     if not reader.is_constant(call, i):
-        view = whole(reader, reader.view(call, i))
+        view = reader.view(call, i)
+        view = whole(reader, view) if call.inputs[i] in reader.wholes else view
         return view if shift is None else shifted(reader, view, -along(shift.astype(np.float64), axis, len(view.shape)))
     value = reader.needed(call, i).astype(np.float64)
     return value if shift is None else value - along(shift.astype(np.float64), axis, value.ndim)
@@ -232,11 +340,13 @@ def _whole(reader: Reader, call: Call, i: int, zero: int, axis: int) -> View | V
 def _conv_integer(reader: Reader, call: Call) -> None:
     parts = _whole(reader, call, 0, 2, 1), _whole(reader, call, 1, 3, 0)
     reader.set(call, reader.applied(call, "Conv", *parts, **call.attributes))
+    reader.wholes.add(call.outputs[0])
 
 
 def _matmul_integer(reader: Reader, call: Call) -> None:
     sides = _whole(reader, call, 0, 2, -2), _whole(reader, call, 1, 3, -1)
     reader.set(call, reader.applied(call, "MatMul", *sides))
+    reader.wholes.add(call.outputs[0])
 
 
 def _matmul_to_float(reader: Reader, call: Call) -> None:

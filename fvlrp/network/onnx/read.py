@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from math import prod
 from typing import TypeAlias
 
@@ -53,6 +54,25 @@ REFUSED: dict[tuple[str, str], str] = {
     ("", "MaxUnpool"): "places that depend on the photograph are not supported; nearest is Resize",
     ("", "DeformConv"): "places that depend on the photograph are not supported; nearest is Conv",
 }
+# What to use instead of operators that are not supported.
+_CURVES = "Tanh, Sin and Softsign"
+_BITS = "And, Or and Not"
+NEAREST = {
+    **dict.fromkeys(("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh", "Tan"), _CURVES),
+    **dict.fromkeys(("BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Xor"), _BITS),
+    "AffineGrid": "Resize and Slice",
+    "CenterCropPad": "Slice and Pad",
+    "Compress": "Gather and Slice",
+    "CumProd": "Log, MatMul and Exp",
+    "Det": "MatMul and ReduceSum",
+    "Mod": "Floor, Mul and Sub",
+    "OneHot": "Less and Greater",
+    "ReduceProd": "Log, ReduceSum and Exp",
+    "Scatter": "ScatterElements",
+    "SwiGLU": "Split, Swish and Mul",
+    "TensorScatter": "ScatterND",
+}
+LISTED = "the how-to 'Bring your own network' of the documentation"
 # Domains whose operators are all rejected.
 DOMAINS = {
     "com.microsoft.nchwc": "the file is laid out for one processor by onnxruntime's optimiser; save it with "
@@ -74,6 +94,8 @@ class Reader:
         Tensors that are computed from the photograph.
     lists : dict of str to list of View or array
         Lists of such tensors, or of constants.
+    wholes : set of str
+        Those of `views` that are integers in the file; their steps hold the real values that the integers stand for.
     source : Step
         The photograph.
 
@@ -95,6 +117,7 @@ class Reader:
         self.constants = Constants(model.initialisers, model.size, self._computed)
         self.views: dict[str, View] = {name: view}
         self.lists: dict[str, list[View | Value]] = {}
+        self.wholes: set[str] = set()
         self.passed: list[tuple[str, str, str]] = []  # (node, operator, why it needs no step)
         self.count = 0
         self.call: Call | None = None
@@ -144,7 +167,10 @@ class Reader:
     def _operator(self, call: Call) -> None:
         key = f"{call.domain}.{call.op}" if call.domain else call.op
         if key not in self.operators:
-            raise ValueError(f"this operator is not supported; supported are {', '.join(sorted(self.operators))}")
+            raise ValueError(
+                f"this operator is not supported; nearest are {self._nearest(call.op)}, and all that are supported are "
+                f"listed in {LISTED}"
+            )
         for name in call.inputs:
             if name and not any(name in known for known in (self.views, self.lists, self.constants)):
                 raise ValueError(f"its input {name!r} comes from no node and is no input of the network")
@@ -152,6 +178,11 @@ class Reader:
         for name in call.outputs[1:]:
             if name and name not in self.views and name not in self.constants and name in self._used:
                 raise ValueError(f"its output {name!r} is used, only the first is supported")
+
+    def _nearest(self, op: str) -> str:
+        """Supported operators to use instead: those known to do, or those with the most similar names."""
+        similar = get_close_matches(op, [name.rpartition(".")[2] for name in self.operators], 3)
+        return NEAREST.get(op) or ", ".join(dict.fromkeys(similar)) or "Conv, MatMul, Mul and Relu"
 
     @property
     def _used(self) -> set[str]:
@@ -173,6 +204,7 @@ class Reader:
         for outer, inner in zip(call.outputs, body.outputs, strict=True):
             if inner in self.views:
                 self.views[outer] = self.views[inner]
+                self.wholes |= {outer} if inner in self.wholes else set()
             else:
                 self.constants.define(replace(call, op="Identity", inputs=(inner,), outputs=(outer,), attributes={}))
 
@@ -190,6 +222,7 @@ class Reader:
             if value is not None and k > 0:
                 inner.constants.put(name, value)
         inner.call = call
+        inner.wholes |= {call.inputs[0]} if first.dtype.kind in "iu" else set()
         self.operators[key](inner, call)
         return [_evaluated(inner.views[name], source, first) for name in call.outputs if name in inner.views]
 

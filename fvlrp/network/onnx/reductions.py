@@ -147,7 +147,10 @@ def _normalised(reader: Reader, call: Call, rms: bool) -> None:
 
 def _mean_variance(reader: Reader, call: Call) -> None:
     view = reader.view(call)
-    axes = tuple(view.axis(axis) for axis in call.get("axes", [0, 2, 3]))
+    over = sorted({axis % len(view.shape) for axis in call.get("axes", [0, 2, 3])} - {view.batch})
+    if not over:
+        raise ValueError("it goes over the batch alone: images of a batch must stay apart")
+    axes = tuple(view.axis(axis) for axis in over)  # statistics over a batch of one image are those of the image
     one = np.ones((), np.float32)
     reader.emit(call, LayerNorm(one, np.zeros((), np.float32), axes, 1e-9), view)
 
