@@ -131,14 +131,16 @@ ELEMENTWISE = {
         **EACH,
     ),
     "two quantised tensors in one": case(
-        "q = QuantizeLinear (x, s, z)\n g = Sigmoid (x)\n p = QuantizeLinear (g, s, z)\n r = Concat <axis = 2> (q, p)\n "
+        "q = QuantizeLinear (x, s, z)\n "
+        "g = Sigmoid (x)\n p = QuantizeLinear (g, s, z)\n r = Concat <axis = 2> (q, p)\n "
         "d = DequantizeLinear (r, s, z)\n t = Mul (d, c)",
         s=number(0.01), z="uint8 {3}", c=ROW,
     ),
     "quantised at two scales in one": case(
         "q = QuantizeLinear (x, s, z)\n p = QuantizeLinear <axis = 3> (x, u, v)\n r = Concat <axis = 2> (q, p)\n "
         "d = DequantizeLinear (r, s, z)\n t = Mul (d, c)",
-        s=number(0.01), z="uint8 {3}", u="float[6] {0.01, 0.02, 0.03, 0.01, 0.02, 0.03}", v="uint8[6] {0, 1, 2, 3, 4, 5}",
+        s=number(0.01), z="uint8 {3}", u="float[6] {0.01, 0.02, 0.03, 0.01, 0.02, 0.03}",
+        v="uint8[6] {0, 1, 2, 3, 4, 5}",
         c=ROW,
     ),
     "a border around dequantised values": case(
@@ -150,7 +152,8 @@ ELEMENTWISE = {
         s=number(0.01), z="uint8 {30}", c=ROW,
     ),
     "whole numbers, a constant, real numbers": case(
-        "q = QuantizeLinear (x, s, z)\n i = Cast <to = 6> (q)\n j = Sub (i, k)\n g = Cast <to = 1> (j)\n t = Mul (g, c)",
+        "q = QuantizeLinear (x, s, z)\n i = Cast <to = 6> (q)\n j = Sub (i, k)\n "
+        "g = Cast <to = 1> (j)\n t = Mul (g, c)",
         s=number(0.01), z="uint8 {30}", k="int32 {30}", c=ROW,
     ),
     "a dequantised product of whole numbers": case(
@@ -556,9 +559,8 @@ REFUSED = {
         s="float[4] {1, 1, 2, 2}",
     ),
     "'nearest' at positions 'tf_crop_and_resize'": case(
-        't = Resize <coordinate_transformation_mode = "tf_crop_and_resize"> (x, r, e, s)',
+        't = Resize <coordinate_transformation_mode = "tf_crop_and_resize"> (x, r, s)',
         r="float[8] {0, 0, 0, 0, 1, 1, 0.5, 0.5}",
-        e="float[0] {}",
         s="float[4] {1, 1, 2, 2}",
     ),
     "scale differs from pixel to pixel": case(
