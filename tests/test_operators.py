@@ -3,10 +3,14 @@
 Every case reads x, float (n, 3, 4, 6) in 0.2..1, and makes t, whose numbers for each image are the scores.
 """
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fvlrp import Network
+from fvlrp.network.onnx import OPERATORS
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -605,3 +609,12 @@ def test_errors_for_unsupported_nodes_name_the_node_and_the_reason(tmp_path, rea
     onnx.save(onnx.parser.parse_model(REFUSED[reason]), tmp_path / "net.onnx")
     with pytest.raises(ValueError, match=rf"net\.onnx: node '.*{reason}"):
         Network.from_onnx(tmp_path / "net.onnx")
+
+
+def test_the_documentation_lists_the_operators():
+    page = (Path(__file__).parent.parent / "docs" / "howto" / "networks.md").read_text()
+    own, theirs = page.partition("## Operators")[2].split("From onnxruntime's domain")
+    own, theirs = (re.findall(r"`([A-Z]\w+)`", part) for part in (own, theirs))
+    refused = {"Loop", "Scan", "LSTM", "GRU", "RNN"}
+    assert {*own} - refused == {name for name in OPERATORS if "." not in name}
+    assert {*theirs} == {name.rpartition(".")[2] for name in OPERATORS if "." in name}

@@ -54,7 +54,7 @@ class Unit(NamedTuple):
 
 
 def unit(step: Step) -> Unit:
-    """Scale and zero point of the integers whose real values a step holds; 1 and 0 for a photograph or an integer product."""
+    """Scale and zero point of the integers that a step stands for; 1 and 0 for a photograph or an integer product."""
     if isinstance(step.layer, Quantise):
         return Unit(step.layer.scale.astype(np.float64), step.layer.zero.astype(np.float64))
     if isinstance(step.layer, Concat):
