@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # for type checkers it is True; importing typing would take half the time of `import fvlrp`
 if TYPE_CHECKING:  # what _HOMES and _MODULES say at run time, for type checkers and editors
     from . import evaluate as evaluate
     from . import models as models

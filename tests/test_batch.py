@@ -437,10 +437,12 @@ def test_a_signal_ends_a_batch_at_once_without_partial_files(data, tmp_path, num
 
 
 @posix
-def test_an_interrupt_while_modules_load_prints_no_traceback(tmp_path):
-    """numpy stands for all that takes long to import."""
-    (tmp_path / "numpy.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
-    code = "import sys, fvlrp.cli; sys.path.insert(0, sys.argv.pop()); fvlrp.cli.main()"
+@pytest.mark.parametrize("name", ["argparse", "numpy"])
+def test_an_interrupt_while_modules_load_prints_no_traceback(tmp_path, name):
+    """argparse stands for what `fvlrp.cli` itself imports, numpy for all that takes long to import."""
+    stub = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    (tmp_path / f"{name}.py").write_text(stub)
+    code = "import sys, fvlrp.__main__; sys.path.insert(0, sys.argv.pop()); sys.exit(fvlrp.__main__.main())"
     done = subprocess.run([sys.executable, "-c", code, "info", tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 130 and done.stderr == "\nfvlrp: interrupted\n"
 

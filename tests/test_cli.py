@@ -413,6 +413,18 @@ def test_a_closed_pipe_prints_no_traceback(model):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("command", [["info", "--json"], ["--help"], ["info", "--help"], ["--version"]], ids=" ".join)
+def test_an_error_of_writing_to_a_full_device_names_the_stream(command, buffered):
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "fvlrp", *command]
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "fvlrp: cannot write to standard output: No space left on device\n"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="streams are closed between fork and exec")
 @pytest.mark.parametrize("closed", [0, 1, 2])
 def test_closed_streams_do_not_raise(photographs, model, tmp_path, closed):

@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
-from .output import FAILED, INTERRUPTED, TERMINATED, USAGE, UsageError, one_line
+from .output import FAILED, INTERRUPTED, TERMINATED, USAGE, OutputError, UsageError, one_line, put
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
+
+    from _typeshed import SupportsWrite
 
 COMMANDS = {
     "demo": "explain real photographs at every depth with the built-in model",
@@ -89,7 +91,6 @@ def _run(argv: Sequence[str]) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"fvlrp: {message}", file=sys.stderr)
             code: int = args.run(args)
-            sys.stdout.flush()  # here, where a closed pipe prints no traceback
             return code
     except KeyboardInterrupt:
         print("\nfvlrp: interrupted", file=sys.stderr)
@@ -97,9 +98,11 @@ def _run(argv: Sequence[str]) -> int:
     except Terminated:
         print("\nfvlrp: terminated", file=sys.stderr)
         return TERMINATED
-    except BrokenPipeError:
-        # Whoever read the output has gone: what is left goes nowhere, or Python would complain on its way out.
+    except (BrokenPipeError, OutputError) as error:
+        # What is left goes nowhere, or Python would complain on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, OutputError):
+            print(f"fvlrp: {error}", file=sys.stderr)
         return FAILED
     except Exception as error:
         if trace:
@@ -110,9 +113,7 @@ def _run(argv: Sequence[str]) -> int:
 
 def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser of all commands. Only the command that `argv` names has its options: the others stay unloaded."""
-    parser = argparse.ArgumentParser(
-        prog="fvlrp", description="Explain image classifiers by heatmaps at the resolution you choose."
-    )
+    parser = _Parser(prog="fvlrp", description="Explain image classifiers by heatmaps at the resolution you choose.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -129,13 +130,20 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """Prints help as commands print results: argparse itself ignores errors of writing."""
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        put(self.format_help(), end="")
+
+
 class _Version(argparse.Action):
     """Looks up the version on demand: reading a distribution's metadata takes as long as everything else."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from .. import __version__
 
-        print(f"fvlrp {__version__}")
+        put(f"fvlrp {__version__}")
         parser.exit()
 
 

@@ -24,6 +24,10 @@ class UsageError(ValueError):
     """Invalid options."""
 
 
+class OutputError(OSError):
+    """Standard output cannot be written."""
+
+
 # The results of one photograph or model, as JSON holds them.
 Record: TypeAlias = "dict[str, Parsed]"
 
@@ -43,10 +47,28 @@ def say(args: Namespace, text: str) -> None:
         print(text, file=sys.stderr)
 
 
+def put(*lines: str, end: str = "\n") -> None:
+    """Print lines on stdout at once: an error of writing is raised here, not when Python ends.
+
+    Raises
+    ------
+    OutputError
+        For example, a full disk.
+    BrokenPipeError
+        The reader has closed the pipe.
+    """
+    try:
+        print(*lines, sep="\n", end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from error
+
+
 def result(args: Namespace, value: Mapping[str, Json], text: str) -> None:
     """Print the result of a command on stdout: `value` with --json, otherwise `text`, if any."""
     if args.json or text:
-        print(json.dumps(value, indent=1) if args.json else text)
+        put(json.dumps(value, indent=1) if args.json else text)
 
 
 def tell_failure(photo: object, error: str) -> None:
@@ -65,20 +87,14 @@ class Listing:
 
     def put(self, record: Record) -> None:
         if self._json:
-            print(
-                "," if self._written else '{\n"results": [', json.dumps(record, indent=1), sep="\n", end="", flush=True
-            )
+            put("," if self._written else '{\n"results": [', json.dumps(record, indent=1), end="")
         else:
-            print(*record["files"], sep="\n", flush=True)
+            put(*record["files"])
         self._written += 1
 
     def close(self, failed: list[dict[str, str]]) -> None:
         if self._json:
-            print(
-                "\n]," if self._written else '{\n"results": [],',
-                f'"failed": {json.dumps(failed, indent=1)}\n}}',
-                sep="\n",
-            )
+            put("\n]," if self._written else '{\n"results": [],', f'"failed": {json.dumps(failed, indent=1)}\n}}')
 
 
 def write_picture(path: Path, picture: Image, level: int | None = None) -> str:
