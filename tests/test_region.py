@@ -9,6 +9,8 @@ from fvlrp.core import figures
 from fvlrp.fisher import sift
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import Conv, Flatten, GlobalAveragePool
+from fvlrp.show import render
+from fvlrp.show.colours import colour
 
 DEPTHS = ("vector", "descriptor", "bin", "gradient")
 RULES = [
@@ -163,3 +165,15 @@ def test_a_sheet_says_where_its_depths_hold(plain, scene, monkeypatch):
         figures.depth_sheet(plain.explain(scene, "grass", DEPTHS, region=region))
     whole, part = (rows[0][0].caption for rows in sheets)
     assert part == f"{whole}\nrows 35–49, columns 60–80\nelsewhere descriptor at the finest"
+
+
+def test_pictures_are_hatched_where_their_depth_does_not_hold(plain, scene, tmp_path):
+    explanations = plain.explain(scene, "grass", DEPTHS, region=REGION)
+    box = REGION[0], REGION[1], REGION[2], REGION[3]
+    for ex, changed in zip(explanations, (False, False, True, True), strict=True):
+        drawn = colour(ex.heatmap)
+        assert np.array_equal(ex.to_image(), render.hatched(drawn, box) if changed else drawn)
+        over = render.overlay(scene, ex.heatmap)
+        assert np.array_equal(ex.overlay(), render.hatched(over, box) if changed else over)
+        ex.save(tmp_path / "it.npz")
+        assert np.array_equal(Explanation.load(tmp_path / "it.npz").to_image(), ex.to_image())

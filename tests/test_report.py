@@ -20,6 +20,7 @@ from fvlrp.core.ledger import MEANINGS, Ledger
 from fvlrp.core.seen import Seen
 from fvlrp.show.colours import colour, shared_scale
 from fvlrp.show.report import coding
+from fvlrp.show.smoothing import Smoothing
 
 DEPTHS = ("vector", "descriptor", "bin")
 HEIGHT, WIDTH = 45, 60
@@ -41,6 +42,9 @@ def explained(target, depth, shape=(HEIGHT, WIDTH), seed=0, model="Fisher vector
         image=image,
         model=model,
         seen=Seen.whole(shape, shape),
+        region=None,
+        holds=(0, 0, *shape),
+        smoothing=None,
         best=[("dog", 0.8), ("cat", -0.2), ("<b>", -1.1)],
     )
 
@@ -251,7 +255,9 @@ def test_a_notebook_shows_a_small_version(plain, photo):
             "This map sums to +0.35, against the sign of the score, −0.11. −0.46 lies in areas without texture, "
             "outside this map.",
         ),
-        ({"score": 0.5, "heatmap": 0.5}, "This map holds 100 % of the score (+0.5 of +0.5)."),
+        ({"score": 0.5, "heatmap": 0.5}, "This map holds all of the score (+0.5)."),
+        ({"score": 0.551, "heatmap": 0.5512, "bias": -0.0002}, "This map holds all of the score (+0.551)."),
+        ({"score": 0.551, "heatmap": 0.549, "bias": 0.002}, "This map holds 100 % of the score (+0.549 of +0.551)."),
         (
             {"score": 0.5, "heatmap": 0.9, "bias": -0.4},
             "This map sums to +0.9, more than the score, +0.5. −0.4 is due to biases, which no pixel accounts for.",
@@ -323,7 +329,7 @@ def opened(browser, tmp_path):
 
     def open_report(groups, **options):
         path = tmp_path / "report.html"
-        report.write(path, groups, **{key: options.pop(key) for key in ("cmap", "failed") if key in options})
+        report.write(path, groups, **{key: options.pop(key) for key in ("cmap", "failed", "smooth") if key in options})
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
@@ -383,6 +389,7 @@ def test_parts_that_the_model_did_not_see_are_hatched_and_named(opened):
     name, explanations = group(targets=("dog",))
     for one in explanations:
         one.seen = Seen(5, 10, 40, 50, 24, 24)
+        one.holds = one.seen.box
     page = opened([(name, explanations), group("cat.jpg", seed=1)])
     box = page.locator(".layers").first.bounding_box()
     picture = np.asarray(Image.open(io.BytesIO(page.locator(".layers").first.screenshot())).convert("L"), float)
@@ -546,3 +553,54 @@ def test_a_cell_works_in_its_frame(browser, plain, photo, tmp_path):
         frame.locator("canvas[data-shown]").wait_for()
         frame.locator(".depth input").fill("3")
         assert frame.locator(".depth output").inner_text() == "gradient" and complaints == []
+
+
+def test_the_reader_switches_smoothing_which_the_page_names(opened):
+    name, explanations = group(targets=("dog",))
+    explanations[0].smoothing = Smoothing((6, 4), (0, 0, HEIGHT, WIDTH))
+    smooth = SimpleNamespace(heatmap=explanations[0].smoothing(explanations[0].heatmap))
+    page = opened([(name, explanations)])
+    page.select_option("#blend", "even")
+    page.locator(".depth input").fill("0")
+    np.testing.assert_array_equal(shown(page, "0 0 safe even")[:, :, :3], expected(explanations[0]))
+    assert page.locator(".note").is_hidden()
+    page.get_by_label("Smooth coarse maps").check()
+    np.testing.assert_array_equal(shown(page, "0 0 safe even smooth")[:, :, :3], expected(smooth))
+    assert page.locator(".note").inner_text() == "smoothed for display, sigma 2.5 × 1.7 px"
+    box = page.locator(".layers canvas").bounding_box()
+    page.mouse.move(box["x"] + 20.5 * box["width"] / WIDTH, box["y"] + 10.5 * box["height"] / HEIGHT)
+    page.wait_for_function("document.querySelector('.cursor').textContent.startsWith('row 10, column 20')")
+    value = float(page.locator(".cursor").inner_text().split(": ")[1].replace("−", "-"))
+    assert value == pytest.approx(smooth.heatmap[10, 20], abs=shared_scale([smooth.heatmap], 99.5) / 127)
+    page.locator(".depth input").fill("1")  # no coarse map
+    np.testing.assert_array_equal(shown(page, "0 1 safe even")[:, :, :3], expected(explanations[1]))
+    assert page.locator(".note").is_hidden()
+
+
+def test_smoothing_can_be_on_at_first_and_has_no_switch_without_coarse_maps(opened):
+    name, explanations = group(targets=("dog",))
+    for one in explanations:
+        one.smoothing = Smoothing((6, 4), (0, 0, HEIGHT, WIDTH))
+    page = opened([(name, explanations)], smooth=True)
+    shown(page, "0 2 safe strong smooth")
+    assert page.get_by_label("Smooth coarse maps").is_checked()
+    assert opened([group()]).locator("#smooth").is_hidden()
+
+
+def test_a_region_is_hatched_outside_at_the_depths_that_it_changes(opened, plain, photo):
+    explanations = plain.explain(photo, "brick", ["descriptor", "bin"], region=(10, 20, 30, 45))
+    page = opened([("photo", explanations)])
+    page.locator("#opacity").fill("0")
+    unseen = page.locator(".unseen")
+    assert page.locator(".depth output").inner_text() == "bin" and unseen.is_visible()
+    sentence = 'Depth "bin" holds in rows 10–29, columns 20–44; the hatched rest is an overview at depth "descriptor".'
+    assert page.locator(".words").inner_text().endswith(sentence)
+    layers = page.locator(".layers")
+    hatched = np.asarray(Image.open(io.BytesIO(layers.screenshot())).convert("L"), float)
+    page.locator(".depth input").fill("0")
+    assert unseen.is_hidden() and sentence not in page.locator(".words").inner_text()
+    whole = np.asarray(Image.open(io.BytesIO(layers.screenshot())).convert("L"), float)
+    rows, cols = (np.array(whole.shape) / photo.shape[:2]).tolist()
+    changed = np.abs(hatched - whole) > 10
+    assert not changed[round(11 * rows) : round(29 * rows), round(21 * cols) : round(44 * cols)].any()
+    assert changed[: round(9 * rows)].mean() > 0.1 and changed[:, : round(19 * cols)].mean() > 0.1

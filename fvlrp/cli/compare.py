@@ -32,6 +32,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--out", default="fvlrp-compare.png", help="picture to write (default: %(default)s)")
     options.add_cmap(parser, "paper")
+    options.add_smooth(parser)
 
 
 def run(args: Namespace) -> int:
@@ -48,7 +49,8 @@ def run(args: Namespace) -> int:
         with batch.one(photo), batch.room(models[0], photo):
             traces = [model.trace(options.image(args, photo)) for model in models]
             target = traces[0].top if asked is None else asked
-            rows.append(figures.sheet_row(traces, [target] * len(traces), depths, cmap=args.cmap))
+            wanted_each = [target] * len(traces)
+            rows.append(figures.sheet_row(traces, wanted_each, depths, cmap=args.cmap, smooth=args.smooth))
             targets.append(plain(target))
     titles = [Path(name).stem for name in names]
     sheet = write_picture(out, figures.sheet_of(rows, titles, cmap=args.cmap)) if rows else None

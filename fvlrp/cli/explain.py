@@ -26,7 +26,7 @@ FORMATS = ("png", "npz")
 # Options that the results depend on.
 DETERMINING = (
     *("model", "preprocess", "classes", "output", "target", "depth", "format", "sheet", "exact", "rule", "cmap", "bar"),
-    *("range", "page", "region"),
+    *("range", "page", "region", "smooth"),
 )
 
 
@@ -45,6 +45,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--format", default="png", help="png, npz or png,npz (default: %(default)s)")
     parser.add_argument("--sheet", action="store_true", help="also a contact sheet of each photograph")
     options.add_cmap(parser)
+    options.add_smooth(parser)
     parser.add_argument("--bar", action="store_true", help="add a colour bar to the heatmaps")
     parser.add_argument(
         "--compress",
@@ -178,7 +179,7 @@ def _explain(photo: str, clf: options.Model, explainer: Explainer, claim: Claim,
 def _written(explanations: Sequence[Explanation], claim: Claim, args: Namespace) -> list[str]:
     """Write pictures and numbers; returns the paths."""
     written = []
-    look = {"cmap": args.cmap, "bar": args.bar, "level": args.compress}
+    look = {"cmap": args.cmap, "bar": args.bar, "smooth": args.smooth, "level": args.compress}
     names = naming.numbered(naming.result(ex.target, ex.depth) for ex in explanations)
     for ex, name in zip(explanations, names, strict=True):
         for suffix in args.formats:
@@ -186,7 +187,7 @@ def _written(explanations: Sequence[Explanation], claim: Claim, args: Namespace)
             ex.save(path, **(look if suffix == "png" else {}))
             written.append(str(path))
     if args.sheet:
-        sheet = figures.depth_sheet(explanations, cmap=args.cmap)
+        sheet = figures.depth_sheet(explanations, cmap=args.cmap, smooth=args.smooth)
         written.append(write_picture(claim.path("sheet.png"), sheet, level=args.compress))
     return written
 

@@ -144,6 +144,14 @@ def add_description(parser: ArgumentParser) -> None:
     parser.add_argument("--output", metavar="NAME", help="of an ONNX file with several outputs: which has the scores")
 
 
+def add_smooth(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--smooth",
+        action="store_true",
+        help="smooth maps of a network's layers for display (pictures say so; .npz files do not change)",
+    )
+
+
 def add_depths(parser: ArgumentParser) -> None:
     """Depths to compare."""
     parser.add_argument("--depth", default="", help='depths, comma-separated, or "all" (default: coarse to fine)')

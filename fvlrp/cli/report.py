@@ -20,6 +20,7 @@ def add_options(parser: ArgumentParser) -> None:
     options.add_depths(parser)
     parser.add_argument("--out", default="fvlrp-report.html", help="file to write (default: %(default)s)")
     options.add_cmap(parser)
+    options.add_smooth(parser)
 
 
 def run(args: Namespace) -> int:
@@ -39,7 +40,7 @@ def run(args: Namespace) -> int:
                 explained += 1
                 yield Path(photo).name, found, Path(args.model).stem
 
-    report.write(out, groups(), failed=batch.failed, cmap=args.cmap)
+    report.write(out, groups(), failed=batch.failed, cmap=args.cmap, smooth=args.smooth)
     code = batch.close()
     result(args, {"report": args.out, "explained": explained, "failed": batch.failed}, args.out)
     return code

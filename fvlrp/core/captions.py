@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .region import OVERVIEW
 from .seen import Seen
 
 # Completes the sentence "+1.90 ..." for each entry of a ledger.
@@ -34,7 +35,7 @@ BRIEF = {
     "absorbed": "absorbed",
     "absorbed_pool": "absorbed",
     "absorbed_pca": "absorbed",
-    "zero_sum": "unused words",
+    "zero_sum": "zero sums",
     "zero_desc": "no texture",
     "padding": "padding",
     "class_token": "class token",
@@ -52,6 +53,8 @@ def share(ledger: Mapping[str, float]) -> str:
         With "score" and "heatmap".
     """
     score, held = ledger["score"], ledger["heatmap"]
+    if score and amount(held) == amount(score):
+        return f"This map holds all of the score ({amount(score)})."
     amounts = f"{amount(held)} of {amount(score)}"
     if score and 0 <= held / score <= 1:
         return f"This map holds {100 * held / score:.0f} % of the score ({amounts})."
@@ -129,6 +132,15 @@ def brief_region(region: Sequence[int] | None) -> str:
         return ""
     y0, x0, y1, x1 = region
     return f"rows {y0}–{y1 - 1}, columns {x0}–{x1 - 1}\nelsewhere descriptor at the finest"
+
+
+def region(part: Sequence[int] | None, depth: str) -> str:
+    """The same as a sentence about the map of a depth; "" where the depth holds everywhere."""
+    if part is None or depth in OVERVIEW:
+        return ""
+    y0, x0, y1, x1 = part
+    where = f"in rows {y0}–{y1 - 1}, columns {x0}–{x1 - 1}"
+    return f'Depth "{depth}" holds {where}; the hatched rest is an overview at depth "descriptor".'
 
 
 def amount(value: float) -> str:

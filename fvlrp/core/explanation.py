@@ -18,7 +18,9 @@ import numpy.typing as npt
 from ..data import files
 from ..runtime.types import Json
 from ..show.colours import SCALE, Scale
+from ..show.smoothing import Smoothing
 from .ledger import Ledger
+from .region import OVERVIEW
 from .seen import Seen
 from .target import Contrast, Label, One, plain
 
@@ -37,6 +39,7 @@ class Picture(TypedDict, total=False):
     symmetric: bool
     bar: bool
     scale: Scale
+    smooth: bool
 
 
 class Relevances(Mapping[str, npt.NDArray[np.float64]]):
@@ -121,7 +124,10 @@ class Explanation:
     best : tuple of (class, float)
         The classes with the five highest scores, and their scores.
     region : (y0, x0, y1, x1) or None
-        The pixels that were explained at `depth`, if not all.
+        The pixels that were explained at `depth`, if not all. Outside them, pictures of finer depths are hatched, too.
+    stride : (int, int)
+        Pixels, as the model saw them, between neighbouring positions of the representation at `depth`, along y and x.
+        Smoothing for display averages over them.
 
     Examples
     --------
@@ -152,11 +158,13 @@ class Explanation:
         seen: Seen | None = None,
         again: Again | None = None,
         region: Sequence[int] | None = None,
+        stride: Sequence[int] = (1, 1),
     ) -> None:
         self.heatmap, self.score, self.target, self.depth = heatmap, float(score), target, depth
         self.rules, self.relevance, self.ledger, self.image = rules, relevance, ledger, image
         self.model, self.best = model, tuple((name, float(found)) for name, found in best)
         self.region = None if region is None else tuple(region)
+        self.stride = int(stride[0]), int(stride[1])
         self.seen = Seen.whole(image.shape, image.shape) if seen is None else seen
         self._again = again
 
@@ -170,7 +178,33 @@ class Explanation:
             f"<Explanation of {str(self.target)!r}: score {self.score:+.4g}, depth {self.depth!r}, {height} x {width}>"
         )
 
-    def to_image(self, *, cmap: str = "safe", symmetric: bool = True, bar: bool = False, scale: Scale = SCALE) -> Image:
+    @property
+    def holds(self) -> tuple[int, int, int, int]:
+        """Where the map is that of `depth`: top, left, bottom, right. Pictures are hatched outside."""
+        if self.region is None or self.depth in OVERVIEW:
+            return self.seen.box
+        top, left, bottom, right = self.region
+        return top, left, bottom, right
+
+    @property
+    def smoothing(self) -> Smoothing | None:
+        """How the map is smoothed for display; None for a map without a mesh, whose stride is 1."""
+        return None if max(self.stride) == 1 else Smoothing(self.seen.spacing(self.stride), self.seen.box)
+
+    def shown(self, smooth: bool) -> tuple[npt.NDArray[np.float64], str]:
+        """The heatmap as pictures show it, and what they say of it: "smoothed for display, sigma 7.2 px", or ""."""
+        found = self.smoothing if smooth else None
+        return (self.heatmap, "") if found is None else (found(self.heatmap), found.words)
+
+    def to_image(
+        self,
+        *,
+        cmap: str = "safe",
+        symmetric: bool = True,
+        bar: bool = False,
+        scale: Scale = SCALE,
+        smooth: bool = False,
+    ) -> Image:
         """The heatmap in colours.
 
         Parameters
@@ -183,6 +217,11 @@ class Explanation:
         scale : float, str, pair or None
             The |R| at the end of the colour map: a number, a percentile of |R| such as "99.5%" (the default), or None
             for the largest |R|. If not `symmetric`, a pair (low, high).
+        smooth : bool
+            Whether to smooth the map of a network's layer for display: interpolated linearly between the positions of
+            the layer, with the same sum and without the mesh that winner-take-all pooling leaves. A line below the
+            picture says so. Maps of the pixels and of Fisher vectors, which have no mesh, stay as they are, and so do
+            `heatmap` and .npz files.
 
         Returns
         -------
@@ -190,25 +229,33 @@ class Explanation:
         """
         from ..show import render
 
-        return render.to_image(self.heatmap, cmap=cmap, symmetric=symmetric, bar=bar, scale=scale, seen=self.seen.box)
+        plane, words = self.shown(smooth)
+        drawn = render.to_image(plane, cmap=cmap, symmetric=symmetric, bar=bar, scale=scale, seen=self.holds)
+        return render.noted(drawn, words)
 
-    def overlay(self, *, cmap: str = "safe", gamma: float = 0.5, scale: float | str | None = SCALE) -> Image:
+    def overlay(
+        self, *, cmap: str = "safe", gamma: float = 0.5, scale: float | str | None = SCALE, smooth: bool = False
+    ) -> Image:
         """The heatmap over the photograph, more opaque where |R| is larger: a PIL image. Options as for `to_image`."""
         from PIL import Image
 
         from ..show import render
 
-        drawn = render.overlay(self.image, self.heatmap, cmap=cmap, gamma=gamma, scale=scale)
-        return Image.fromarray(render.hatched(drawn, self.seen.box))
+        plane, words = self.shown(smooth)
+        drawn = render.overlay(self.image, plane, cmap=cmap, gamma=gamma, scale=scale)
+        return render.noted(Image.fromarray(render.hatched(drawn, self.holds)), words)
 
-    def alpha(self, *, gamma: float = 0.5, background: int = 0, scale: float | str | None = SCALE) -> Image:
+    def alpha(
+        self, *, gamma: float = 0.5, background: int = 0, scale: float | str | None = SCALE, smooth: bool = False
+    ) -> Image:
         """The photograph with positive relevance as its alpha channel over `background` (0 is black): a PIL image."""
         from PIL import Image
 
         from ..show import render
 
-        drawn = render.alpha(self.image, self.heatmap, gamma=gamma, background=background, scale=scale)
-        return Image.fromarray(render.hatched(drawn, self.seen.box))
+        plane, words = self.shown(smooth)
+        drawn = render.alpha(self.image, plane, gamma=gamma, background=background, scale=scale)
+        return render.noted(Image.fromarray(render.hatched(drawn, self.holds)), words)
 
     def again(self, target: Sequence[One] | None = None, depth: Sequence[str] | None = None) -> list[Explanation]:
         """Explain the same image by the same rules for other targets or depths: a list, target by target.
@@ -253,6 +300,7 @@ class Explanation:
         depth: Sequence[str] | None = None,
         cmap: str = "safe",
         scale: float | str | None = SCALE,
+        smooth: bool = False,
         name: str = "",
     ) -> None:
         """Write a self-contained HTML report: the photograph under this heatmap and those of other depths.
@@ -262,8 +310,8 @@ class Explanation:
         path : path
         target, depth
             As for `again`. A loaded or pickled explanation shows only itself.
-        cmap, scale
-            As for `to_image`.
+        cmap, scale, smooth
+            As for `to_image`; the reader can switch smoothing on and off.
         name : str
             Name of the photograph.
 
@@ -278,7 +326,7 @@ class Explanation:
 
         alone = self._again is None and target is None and depth is None
         explanations = [self] if alone else self.again(target, depth)
-        report.write(path, [(name, explanations)], cmap=cmap, scale=scale)
+        report.write(path, [(name, explanations)], cmap=cmap, scale=scale, smooth=smooth)
 
     def _repr_html_(self) -> str:
         from . import report
@@ -301,6 +349,7 @@ class Explanation:
             "heatmap_sum": float(self.heatmap.sum()),
             "shape": list(self.heatmap.shape),
             "seen": self.seen.to_dict(),
+            "stride": list(self.stride),
             "rules": rules,
             "ledger": self.ledger.to_dict(),
             "model": self.model,
@@ -313,8 +362,9 @@ class Explanation:
         Parameters
         ----------
         path : path
-            Its suffix decides. A picture carries target, depth, score, seen and ledger as text chunks. An .npz file
-            holds the heatmap, the image and all relevances computed so far; `load` reads it back.
+            Its suffix decides. A picture carries target, depth, score, seen and ledger as text chunks, and how it
+            was smoothed. An .npz file holds the heatmap, the image and all relevances computed so far; `load` reads it
+            back.
         level : int, optional
             Of a picture's compression, 0 to 9 (smallest, but slow).
         **options
@@ -334,6 +384,8 @@ class Explanation:
             summary = self.summary()
             words = {name: str(summary[name]) for name in ("target", "depth", "score")}
             words |= {name: json.dumps(summary[name]) for name in ("seen", "ledger")}
+            if options.get("smooth") and self.smoothing:
+                words["display"] = self.smoothing.words
             picture = self.to_image(**options)
             render.write_png(path, picture, words, level=render.LEVEL if level is None else level)
         elif suffix == ".npz":
@@ -377,6 +429,7 @@ class Explanation:
                 model=header.get("model", ""),
                 best=header.get("best", ()),
                 region=header.get("region"),
+                stride=header.get("stride", (1, 1)),
                 seen=Seen.from_dict(header["seen"]) if "seen" in header else None,  # older files have none
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -35,7 +35,12 @@ FINE = ("input", "gradient", "bin")  # depths whose maps are too fine for an alp
 
 
 def depth_sheet(
-    explanations: Sequence[Explanation], *, cmap: str = "safe", height: int = 240, scale: float | str | None = SCALE
+    explanations: Sequence[Explanation],
+    *,
+    cmap: str = "safe",
+    height: int = 240,
+    scale: float | str | None = SCALE,
+    smooth: bool = False,
 ) -> Image:
     """Photographs at several depths: a row per photograph and target, a column per depth.
 
@@ -46,6 +51,8 @@ def depth_sheet(
     cmap, scale
         As for `Explanation.to_image`. Unless `scale` is a number, every heatmap has its own scale, since depths differ
         by orders of magnitude.
+    smooth : bool
+        As for `Explanation.to_image`; captions say so.
     height : int
         Pixels of a panel.
 
@@ -67,22 +74,31 @@ def depth_sheet(
     grid = [
         [
             render.Panel(row[0].image, _label(row[0])),
-            *(_panel(ex, cmap, scale) for ex in row),
-            render.Panel(_low(row).alpha(scale=scale), f"positive, {_low(row).depth}"),
+            *(_panel(ex, cmap, scale, smooth) for ex in row),
+            _alpha_panel(_low(row), scale, smooth),
         ]
         for row in rows
     ]
     return render.sheet(grid, column_titles=["photograph", *depths, "alpha"], height=height, bar=cmap, scale=scale)
 
 
-def _panel(ex: Explanation, cmap: str, scale: float | str | None) -> render.Panel:
-    return render.Panel(ex.to_image(cmap=cmap, scale=scale), captions.brief(ex.ledger))
+def _panel(ex: Explanation, cmap: str, scale: float | str | None, smooth: bool, title: str = "") -> render.Panel:
+    """A heatmap: `title`, if any, its ledger, and how it was smoothed."""
+    heatmap, words = ex.shown(smooth)
+    picture = render.to_image(heatmap, cmap=cmap, scale=scale, seen=ex.holds)
+    return render.Panel(picture, "\n".join(filter(None, (title, captions.brief(ex.ledger), *_lines(words)))))
 
 
-def _named_panel(ex: Explanation, cmap: str, scale: float | str | None) -> render.Panel:
-    """As `_panel`, with the depth before the ledger."""
-    panel = _panel(ex, cmap, scale)
-    return render.Panel(panel.image, f"{ex.depth}\n{panel.caption}")
+def _alpha_panel(ex: Explanation, scale: float | str | None, smooth: bool) -> render.Panel:
+    """The photograph with positive relevance as its alpha channel."""
+    heatmap, words = ex.shown(smooth)
+    picture = render.hatched(render.alpha(ex.image, heatmap, scale=scale), ex.holds)
+    return render.Panel(picture, "\n".join([f"positive, {ex.depth}", *_lines(words)]))
+
+
+def _lines(words: str) -> list[str]:
+    """What was smoothed, in lines as narrow as a panel."""
+    return words.split(", ") if words else []
 
 
 def _label(ex: Explanation) -> str:
@@ -107,6 +123,7 @@ def sheet(
     cmap: str = "paper",
     height: int = 200,
     scale: float | str | None = SCALE,
+    smooth: bool = False,
 ) -> Image:
     """Figure 1 of the paper: for each model the photograph, its heatmap at high and at low resolution, and alpha.
 
@@ -125,6 +142,8 @@ def sheet(
         the first block of stride 8 of a network.
     cmap, scale
         As `Explanation.to_image` takes them; without a number every heatmap has a scale of its own.
+    smooth : bool
+        As for `Explanation.to_image`; captions say so.
     height : int
         Pixels of a panel.
 
@@ -168,7 +187,9 @@ def sheet(
         for model, target in zip(models, each, strict=True):
             model.menu.check(target)  # all of them before any work
     rows = [
-        sheet_row([naming(images, i, model.trace) for model in models], each, pairs, cmap=cmap, scale=scale)
+        sheet_row(
+            [naming(images, i, model.trace) for model in models], each, pairs, cmap=cmap, scale=scale, smooth=smooth
+        )
         for i, each in enumerate(wanted)
     ]
     return sheet_of(rows, names, cmap=cmap, height=height, scale=scale)
@@ -207,6 +228,7 @@ def sheet_row(
     *,
     cmap: str = "paper",
     scale: float | str | None = SCALE,
+    smooth: bool = False,
 ) -> list[render.Panel]:
     """A row of `sheet`: one photograph, traced by every model: the class to explain of each, its high and low depth."""
     row = []
@@ -214,9 +236,9 @@ def sheet_row(
         high, low = trace.explain(name, own, trace.menu.figure_rules)
         row += [
             render.Panel(high.image, _label(high)),
-            _named_panel(high, cmap, scale),
-            _named_panel(low, cmap, scale),
-            render.Panel(low.alpha(scale=scale), f"positive, {low.depth}"),
+            _panel(high, cmap, scale, smooth, high.depth),
+            _panel(low, cmap, scale, smooth, low.depth),
+            _alpha_panel(low, scale, smooth),
         ]
     return row
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..runtime.arguments import is_whole
 
+OVERVIEW = ("vector", "descriptor")  # depths that a region does not change: those of the overview, and coarser ones
 SPELLING = "region must be (y0, x0, y1, x1) in pixels of the image, y0 < y1 and x0 < x1"
 
 

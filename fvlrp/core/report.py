@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..data.files import atomic_write
 from ..show import report as page
 from ..show.colours import MAPS, SCALE, Scale
+from ..show.smoothing import Smoothing
 from . import captions
 from .ledger import MEANINGS, Ledger
 from .seen import Seen
@@ -52,6 +53,12 @@ class Explained(Protocol):
     def model(self) -> str: ...
     @property
     def best(self) -> Sequence[tuple[Label, float]]: ...
+    @property
+    def region(self) -> Sequence[int] | None: ...
+    @property
+    def holds(self) -> tuple[int, int, int, int]: ...
+    @property
+    def smoothing(self) -> Smoothing | None: ...
 
 
 # Name of the photograph, explanations, and optionally the name of the model.
@@ -65,10 +72,11 @@ def html(
     cmap: str = "safe",
     *,
     scale: Scale = SCALE,
+    smooth: bool = False,
     date: str | None = None,
 ) -> str:
     """The report as a string; parameters and errors are those of `write`."""
-    return "".join(_pieces(groups, title, failed, cmap, scale, date))
+    return "".join(_pieces(groups, title, failed, cmap, scale, smooth, date))
 
 
 def write(
@@ -79,6 +87,7 @@ def write(
     cmap: str = "safe",
     *,
     scale: Scale = SCALE,
+    smooth: bool = False,
     date: str | None = None,
 ) -> None:
     """Write the report atomically. `groups` may be a generator: only one group at a time is in memory.
@@ -96,6 +105,8 @@ def write(
         The initial colour map.
     scale : float, str or None
         The |R| at the end of the colour map; "99.5%" is a percentile; None is each map's largest.
+    smooth : bool
+        Whether the maps of a network's layers are smoothed at first; the reader can switch it.
     date : str, optional
         None: today.
 
@@ -107,7 +118,7 @@ def write(
         The file cannot be written.
     """
     with atomic_write(path) as file:
-        for piece in _pieces(groups, title, failed, cmap, scale, date):
+        for piece in _pieces(groups, title, failed, cmap, scale, smooth, date):
             file.write(piece.encode(errors="replace"))
 
 
@@ -121,7 +132,13 @@ def cell(explanations: Sequence[Explained]) -> str:
 
 
 def _pieces(
-    groups: Groups, title: str, failed: Sequence[Mapping[str, str]], cmap: str, scale: Scale, date: str | None
+    groups: Groups,
+    title: str,
+    failed: Sequence[Mapping[str, str]],
+    cmap: str,
+    scale: Scale,
+    smooth: bool,
+    date: str | None,
 ) -> Iterator[str]:
     if cmap not in MAPS:
         raise ValueError(f"cmap must be one of {', '.join(MAPS)}, got {cmap!r}")
@@ -133,6 +150,7 @@ def _pieces(
         meanings=MEANINGS,
         cmap=cmap,
         scale=scale,
+        smooth=smooth,
         failed=failed,
     )
 
@@ -151,7 +169,7 @@ def _photographs(groups: Groups) -> Iterator[page.Photograph]:
         model = ", ".join([*called, first.model])
         best = [(str(c), score) for c, score in first.best]
         resolution = captions.seen(first.seen, image.shape)
-        viewers.append(page.Viewer(model, _targets(explanations), best, resolution, first.seen.box))
+        viewers.append(page.Viewer(model, _targets(explanations), best, resolution))
     if image is not None:
         yield page.Photograph(name, image, viewers)
 
@@ -164,6 +182,10 @@ def _targets(explanations: Sequence[Explained]) -> list[page.Target]:
     targets = []
     for name, run in groupby(explanations, key=lambda ex: str(ex.target)):
         own = list(run)
-        maps = [page.Map(ex.depth, ex.heatmap, ex.ledger.to_dict(), captions.words(ex.ledger)) for ex in own]
-        targets.append(page.Target(name, own[0].score, maps))
+        targets.append(page.Target(name, own[0].score, list(map(_map, own))))
     return targets
+
+
+def _map(ex: Explained) -> page.Map:
+    words = f"{captions.words(ex.ledger)} {captions.region(ex.region, ex.depth)}".strip()
+    return page.Map(ex.depth, ex.heatmap, ex.ledger.to_dict(), words, ex.holds, ex.smoothing)

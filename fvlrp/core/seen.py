@@ -50,6 +50,11 @@ class Seen(NamedTuple):
         """Height and width of the part in pixels of the photograph."""
         return self.bottom - self.top, self.right - self.left
 
+    def spacing(self, stride: tuple[int, int]) -> tuple[float, float]:
+        """A distance in pixels as the model saw them, in those of the photograph: along y and x."""
+        down, across = self.size
+        return stride[0] * down / self.height, stride[1] * across / self.width
+
     def is_all(self, shape: Sequence[int]) -> bool:
         """Whether the part is all of a photograph of `shape` (H, W, ...)."""
         return self.size == (shape[0], shape[1])

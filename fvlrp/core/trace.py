@@ -116,6 +116,13 @@ class Trace(ABC, Generic[Rules]):
         """The part of the photograph that the model sees, and in how many pixels."""
         return Seen.whole(self.image.shape, self.image.shape)
 
+    def stride(self, depth: str) -> tuple[int, int]:
+        """Pixels, as the model sees them, between neighbouring positions of the representation at a depth: y, x.
+
+        (1, 1) where relevance reaches single pixels, or is spread over them without a mesh.
+        """
+        return 1, 1
+
     @property
     def exact(self) -> bool:
         """Whether this pass runs in float64, so that ledgers close to 1e-9."""
@@ -240,6 +247,7 @@ class Trace(ABC, Generic[Rules]):
             best=self._best(),
             region=region,
             seen=self.seen,
+            stride=self.stride(depth),
             again=again.explain,
         )
 

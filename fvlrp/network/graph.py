@@ -79,12 +79,13 @@ def first_layers(nodes: Sequence[Node]) -> frozenset[int]:
     return frozenset(found)
 
 
-def strides(nodes: Sequence[Node]) -> list[int]:
-    """Stride of each node's output in pixels of the input, the smaller of both axes."""
-    steps: list[int] = []
+def strides(nodes: Sequence[Node]) -> list[tuple[int, int]]:
+    """Stride of each node's output in pixels of the input, along y and x."""
+    steps: list[tuple[int, int]] = []
     for node in nodes:
-        before = max((1 if k == INPUT else steps[k] for k in node.inputs), default=1)
-        steps.append(before * min(getattr(node.layer, "stride", (1, 1))))
+        before = [(1, 1), *(steps[k] for k in node.inputs if k != INPUT)]
+        down, across = getattr(node.layer, "stride", (1, 1))
+        steps.append((max(y for y, _ in before) * down, max(x for _, x in before) * across))
     return steps
 
 
@@ -126,7 +127,7 @@ def coarse(nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> int:
 
     Without such a block, the first block of the largest stride; without blocks, the first layer with weights.
     """
-    steps = strides(nodes)
+    steps = [min(both) for both in strides(nodes)]
     ends = [i for i in block_ends(nodes) if len(shapes[i]) == 3 and min(shapes[i][1:]) > 1]
     if not ends:
         return next((i for i, node in enumerate(nodes) if node.layer.role == "linear"), 0)

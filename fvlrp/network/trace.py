@@ -23,7 +23,7 @@ from ..core.trace import Descent, Trace
 from ..data import bands
 from ..data.images import ImageLike
 from ..runtime.types import Classes, Pixels, Values
-from .graph import INPUT, KINDS, Node, ancestors, coarse, first_layers
+from .graph import INPUT, KINDS, Node, ancestors, coarse, first_layers, strides
 from .layers import NetworkLayer, Saved
 from .layers.layer import BATCH
 from .preprocess import BANDS, Preprocess
@@ -278,6 +278,10 @@ class NetworkTrace(Trace[NetworkRules]):
     def seen(self) -> Seen:
         read = self.net.preprocess
         return Seen(*read.box(self.image.shape[:2]), *read.size)
+
+    def stride(self, depth: str) -> tuple[int, int]:
+        at = self._node(depth)
+        return (1, 1) if at == INPUT else strides(self.net.nodes)[at]
 
     def relevance(self, target: Target, depth: str, rules: NetworkRules, name: str) -> npt.NDArray[np.float64]:
         done = self._walks([target], [depth], rules, keep=True)[0]

@@ -175,6 +175,18 @@ def hatched(picture: Pixels, box: Window) -> Pixels:
     return found
 
 
+def noted(picture: Image.Image, words: str) -> Image.Image:
+    """A picture with a line of words below it; `picture` itself for no words."""
+    if not words:
+        return picture
+    size = min(max(round(picture.height / 24), 11), 28)
+    line = lettering.block(words, lettering.font(size, None), max(picture.width, 12 * size), _SOFT_INK)
+    found = Image.new("RGB", (line.width, picture.height + size // 3 + line.height), WHITE)
+    found.paste(picture, (0, 0))
+    found.paste(line, (0, found.height - line.height))
+    return found
+
+
 # ---- colour bar and single pictures ----------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from ...data.images import resample_conserving
 from ...runtime.types import Json
 from ..colours import Scale, checked, magnitude
+from ..smoothing import Smoothing
 
 STEPS = 127  # levels on either side of 0, those of the colour maps: the browser shows the very colours of a PNG
 TAIL = 255  # steps, in equal ratios, from the value that ends the colour map to the largest
@@ -23,7 +24,7 @@ QUALITIES = (85, 70, 50)
 PHOTO_BYTES = 190_000  # above which a photograph takes the next lower quality
 
 
-def heatmap(plane: npt.ArrayLike, scale: Scale, side: int) -> dict[str, Json]:
+def heatmap(plane: npt.ArrayLike, scale: Scale, side: int, smoothing: Smoothing | None = None) -> dict[str, Json]:
     """A heatmap in a byte per pixel, as page.js reads it.
 
     Values are rounded to q = -127 .. 127 steps of the |r| that ends the colour map. Where q is ±127, one more byte t
@@ -37,6 +38,8 @@ def heatmap(plane: npt.ArrayLike, scale: Scale, side: int) -> dict[str, Json]:
     scale
         As `colours.magnitude` takes it.
     side : int
+    smoothing : Smoothing, optional
+        Applied after the map is reduced.
 
     Returns
     -------
@@ -44,6 +47,8 @@ def heatmap(plane: npt.ArrayLike, scale: Scale, side: int) -> dict[str, Json]:
         height, width, scale, largest, and data in base64.
     """
     values = _reduced(checked(plane), side)
+    if smoothing is not None:
+        values = smoothing.resized(np.shape(plane), values.shape)(values)
     end, largest = magnitude(values, scale), float(np.abs(values).max())
     steps = np.rint(np.clip(values / end, -1, 1) * STEPS).astype(np.int16) if end else np.zeros(values.shape, np.int16)
     beyond = np.abs(values[np.abs(steps) == STEPS])

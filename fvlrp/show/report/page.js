@@ -8,6 +8,7 @@ const tables = Object.fromEntries(Object.entries(shared.cmaps).map(([name, text]
 const viewers = [];
 let cmap = shared.cmap;
 let blend = "strong";
+let smooth = shared.smooth;
 let current = null;
 
 function bytes(text) {
@@ -54,7 +55,6 @@ class Viewer {
     image.src = photograph.src;
     image.alt = photograph.alt;
     this.find(".resolution").textContent = data.resolution;
-    if (data.box) this.hatch(data.box);
     this.fillTargets();
     this.fillBest();
     this.listen();
@@ -62,17 +62,25 @@ class Viewer {
     this.choose(0, this.middle());
   }
 
-  // Lines over what the model did not see: all but a box (top, left, bottom, right) in pixels of the photograph.
-  hatch([top, left, bottom, right]) {
-    const { width, height } = this.original, [t, b] = [top, bottom].map((y) => `${(100 * y) / height}%`);
-    const [l, r] = [left, right].map((x) => `${(100 * x) / width}%`), unseen = this.find(".unseen");
+  // Lines where the map does not hold: outside a box (top, left, bottom, right) in pixels of the photograph.
+  hatch(box) {
+    const unseen = this.find(".unseen");
+    unseen.hidden = !box;
+    if (!box) return;
+    const [top, left, bottom, right] = box, { width, height } = this.original;
+    const [t, b] = [top, bottom].map((y) => `${(100 * y) / height}%`);
+    const [l, r] = [left, right].map((x) => `${(100 * x) / width}%`);
     const hole = `${l} ${t}, ${r} ${t}, ${r} ${b}, ${l} ${b}, ${l} ${t}`;
     unseen.style.clipPath = `polygon(evenodd, 0 0, 100% 0, 100% 100%, 0 100%, 0 0, ${hole})`;
-    unseen.hidden = false;
   }
 
   get map() {
     return this.data.targets[this.target].maps[this.depth];
+  }
+
+  // What is drawn: the map, or its smoothed version.
+  get shown() {
+    return (smooth && this.map.smooth) || this.map;
   }
 
   // The depth that is shown first: the finest of two or three, the second finest of more, which is what shows parts.
@@ -126,6 +134,7 @@ class Viewer {
     slider.setAttribute("aria-valuetext", map.depth);
     this.find(".depth output").textContent = map.depth;
     this.find(".words").textContent = map.words;
+    this.hatch(map.box);
     this.fillTicks(maps);
     this.fillLedger(map.ledger);
     for (const line of this.root.querySelectorAll(".best tr")) {
@@ -162,10 +171,12 @@ class Viewer {
   }
 
   async draw() {
-    const map = this.map;
+    const map = this.shown, note = this.find(".note");
+    note.textContent = map.note ?? "";
+    note.hidden = !map.note;
     map.decoded ??= decoded(map);
     const { steps } = await map.decoded;
-    if (map !== this.map) return; // another was chosen meanwhile
+    if (map !== this.shown) return; // another was chosen meanwhile
     const table = tables[cmap], pixels = new ImageData(map.width, map.height);
     for (let i = 0, to = 0; i < steps.length; i++, to += 4) {
       const from = 3 * (steps[i] + STEPS);
@@ -177,7 +188,7 @@ class Viewer {
     this.canvas.width = map.width;
     this.canvas.height = map.height;
     this.canvas.getContext("2d").putImageData(pixels, 0, 0);
-    this.canvas.dataset.shown = `${this.target} ${this.depth} ${cmap} ${blend}`;
+    this.canvas.dataset.shown = `${this.target} ${this.depth} ${cmap} ${blend}${map.note ? " smooth" : ""}`;
     this.drawBar(map, table);
   }
 
@@ -192,7 +203,7 @@ class Viewer {
   }
 
   async point(event) {
-    const map = this.map, box = this.canvas.getBoundingClientRect();
+    const map = this.shown, box = this.canvas.getBoundingClientRect();
     const across = (event.clientX - box.left) / box.width, down = (event.clientY - box.top) / box.height;
     if (!(across >= 0 && across < 1 && down >= 0 && down < 1)) return;
     const { steps, beyond } = await map.decoded;
@@ -253,14 +264,18 @@ function pressed(event) {
 
 function start() {
   const select = document.getElementById("cmap"), opacity = document.getElementById("opacity");
+  const smoothing = document.getElementById("smooth");
   for (const name of Object.keys(tables)) select.add(new Option(name, name, false, name === cmap));
   const redraw = () => {
     cmap = select.value;
     blend = document.getElementById("blend").value;
+    smooth = smoothing.checked;
     for (const viewer of viewers) viewer.draw();
   };
   select.addEventListener("change", redraw);
   document.getElementById("blend").addEventListener("change", redraw);
+  smoothing.checked = smooth;
+  smoothing.addEventListener("change", redraw);
   const fade = () => {
     for (const viewer of viewers) viewer.canvas.style.opacity = opacity.valueAsNumber / 100;
   };
@@ -279,6 +294,8 @@ function start() {
     for (const viewer of JSON.parse(data).viewers) viewers.push(new Viewer(viewer, photograph, place));
     source.remove();
   }
+  const coarse = (viewer) => viewer.data.targets.some(({ maps }) => maps.some((map) => map.smooth));
+  smoothing.parentElement.hidden = !viewers.some(coarse);
   fade();
   document.addEventListener("keydown", pressed);
   const contents = document.querySelector("nav");

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ...runtime.types import Json
 from ..colours import MAPS, SCALE, Scale, table
+from ..smoothing import Smoothing
 from . import coding
 
 PHOTO_SIDE, MAP_SIDE = 1000, 640  # longest sides of what the page holds, in pixels
@@ -26,12 +27,18 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """One heatmap: its depth, relevance (H, W), ledger, and a description of the ledger in words."""
+    """One heatmap: its depth, relevance (H, W), ledger, and a description of the ledger in words.
+
+    `box` (top, left, bottom, right) is where the map holds, the rest is hatched; `smoothing` how the reader may smooth
+    it.
+    """
 
     depth: str
     heatmap: npt.NDArray[np.float64]
     ledger: Mapping[str, float]
     words: str = ""
+    box: tuple[int, int, int, int] | None = None
+    smoothing: Smoothing | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +54,13 @@ class Target:
 class Viewer:
     """The results of one model for a photograph: targets, and the classes with the highest scores.
 
-    `resolution` says in words what the model saw of it, `box` (top, left, bottom, right) where: the rest is hatched.
+    `resolution` says in words what the model saw of it.
     """
 
     model: str
     targets: Sequence[Target]
     best: Sequence[tuple[str, float]] = ()
     resolution: str = ""
-    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +82,7 @@ def pieces(
     scale: Scale = SCALE,
     failed: Iterable[Mapping[str, str]] = (),
     small: bool = False,
+    smooth: bool = False,
 ) -> Iterator[str]:
     """The page in pieces, one photograph at a time; a photograph is released when its piece has been yielded.
 
@@ -94,13 +101,15 @@ def pieces(
         Photographs that could not be explained; read after the photographs.
     small : bool
         For a notebook's cell: half the size, and no table of contents.
+    smooth : bool
+        Whether maps that can be smoothed are at first.
 
     Yields
     ------
     str
     """
     colours = {name: base64.b64encode(table(name).tobytes()).decode() for name in MAPS}
-    shared: dict[str, Json] = {"cmaps": colours, "cmap": cmap, "meanings": dict(meanings)}
+    shared: dict[str, Json] = {"cmaps": colours, "cmap": cmap, "smooth": smooth, "meanings": dict(meanings)}
     yield _head(title, small)
     yield f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p>{_asset('tools.html')}</header>\n<main>\n"
     names = []
@@ -142,7 +151,6 @@ def _section(number: int, one: Photograph, scale: Scale, small: bool) -> str:
             "model": viewer.model,
             "best": [[name, score] for name, score in viewer.best],
             "resolution": viewer.resolution,
-            "box": None if viewer.box in (None, (0, 0, height, width)) else list(viewer.box),
             "targets": [
                 {
                     "name": target.name,
@@ -163,8 +171,17 @@ def _section(number: int, one: Photograph, scale: Scale, small: bool) -> str:
 
 
 def _map(one: Map, scale: Scale, side: int) -> dict[str, Json]:
-    coded = coding.heatmap(one.heatmap, scale, side)
-    return {"depth": one.depth, "words": one.words, "ledger": dict(one.ledger), **coded}
+    height, width = one.heatmap.shape
+    found: dict[str, Json] = {
+        "depth": one.depth,
+        "words": one.words,
+        "ledger": dict(one.ledger),
+        "box": None if one.box in (None, (0, 0, height, width)) else list(one.box),
+        **coding.heatmap(one.heatmap, scale, side),
+    }
+    if one.smoothing is not None:
+        found["smooth"] = {"note": one.smoothing.words, **coding.heatmap(one.heatmap, scale, side, one.smoothing)}
+    return found
 
 
 def _failures(failed: Sequence[Mapping[str, str]]) -> str:
