@@ -61,7 +61,7 @@ def test_a_hugging_face_rescale_factor_applies_before_mean_and_std(tmp_path):
 
 def test_hugging_face_class_names_come_from_config_json(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"id2label": {"1": "dog", "0": "cat, house cat"}}))
-    assert described(tmp_path, HUGGING_FACE)[1] == ["cat", "dog"]
+    assert described(tmp_path, HUGGING_FACE)[1].of(2) == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
@@ -110,15 +110,68 @@ def test_label_files_of_any_form_are_read(tmp_path, form):
     text, wanted = LABELS[form]
     path = tmp_path / "labels"
     path.write_text(text)
-    assert read_classes(path) == wanted
+    assert read_classes(path).of(2) == wanted
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"0": "a", "2": "b"}', "[1, {"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"0": "a", "b": "c"}', "[1, {", '[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]']
+)
 def test_label_files_without_names_are_refused_by_file_name(tmp_path, text):
     path = tmp_path / "labels.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"labels\.json does not list class names"):
         read_classes(path)
+
+
+def coco(form):
+    """Classes 1, 2, 3, 5 in a form of label files."""
+    names = {1: "tench", 2: "shark", 3: "ray", 5: "eel"}
+    return {
+        "table": "id,name\n" + "".join(f"{i},{name}\n" for i, name in names.items()),
+        "lines": "".join(f"{i}: {name}\n" for i, name in reversed(names.items())),
+        "lines, number behind": "".join(f"{name},{i}\n" for i, name in names.items()),
+        "JSON": json.dumps(names),
+        "name to index": json.dumps({name: i for i, name in names.items()}),
+        "objects": json.dumps([{"id": i, "name": name} for i, name in names.items()]),
+        "YAML": "names:\n" + "".join(f"  {i}: {name}\n" for i, name in names.items()),
+        "items": "".join(f'item {{ id: {i} name: "{name}" }}\n' for i, name in names.items()),
+    }[form]
+
+
+@pytest.mark.parametrize(
+    "form", ["table", "lines", "lines, number behind", "JSON", "name to index", "objects", "YAML", "items"]
+)
+def test_the_number_of_classes_decides_what_gaps_in_a_numbering_mean(tmp_path, form):
+    path = tmp_path / "labels.txt"
+    path.write_text(coco(form))
+    labels = read_classes(path)
+    assert labels.of(4) == ["tench", "shark", "ray", "eel"]  # outputs without gaps
+    assert labels.of(5) == ["tench", "shark", "ray", "class 4", "eel"]  # from 1 on
+    assert labels.of(6) == ["class 0", "tench", "shark", "ray", "class 4", "eel"]  # index and output are the same
+    with pytest.raises(ValueError, match=r"labels\.txt lists names of 4, 6 or 5 classes, and the network has 7$"):
+        labels.of(7)
+
+
+def test_synonyms_in_one_line_are_one_class_of_a_network_with_one(tmp_path):
+    (tmp_path / "labels.txt").write_text("tench, Tinca tinca\n")
+    assert read_classes(tmp_path / "labels.txt").of(1) == ["tench"]
+    assert read_classes(tmp_path / "labels.txt").of(2) == ["tench", "Tinca tinca"]
+    with pytest.raises(ValueError, match=r"labels\.txt lists names of 2 or 1 classes, and the network has 3$"):
+        read_classes(tmp_path / "labels.txt").of(3)
+
+
+def test_numbers_that_begin_all_names_are_no_indices(tmp_path):
+    (tmp_path / "labels.txt").write_text("2 men\n7 women\n")
+    assert read_classes(tmp_path / "labels.txt").of(2) == ["2 men", "7 women"]
+
+
+def test_a_background_class_and_a_heading_are_told_by_the_number_of_classes(tmp_path):
+    (tmp_path / "labels.txt").write_text("label\ncat\ndog\n")
+    assert read_classes(tmp_path / "labels.txt").of(2) == ["cat", "dog"]
+    assert read_classes(tmp_path / "labels.txt").of(3) == ["label", "cat", "dog"]
+    (tmp_path / "labels.txt").write_text("1: cat\n2: dog\n")
+    assert read_classes(tmp_path / "labels.txt").of(2) == ["cat", "dog"]
+    assert read_classes(tmp_path / "labels.txt").of(3) == ["class 0", "cat", "dog"]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +209,7 @@ def test_metadata_say_how_photographs_are_prepared(metadata, wanted):
     ],
 )
 def test_metadata_name_the_classes(metadata):
-    assert of_metadata(metadata, (8, 8))[1] == ["cat", "dog"]
+    assert of_metadata(metadata, (8, 8))[1].of(2) == ["cat", "dog"]
 
 
 def test_metadata_that_name_no_classes_are_passed_over(tmp_path):
@@ -238,6 +291,10 @@ def test_classes_may_be_a_file(tmp_path):
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     net = Network.from_onnx(saved(tmp_path), Preprocess((8, 8)), classes=tmp_path / "labels.txt")
     assert net.classes_.tolist() == ["cat", "dog"]
+    (tmp_path / "labels.txt").write_text("1,cat\n4,dog\n")
+    with pytest.raises(ValueError, match=r"labels\.txt lists names of 2, 5 or 4 classes, and the network has 3$"):
+        Network.from_onnx(saved(tmp_path, outputs=3), Preprocess((8, 8)), classes=tmp_path / "labels.txt")
     (tmp_path / "labels.txt").write_text("cat\n")
+    saved(tmp_path)
     with pytest.raises(ValueError, match="2 outputs, got 1 names"):
         Network.from_onnx(tmp_path / "net.onnx", Preprocess((8, 8)), classes=tmp_path / "labels.txt")

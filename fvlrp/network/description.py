@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.types import Parsed
-from .labels import CLASS_KEYS, class_names, named, parsed
+from .labels import CLASS_KEYS, Labels, class_names, named, parsed
 from .preprocess import Preprocess
 
 PathLike = str | os.PathLike[str]
@@ -24,7 +24,7 @@ _HUGGING_FACE = ("image_processor_type", "feature_extractor_type", "do_normalize
 _BESIDE = ("preprocessor_config.json",)  # of a model's folder, where no JSON file has its name
 
 
-def read_description(path: PathLike) -> tuple[Preprocess, list[str] | None]:
+def read_description(path: PathLike) -> tuple[Preprocess, Labels | None]:
     """Preprocessing and class names of a JSON file.
 
     Parameters
@@ -48,7 +48,7 @@ def read_description(path: PathLike) -> tuple[Preprocess, list[str] | None]:
         values = _json(path)
         if not isinstance(values, dict):
             raise ValueError(f"expected an object of names and values, got {type(values).__name__}")
-        names = class_names(values)
+        names = class_names(values, os.fspath(path))
         if names is None and _is_hugging_face(values):
             names = _names_of_model(path)
         return preprocess_of(values), names
@@ -78,7 +78,7 @@ def preprocess_of(values: Mapping[str, Parsed]) -> Preprocess:
     return Preprocess.from_dict({k: v for k, v in values.items() if k not in CLASS_KEYS})
 
 
-def of_metadata(metadata: Mapping[str, str], size: tuple[int, int]) -> tuple[Preprocess | None, list[str] | None]:
+def of_metadata(metadata: Mapping[str, str], size: tuple[int, int]) -> tuple[Preprocess | None, Labels | None]:
     """Preprocessing for an input of `size`, and class names, from an ONNX file's metadata; None for what is missing.
 
     Understands ONNX's keys of image metadata, JSON descriptions under "preprocess" and similar keys, single values
@@ -198,13 +198,17 @@ def _numbers_of(values: npt.ArrayLike) -> tuple[float, ...]:
     return tuple(np.ravel(values).tolist())
 
 
-def _names_of_model(path: PathLike) -> list[str] | None:
+def _names_of_model(path: PathLike) -> Labels | None:
     """The names in Hugging Face's config.json next to a preprocessor_config.json."""
     beside = os.path.join(os.path.dirname(os.fspath(path)), "config.json")
     if not os.path.isfile(beside):
         return None
     values = _json(beside)
-    return class_names({"id2label": values["id2label"]}) if isinstance(values, dict) and "id2label" in values else None
+    return (
+        class_names({"id2label": values["id2label"]}, beside)
+        if isinstance(values, dict) and "id2label" in values
+        else None
+    )
 
 
 def _json(path: PathLike) -> Parsed:

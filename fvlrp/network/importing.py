@@ -10,18 +10,19 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from ..core.target import Label
 from . import caffe
 from .description import PathLike, description_beside, of_metadata, read_description
-from .graph import Node
-from .labels import read_classes
+from .graph import Node, output_shapes
+from .labels import Labels, read_classes
 from .onnx import Account, Imported, read_network
 from .preprocess import USUAL_SIZE, Preprocess
 
-Described = tuple[Preprocess | None, Sequence[Label] | None]  # preprocessing and class names, where they are stated
+Described = tuple[Preprocess | None, Labels | None]  # preprocessing and class names, where they are stated
 CALLER = 4  # stack level of whoever called a constructor of Network, from a function that a function here calls
 
 
@@ -48,7 +49,7 @@ def open_onnx(
     described, stated = _beside(path) if preprocess is None else _given(preprocess)
     names = stated if names is None else names
     size = (USUAL_SIZE, USUAL_SIZE) if described is None else described.size
-    read = read_network(path, size, output, None if names is None else len(names))
+    read = read_network(path, size, output, _counts(names))
     if described is None:
         described, stated = _in_metadata(read)
         names = stated if names is None else names
@@ -56,7 +57,8 @@ def open_onnx(
         described = _assumed(os.fspath(path), read)
     else:
         _check_range(os.fspath(path), described, read)
-    return Opened(read.nodes, read.input_shape, names, described, read.multilabel, read.account)
+    classes = _settled(names, read.nodes, (read.input_shape[0], *described.size), read.multilabel)
+    return Opened(read.nodes, read.input_shape, classes, described, read.multilabel, read.account)
 
 
 def open_caffe(
@@ -76,12 +78,31 @@ def open_caffe(
             stacklevel=CALLER - 1,
         )
     names = stated if names is None else names
-    return Opened(read.nodes, read.input_shape, names, described or read.preprocess, read.multilabel)
+    described = described or read.preprocess
+    classes = _settled(names, read.nodes, (read.input_shape[0], *described.size), read.multilabel)
+    return Opened(read.nodes, read.input_shape, classes, described, read.multilabel)
 
 
-def _names(classes: Sequence[Label] | PathLike | None) -> Sequence[Label] | None:
+def _names(classes: Sequence[Label] | PathLike | None) -> Sequence[Label] | Labels | None:
     """Class names as the caller gives them: themselves or the file that lists them."""
     return read_classes(classes) if isinstance(classes, str | os.PathLike) else classes
+
+
+def _counts(names: Sequence[Label] | Labels | None) -> tuple[int, ...]:
+    """How many classes a network may have whose names these are."""
+    if isinstance(names, Labels):
+        return names.counts
+    return () if names is None else (len(names),)
+
+
+def _settled(
+    names: Sequence[Label] | Labels | None, nodes: list[Node], shape: tuple[int, int, int], multilabel: bool
+) -> Sequence[Label] | None:
+    """The names of a network's classes; its number of outputs decides what gaps in their numbering mean."""
+    if not isinstance(names, Labels):
+        return names
+    n_outputs = prod(output_shapes(nodes, shape)[-1])
+    return names.of(2 if n_outputs == 1 and not multilabel else n_outputs)
 
 
 def _given(preprocess: Preprocess | PathLike) -> Described:

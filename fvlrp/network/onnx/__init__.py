@@ -75,7 +75,7 @@ class Imported:
 
 
 def read_network(
-    path: str | os.PathLike[str], size: tuple[int, int], output: str | None = None, n_classes: int | None = None
+    path: str | os.PathLike[str], size: tuple[int, int], output: str | None = None, counts: Sequence[int] = ()
 ) -> Imported:
     """The network of an ONNX file.
 
@@ -86,8 +86,8 @@ def read_network(
         Height and width to assume if the file leaves them free.
     output : str, optional
         Name of the output that holds the scores; None: the only output that can.
-    n_classes : int, optional
-        Number of scores, to choose among several outputs.
+    counts : sequence of int, optional
+        Numbers of scores that are likely, to choose among several outputs.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def read_network(
     name = os.fspath(path)
     model = load(name)
     try:
-        return _Import(model, size, output, n_classes).run()
+        return _Import(model, size, output, counts).run()
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     except Exception as error:  # a damaged file can raise anything
@@ -122,7 +122,7 @@ class _Read:
 class _Import:
     """The conversion of a model to nodes."""
 
-    def __init__(self, model: Model, size: tuple[int, int], output: str | None, n_classes: int | None) -> None:
+    def __init__(self, model: Model, size: tuple[int, int], output: str | None, counts: Sequence[int]) -> None:
         if not model.inputs:
             raise ValueError("the graph must have one input, a photograph; no node reads one")
         self.name, shape = next(iter(model.inputs.items()))
@@ -135,7 +135,7 @@ class _Import:
         shape = (None,) * 4 if shape is None else shape
         if len(shape) != 4:
             raise ValueError(f"input {self.name!r} must be (batch, channels, height, width), it is {shape}")
-        self.model, self.output, self.n_classes = model, output, n_classes
+        self.model, self.output, self.counts = model, output, counts
         self.batch = shape[0] or 1
         square = isinstance(shape[1], int) and shape[1] == shape[2] != shape[3]
         self.last = shape[1] not in (1, 3) and (shape[3] in (1, 3) or square)  # channels last
@@ -208,8 +208,8 @@ class _Import:
     def _chosen(self, reader: Reader, candidates: Sequence[str]) -> str:
         """The output that holds the scores."""
         rows = [name for name in candidates if name in reader.views and _row(reader.views[name].step.shape)]
-        if len(rows) > 1 and self.n_classes is not None:
-            rows = [n for n in rows if prod(reader.views[n].shape) == self.n_classes] or rows
+        if len(rows) > 1:
+            rows = [n for n in rows if prod(reader.views[n].shape) in self.counts] or rows
         if len(rows) > 1:
             rows = [n for n in rows if _learned(reader.views[n].step)] or rows
         if len(rows) == 1 or (len(rows) > 1 and self.output is not None):

@@ -207,7 +207,7 @@ def _real_view(reader: Reader, call: Call, i: int, scale: Value, zero: Value | N
 
 
 def _same(a: Value, b: Value, view: View) -> bool:
-    return np.array_equal(*(np.broadcast_to(value, view.shape) for value in (a, b)))
+    return np.array_equal(np.broadcast_to(a, view.shape), np.broadcast_to(b, view.shape))
 
 
 def _dequantise(reader: Reader, call: Call) -> None:
