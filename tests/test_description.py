@@ -222,7 +222,7 @@ onnx = pytest.importorskip("onnx")
 from test_importers import Graph, session  # noqa: E402
 
 
-def saved(tmp_path, scaled_by=None, metadata=(), integer=False, outputs=2):
+def saved(tmp_path, scaled_by=None, metadata=(), integer=False, outputs=2, kind="UINT8"):
     """A small network that may scale its input itself."""
     graph = Graph((1, 3, 8, 8))
     source = "x"
@@ -235,7 +235,7 @@ def saved(tmp_path, scaled_by=None, metadata=(), integer=False, outputs=2):
     graph.conv(source, "c", 3, outputs).pooled("c")
     model = graph.model()
     if integer:
-        model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+        model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DataType.Value(kind)
     for key, value in metadata:
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, tmp_path / "net.onnx")
@@ -266,6 +266,22 @@ def test_a_uint8_network_is_fed_uint8(tmp_path):
     run = session(str(path))
     wanted = run.run(None, {"x": image.transpose(2, 0, 1)[None]})[0]
     np.testing.assert_allclose(net.forward(net.prepare(image)), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_an_int8_network_is_fed_int8(tmp_path):
+    path = saved(tmp_path, scaled_by=1 / 128, integer=True, kind="INT8")
+    with pytest.warns(UserWarning, match=r"assumed RGB in -128\.\.127 \(mean=128\), since its input is int8"):
+        net = Network.from_onnx(path)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    pixels = (image.astype(int) - 128).astype(np.int8)
+    wanted = session(str(path)).run(None, {"x": pixels.transpose(2, 0, 1)[None]})[0]
+    np.testing.assert_allclose(net.forward(net.prepare(image)), wanted, rtol=1e-4, atol=1e-6)
+    for wrong in (Preprocess((8, 8), high=255), Preprocess((8, 8)), Preprocess((8, 8), high=255, mean=(150,))):
+        with pytest.warns(UserWarning, match=r"int8 input, which holds -128\.\.127, and .* prepared to .*mean=128"):
+            Network.from_onnx(path, wrong)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Network.from_onnx(path, Preprocess((8, 8), high=255, mean=(128,)))
 
 
 def test_preprocessing_stated_in_a_file_is_used(tmp_path):

@@ -109,7 +109,7 @@ def test_the_json_file_next_to_a_model_is_read(tmp_path):
     path.write_text(json.dumps(described))
     preprocess, names = read_description(path)
     assert preprocess == Preprocess((227, 200), "crop", 256, "BGR", 255, (1, 2, 3), (2,))
-    assert names == ["tench", "crane", "crane (2)", "maillot", "maillot, tank suit"]
+    assert names is not None and names.of(5) == ["tench", "crane", "crane (2)", "maillot", "maillot, tank suit"]
     labels = {str(i): f"c{i}" for i in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9)}
     path.write_text(json.dumps({"size": [8, 8], "labels": labels}), encoding="utf-8-sig")
     assert read_description(path) == (Preprocess((8, 8)), [f"c{i}" for i in range(11)])

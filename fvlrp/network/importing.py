@@ -132,11 +132,13 @@ def _assumed(path: str, read: Imported) -> Preprocess:
     """Preprocessing where nothing states it, with a warning."""
     channels, height, width = read.input_shape
     high = read.high or 1.0
-    preprocess = Preprocess.usual(channels, (height, width), high)
+    preprocess = Preprocess.usual(channels, (height, width), high, -read.black)
     order = preprocess.order if channels in (1, 3) else f"{channels} {preprocess.order}"
     why = ", since the network scales its input itself" if high == 255 else ""
+    why = " (mean=128), since its input is int8" if read.black else why
     warnings.warn(
-        f"{path} does not say how photographs are prepared: assumed {order} in 0..{high:.0f}{why}, resized to "
+        f"{path} does not say how photographs are prepared: "
+        f"assumed {order} in {read.black:.0f}..{high + read.black:.0f}{why}, resized to "
         f"{preprocess.size[0]} x {preprocess.size[1]}; give preprocess= if that is wrong",
         stacklevel=CALLER,
     )
@@ -147,8 +149,16 @@ def _check_range(path: str, preprocess: Preprocess, read: Imported) -> None:
     """Warn if both the network and the preprocessing scale the pixels, or the network expects another range."""
     if not read.high:
         return
-    largest = float(np.max((preprocess.high - np.asarray(preprocess.mean)) / np.asarray(preprocess.std)))
-    if read.high == 255 and largest < 10:
+    mean, std = np.asarray(preprocess.mean), np.asarray(preprocess.std)
+    largest = float(np.max((preprocess.high - mean) / std))
+    if read.black and (largest > 127 or largest < 10 or np.min(-mean / std) < -128):
+        warnings.warn(
+            f"{path} has an int8 input, which holds -128..127, and photographs are prepared to "
+            f"{np.min(-mean / std):.3g}..{largest:.3g}: "
+            "give preprocess=Preprocess(..., high=255, mean=128) unless that is meant",
+            stacklevel=CALLER,
+        )
+    elif read.high == 255 and largest < 10:
         warnings.warn(
             f"{path} scales its input itself as of 0..255, and photographs are prepared to at most {largest:.3g}: "
             "give preprocess=Preprocess(..., high=255) unless that is meant",

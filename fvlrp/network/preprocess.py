@@ -157,11 +157,13 @@ class Preprocess:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def usual(cls, channels: int, size: tuple[int | None, int | None], high: float = 1.0) -> Preprocess:
+    def usual(
+        cls, channels: int, size: tuple[int | None, int | None], high: float = 1.0, mean: float = 0.0
+    ) -> Preprocess:
         """What is assumed of a network's input where nothing says otherwise."""
         shape = size[0] or USUAL_SIZE, size[1] or USUAL_SIZE
         order = {1: "grey", 3: "RGB"}.get(channels, BANDS)
-        return cls(shape, order=order, high=high, mean=(0.0,) * (channels if order == BANDS else 1))
+        return cls(shape, order=order, high=high, mean=(mean,) * (channels if order == BANDS else 1))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Parsed]) -> Preprocess:

@@ -62,6 +62,8 @@ class Imported:
         Whether the scores ended in a sigmoid.
     high : float
         The value of white that the network expects, if it normalises its input itself; otherwise 0 (unknown).
+    black : float
+        The value of black: 0, or -128 for an int8 input, whose white is then 127.
     metadata : dict of str to str
     account : Account
     """
@@ -70,6 +72,7 @@ class Imported:
     input_shape: tuple[int, int | None, int | None]
     multilabel: bool
     high: float
+    black: float
     metadata: dict[str, str]
     account: Account
 
@@ -169,8 +172,8 @@ class _Import:
         nodes = _nodes(read.graph)
         self._explain(account, read, nodes)
         return Imported(
-            nodes, (self.channels, height, width), read.multilabel, _white(read.graph, self.model.integer),
-            self.model.metadata, account,
+            nodes, (self.channels, height, width), read.multilabel, _white(read.graph, self.model.black is not None),
+            self.model.black or 0, self.model.metadata, account,
         )  # fmt: skip
 
     def _read(self, size: tuple[int, int]) -> _Read:
@@ -181,7 +184,7 @@ class _Import:
             reader.call = replace(self.model.calls[0], name="channels_last", scope="")
             view = reader.transposed(view, (0, 2, 3, 1))
         reader.views[self.name] = view
-        reader.wholes |= {self.name} if self.model.integer else set()
+        reader.wholes |= set() if self.model.black is None else {self.name}
         candidates = self._candidates()
         reader.run(self.model.calls, set(candidates))
         output = self._chosen(reader, candidates)

@@ -87,8 +87,8 @@ class Model:
         Weights by name; `tensor` makes arrays of them.
     inputs, outputs : dict of str to tuple
         Shapes by name; None for a free length, or for a shape that is free as a whole.
-    integer : bool
-        Whether the input is of an integer type.
+    black : int or None
+        The value of black if the input is of an integer type: 0, or -128 for int8, which cannot hold 0..255.
     metadata : dict of str to str
     size : int
         Bytes of all weights.
@@ -98,7 +98,7 @@ class Model:
     initialisers: dict[str, Proto]
     inputs: dict[str, tuple[int | None, ...] | None]
     outputs: dict[str, tuple[int | None, ...] | None]
-    integer: bool
+    black: int | None
     metadata: dict[str, str]
     size: int
 
@@ -136,7 +136,7 @@ def load(name: str) -> Model:
             initialisers,
             {value.name: _shape(value) for value in inputs},
             {value.name: _shape(value) for value in graph.output},
-            bool(inputs) and _whole(inputs[0]),
+            _black(inputs[0]) if inputs else None,
             {entry.key: entry.value for entry in proto.metadata_props},
             sum(each.ByteSize() for each in graph.initializer),
         )
@@ -200,10 +200,13 @@ def _shape(value: Proto) -> tuple[int | None, ...] | None:
     return tuple(int(dim.dim_value) if dim.dim_value > 0 else None for dim in dims)
 
 
-def _whole(value: Proto) -> bool:
+def _black(value: Proto) -> int | None:
     from onnx import TensorProto as T
 
-    return value.type.tensor_type.elem_type in (T.UINT8, T.INT8, T.UINT16, T.INT16, T.INT32, T.UINT32, T.INT64)
+    element = value.type.tensor_type.elem_type
+    if element == T.INT8:
+        return -128
+    return 0 if element in (T.UINT8, T.UINT16, T.INT16, T.INT32, T.UINT32, T.INT64) else None
 
 
 def _reads(call: Call) -> Iterator[str]:
