@@ -98,7 +98,7 @@ class DepthStudy:
         """A row for each model, rule and depth, with bootstrap intervals; differences are paired by photograph.
 
         The blind maps come last for each model; a map is useful only as far as it is better than these. Judge context
-        by the median μ: a few photographs with hardly any relevance inside the boxes make the mean explode.
+        by the median μ: a few photographs with hardly any relevance inside the boxes dominate the mean.
         """
         columns = ["model", "rule", "depth", "gap", "gap - random", "AOPC", "mass", "mass - centre", "pointing"]
         columns += ["median μ", "mean μ", "Gini", "resolution", "median share", "photographs"]

@@ -184,7 +184,7 @@ def pixel_flipping(
     n_jobs : int or None
         Threads for a Flipper, as in scikit-learn. Results do not depend on it.
     journal : Journal, optional
-        Stores every finished curve; stored curves are not computed again. Use one journal per model and target: it
+        Stores every finished curve; stored curves are not recomputed. Use one journal per model and target: it
         distinguishes images, orders and replacements, but not what `score` computes.
     verbose : bool
         Whether to show progress on stderr.
@@ -452,7 +452,7 @@ class _Batched:
 
 
 class _Recorded:
-    """Curves of a scorer, those of the journal not computed again."""
+    """Curves of a scorer; those in the journal are not recomputed."""
 
     def __init__(self, scorer: _Scorer, grid: _Grid, key: str, journal: Journal) -> None:
         self._scorer, self._grid, self._key, self._journal = scorer, grid, key, journal

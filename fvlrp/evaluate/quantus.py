@@ -40,8 +40,8 @@ def for_quantus(model: Explainable, depth: str | None = None, rules: object = No
     Returns
     -------
     module : torch.nn.Module
-        From photographs float (n, 3, H, W) in 0..1 to scores float64 (n, n_classes). What metrics put outside 0..1 is
-        clipped. Has no parameters: metrics that randomise them, or look into layers, do not apply.
+        From photographs float (n, 3, H, W) in 0..1 to scores float64 (n, n_classes). Values outside 0..1 are clipped.
+        Has no parameters: metrics that randomise them, or inspect layers, do not apply.
     explain_func : callable
         ``explain_func(model, inputs, targets)`` -> heatmaps float64 (n, 1, H, W) of the classes at positions `targets`
         of ``model.classes_``.

@@ -71,7 +71,7 @@ def bootstrap(
     values : array (n,)
         One number per image; NaN (undefined for that image) is left out.
     statistic : "mean" or "median"
-        What the interval is about.
+        The statistic whose interval is computed.
     level : float
         Coverage in (0, 1).
     draws : int

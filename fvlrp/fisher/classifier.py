@@ -252,7 +252,7 @@ class FisherVectorClassifier(Classifier, Estimator):
             self.pca_, self.gmm_, codes, state = prepare(
                 parameters, images, training.stamps(images), self.random_state, random, self._how(), room
             )
-            if self.random_state is not None:  # of None, numpy's own generator, which results do not hang on
+            if self.random_state is not None:  # None is NumPy's global generator, which need not be restored
                 random.set_state(state)
             self.coef_, self.intercept_, self.C_ = training.fit_svms(
                 codes,
@@ -265,7 +265,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         self._adopt()
 
     def pixels_at_once(self, height: int, width: int) -> int:
-        """Pixels whose descriptors are in memory at once for an image: its own after reduction, or those of strips."""
+        """Pixels of an image whose descriptors are in memory at once: all after its reduction, or those of a strip."""
         whole = WHOLE * self.step**2 // np.size(self.bin_sizes)  # a descriptor every `step` pixels along y and x
         return min(prod(reduced(height, width, self.max_height)), whole)
 
@@ -274,7 +274,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         return {"n_jobs": self.n_jobs, "verbose": self.verbose}
 
     def _write_codes(self, images: Sequence[ImageLike], codes: Singles) -> None:
-        """Encode all images, and where the codes have room for them, their mirror images."""
+        """Encode all images and, if `codes` has rows for them, their mirror images."""
         encode, normalise = self._encode(), Normalise(self.normalisation)
 
         def code(image: ImageLike, mirrored: bool) -> Doubles:
@@ -303,7 +303,7 @@ class FisherVectorClassifier(Classifier, Estimator):
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         ).fit(projected)
-        # Kept in float32's precision, so that a saved model is the very same model.
+        # Rounded to float32, so that a saved and loaded model equals this one.
         for name in ("weights_", "means_", "covariances_"):
             setattr(self.gmm_, name, getattr(self.gmm_, name).astype(np.float32).astype(np.float64))
 
@@ -332,9 +332,9 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     # ---- the fitted parts ----
 
-    # What applying a model depends on. Where descriptors are taken, and what counts as no posterior, may change after
-    # fitting: a Fisher vector is a mean over descriptors. What a descriptor is, and which cell, component and dimension
-    # a coefficient belongs to, may not: the scores would be those of no model.
+    # The parameters that scores depend on. Where descriptors are taken and which posteriors count as 0 may change after
+    # fitting, since a normalised Fisher vector is a mean over descriptors. What a descriptor is, and which cell,
+    # component and dimension a coefficient belongs to, may not: the scores would be meaningless.
     _FREE = ("bin_sizes", "step", "max_height", "gate")
     _FIXED = (
         *("magnif", "window", "window_size", "contrast_threshold", "quantize", "angles"),
@@ -352,17 +352,17 @@ class FisherVectorClassifier(Classifier, Estimator):
         return Encode(SpatialBins(self._sift()), project, fisher)
 
     def _adopt(self) -> None:
-        """Put what was just learned or loaded together, and keep the parameters that belong to it."""
+        """Assemble the parts just learned or loaded, and record the parameters that belong to them."""
         self._learned = self._values(self._FIXED)
         self._link()
 
     def _link(self) -> None:
-        """Put the fitted parts together; called by whatever changes them."""
+        """Assemble the fitted parts; called after every change of one."""
         for name, learned, now in zip(self._FIXED, self._learned, self._values(self._FIXED), strict=True):
             if now != learned:
                 raise ValueError(
                     f"the model was fitted with {name}={learned!r}, and {name} is now {now!r}: "
-                    f"set_params({name}={learned!r}) goes back, or fit again"
+                    f"set_params({name}={learned!r}) restores it; or fit again"
                 )
         linear = Linear(self.coef_, self.intercept_)
         stack = FisherStack(self._encode(), Normalise(self.normalisation), linear, len(self.classes_))
@@ -370,7 +370,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         self._linked = self._values(self._FREE + self._FIXED)
 
     def _fitted(self) -> FisherModel:
-        """The model, put together again where a parameter has changed."""
+        """The model, assembled anew if a parameter has changed."""
         check_fitted(self, "coef_", "call fit, or load a model with fvlrp.load")
         if self._linked != self._values(self._FREE + self._FIXED):
             self._check()
@@ -378,7 +378,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         return self._model
 
     def _values(self, names: tuple[str, ...]) -> list[Parameter]:
-        """Present values of parameters; sequences as tuples, which are equal whatever they were given as."""
+        """Current values of parameters; sequences as tuples, so that lists and arrays compare equal."""
         return [_frozen(getattr(self, name)) for name in names]
 
     @property
@@ -424,7 +424,7 @@ class FisherVectorClassifier(Classifier, Estimator):
     def flipper(self, image: ImageLike, target: One | None = None) -> FisherFlipper:
         """f of a target (None: the best class) for `image` and copies of it with other pixels in some regions.
 
-        What `evaluate.pixel_flipping` walks with: a step encodes again what sees the changed region alone.
+        For `evaluate.pixel_flipping`: a step encodes only the descriptors that see the changed region.
         """
         model = self._fitted()
         best = self.menu.classes[int(np.argmax(model.scores(image)))] if target is None else target
@@ -518,7 +518,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         multilabel: bool = False,
         **params: Parameter,
     ) -> FisherVectorClassifier:
-        """A fitted classifier of parts that were learned elsewhere.
+        """A fitted classifier from parts that were learned elsewhere.
 
         Parameters
         ----------
@@ -534,7 +534,7 @@ class FisherVectorClassifier(Classifier, Estimator):
             Layout of each cell of `coef`: [u_1..u_K, v_1..v_K], each of length D, as VLFeat and cyvlfeat have it; or
             scikit-image's, with K entries before and the v of the other sign, which are repaired.
         descriptor_scale : float
-            What the descriptors were multiplied by that the projection was learned from: here they are 0..255.
+            Scale of the descriptors that the projection was learned from, relative to those here, which are 0..255.
         multilabel : bool
             Whether classes do not exclude each other.
         **params
@@ -577,7 +577,7 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     @classmethod
     def from_sklearn(cls, pca: Untyped, gmm: Untyped, svm: Untyped, **params: Parameter) -> FisherVectorClassifier:
-        """A fitted classifier of scikit-learn's parts: PCA, GaussianMixture and LinearSVC, or others alike.
+        """A fitted classifier from scikit-learn's parts: PCA, GaussianMixture and LinearSVC, or similar estimators.
 
         Parameters
         ----------
@@ -599,7 +599,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         Raises
         ------
         KeyError, TypeError, ValueError
-            Parts that are missing, do not fit together, or hold what no training learns.
+            Parts that are missing, do not fit together, or hold values that training cannot produce.
         """
         clf = cls(**_parameters_of(header), random_state=header["random_state"])
         clf._check()
@@ -631,7 +631,7 @@ class FisherVectorClassifier(Classifier, Estimator):
         return clf
 
 
-_NOT_LEARNED_FROM = ("C", *FOR_ONE_USE)  # what projection, mixture and codes ignore
+_NOT_LEARNED_FROM = ("C", *FOR_ONE_USE)  # parameters that do not affect projection, mixture and codes
 
 
 def _prepared(
@@ -643,10 +643,10 @@ def _prepared(
     how: dict[str, Parameter],
     room: Singles,
 ) -> tuple[Projection, DiagonalGMM, Singles, Untyped]:
-    """All of training that comes before the SVMs: what `FisherVectorClassifier.memory` keeps.
+    """Training up to the SVMs, which `FisherVectorClassifier.memory` caches.
 
-    It depends on `parameters`, `images`, their `stamps` and `random_state`; codes go to `room`, and the last value is
-    the state that `random` was left in.
+    The key of the cache is `parameters`, `images`, their `stamps` and `random_state`. Codes are written to `room`; the
+    last value is the final state of `random`.
     """
     learner = FisherVectorClassifier(**parameters, **how)
     learner._learn_descriptors(images, random)
@@ -663,7 +663,7 @@ def _is_pyramid(value: Untyped) -> bool:
 
 
 def _parameters_of(header: Mapping[str, Parsed]) -> dict[str, Parameter]:
-    """Parameters as they were before JSON made lists of their tuples; what older files do not name as it was then."""
+    """Parameters from a file's header: JSON's lists become tuples; those that older files lack get their old values."""
     parameters = {"normalisation": "improved", **header["parameters"]}
     for name in ("bin_sizes", "pyramid"):
         parameters[name] = tuple(tuple(v) if isinstance(v, list) else v for v in parameters[name])
@@ -671,7 +671,7 @@ def _parameters_of(header: Mapping[str, Parsed]) -> dict[str, Parameter]:
 
 
 def _frozen(value: Parameter) -> Parameter:
-    """A parameter's value in Python's own types, sequences as tuples."""
+    """A parameter's value in built-in types, sequences as tuples."""
     if isinstance(value, np.generic):
         return value.item()
     return tuple(map(_frozen, value)) if np.iterable(value) and not isinstance(value, str) else value

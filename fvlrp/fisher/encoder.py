@@ -34,7 +34,7 @@ PYRAMID: Pyramid = ((2, 2), (3, 1), (1, 1))  # (rows, columns) of each level: 8 
 PIECE = 4096  # descriptors in one task: docs/numerics.md §7
 PIECES = 16  # most tasks of one finest cell: each has its own sums, 0.3 MB with the preset
 TINY = 1e-12  # a float64 sum below TINY times the size of its terms is rounding error: docs/numerics.md §3
-KEEP = 1 << 18  # most descriptors whose projections are kept (84 MB); otherwise they are computed again
+KEEP = 1 << 18  # most descriptors whose projections are kept (84 MB); otherwise they are recomputed
 
 
 # ---- the pyramid -----------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class Pooled:
     some: bool = False
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> Pooled:
-        """The same, through which relevance goes back to the descriptors `chosen` (n,) alone."""
+        """A copy through which relevance reaches only the descriptors `chosen` (n,)."""
         pieces = []
         for cell, rows, encoded in self.pieces:
             mask = chosen[rows]
@@ -234,7 +234,7 @@ def pool(
 
 
 def total(geometry: Geometry, parts: Iterable[Pooled]) -> Pooled:
-    """Sums over the strips of an image. Posteriors are not kept: relevance computes them again strip by strip."""
+    """Sums over the strips of an image. Posteriors are not kept: relevance recomputes them strip by strip."""
     parts = iter(parts)
     first = next(parts)
     sums, occupancy, counts = first.sums, first.occupancy, first.counts

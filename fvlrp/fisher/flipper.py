@@ -1,4 +1,4 @@
-"""Fast pixel flipping: when a region of a photograph changes, only the descriptors that see it are computed again.
+"""Fast pixel flipping: when a region of a photograph changes, only the descriptors that see it are recomputed.
 
 A descriptor sees the pixels of its bins' triangles, one more for the gradient, and the radius of its scale's smoothing.
 All other descriptors keep their projections and posteriors, and the sums S of a pyramid cell change by the new Psi
@@ -67,7 +67,7 @@ class FisherFlipper:
         self._start = _Encoding(images.grey(self._pixels, max_height), sift, mixture)
 
     def __reduce__(self) -> tuple[type[FisherFlipper], tuple[object, ...]]:
-        """Pickled without the encoding, which holds tables of one instruction set: it is computed again."""
+        """Pickled without the encoding, which holds tables of one instruction set: it is recomputed."""
         arguments = self._pixels, self._max_height, *self._parts, self._normalise, self._coef[0], self._intercept
         return type(self), arguments
 
@@ -165,18 +165,18 @@ class _Encoding:
         number, kept, had = self._number.take(rows), ~zeroed, ~self._zeroed.take(rows)
         old, new = self._codes.take(rows[had]), self._codes.put(rows[kept], values.compress(kept, axis=0))
         self._values[rows], self._zeroed[rows] = values, zeroed
-        # Rows of one number lie side by side: where each begins, among all, the new ones and the old ones.
+        # Rows are sorted by number: where each number begins, among all rows, the new ones and the old ones.
         edges = np.flatnonzero(np.diff(number, prepend=-1, append=-1))
         news, olds = (np.concatenate([[0], np.cumsum(which)]).take(edges).tolist() for which in (kept, had))
         for i, one in enumerate(number[edges[:-1]].tolist()):
             moments = self._codes.pooled(_run(new, *news[i : i + 2]), _run(old, *olds[i : i + 2]))
-            blank = (olds[i + 1] - olds[i]) - (news[i + 1] - news[i])  # as many more are zeroed now
+            blank = (olds[i + 1] - olds[i]) - (news[i + 1] - news[i])  # by how many more are zeroed now
             for moment, of_blank in zip(moments, self._blank, strict=True):
                 moment[self._blank_has] += blank * of_blank[self._blank_has]
             self._add(one, moments)
 
     def _add(self, number: int, moments: Moments) -> None:
-        """Add Psi of descriptors that have a number to the sums of the cells that they lie in."""
+        """Add Psi of descriptors with the same number to the sums of the cells that they lie in."""
         s0, s1, s2 = moments
         u, v = s1 * self._by[0], (s2 - s0[:, None]) * self._by[1]
         for cell in self._cells[number]:
@@ -190,7 +190,7 @@ class _Encoding:
         # Eight bytes at a time, then eight answers at a time: ten times as quick as asking for each value.
         differ = (values.view(np.uint64) != self._values.take(rows, axis=0).view(np.uint64)).view(np.uint64)
         changed = np.flatnonzero(reduce(np.bitwise_or, differ.T))
-        # Those of one number side by side.
+        # Sorted by number.
         changed = changed[np.argsort(self._number.take(rows[changed]), kind="stable")]
         return rows[changed], values.take(changed, axis=0), zeroed[changed]
 
@@ -315,7 +315,7 @@ class _Codes:
 
 
 def _copied(array: npt.NDArray[Element], count: int | None = None) -> npt.NDArray[Element]:
-    """A copy, in memory that earlier ones have left; of its first `count` entries alone."""
+    """A copy, or one of the first `count` entries only, in memory that earlier copies have released."""
     out = empty(array.shape, array.dtype)
     out[:count] = array[:count]
     return out

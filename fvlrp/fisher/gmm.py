@@ -180,7 +180,7 @@ class DiagonalGMM(Estimator):
             self.n_iter_, self.lower_bound_ = iteration, loglik / len(X)
             if self.verbose:
                 spent = f"{monotonic() - start:.1f} s"
-                print(f"EM on {len(X)} rows, {iteration}: {self.lower_bound_:.5f} a row, {spent}", file=sys.stderr)
+                print(f"EM on {len(X)} rows, {iteration}: {self.lower_bound_:.5f} per row, {spent}", file=sys.stderr)
             if previous is not None:
                 gain = self.lower_bound_ - previous
                 gained += gain
@@ -204,7 +204,7 @@ class DiagonalGMM(Estimator):
             self.means_ = (members @ X).astype(np.float64) / held
             offsets = X - self.means_[labels].astype(X.dtype)
             self.covariances_ = (members @ (offsets * offsets)).astype(np.float64) / held
-        # Fewer distinct rows than components leave some without rows: these start from all.
+        # With fewer distinct rows than components, some components have no rows: these start from all rows.
         self.means_[counts == 0] = X.mean(axis=0, dtype=np.float64)
         self.covariances_[counts == 0] = X.var(axis=0, dtype=np.float64)
         self.covariances_ = np.maximum(self.covariances_, floor)
@@ -286,7 +286,7 @@ class DiagonalGMM(Estimator):
 
 
 def _expect_segment(weights: Doubles, means: Doubles, covariances: Doubles, X: Floats) -> tuple[Moments, int]:
-    """Log-likelihood and moments of some rows but those of zeros, and how many these are."""
+    """Log-likelihood and moments of some rows except rows of zeros, and the number of these."""
     model = _kernels.Model(None, None, weights, means, covariances, GATE, X.dtype)
     size = model.components
     totals: Moments = (0.0, np.zeros(size), np.zeros((size, model.dims)), np.zeros((size, model.dims)))

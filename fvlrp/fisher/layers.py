@@ -39,10 +39,10 @@ from .supports import spread, spread_cells
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
 NORMALISATIONS = ("intra", "improved")
-LEAST = 1.0  # sum of |S| of a component below which intra-normalisation lets it fade: docs/numerics.md §10
+LEAST = 1.0  # components with a smaller sum of |S| keep a norm below 1: docs/numerics.md §10
 TOGETHER = 8  # targets in one pass: docs/numerics.md §7 has the reasons for these sizes
 PASS = 64 << 20  # bytes that the values of one scale may fill, for all targets of a pass
-PART = 24 << 20  # bytes up to which scales go back together
+PART = 24 << 20  # bytes up to which scales are propagated together
 
 
 # ---- pixels -> descriptor values -------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ class Encode:
     ) -> tuple[Doubles, Parts]:
         """Grey values float32 (H, W) in 0..1 -> sums float64 (cells, 2, K, D), computed in `dtype` after SIFT.
 
-        With ``keep=False`` relevance cannot go back, and posteriors are not kept.
+        With ``keep=False`` posteriors are not kept, and the backward pass is not possible.
         """
         geometry = self.bins.sift.geometry(*grey.shape)
         if geometry.n > sift.WHOLE:
@@ -384,7 +384,7 @@ class Encode:
         return pooled.sums, Parts(seen, Projected(descriptors, descriptors.geometry.whole, n_jobs), pooled)
 
     def again(self, saved: Parts, dtype: npt.DTypeLike) -> Parts:
-        """What the forward pass of the same descriptors saves in another type."""
+        """What the forward pass of the same descriptors saves in another dtype."""
         if saved.strips:
             return self._streamed(saved.bins.grey, saved.bins.part.geometry, dtype, saved.bins.n_jobs)
         descriptors, n_jobs = saved.project.descriptors, saved.bins.n_jobs
@@ -408,14 +408,14 @@ class Encode:
         return Parts(Seen(seen, geometry.whole, n_jobs), Projected(descriptors, geometry.whole, n_jobs), pooled)
 
     def _kept(self, saved: Parts) -> Iterator[Parts]:
-        """What relevance goes back through: all that was saved, or one strip after another."""
+        """What the backward pass needs: all that was saved, or one strip after another."""
         if not saved.strips:
             yield saved
         for geometry in saved.strips:
             yield self._strip(saved.bins.grey, geometry, saved.fisher.dtype, saved.bins.n_jobs)
 
     def _gathered(self, saved: Parts, one: Callable[[Parts], Floats]) -> Floats:
-        """Relevance of all descriptors (targets, n, ...), where `one` gives that of what is kept."""
+        """Relevance of all descriptors (targets, n, ...), assembled from `one` of each strip."""
         if not saved.strips:
             return one(saved)
         out: Floats | None = None
@@ -435,7 +435,7 @@ class Encode:
     def pooled(
         self, descriptors: Descriptors, dtype: npt.DTypeLike, n_jobs: int | None = None, keep: bool = True
     ) -> Pooled:
-        """Sums of descriptors, and what the way back from them needs."""
+        """Sums of descriptors, and what their backward pass needs."""
         model = self.models.of(dtype)
         encode = partial(encode_fused, model, descriptors.values, keep, n_jobs)
         fisher = self.fisher
@@ -544,12 +544,12 @@ class Encode:
         return self.bins.relevance(values.sift, seen, rule, pixels).entries
 
     def targets_together(self, saved: Parts, flats: Sequence[int]) -> int:
-        """Targets in one pass: TOGETHER at most, and no more than whose values of one scale fit into PASS bytes."""
+        """Targets in one pass: at most TOGETHER, and only as many as have their values of one scale in PASS bytes."""
         most = min(max(scale.count for scale in saved.bins.part.scales), sift.STRIP if saved.strips else sift.WHOLE)
         return max(1, min(TOGETHER, PASS // (most * _value_bytes(flats, saved.fisher.dtype))))
 
     def _scales_together(self, saved: Parts, size: int) -> list[Part]:
-        """Consecutive scales in parts of at most PART bytes, `size` each descriptor; at least one scale a part."""
+        """Consecutive scales in parts of at most PART bytes, at `size` bytes per descriptor, or of one scale."""
         groups: list[list[Scale]] = []
         for scale in saved.bins.part.scales:
             if groups and size * (scale.slice.stop - groups[-1][0].start) <= PART:

@@ -81,7 +81,7 @@ def tables(given: Doubles, pooled: Pooled, memory: Memory) -> Floats:
 
 @dataclass(frozen=True)
 class Projection:
-    """How relevance goes back through the projection.
+    """How relevance is propagated back through the projection.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Sums whose sign is uncertain in float32, computed again in float64.
+"""Sums whose sign is uncertain in float32, recomputed in float64.
 
 Shares are R / (S + epsilon sgn S): if S is within rounding error of 0, a wrong sign turns R / epsilon into
 -R / epsilon. Hides which sums are in doubt and which descriptors contribute to them. docs/numerics.md §2 derives both
@@ -44,7 +44,7 @@ def in_doubt(pooled: Pooled, epsilon: Doubles) -> npt.NDArray[np.bool_]:
 
 
 def settled(pooled: Pooled, models: PackedModels, epsilon: Doubles, everything: Callable[[], Doubles]) -> Pooled:
-    """`pooled` with its doubtful sums computed again by the float64 form of `models`.
+    """`pooled` with its doubtful sums recomputed by the float64 form of `models`.
 
     `everything` returns all sums of a float64 pass. That is cheaper if doubtful sums have many descriptors, and the
     only way if posteriors were not kept.

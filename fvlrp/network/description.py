@@ -105,7 +105,7 @@ def _hugging_face(values: Mapping[str, Parsed]) -> Preprocess:
     size, short = _extent(values.get("size", 224))
     crop, _ = _extent(values.get("crop_size")) if values.get("crop_size") is not None else (None, None)
     how, resize = "stretch", None
-    if short is not None and "crop_pct" in values and values["crop_pct"] is not None:  # as ConvNeXt has it
+    if short is not None and "crop_pct" in values and values["crop_pct"] is not None:  # as in timm's ConvNeXt
         how, resize = ("crop", floor(short / values["crop_pct"])) if short < 384 else ("stretch", None)
     elif values.get("do_center_crop", crop is not None) and crop is not None:
         how, resize, size = "crop", short or max(size), crop

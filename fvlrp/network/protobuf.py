@@ -31,7 +31,7 @@ def parse_text(text: str) -> Message:
     tokens = list(_tokens(text))
     message, end = _message(tokens, 0, 0)
     if end != len(tokens):
-        raise ValueError("a closing bracket too many")
+        raise ValueError("one closing bracket too many")
     return message
 
 

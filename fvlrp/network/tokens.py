@@ -55,7 +55,7 @@ def roles(nodes: Sequence[Node], shapes: Sequence[Shape], pixels: Shape) -> list
 
 
 def _role(axis: tuple[tuple[str, int], ...]) -> str:
-    """What an axis is: lengths of 1 do not count."""
+    """The role of an axis; parts of length 1 do not count."""
     named = {role for role, length in axis if length > 1} or {role for role, _ in axis[:1]}
     return "m" if len(named) > 1 else next(iter(named), "c")
 
@@ -81,7 +81,7 @@ def _after(layer: NetworkLayer, before: list[_Axes], shape: Shape) -> _Axes:
 
 
 def _joint(before: list[_Axes], shape: Shape) -> _Axes:
-    """Axis by axis, what the input that has its length calls it."""
+    """The axes of a broadcast result: for each, the axis of an input that has its length."""
     out = []
     for a, length in enumerate(shape):
         own = [axes[a] for axes in before if a < len(axes)]
@@ -91,7 +91,7 @@ def _joint(before: list[_Axes], shape: Shape) -> _Axes:
 
 
 def _reshaped(axes: _Axes, shape: Shape) -> _Axes:
-    """Axes joined and split again: every part keeps what it is."""
+    """Axes after a reshape, which joins and splits them: every part keeps its role."""
     parts = [part for axis in axes for part in axis if part[1] > 1][::-1]
     out: list[tuple[tuple[str, int], ...]] = []
     for length in shape:
@@ -117,7 +117,7 @@ _BETWEEN = (Dense, Affine, Scale, Constant)  # with activations, the layers allo
 
 
 def mixers(nodes: Sequence[Node], shapes: Sequence[Shape], kinds: Sequence[Roles]) -> dict[int, int]:
-    """Dense layers that mix tokens with fixed weights, and the node whose tokens theirs are, place by place.
+    """Dense layers that mix tokens with fixed weights, each with the node whose tokens have the same positions.
 
     Below a depth such a layer passes the relevance of each token to the same token: flat weights over all tokens would
     give a uniform map. A layer from tokens to hidden units and one from hidden units to tokens are treated as one.

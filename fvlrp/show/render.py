@@ -29,7 +29,7 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 Window: TypeAlias = "tuple[int, int, int, int]"  # top, left, bottom, right
 
 SOFTWARE = "Software"  # PNG's own keyword for the program that wrote a file
-LEVEL = 3  # of zlib: files are 3 % larger than at the best level and take a hundredth of the time
+LEVEL = 3  # of zlib: files are 3 % larger than at the best level, in a hundredth of the time
 _BAND = 1 << 20  # pixels whose colours are looked up at a time
 _SOFT_INK = (85, 85, 85)
 _HAIRLINE = (150, 150, 150)
@@ -44,7 +44,7 @@ def _pair(image: ImageLike, heatmap: npt.ArrayLike) -> tuple[Pixels, npt.NDArray
     if pixels.shape[:2] != plane.shape:
         raise ValueError(
             f"image is {pixels.shape[0]} x {pixels.shape[1]} pixels and heatmap {plane.shape[0]} x {plane.shape[1]} "
-            "(rows x columns); they must agree: pass the very photograph that was explained"
+            "(rows x columns); they must agree: pass the photograph that was explained"
         )
     return pixels, plane
 
@@ -148,7 +148,7 @@ def alpha(
 def hatched(picture: Pixels, box: Window) -> Pixels:
     """A picture with diagonal lines outside a box, the part of the photograph that a model saw.
 
-    Without them, what a network has cut off would look like what has no relevance.
+    Without them, the part that a network has cut off would look as if it had no relevance.
 
     Parameters
     ----------
@@ -412,7 +412,7 @@ def sheet(
     Raises
     ------
     ValueError
-        For a grid without a picture, a wrong number of titles, or a picture that is none.
+        For a grid without a picture, a wrong number of titles, or a cell that is not a picture.
     OSError
         For a font that cannot be opened.
     """
@@ -567,7 +567,7 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None, *, lev
     Raises
     ------
     ValueError
-        For a keyword that PNG does not take, another level, or an image that is none.
+        For a keyword that PNG does not accept, an invalid level, or an image that is not one.
     """
     if not is_whole(level) or not 0 <= level <= 9:
         raise ValueError(f"level is {level!r}; expected a whole number from 0 (not compressed) to 9 (smallest)")
@@ -585,7 +585,7 @@ def png_bytes(image: ImageLike, text: Mapping[str, object] | None = None, *, lev
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:
-    """Whether fvlrp wrote a file, as `png_bytes` marks it. Reads its header alone."""
+    """Whether fvlrp wrote a file, by the mark of `png_bytes`. Reads only its header."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             return picture.info.get(SOFTWARE) == "fvlrp"
@@ -601,7 +601,7 @@ def write_png(
     Parameters
     ----------
     path : str or path
-        The very name to write.
+        Written under exactly this name.
     image, text, level
         As in `png_bytes`.
 

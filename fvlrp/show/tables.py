@@ -64,7 +64,7 @@ class Table:
         return "\n".join("  ".join(forms).format(*line).rstrip() for line in lines)
 
     def json(self) -> str:
-        """A list with one object for each row; an estimate is {"value", "low", "high"}, nothing to say is null."""
+        """A list with one object for each row; an estimate is {"value", "low", "high"}, an empty cell null."""
         return json.dumps([dict(zip(self.columns, map(_plain, row), strict=True)) for row in self.rows], indent=1)
 
     def csv(self) -> str:
@@ -113,7 +113,7 @@ def number(value: float) -> str:
 
 
 def _python(cell: Cell | np.float64) -> Cell:
-    """A cell in Python's own types."""
+    """A cell in built-in types."""
     return cell.item() if isinstance(cell, np.generic) else cell
 
 
@@ -130,7 +130,7 @@ def _readable(cell: Cell) -> str:
 
 
 def _plain(cell: Cell) -> Json:
-    """What JSON holds of a cell."""
+    """A cell as a JSON value."""
     if cell is None or isinstance(cell, str):
         return cell
     if isinstance(cell, int | float):

@@ -1,4 +1,4 @@
-"""Text in pictures: fonts, letters that a font lacks, lines that fit their place. For show.render alone."""
+"""Text in pictures: fonts, letters that a font lacks, lines that fit their width. For show.render only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ INK = (34, 34, 34)
 
 @lru_cache(maxsize=64)
 def font(size: int, path: str | None) -> ImageFont.FreeTypeFont:
-    """The font of a file in a size in pixels; Pillow's own for None. Raises OSError where it cannot be opened."""
+    """The font in a file, at a size in pixels; Pillow's own for None. Raises OSError if it cannot be opened."""
     if path is None:
-        return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))  # with FreeType, as all wheels have it
+        return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))  # Pillow's wheels all include FreeType
     try:
         return ImageFont.truetype(path, size)
     except OSError as error:

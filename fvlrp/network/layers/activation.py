@@ -128,7 +128,7 @@ class Activation(Unchanged):
 
     @property
     def usual(self) -> bool:
-        """Whether a hard sigmoid is x / 6 + 1 / 2, as torch has it."""
+        """Whether a hard sigmoid is x / 6 + 1 / 2, as in torch."""
         return abs(self.a - 1 / 6) < 1e-7 and self.b == 0.5
 
 

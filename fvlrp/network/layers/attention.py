@@ -111,7 +111,7 @@ class MatMul(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class Softmax(NetworkLayer):
-    """exp(x) over its sum along `axis` (from 1 on), inside the network."""
+    """exp(x) over its sum along `axis` (counted from 1), inside the network."""
 
     axis: int
     role: ClassVar[str] = "none"

@@ -16,9 +16,9 @@ from .layer import NetworkLayer, Saved, Shape, Unchanged
 
 
 def met(shape: Shape, value: Shape, what: str) -> Shape:
-    """`shape`, unless a constant of shape `value` does not meet it without making it larger."""
+    """`shape`, if a constant of shape `value` broadcasts to it."""
     if np.broadcast_shapes(shape, value) != tuple(shape):
-        raise ValueError(f"a {what} of shape {value} does not meet an array of {shape}")
+        raise ValueError(f"a {what} of shape {value} does not broadcast to an array of {shape}")
     return shape
 
 
@@ -168,7 +168,7 @@ class Quantise(Unchanged):
 class DynamicQuantise(Unchanged):
     """x rounded to 256 steps between its own smallest and largest value (0 included), as ONNX's DynamicQuantizeLinear.
 
-    The range is that of each image, as onnxruntime has it for one; relevance passes unchanged.
+    Each image has its own range, as in onnxruntime for a batch of one; relevance passes unchanged.
     """
 
     def apply(self, x: Array) -> Array:

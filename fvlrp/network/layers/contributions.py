@@ -369,7 +369,7 @@ def adjoint(window: Window, weight: Array, sign: Sign, share: Array, other: Arra
             rows: tuple[int, int], memory: Memory) -> None:  # fmt: skip
     """The adjoint of a convolution: add transposed weights times shares to the inputs of a band of output rows.
 
-    With stride 1 that is itself a convolution, of the shares with the weights turned by half a turn: no columns exist.
+    With stride 1 that is itself a convolution of the shares with the weights rotated by 180°, without columns.
 
     Parameters
     ----------

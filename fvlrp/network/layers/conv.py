@@ -59,7 +59,7 @@ class Conv(NetworkLayer):
         return self.groups > 1 and self.weight.shape[1] <= GROUP_CHANNELS
 
     def quick(self, pixels: int, dtype: npt.DTypeLike) -> bool:
-        """Whether `convolve` takes Winograd's product for `pixels` of its output, and is best given all at once."""
+        """Whether `convolve` uses Winograd's product for that many output pixels, and is best given all at once."""
         outputs, channels = len(self.weight) // self.groups, self.weight.shape[1]
         return quick(self.kernel, self.stride, self.dilation, dtype, channels, outputs, pixels)
 
@@ -208,7 +208,7 @@ class Conv(NetworkLayer):
         return np.repeat(reads.spread(share), channels, axis=1)
 
     def _uniform(self, r: Array, x: Array, choice: Choice) -> Passed:
-        """Flat weights: conserving, level, or as the Caffe toolbox has it."""
+        """Flat weights: conserving, level, or those of the Caffe toolbox."""
         entries = Entries()
         if choice.flat == "conserving":
             return Passed([self._evenly(r, x, entries)], entries)
@@ -223,10 +223,10 @@ class Conv(NetworkLayer):
         return Passed([np.repeat(reads.spread(per_group / size), channels, axis=1)], entries)
 
     def _bands(self, r: Array) -> list[tuple[int, int]]:
-        """Bands of output rows whose shares, or columns where there are any, stay in the cache.
+        """Bands of output rows whose shares, or columns if there are any, stay in the cache.
 
-        The whole image, but for many targets, where `convolve` transforms it: filters are transformed anew for each
-        band.
+        Bands are the whole image, unless there are many targets, if `convolve` uses Winograd's product: it transforms
+        the filters anew for each band.
         """
         rows, width = r.shape[2:]
         if self.quick(rows * width, r.dtype):

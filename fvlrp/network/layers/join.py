@@ -122,7 +122,7 @@ class Affine(NetworkLayer):
 
     def out_shape(self, shape: Shape) -> Shape:
         if self.scale.ndim != 1 or self.scale.shape != self.shift.shape:
-            raise ValueError(f"factors of {self.scale.shape} and shifts of {self.shift.shape} are not one a channel")
+            raise ValueError(f"factors of {self.scale.shape} and shifts of {self.shift.shape} are not one per channel")
         if not 1 <= self.axis <= len(shape) or shape[self.axis - 1] != len(self.scale):
             raise ValueError(f"{len(self.scale)} factors for channels of axis {self.axis} were given {shape}")
         return shape

@@ -105,7 +105,7 @@ class Normalisation(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class LayerNorm(Normalisation):
-    """Mean 0 and deviation 1 over `axes` (from 1 on); scale and shift meet the last axes."""
+    """Mean 0 and deviation 1 over `axes` (counted from 1); scale and shift broadcast against the last axes."""
 
     scale: Array
     shift: Array
@@ -129,7 +129,7 @@ class LayerNorm(Normalisation):
 
 @dataclass(frozen=True, eq=False)
 class RMSNorm(Normalisation):
-    """x over its root mean square over `axes` (from 1 on); the scale meets the last axes."""
+    """x over its root mean square over `axes` (counted from 1); the scale broadcasts against the last axes."""
 
     scale: Array
     axes: tuple[int, ...]
@@ -167,7 +167,7 @@ class GroupNorm(Normalisation):
         if self.scale.shape != (shape[0],) or self.shift.shape != (shape[0],):
             raise ValueError(f"factors {self.scale.shape}, shifts {self.shift.shape} do not fit {shape[0]} channels")
         if self.groups < 1 or shape[0] % self.groups:
-            raise ValueError(f"{shape[0]} channels do not part into {self.groups} groups")
+            raise ValueError(f"{shape[0]} channels do not divide into {self.groups} groups")
         return shape
 
     def over(self, x: Array) -> tuple[Array, tuple[int, ...]]:

@@ -15,13 +15,13 @@ from .select import collected
 
 
 def joint(*shapes: Shape) -> Shape:
-    """Shape of what arrays of equally many axes make together."""
+    """The common shape to which arrays of the same rank broadcast."""
     if len({len(shape) for shape in shapes}) > 1:
         raise ValueError(f"arrays of {' and '.join(map(str, shapes))} have different numbers of axes")
     try:
         return tuple(np.broadcast_shapes(*shapes))
     except ValueError:
-        raise ValueError(f"arrays of {' and '.join(map(str, shapes))} do not meet") from None
+        raise ValueError(f"arrays of {' and '.join(map(str, shapes))} do not broadcast") from None
 
 
 def _nothing(r: Array, x: Array) -> Array:
@@ -30,7 +30,7 @@ def _nothing(r: Array, x: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Product(NetworkLayer):
-    """Two arrays multiplied; lengths of 1 are repeated.
+    """The product of two arrays, broadcast to a common shape.
 
     Attributes
     ----------

@@ -139,7 +139,7 @@ class Resize(NetworkLayer):
     position : one of POSITIONS
         ONNX's coordinate_transformation_mode: where an output pixel lies in the input.
     rounding : str
-        ONNX's nearest_mode; "outwards", before it had one: down, or up where the image shrinks, as onnxruntime has it.
+        ONNX's nearest_mode; "outwards", for files that predate it: as onnxruntime, down, or up if the image shrinks.
     cubic : float
         ONNX's cubic_coeff_a.
     exclude : bool

@@ -34,7 +34,7 @@ class Placed(NetworkLayer):
 
 @dataclass(frozen=True, eq=False)
 class Transpose(Placed):
-    """The axes of an image in another order: axis k of the output is axis ``order[k - 1]`` of the input, from 1 on."""
+    """The axes of an image in another order: axis k of the output is axis ``order[k - 1]`` of the input (from 1)."""
 
     order: tuple[int, ...]
 
@@ -52,7 +52,7 @@ class Transpose(Placed):
 
 @dataclass(frozen=True, eq=False)
 class Slice(Placed):
-    """`count` values along `axis` (from 1 on), from `start` in steps of `step`, which may be negative."""
+    """`count` values along `axis` (counted from 1), from `start` in steps of `step`, which may be negative."""
 
     axis: int
     start: int
@@ -108,7 +108,7 @@ class Gather(Placed):
 
 @dataclass(frozen=True, eq=False)
 class Expand(Placed):
-    """Axes of length 1 repeated until an image has `shape`."""
+    """An image broadcast to `shape`: axes of length 1 are repeated."""
 
     shape: Shape
 

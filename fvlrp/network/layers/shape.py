@@ -45,7 +45,7 @@ class Reshape(Unchanged):
 
 @dataclass(frozen=True, eq=False)
 class Pad(NetworkLayer):
-    """A constant border: pads (top, left, bottom, right) around `axis` and the axis behind it (from 1 on)."""
+    """A constant border: pads (top, left, bottom, right) around `axis` (counted from 1) and the next."""
 
     pads: tuple[int, int, int, int]
     value: float = 0.0

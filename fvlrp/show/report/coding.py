@@ -18,7 +18,7 @@ from ...runtime.types import Json
 from ..colours import Scale, checked, magnitude
 from ..smoothing import Smoothing
 
-STEPS = 127  # levels on either side of 0, those of the colour maps: the browser shows the very colours of a PNG
+STEPS = 127  # levels on either side of 0, those of the colour maps: the browser shows exactly the colours of a PNG
 TAIL = 255  # steps, in equal ratios, from the value that ends the colour map to the largest
 QUALITIES = (85, 70, 50)
 PHOTO_BYTES = 190_000  # above which a photograph takes the next lower quality

@@ -143,7 +143,7 @@ def _head(title: str, small: bool) -> str:
 
 
 def _section(number: int, one: Photograph, scale: Scale, small: bool) -> str:
-    """A photograph, and a viewer for each model; page.js makes them of the data."""
+    """A photograph, and a viewer for each model; page.js builds the viewers from the data."""
     half = 2 if small else 1
     height, width = one.image.shape[:2]
     viewers: list[Json] = [
@@ -200,7 +200,7 @@ def _contents(names: Sequence[str], failed: Sequence[object]) -> str:
 
 
 def _data(value: Json, **attributes: str) -> str:
-    """JSON in a script element. No "<" in it can end the element; NaN is none of JSON's."""
+    """JSON in a script element. No "<" in it can end the element; JSON has no NaN."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     given = "".join(f' {name}="{escape(words)}"' for name, words in attributes.items())
     return f'<script type="application/json"{given}>{text}</script>'
