@@ -112,13 +112,17 @@ def test_the_json_file_next_to_a_model_is_read(tmp_path):
     assert names is not None and names.of(5) == ["tench", "crane", "crane (2)", "maillot", "maillot, tank suit"]
     labels = {str(i): f"c{i}" for i in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9)}
     path.write_text(json.dumps({"size": [8, 8], "labels": labels}), encoding="utf-8-sig")
-    assert read_description(path) == (Preprocess((8, 8)), [f"c{i}" for i in range(11)])
+    preprocess, names = read_description(path)
+    assert names is not None and (preprocess, names.of(11)) == (Preprocess((8, 8)), [f"c{i}" for i in range(11)])
+    path.write_text('{"size": [8, 8], "classes": {"0": "tench", "2": "crane"}}')
+    with pytest.raises(ValueError, match=r"d\.json lists names of 2 or 3 classes, and the network has 4$"):
+        read_description(path)[1].of(4)
     for text, words in (
         ("{", "Expecting property name"),
         ("[1]", "expected an object of names and values, got list"),
         ('{"input_size": 3}', "size must be height and width"),
         ('{"input_size": [8, 8], "mean": "x"}', "mean must hold 1 or 3 finite numbers"),
-        ('{"classes": {"0": "tench", "2": "crane"}}', "classes must list a label for each output, or have one for"),
+        ('{"classes": {"0": "tench", "x": "crane"}}', "classes must list a label for each output, or have one for"),
         ('{"labels": "tench"}', "labels must list a label for each output"),
     ):
         path.write_text(text)
