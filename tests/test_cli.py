@@ -621,9 +621,22 @@ def test_demo_explains_the_users_own_photographs(capsys, photographs, tmp_path):
     assert "absorbed_pool" in err
 
 
-def test_demo_says_where_the_best_score_is_below_0(capsys, tmp_path):
+def test_demo_shows_what_the_model_gets_right_with_scores_above_0(capsys, tmp_path):
     pytest.importorskip("skimage.data")
-    code, _, err = run(capsys, "demo", "--out", tmp_path / "demo")
+    code, text, err = run(capsys, "demo", "--out", tmp_path / "demo", "--json")
+    assert code == 0 and "ranks first" not in err
+    records = json.loads(text)["photographs"]
+    assert [record["photo"] for record in records] == ["astronaut", "cameraman"]
+    for record in records:
+        assert {ex["target"] for ex in record["explanations"]} == {"person"}
+        for ex in record["explanations"]:
+            assert ex["best"][0][0] == "person" and ex["score"] > 0
+
+
+def test_demo_says_where_the_best_score_is_below_0(capsys, tmp_path):
+    samples = pytest.importorskip("skimage.data")
+    Image.fromarray(samples.chelsea()).save(tmp_path / "chelsea.png")
+    code, _, err = run(capsys, "demo", tmp_path / "chelsea.png", "--out", tmp_path / "demo")
     assert code == 0 and err.count("ranks first") == 1
     assert "  cat ranks first of 20 classes, with a score below 0\n" in err
 

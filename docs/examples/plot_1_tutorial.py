@@ -38,10 +38,13 @@ ex
 # all depths. Orange speaks for the person, blue against.
 
 depths = trace.explain("person", depth=("vector", "descriptor", "bin", "gradient"))
-figure, axes = plt.subplots(1, 5, figsize=(13, 2.4), layout="constrained")
+figure, grid = plt.subplots(3, 2, figsize=(5, 7.5), layout="constrained")
+axes = grid.ravel()
 axes[0].imshow(photo)
-axes[0].set_title("photograph")
-for axis, each in zip(axes[1:], depths, strict=True):
+axes[0].set_title(f"person, score {ex.score:+.2f}")
+axes[1].imshow(depths[2].overlay())
+axes[1].set_title('"bin", over it')
+for axis, each in zip(axes[2:], depths, strict=True):
     axis.imshow(each.to_image(cmap="safe", scale="99.5%"))
     axis.set_title(f'"{each.depth}"')
 for axis in axes:
@@ -87,7 +90,7 @@ print("accuracy on the other half:", mine.score(images[1::2], labels[1::2]))
 # Half brick, half grass: in the heatmap for the class "grass", the bricks speak against it (blue), the grass for it.
 
 both = np.hstack([data.brick()[:128, :128], data.grass()[:128, :128]])
-figure, axes = plt.subplots(1, 2, figsize=(7, 2.2), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(5, 2.5), layout="constrained")
 axes[0].imshow(both, cmap="gray")
 axes[1].imshow(mine.explain(both, "grass", depth="descriptor").to_image(cmap="safe"))
 for axis in axes:

@@ -15,7 +15,7 @@ from .output import result, say, write_picture
 
 
 def add_options(parser: ArgumentParser) -> None:
-    options.add_photographs(parser, "*", "your own photographs; none: two persons and a cat")
+    options.add_photographs(parser, "*", "your own photographs; none: two persons")
     parser.add_argument("--target", help="class to explain in your photographs; default: the best of each")
     parser.add_argument("--out", default="fvlrp-demo", help="folder for the pictures (default: %(default)s)")
 
@@ -57,10 +57,6 @@ def _examples() -> list[tuple[str, Values, str]]:
         raise ImportError(
             "the demo's photographs come with scikit-image: pip install 'fvlrp[demo]', or name photographs of your own"
         ) from None
-    # What the model gets right: the class named has the highest score of all twenty. Of these photographs, the two
-    # persons alone score above 0.
-    return [
-        ("astronaut", data.astronaut(), "person"),
-        ("cameraman", data.camera(), "person"),
-        ("chelsea", data.chelsea(), "cat"),
-    ]
+    # Of the photographs in scikit-image and scikit-learn, these are all whose class the model gets right: it has the
+    # highest score of the twenty, and one above 0. They were chosen by their scores, before any map was looked at.
+    return [("astronaut", data.astronaut(), "person"), ("cameraman", data.camera(), "person")]

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette without its yellow, which is too light for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 SUFFIXES = (".png", ".svg", ".pdf")
-LONGEST = 22  # letters of a tick
+LONGEST = 18  # letters of a tick
+ACROSS = 2  # panels: a figure of this width can be read on a phone
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def check_path(path: str | os.PathLike[str]) -> Path:
 
 
 def figure(panels: Sequence[Panel]) -> Figure:
-    """Panels side by side, in one Matplotlib figure. A label has one colour in all of them.
+    """Panels, two to a row, in one Matplotlib figure. A label has one colour in all of them.
 
     Raises
     ------
@@ -76,12 +77,13 @@ def figure(panels: Sequence[Panel]) -> Figure:
     except ImportError:
         raise ImportError("a figure needs Matplotlib: pip install 'fvlrp[plot]'") from None
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
-    widths = [max(4.2, 1.3 * len(panel.pictures or ())) for panel in panels]
+    columns, rows = min(ACROSS, len(panels)), -(-len(panels) // ACROSS)
     pictured = any(panel.pictures for panel in panels)
-    drawn = Figure(figsize=(1 + sum(widths), 5.6 if pictured else 4.2), layout="constrained", dpi=150)
+    height = 3.9 if pictured else 2.9
+    drawn = Figure(figsize=(3.2 * columns + 0.4, height * rows + 0.6), layout="constrained", dpi=200)
     marks: dict[str, Artist] = {}
-    parts: Untyped = drawn.subfigures(1, len(panels), squeeze=False, width_ratios=widths)[0]
-    for part, panel in zip(parts, panels, strict=True):
+    parts: Untyped = drawn.subfigures(rows, columns, squeeze=False).ravel()
+    for part, panel in zip(parts[: len(panels)], panels, strict=True):
         if not pictured:
             marks |= _draw(part.subplots(), panel, labels)
             continue
@@ -93,9 +95,8 @@ def figure(panels: Sequence[Panel]) -> Figure:
             if shown:
                 axes.imshow(shown[i])
     if marks:
-        drawn.legend(
-            list(marks.values()), list(marks), loc="outside lower center", ncols=min(len(marks), 6), frameon=False
-        )
+        across = min(len(marks), 3 * columns)
+        drawn.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=across, frameon=False)
     return drawn
 
 
