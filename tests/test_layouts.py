@@ -68,6 +68,38 @@ def test_an_error_in_a_table_names_the_line(folder, text, error, words):
         open_dataset(folder / "t.csv")
 
 
+def test_spreadsheets_and_hand_written_tables_are_read(folder):
+    picture(folder / "photos" / "d,e.png")
+    told = '\ufeffPath, Label\r\n"photos/d,e.png", "cat, big"\r\n ./photos/a.png,dog\r\nphotos/a.png , dog\r\n'
+    (folder / "t.CSV").write_bytes(told.encode())
+    with pytest.warns(UserWarning, match="1 rows repeat"):  # a path may be written in several ways
+        data = open_dataset(folder / "t.CSV")
+    assert [path.name for path in data.paths] == ["d,e.png", "a.png"] and data.labels.tolist() == ["cat, big", "dog"]
+
+
+@pytest.mark.parametrize(
+    "written, error, words",
+    [
+        (b"path;label\nphotos/a.png;cat\n", ValueError, "line 1: .* separated by ','"),
+        ("photos/ü.png,cat\n".encode("latin1"), ValueError, r"t\.csv is not UTF-8 text .*: save it as UTF-8"),
+        ("photos/a.png,cat\n".encode("utf-16"), ValueError, r"t\.csv is not UTF-8 text .*: save it as UTF-8"),
+        (b"photos/a.png," + b"x" * 200_000, ValueError, r"t\.csv is not a table of rows: field larger"),
+        (b"img,species\nphotos/a.png,cat\n", FileNotFoundError, "img; if its first line names the columns, call them"),
+        (b'path,label\nphotos/a.png,"cat\ndog"\n\nphotos/b.png\n', ValueError, "line 5"),
+    ],
+)
+def test_other_tables_are_refused_with_the_way_out(folder, written, error, words):
+    (folder / "t.csv").write_bytes(written)
+    with pytest.raises(error, match=words):
+        open_dataset(folder / "t.csv")
+
+
+def test_a_file_of_another_kind_is_refused_with_those_that_are_read(folder):
+    (folder / "t.txt").write_text("photos/a.png,cat\n")
+    with pytest.raises(NotADirectoryError, match=r"t\.txt is a file: expected a folder, a table \(\.csv, \.tsv\)"):
+        open_dataset(folder / "t.txt")
+
+
 def test_a_split_without_its_column_is_refused(folder):
     (folder / "t.csv").write_text("photos/a.png,cat\n")
     with pytest.raises(ValueError, match="no column 'split'"):
@@ -118,6 +150,26 @@ def test_photographs_without_objects_are_counted(coco):
     (coco / "annotations" / "instances_val2017.json").write_text(json.dumps(told))
     with pytest.warns(UserWarning, match="left out 1 of 2 photographs list no object"):
         assert len(open_dataset(coco, "val")) == 1
+
+
+def test_objects_of_photographs_that_are_not_listed_are_counted(coco):
+    told = coco_of([(0, 18, [1, 2, 3, 4], 0), (7, 18, [1, 2, 3, 4], 0), (7, 17, [1, 2, 3, 4], 0)], "a")
+    (coco / "annotations" / "instances_val2017.json").write_text(json.dumps(told))
+    with pytest.warns(UserWarning, match="left out 2 objects are of photographs that it does not list"):
+        assert open_dataset(coco, "val").labels.tolist() == [[-1, 1]]
+
+
+def test_two_photographs_of_one_number_are_refused(coco):
+    told = coco_of([(0, 18, [1, 2, 3, 4], 0)], "a")
+    told["images"].append({"id": 0, "file_name": "b.png"})
+    (coco / "annotations" / "instances_val2017.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="lists 2 images, but only 1 different ids"):
+        open_dataset(coco, "val")
+
+
+def test_one_file_of_coco_has_no_splits(coco):
+    with pytest.raises(ValueError, match=r"json is one file of COCO and has no split 'val': leave out the split"):
+        open_dataset(coco / "annotations" / "instances_val2017.json", "val")
 
 
 def test_an_unstated_coco_split_is_refused_with_the_splits(coco):

@@ -75,6 +75,8 @@ def open_dataset(root: PathLike, split: str | None = None) -> Dataset:
     if Path(root).suffix.lower() in layouts.TABLES and not Path(root).is_dir():
         return layouts.table(root, split)
     if Path(root).suffix.lower() == ".json" and not Path(root).is_dir():
+        if split is not None:
+            raise ValueError(f"{root} is one file of COCO and has no split {split!r}: leave out the split")
         return layouts.coco(root)
     root = _existing(root)
     years = _years(root)
@@ -214,6 +216,8 @@ def _refuse_splits(root: Path, classes: dict[str, list[Path]]) -> None:
 
 def _existing(root: PathLike) -> Path:
     root = Path(root)
+    if root.is_file():
+        raise NotADirectoryError(f"{root} is a file: expected a folder, a table (.csv, .tsv) or COCO's .json")
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
     return root

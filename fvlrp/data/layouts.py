@@ -38,31 +38,29 @@ def table(path: PathLike, split: str | None = None) -> Dataset:
     OSError
         The table or a photograph is missing.
     ValueError
-        A row without two columns or with an empty one, a split that no row has, or no rows.
+        A row without two columns or with an empty one, a split that no row has, no rows, or no UTF-8.
     """
     path = Path(path)
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [
-            (number, row)
-            for number, row in enumerate(csv.reader(file, delimiter=TABLES[path.suffix.lower()]), 1)
-            if any(cell.strip() for cell in row)
-        ]
+    separator = TABLES[path.suffix.lower()]
+    rows = _rows(path, separator)
     columns = _columns([cell.strip().lower() for cell in rows[0][1]]) if rows else None
     of_path, of_label, of_split = columns or (0, 1, None)
     if split is not None and of_split is None:
         raise ValueError(f"{path} has no column 'split' to find {split!r} in")
-    found: dict[str, list[str]] = {}
+    found: dict[Path, list[str]] = {}
     splits: set[str] = set()
     repeated = 0
     for number, row in rows[1:] if columns else rows:
         cells = [cell.strip() for cell in row]
         if len(cells) <= max(of_path, of_label, of_split or 0) or not (cells[of_path] and cells[of_label]):
-            raise ValueError(f"{path}, line {number}: {row!r} is not a photograph's path and a label")
+            raise ValueError(
+                f"{path}, line {number}: {row!r} is not a photograph's path and a label, separated by {separator!r}"
+            )
         if of_split is not None:
             splits.add(cells[of_split])
         if split is not None and cells[of_split or 0] != split:
             continue
-        labels = found.setdefault(cells[of_path], [])
+        labels = found.setdefault(path.parent / cells[of_path], [])
         repeated += cells[of_label] in labels
         labels += [cells[of_label]] * (cells[of_label] not in labels)
     if not found and split is not None:
@@ -71,8 +69,8 @@ def table(path: PathLike, split: str | None = None) -> Dataset:
         raise ValueError(f"{path} lists no photographs")
     if repeated:
         warnings.warn(f"{path}: {repeated} rows repeat a path and its label", stacklevel=2)
-    paths = tuple(path.parent / name for name in found)
-    _check_there(path, paths)
+    paths = tuple(found)
+    _check_there(path, paths, "" if columns else "; if its first line names the columns, call them path and label")
     names = tuple(sorted({label for labels in found.values() for label in labels}))
     if all(len(labels) == 1 for labels in found.values()):
         single = np.array([labels[0] for labels in found.values()])
@@ -81,6 +79,18 @@ def table(path: PathLike, split: str | None = None) -> Dataset:
     matrix = np.array([[1 if name in labels else -1 for name in names] for labels in found.values()], np.int8)
     matrix.setflags(write=False)
     return Dataset(paths, matrix, names)
+
+
+def _rows(path: Path, separator: str) -> list[tuple[int, list[str]]]:
+    """The rows of a table that are not blank, with the number of the line where each ends."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+            return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+    except csv.Error as error:
+        raise ValueError(f"{path} is not a table of rows: {error}") from error
 
 
 def _columns(head: list[str]) -> tuple[int, int, int | None] | None:
@@ -126,14 +136,14 @@ def coco(path: PathLike, images: PathLike | None = None) -> COCO:
     -------
     COCO
         Photographs in the file's order. Those that are missing or have no object are left out,
-        and a warning counts them.
+        and so are objects of photographs that the file does not list; a warning counts both.
 
     Raises
     ------
     OSError
         The file is missing, or all photographs are.
     ValueError
-        The file is not JSON, or not COCO's.
+        The file is not JSON, or not COCO's; or two photographs have one number.
     """
     path = Path(path)
     try:
@@ -148,17 +158,21 @@ def coco(path: PathLike, images: PathLike | None = None) -> COCO:
             things[entry["image_id"]].append(AnnotatedObject(names[entry["category_id"]], box, crowd))
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path} is not a COCO annotation file: {type(error).__name__} {error}") from error
+    if len(files) < len(content["images"]):
+        raise ValueError(f"{path} lists {len(content['images'])} images, but only {len(files)} different ids")
     folder = Path(images) if images is not None else _folder_of(path)
+    strangers = sum(len(found) for key, found in things.items() if key not in files)
     listed = [key for key in files if things[key]]
     there = [key for key in listed if (folder / files[key]).is_file()]
     if not there:
         raise FileNotFoundError(f"{folder} has none of the {len(listed)} photographs that {path} annotates")
     left_out = {
-        "list no object": len(files) - len(listed),
-        f"are missing in {folder}": len(listed) - len(there),
+        f"of {len(files)} photographs list no object": len(files) - len(listed),
+        f"of {len(files)} photographs are missing in {folder}": len(listed) - len(there),
+        "objects are of photographs that it does not list": strangers,
     }
     if any(left_out.values()):
-        counts = "; ".join(f"{count} of {len(files)} photographs {why}" for why, count in left_out.items() if count)
+        counts = "; ".join(f"{count} {what}" for what, count in left_out.items() if count)
         warnings.warn(f"{path}: left out {counts}", stacklevel=2)
     classes = tuple(sorted(set(names.values())))
     labels = np.full((len(there), len(classes)), -1, np.int8)
@@ -189,7 +203,10 @@ def _folder_of(path: Path) -> Path:
     return next((f for f in (above / name, above / "images" / name, path.parent / name) if f.is_dir()), path.parent)
 
 
-def _check_there(path: Path, photographs: tuple[Path, ...]) -> None:
+def _check_there(path: Path, photographs: tuple[Path, ...], hint: str) -> None:
+    """Raise if a photograph is missing, with `hint` if only the first is."""
     missing = [photograph for photograph in photographs if not photograph.is_file()]
-    if missing:
-        raise FileNotFoundError(f"{path} lists {len(missing)} photographs that do not exist, first {missing[0]}")
+    if not missing:
+        return
+    why = hint if missing == [photographs[0]] else ""
+    raise FileNotFoundError(f"{path} lists {len(missing)} photographs that do not exist, first {missing[0]}{why}")
