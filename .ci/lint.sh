@@ -16,3 +16,4 @@ check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workfl
 check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+zizmor --offline --quiet --no-progress .github
