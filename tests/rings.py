@@ -1,6 +1,7 @@
 """The package as its source has it: modules, their rings, and what imports what. For tests and for the docs."""
 
 import ast
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def path_of(module):
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+@cache
 def syntax(module):
     path = path_of(module)
     return ast.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
@@ -72,6 +74,7 @@ def package_of(module):
     return ("fvlrp", *path.parts[:-1])
 
 
+@cache
 def imports_of(module):
     """What `module` imports anywhere, inside functions too."""
-    return imported(ast.walk(syntax(module)), package_of(module))
+    return frozenset(imported(ast.walk(syntax(module)), package_of(module)))
