@@ -315,8 +315,19 @@ class Gamma(Rule):
         return Shares(np.where(up, boosted, share), np.where(up, share, boosted), 0.0, zero)
 
 
+class _WeightsOnly(Rule):
+    """A rule that ignores the activations: every input counts as 1, so that shares depend only on `weights`."""
+
+    def inputs(self, x: Array, bounds: Bounds | None) -> tuple[Array, Array | None]:
+        return np.ones_like(x), None
+
+    def shares(self, r: Array, z: Array, positive: Array | None, negative: Array | None) -> Shares:
+        share, zero = ratio(r, z)
+        return Shares(share, share, 0.0, zero)
+
+
 @dataclass(frozen=True)
-class WSquare(Rule):
+class WSquare(_WeightsOnly):
     """R_i = sum_j w_ij^2 / sum_i w_ij^2 R_j over the inputs inside the image: conserves, and ignores the activations.
 
     Examples
@@ -330,16 +341,9 @@ class WSquare(Rule):
     def weights(self, weight: Array) -> Array:
         return np.square(weight)
 
-    def inputs(self, x: Array, bounds: Bounds | None) -> tuple[Array, Array | None]:
-        return np.ones_like(x), None
-
-    def shares(self, r: Array, z: Array, positive: Array | None, negative: Array | None) -> Shares:
-        share, zero = ratio(r, z)
-        return Shares(share, share, 0.0, zero)
-
 
 @dataclass(frozen=True)
-class Flat(Rule):
+class Flat(_WeightsOnly):
     """R_i = sum_j R_j / (number of inputs of j inside the image): evenly over the receptive field of each output.
 
     Examples
@@ -352,13 +356,6 @@ class Flat(Rule):
 
     def weights(self, weight: Array) -> Array:
         return np.ones_like(weight)
-
-    def inputs(self, x: Array, bounds: Bounds | None) -> tuple[Array, Array | None]:
-        return np.ones_like(x), None
-
-    def shares(self, r: Array, z: Array, positive: Array | None, negative: Array | None) -> Shares:
-        share, zero = ratio(r, z)
-        return Shares(share, share, 0.0, zero)
 
 
 @dataclass(frozen=True)
