@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fvlrp import Network, sheet
 from fvlrp.network import trace as lrp
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import (
@@ -232,6 +233,23 @@ def test_rules_that_are_poor_at_the_pixels_of_deep_networks_warn(photo, convolut
         trace.explain("dog", depth, rules)
     found = [(w.filename, "convolutions down to the pixels" in str(w.message)) for w in caught]
     assert found == ([(__file__, True)] if warns else [])
+
+
+def test_a_warning_points_at_the_line_of_the_caller_and_is_shown_once():
+    draw = np.random.default_rng(0)
+    net = Network(deep(8).nodes, (3, 24, 20), ["a", "b", "c", "d"])
+    image = draw.integers(0, 256, (30, 30, 3), np.uint8)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            net.explain(image, rules="paper")
+        sheet([net], [image, image], ["a", "b"])
+    text = Path(__file__).read_text(encoding="utf-8").splitlines()
+    lines = [(w.filename, text[w.lineno - 1].strip()) for w in caught]
+    assert lines == [
+        (__file__, 'net.explain(image, rules="paper")'),
+        (__file__, 'sheet([net], [image, image], ["a", "b"])'),
+    ]
 
 
 def test_figure_1_takes_the_papers_rules(photo):

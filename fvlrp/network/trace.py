@@ -22,6 +22,7 @@ from ..core.target import Target
 from ..core.trace import Descent, Trace
 from ..data import bands
 from ..data.images import ImageLike
+from ..runtime.caller import stack_level
 from ..runtime.types import Classes, Pixels, Values
 from .graph import INPUT, KINDS, Node, ancestors, coarse, first_layers, strides
 from .layers import NetworkLayer, Saved
@@ -334,9 +335,9 @@ class NetworkTrace(Trace[NetworkRules]):
         loud = [rule for rule in chosen if rule.amplifies]
         if "input" in depths and len(loud) >= DEEP and not attends(self.net.nodes):
             warnings.warn(
-                f"{loud[0]!r} in {len(loud)} convolutions down to the pixels: maps of such networks are poor; "
-                f"leave rules to the default, or choose a coarser depth, such as {self.net.coarse_depth!r}",
-                stacklevel=6,
+                f"{loud[0]!r} in {len(loud)} convolutions down to the pixels: such maps are often no better than a "
+                f"random order; use the default rules, or a coarser depth, such as {self.net.coarse_depth!r}",
+                stacklevel=stack_level(),
             )
 
     def _warn_of_uniform_maps(self, depths: Sequence[str], rules: NetworkRules) -> None:
@@ -352,7 +353,7 @@ class NetworkTrace(Trace[NetworkRules]):
                     f"depth {depth!r} replaces the dense layer {self.net.layers[cut[-1]]!r} by flat weights: "
                     "the heatmap is uniform over its inputs; choose a depth below it, or "
                     "rules=NetworkRules(below=WSquare())",
-                    stacklevel=6,
+                    stacklevel=stack_level(),
                 )
 
     def _box(self, node: Node, rule: Rule) -> Bounds:
