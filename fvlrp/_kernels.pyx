@@ -1,4 +1,4 @@
-# cython: language_level=3, embedsignature=True, freethreading_compatible=True, autotestdict=False
+# cython: language_level=3, embedsignature=True, autotestdict=False
 """Thin binding of csrc/fvlrp.h: shapes and types, allocation, a call without the GIL, a status turned into an exception.
 
 A function here fills the struct that the kernel's declaration in fvlrp.h documents. The structs are declared with untyped

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fvlrp import images
-from fvlrp.data import formats
+from fvlrp.data import formats, spooled
+from fvlrp.fisher import sift
 
 GREY = (np.arange(60 * 70).reshape(60, 70) * 15 % 4096).astype(np.uint16)
 
@@ -99,14 +100,72 @@ def test_the_orientation_is_that_of_pillow(tmp_path, orientation):
     np.testing.assert_array_equal(images.load(tmp_path / "b.tif"), images.load(tmp_path / "a.tif"))
 
 
-def test_a_large_tiff_is_memory_mapped(tmp_path, monkeypatch):
+LARGE_FILES = {
+    "tiles of 16 bits": {"tile": (16, 16), "compression": "zlib"},
+    "strips of 3 rows": {"rowsperstrip": 3},
+    "one strip": {},
+    "planes": {"planarconfig": "separate", "tile": (16, 16)},
+    "upside down": {"extratags": [(274, "H", 1, 3, True)]},
+    "other byte order": {"byteorder": ">"},
+}
+
+
+@pytest.fixture
+def in_bands(monkeypatch):
+    """Calls a function that treats every image as a large one, a few rows at a time."""
+
+    def call(function):
+        with monkeypatch.context() as patch:
+            patch.setattr(spooled, "LARGE", 100)
+            patch.setattr(spooled, "BAND", 700)
+            return function()
+
+    return call
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("options", LARGE_FILES.values(), ids=LARGE_FILES)
+def test_a_large_tiff_is_decoded_into_a_file(tmp_path, in_bands, options, dtype, grey):
     tifffile = pytest.importorskip("tifffile")
-    monkeypatch.setattr(formats, "LARGE", 100)
-    colour = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-    tifffile.imwrite(tmp_path / "a.tif", colour, photometric="rgb", tile=(16, 16), compression="zlib")
-    values = formats.read(tmp_path / "a.tif", 0)
-    assert isinstance(values, np.memmap)
-    np.testing.assert_array_equal(images.load(tmp_path / "a.tif"), colour)
+    shape = (50, 60) if grey else (3, 50, 60) if "planarconfig" in options else (50, 60, 3)
+    values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    options = {name: option for name, option in options.items() if not grey or name != "planarconfig"}
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, photometric="minisblack" if grey else "rgb", **options)
+    expected = images.load(path)
+    assert isinstance(in_bands(lambda: formats.read(path, 0)), np.memmap)
+    found = in_bands(lambda: images.load(path))
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == expected.dtype and isinstance(found, np.memmap)
+    np.testing.assert_array_equal(in_bands(lambda: images.rgb(path)), images.rgb(path))
+
+
+@pytest.mark.parametrize("elements", [{}, {"PhotometricInterpretation": "MONOCHROME1"}, {"WindowCenter": 900}])
+def test_a_large_dicom_file_is_read_in_bands(tmp_path, in_bands, elements):
+    window = {"WindowWidth": 400, "RescaleSlope": 2, "RescaleIntercept": -7} if "WindowCenter" in elements else {}
+    path = dicom(tmp_path / "a.dcm", GREY, **elements, **window)
+    for range in (None, (100, 3000)):
+        found = in_bands(lambda range=range: images.load(path, range=range))
+        np.testing.assert_array_equal(found, images.load(path, range=range))
+        assert isinstance(found, np.memmap)
+
+
+def test_an_explanation_of_a_large_tiff_equals_that_of_the_array(tmp_path, in_bands, plain, photo, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    monkeypatch.setattr(plain, "max_height", None)
+    deep = images.rgb(photo).astype(np.uint16) * 257 + 3
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", tile=(16, 16), compression="zlib")
+
+    def explain():
+        with monkeypatch.context() as patch:
+            patch.setattr(sift, "WHOLE", 0)
+            patch.setattr(sift, "STRIP", 700)
+            return plain.trace(tmp_path / "a.tif", "float64").explain("brick", "bin")
+
+    whole, parts = plain.trace(deep, "float64").explain("brick", "bin"), in_bands(explain)
+    np.testing.assert_allclose(parts.heatmap, whole.heatmap, rtol=0, atol=1e-10 * np.abs(whole.heatmap).max())
+    assert abs(parts.score - whole.score) < 1e-10
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3)])

@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
 
 from ..runtime.types import Untyped, Values
+from . import spooled
 
 DICOM = (".dcm", ".dicom")
 TIFF = (".tif", ".tiff")
 ARRAY = (".npy",)
-LARGE = 1 << 26  # pixels from which on a TIFF file is decoded tile by tile into a temporary file
 _MINISWHITE, _MINISBLACK, _RGB, _YCBCR = 0, 1, 2, 6  # TIFF's PhotometricInterpretation
 _ORIENTATION = 274
 
@@ -90,7 +91,7 @@ def _pydicom() -> Untyped:
 
 def _dicom(path: str | os.PathLike[str], page: int, range: tuple[float, float] | None) -> Values:
     pydicom = _pydicom()
-    file = pydicom.dcmread(path)
+    file = pydicom.dcmread(path, stop_before_pixels=True)
     frames = int(getattr(file, "NumberOfFrames", 1) or 1)
     if not 0 <= page < frames:
         raise ValueError(f"it has no page {page}, counted from 0")
@@ -98,21 +99,30 @@ def _dicom(path: str | os.PathLike[str], page: int, range: tuple[float, float] |
         warnings.warn(
             f"{os.fsdecode(path)} has {frames} frames and the first was read: page=1 reads the second", stacklevel=4
         )
-    values: Values = pydicom.pixels.pixel_array(file, index=page)  # YBR becomes RGB
+    values: Values = pydicom.pixels.pixel_array(path, index=page)  # YBR becomes RGB
     if values.ndim == 3:
         white = (1 << int(file.BitsStored)) - 1
-        return values if white == 255 else (values / white).astype(np.float32)
-    units = pydicom.pixels.apply_modality_lut(values, file)
-    shown = np.asarray(units if range else pydicom.pixels.apply_voi_lut(units, file), np.float64)
-    low, high = range or _ends(file, shown)
-    grey = np.clip((shown - low) / (high - low if high > low else 1), 0, 1).astype(np.float32)
-    return 1 - grey if file.PhotometricInterpretation == "MONOCHROME1" else grey
+        return values if white == 255 else spooled.converted(values, lambda band: (band / white).astype(np.float32))
+
+    def shown(band: Values) -> npt.NDArray[np.float64]:
+        units = pydicom.pixels.apply_modality_lut(band, file)
+        return np.asarray(units if range else pydicom.pixels.apply_voi_lut(units, file), np.float64)
+
+    low, high = range or _ends(file, values, shown)
+    inverted = file.PhotometricInterpretation == "MONOCHROME1"
+
+    def grey(band: Values) -> npt.NDArray[np.float32]:
+        part = np.clip((shown(band) - low) / (high - low if high > low else 1), 0, 1).astype(np.float32)
+        return 1 - part if inverted else part
+
+    return spooled.converted(values, grey)
 
 
-def _ends(file: Untyped, shown: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _ends(file: Untyped, values: Values, shown: Callable[[Values], npt.NDArray[np.float64]]) -> tuple[float, float]:
     """The values of black and white: those that the window leads to, or without one, the range of the values."""
     if not ("WindowCenter" in file or "VOILUTSequence" in file):
-        return float(shown.min()), float(shown.max())
+        of_bands = [spooled.ends(shown(values[rows])) for rows in spooled.bands(values)]
+        return float(min(low for low, _ in of_bands)), float(max(high for _, high in of_bands))
     if "VOILUTSequence" in file:
         return 0.0, float((1 << int(file.VOILUTSequence[0].LUTDescriptor[2])) - 1)
     # A window leads to all values that the stored bits have, in the modality's units (PS3.3 C.11.2.1.2).
@@ -135,7 +145,7 @@ def _tiff(path: str | os.PathLike[str], page: int) -> Values | None:
             return None  # Pillow refuses it in its own words
         found: Untyped = file.pages[page]
         deep = found.samplesperpixel > 1 and found.bitspersample > 8
-        if not (deep or file.is_bigtiff or found.size > LARGE):
+        if not (deep or file.is_bigtiff or found.size > spooled.LARGE):
             return None
         if int(found.photometric) not in (_MINISWHITE, _MINISBLACK, _RGB, _YCBCR):
             return None
@@ -143,12 +153,16 @@ def _tiff(path: str | os.PathLike[str], page: int) -> Values | None:
             warnings.warn(
                 f"{os.fsdecode(path)} has several pages and the first was read: page=1 reads the second", stacklevel=4
             )
-        values: Values = found.asarray(out="memmap" if found.size > LARGE else None)
+        values: Values = found.asarray(
+            out=spooled.empty(found.shape, found.dtype) if found.size > spooled.LARGE else None
+        )
+        spooled.release(values)
         orientation = found.tags[_ORIENTATION].value if _ORIENTATION in found.tags else 1
         if values.ndim == 3 and int(found.planarconfig) == 2:  # one plane a colour
             values = np.moveaxis(values, 0, -1)
         if int(found.photometric) == _MINISWHITE:
-            values = (np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1) - values
+            white = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
+            values = spooled.converted(values, lambda band: white - band)
         return _upright(values, int(orientation))
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..runtime.types import Pixels, Values
-from . import formats
+from . import formats, spooled
 from .decoding import decoded, named_errors
 from .pixels import checked_range, from_array, from_picture
 from .resampling import GreyRows, grey_part, reduced, resample_conserving, resize_to_height, weighted
@@ -188,6 +188,13 @@ def grey(image: ImageLike, max_height: int | None = None) -> npt.NDArray[np.floa
 def rgb(image: ImageLike) -> npt.NDArray[np.uint8]:
     """The image as a picture to show: uint8 (H, W, 3), upright. Raises as `load` does."""
     values = load(image)
+    if values.dtype == np.uint8 and values.ndim == 3:
+        return values.astype(np.uint8, copy=False)
+    return spooled.converted(values, _shown)
+
+
+def _shown(values: Pixels) -> npt.NDArray[np.uint8]:
+    """The same of some rows."""
     scaled = values if values.dtype == np.uint8 else np.rint(values * 255)
     picture = scaled.astype(np.uint8, copy=False)
     return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)

@@ -6,12 +6,14 @@ Hides the ranges of pixel types and the colour modes of pictures. For `data.imag
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from ..runtime.types import Pixels, Values
+from . import spooled
 from .decoding import named_errors
 
 _ROUNDING = 1e-6  # how far a float may leave [0, 1] and still be read as rounding of an earlier computation
@@ -59,7 +61,7 @@ def _from_16_bits(picture: Image.Image, name: str, range: tuple[float, float] | 
         largest = getattr(picture, "tag_v2", {}).get(_SAMPLE_MAXIMUM)
         if largest is not None and 0 < (white := float(np.max(largest))) < 65535:
             range = (0.0, white)
-        values = values.astype(np.uint16)
+        values = values.astype(np.uint16, copy=False)
     return from_array(values, name, range)
 
 
@@ -70,39 +72,57 @@ def from_array(values: Values, name: str, range: tuple[float, float] | None) -> 
         raise ValueError(f"{name} has shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}")
     if values.size == 0:
         raise ValueError(f"{name} is empty: its shape is {shape}")
-    values = _in_range(values, name) if range is None else _stretched(values, name, range)
-    if values.ndim == 2:
+    convert = _conversion(values, name) if range is None else _stretching(values, name, range)
+    if convert is _same and values.ndim == 2:
         return values
-    return values[:, :, 0] if shape[2] == 1 else _on_white(values) if shape[2] == 4 else values
+    if convert is _same and shape[2] != 4:
+        return values[:, :, 0] if shape[2] == 1 else values
+
+    def finished(band: Values) -> Pixels:
+        band = convert(band)
+        if band.ndim == 2:
+            return band
+        return band[:, :, 0] if shape[2] == 1 else _on_white(band) if shape[2] == 4 else band
+
+    return spooled.converted(values, finished)
 
 
-def _stretched(values: Values, name: str, range: tuple[float, float]) -> npt.NDArray[np.float32]:
-    """float32 in [0, 1]: `range` becomes black and white."""
+def _same(values: Values) -> Pixels:
+    return values
+
+
+def _stretching(values: Values, name: str, range: tuple[float, float]) -> Callable[[Values], Pixels]:
+    """The conversion to float32 in [0, 1] by which `range` becomes black and white."""
     if values.ndim == 3 and values.shape[2] == 4:
         raise ValueError(
             f"{name} has an alpha channel, which range= is not about: composite it, or pass three channels"
         )
     if values.dtype.kind not in "iuf":
         raise TypeError(f"{name} has dtype {values.dtype}; with range= expected integers or floats")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if values.dtype.kind == "f" and not np.isfinite(spooled.ends(values)).all():
         raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
     low, high = range
-    stretched = np.subtract(values, low, dtype=np.float64)
-    stretched /= high - low
-    return np.clip(stretched, 0, 1, out=stretched).astype(np.float32)
+
+    def stretched(band: Values) -> npt.NDArray[np.float32]:
+        part = np.subtract(band, low, dtype=np.float64)
+        part /= high - low
+        return np.clip(part, 0, 1, out=part).astype(np.float32)
+
+    return stretched
 
 
-def _in_range(values: Values, name: str) -> Pixels:
-    """The same values as uint8 in 0..255 or float32 in 0..1."""
+def _conversion(values: Values, name: str) -> Callable[[Values], Pixels]:
+    """The conversion of the values to uint8 in 0..255 or float32 in 0..1, once the values were found to allow it."""
     if values.dtype == np.uint8:
-        return values
+        return _same
     if values.dtype == np.bool_:
-        return values.astype(np.uint8) * np.uint8(255)
+        return lambda band: band.astype(np.uint8) * np.uint8(255)
     if values.dtype.newbyteorder("=") == np.uint16:  # files of 16 bits are often stored big-endian
-        return np.divide(values, _white(values, name), dtype=np.float32)
+        white = _white(values, name)
+        return lambda band: np.divide(band, white, dtype=np.float32)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"{name} has dtype {values.dtype}; expected bool, uint8, uint16 or float")
-    low, high = values.min(), values.max()
+    low, high = spooled.ends(values)
     if values.dtype.kind in "iu":
         if low < 0 or high > 255:
             raise ValueError(
@@ -110,7 +130,7 @@ def _in_range(values: Values, name: str) -> Pixels:
                 "convert it to uint8, uint16 or float in [0, 1], or say with fvlrp.images.load(image, range=...) "
                 "which are black and white"
             )
-        return values.astype(np.uint8)
+        return lambda band: band.astype(np.uint8)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
     if low < -_ROUNDING or high > 1 + _ROUNDING:
@@ -118,7 +138,9 @@ def _in_range(values: Values, name: str) -> Pixels:
             f"{name} has floats from {low:.6g} to {high:.6g}; expected [0, 1]: divide an image in 0..255 by 255, "
             "or say with fvlrp.images.load(image, range=...) which are black and white"
         )
-    return np.clip(values, 0, 1).astype(np.float32, copy=False)
+    if values.dtype == np.float32 and low >= 0 and high <= 1:
+        return _same
+    return lambda band: np.clip(band, 0, 1).astype(np.float32, copy=False)
 
 
 def _white(values: Values, name: str) -> int:
@@ -126,7 +148,7 @@ def _white(values: Values, name: str) -> int:
 
     Cameras, microscopes and scanners write 10 or 12 bits into 16; divided by 65535 they would be nearly black.
     """
-    largest = int(values.max())
+    largest = int(spooled.ends(values)[1])
     bits = next((bits for bits in _NARROW if largest < 1 << bits), 16) if largest else 16
     if bits < 16:
         white = (1 << bits) - 1

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..runtime.types import Pixels, Window
+from . import spooled
 
 LUMINANCE = (0.2989, 0.5870, 0.1140)  # weights of R, G, B in grey
 _BAND = 1 << 17  # values that are resampled at a time
@@ -40,7 +41,9 @@ class GreyRows:
         self.pixels, self.shape = pixels, (int(pixels.shape[0]), int(pixels.shape[1]))
 
     def __getitem__(self, rows: slice[int | None]) -> npt.NDArray[np.float32]:
-        return weighted(_unit(self.pixels[rows]))
+        part = weighted(_unit(self.pixels[rows]))
+        spooled.release(self.pixels)
+        return part
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.float32]:
         return np.asarray(self[:], dtype)
@@ -203,6 +206,7 @@ def _redistribute(values: npt.NDArray[np.float64], axis: int, length: int) -> np
 
 def _bicubic(channel: Pixels, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     picture = Image.fromarray(np.ascontiguousarray(_unit(channel)))
+    spooled.release(channel)
     resized: npt.NDArray[np.float32] = np.asarray(picture.resize(shape[::-1], Image.Resampling.BICUBIC))
     return np.clip(resized, 0, 1)
 
