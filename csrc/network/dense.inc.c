@@ -7,17 +7,17 @@
 
 enum { ABREAST_ROWS = 4 }; /* rows of weights that are read side by side */
 
-/* Sums of ABREAST_ROWS rows: of w x over terms >= 0 and over terms <= 0. */
-static void dense_terms(const REAL *const *rows, ptrdiff_t n, const REAL *above, const REAL *below, REAL *up,
+/* Sums of ABREAST_ROWS rows: of w x over terms >= 0 and over terms <= 0. `below` may be NULL. */
+INLINE void dense_terms(const REAL *const *rows, ptrdiff_t n, const REAL *above, const REAL *below, REAL *up,
                         REAL *down) {
     VREAL ups[ABREAST_ROWS] = {{0}}, downs[ABREAST_ROWS] = {{0}};
     const ptrdiff_t whole = n / LANES * LANES;
     for (ptrdiff_t k = 0; k < whole; k += LANES) {
-        const VREAL x = load(above + k), y = below ? load(below + k) : (VREAL){0};
+        const VREAL x = load(above + k), y = below ? load(below + k) : x;
         UNROLL for (int i = 0; i < ABREAST_ROWS; i++) {
             const VREAL w = load(rows[i] + k), high = positive_part(w), low = negative_part(w);
-            ups[i] += high * x + low * y;
-            downs[i] += low * x + high * y;
+            ups[i] += below ? high * x + low * y : high * x;
+            downs[i] += below ? low * x + high * y : low * x;
         }
     }
     for (int i = 0; i < ABREAST_ROWS; i++) {
@@ -39,7 +39,8 @@ static int dense_sums(const fvlrp_dense_sums_args *args) {
         const ptrdiff_t some = imin(o->count - j, ABREAST_ROWS);
         for (ptrdiff_t i = 0; i < ABREAST_ROWS; i++)
             from[i] = (const REAL *)o->weight + o->rows[j + (i < some ? i : 0)] * o->n;
-        dense_terms(from, o->n, args->above, args->below, ups, downs);
+        if (args->below) dense_terms(from, o->n, args->above, args->below, ups, downs);
+        else dense_terms(from, o->n, args->above, NULL, ups, downs);
         memcpy((REAL *)args->up + j, ups, (size_t)some * sizeof(REAL));
         memcpy((REAL *)args->down + j, downs, (size_t)some * sizeof(REAL));
     }

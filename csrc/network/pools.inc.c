@@ -46,45 +46,64 @@ static int max_pool(const fvlrp_max_pool_args *args) {
     return FVLRP_OK;
 }
 
-/* Index in its channel of the first pixel of a window that equals `top`, or -1. */
-INLINE ptrdiff_t pool_winner(const fvlrp_windows *w, const REAL *channel, ptrdiff_t oy, ptrdiff_t ox, REAL top) {
-    const ptrdiff_t y0 = (w->first + oy) * w->stride_y - w->top, x0 = ox * w->stride_x - w->left;
-    const ptrdiff_t down = (w->kernel_y - 1) * w->dilation_y, right = (w->kernel_x - 1) * w->dilation_x;
-    ptrdiff_t winner = -1;
-    if (y0 >= 0 && x0 >= 0 && y0 + down < w->height && x0 + right < w->width) {
-        /* From the last pixel to the first, without branches, which the processor could not predict. */
-        for (ptrdiff_t y = y0 + down; y >= y0; y -= w->dilation_y)
-            for (ptrdiff_t x = x0 + right; x >= x0; x -= w->dilation_x) {
-                const ptrdiff_t i = y * w->width + x;
-                winner = channel[i] == top ? i : winner;
-            }
-        return winner;
-    }
-    for (ptrdiff_t ky = 0; ky < w->kernel_y; ky++) {
-        const ptrdiff_t y = y0 + ky * w->dilation_y;
+/* winner[o] = tap where line[o stride] equals maxima[o]. */
+INLINE void pool_equal(const REAL *line, ptrdiff_t stride, ptrdiff_t count, const REAL *maxima, int32_t tap,
+                       int32_t *winner) {
+    if (stride == 1)
+        for (ptrdiff_t o = 0; o < count; o++) winner[o] = line[o] == maxima[o] ? tap : winner[o];
+    else if (stride == 2)
+        for (ptrdiff_t o = 0; o < count; o++) winner[o] = line[2 * o] == maxima[o] ? tap : winner[o];
+    else
+        for (ptrdiff_t o = 0; o < count; o++) winner[o] = line[stride * o] == maxima[o] ? tap : winner[o];
+}
+
+/* The first tap of each window of an output row of one channel that equals the maximum, or -1: from the last tap to
+ * the first, a row of windows at a time, as no processor predicts where a maximum lies. */
+static void pool_winners(const fvlrp_windows *w, const REAL *channel, ptrdiff_t oy, const REAL *maxima,
+                         int32_t *winner) {
+    for (ptrdiff_t x = 0; x < w->cols; x++) winner[x] = -1;
+    for (ptrdiff_t ky = w->kernel_y - 1; ky >= 0; ky--) {
+        const ptrdiff_t y = (w->first + oy) * w->stride_y + ky * w->dilation_y - w->top;
         if (y < 0 || y >= w->height) continue;
-        for (ptrdiff_t kx = 0; kx < w->kernel_x; kx++) {
-            const ptrdiff_t x = x0 + kx * w->dilation_x;
-            if (x >= 0 && x < w->width && channel[y * w->width + x] == top) return y * w->width + x;
+        for (ptrdiff_t kx = w->kernel_x - 1; kx >= 0; kx--) {
+            const ptrdiff_t offset = kx * w->dilation_x - w->left, begin = first_inside(offset, w->stride_x);
+            const ptrdiff_t end = imin(end_inside(offset, w->stride_x, w->width), w->cols);
+            if (begin < end)
+                pool_equal(channel + y * w->width + begin * w->stride_x + offset, w->stride_x, end - begin,
+                           maxima + begin, (int32_t)(ky * w->kernel_x + kx), winner + begin);
         }
     }
-    return -1;
+}
+
+/* Scratch memory: the winners of a row, and by how much taps lie after the first one of their window. */
+static void pool_layout(const fvlrp_windows *w, int32_t **winner, ptrdiff_t **after, arena *memory) {
+    *winner = carve(memory, w->cols, sizeof(int32_t));
+    *after = carve(memory, w->kernel_y * w->kernel_x, sizeof(ptrdiff_t));
 }
 
 static int max_pool_back(const fvlrp_max_pool_back_args *args) {
     const fvlrp_windows *w = &args->windows;
-    const ptrdiff_t plane = w->height * w->width, cells = w->rows * w->cols, apart = w->channels * cells;
+    const ptrdiff_t plane = w->height * w->width, cells = w->rows * w->cols;
+    int32_t *winner;
+    ptrdiff_t *after;
+    arena memory = {0};
+    pool_layout(w, &winner, &after, &memory);
+    if (arena_open(&memory)) return FVLRP_E_MEMORY;
+    pool_layout(w, &winner, &after, &memory);
+    for (ptrdiff_t t = 0; t < w->kernel_y * w->kernel_x; t++)
+        after[t] = t / w->kernel_x * w->dilation_y * w->width + t % w->kernel_x * w->dilation_x;
     for (ptrdiff_t c = 0; c < w->channels; c++)
-        for (ptrdiff_t oy = 0; oy < w->rows; oy++)
-            for (ptrdiff_t ox = 0; ox < w->cols; ox++) {
-                const ptrdiff_t at = c * cells + oy * w->cols + ox;
-                const REAL *r = (const REAL *)args->r + at, *channel = (const REAL *)args->image + c * plane;
-                int any = 0;
-                for (ptrdiff_t t = 0; t < args->targets; t++) any |= r[t * apart] != 0;
-                if (!any) continue;
-                const ptrdiff_t i = pool_winner(w, channel, oy, ox, ((const REAL *)args->maxima)[at]);
-                for (ptrdiff_t t = 0; i >= 0 && t < args->targets; t++)
-                    ((REAL *)args->out)[(t * w->channels + c) * plane + i] += r[t * apart];
+        for (ptrdiff_t oy = 0; oy < w->rows; oy++) {
+            const ptrdiff_t at = c * cells + oy * w->cols;
+            const ptrdiff_t first = ((w->first + oy) * w->stride_y - w->top) * w->width - w->left;
+            pool_winners(w, (const REAL *)args->image + c * plane, oy, (const REAL *)args->maxima + at, winner);
+            for (ptrdiff_t t = 0; t < args->targets; t++) {
+                const REAL *r = (const REAL *)args->r + t * w->channels * cells + at;
+                REAL *out = (REAL *)args->out + (t * w->channels + c) * plane;
+                for (ptrdiff_t x = 0; x < w->cols; x++)
+                    if (winner[x] >= 0) out[first + x * w->stride_x + after[winner[x]]] += r[x];
             }
+        }
+    arena_close(&memory);
     return FVLRP_OK;
 }

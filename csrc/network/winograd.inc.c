@@ -18,7 +18,8 @@ enum {
     TILES = 56,   /* of a block, at most */
     OUTPUTS = 64, /* channels of a block, at most; whole panels */
     ABREAST = 7,  /* tiles of a row that are transformed together */
-    STRIP = 32    /* pixels of such a run: ABREAST * TILE_STEP + 2, in whole vectors */
+    STRIP = 32,   /* pixels of such a run: ABREAST * TILE_STEP + 2, in whole vectors */
+    SOON = 4      /* vectors or channels of filters that are asked for in advance */
 };
 #define ROOT 1.41421356237309505f
 
@@ -147,6 +148,12 @@ INLINE void winograd_turn(const float *from, int backwards, float *to, ptrdiff_t
 #endif
 }
 
+/* Ask for `lines` cache lines at each of `rows` places. No processor foresees that many streams. */
+INLINE void winograd_soon(const float *from, ptrdiff_t row, int rows, int lines) {
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < lines; i++) __builtin_prefetch(from + r * row + i * 16);
+}
+
 /* Taps of `depth` channels from c on and of `width` outputs from o on, outputs last: (depth, 9, width). */
 static void winograd_taps(const winograd_job *job, ptrdiff_t o, ptrdiff_t width, ptrdiff_t c, ptrdiff_t depth,
                           float *to) {
@@ -155,14 +162,19 @@ static void winograd_taps(const winograd_job *job, ptrdiff_t o, ptrdiff_t width,
     ptrdiff_t done = 0; /* lines whose whole vectors are there */
     if (job->channel == 9 && tap == 1)
         for (; done + LANES <= lines; done += LANES)
-            for (ptrdiff_t l = 0; l < whole; l += LANES)
-                transpose(job->a + (o + l) * row + c * 9 + done, row, to + done * width + l, width);
+            for (ptrdiff_t l = 0; l < whole; l += LANES) {
+                const float *from = job->a + (o + l) * row + c * 9 + done;
+                winograd_soon(from + SOON * LANES, row, LANES, 1);
+                transpose(from, row, to + done * width + l, width);
+            }
     /* What winograd_turn reads too much lies in the next filter, or in the next channel's first. */
     if (row == 9 && (tap == 1 || tap == -1) && job->channel >= 9 * job->m)
         for (; done < lines && (c + done / 9 + 1 < job->w->channels || o + whole < job->m); done += 9)
-            for (ptrdiff_t l = 0; l < whole; l += LANES)
-                winograd_turn(job->a + (o + l) * 9 + (c + done / 9) * job->channel - (tap < 0 ? 8 : 0), tap < 0,
-                              to + done * width + l, width);
+            for (ptrdiff_t l = 0; l < whole; l += LANES) {
+                const float *from = job->a + (o + l) * 9 + (c + done / 9) * job->channel - (tap < 0 ? 8 : 0);
+                winograd_soon(from + SOON * job->channel, 0, 1, 9 * LANES / 16);
+                winograd_turn(from, tap < 0, to + done * width + l, width);
+            }
     for (ptrdiff_t j = 0; j < lines; j++) {
         const float *from = job->a + o * row + (c + j / 9) * job->channel + j % 9 * tap;
         ptrdiff_t l = j < done ? whole : 0;

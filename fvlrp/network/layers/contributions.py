@@ -370,6 +370,7 @@ def adjoint(window: Window, weight: Array, sign: Sign, share: Array, other: Arra
     """The adjoint of a convolution: add transposed weights times shares to the inputs of a band of output rows.
 
     With stride 1 that is itself a convolution of the shares with the weights rotated by 180°, without columns.
+    For few channels it would read more windows than the product with the transposed weights writes columns.
 
     Parameters
     ----------
@@ -382,7 +383,7 @@ def adjoint(window: Window, weight: Array, sign: Sign, share: Array, other: Arra
         Added to.
     """
     (channels, height, width), (begin, end) = out.shape, rows
-    if window.stride != (1, 1):
+    if window.stride != (1, 1) or channels <= PIXEL_CHANNELS:
         flat = weight.reshape(len(weight), -1).T
         part = memory.take("columns", len(flat), share[0].size)
         _kernels.product(flat, share.reshape(len(share), -1), part, sign=sign)

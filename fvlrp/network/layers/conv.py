@@ -29,6 +29,7 @@ from .layer import BATCH, NetworkLayer, Saved, Shape
 
 BAND_BYTES = 1 << 21  # of outputs at a time: they stay in the L2 and L3 caches
 LOOK = 32  # outputs of a channel that are tested for relevance before all are
+MOST = 0.875  # share of channels with relevance above which all are computed
 GROUP_CHANNELS = 8  # input channels of a group up to which a product per group is slower than sums over windows
 
 
@@ -187,7 +188,10 @@ class Conv(NetworkLayer):
         return Passed([up], entries)
 
     def _alive(self, relevance: Array) -> Iterator[tuple[Span, Span | npt.NDArray[np.intp]]]:
-        """The input channels of each group and those of its output channels that have relevance (T, Co, N)."""
+        """The input channels of each group and those of its output channels that have relevance (T, Co, N).
+
+        All outputs if few of them have none: copies of the others' weights take longer than their products.
+        """
         n_in, n_out = self.weight.shape[1], len(self.weight) // self.groups
         for g in range(self.groups):
             mine = slice(g * n_out, (g + 1) * n_out)
@@ -196,7 +200,7 @@ class Conv(NetworkLayer):
             if not alive.all():
                 alive[~alive] = own[:, ~alive].any(axis=(0, 2))
             if alive.any():
-                outs = mine if alive.all() else np.flatnonzero(alive) + mine.start
+                outs = mine if alive.mean() > MOST else np.flatnonzero(alive) + mine.start
                 yield slice(g * n_in, (g + 1) * n_in), outs
 
     def _evenly(self, r: Array, x: Array, entries: Entries) -> Array:
