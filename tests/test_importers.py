@@ -510,6 +510,29 @@ def test_names_are_unique_and_never_that_of_the_input(tmp_path):
     assert ConvNet.from_onnx(graph.save(tmp_path / "n.onnx")).layers == ["input_2", "act/Relu", "act/Relu_2", "g", "f"]
 
 
+def test_scores_and_their_softmax_are_one_output(tmp_path):
+    graph = Graph().conv("x", "c", 3, 4).add("GlobalAveragePool", "c", "gap").add("Flatten", "gap", "f")
+    graph.weight("w", 4, 5).add("MatMul", "f w", "scores").add("Softmax", "scores", "y")
+    model = graph.model()
+    model.graph.output.append(helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "n.onnx")
+    x = np.random.default_rng(1).uniform(-1, 1, (2, 3, 16, 16)).astype(np.float32)
+    expected = session(str(tmp_path / "n.onnx")).run(["scores"], {"x": x})[0]
+    np.testing.assert_allclose(ConvNet.from_onnx(tmp_path / "n.onnx").forward(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_probability_for_each_image_is_a_network_of_two_classes(tmp_path):
+    """A sigmoid of scores (n, 1), of which the file takes the column."""
+    graph = Graph((1, 3, 16, 16)).conv("x", "c", 3, 1).add("GlobalAveragePool", "c", "gap").add("Flatten", "gap", "f")
+    graph.constant("0", 0, np.int64).add("Gather", "f 0", "g", axis=1).add("Sigmoid", "g", "y")
+    net = ConvNet.from_onnx(graph.save(tmp_path / "n.onnx"))
+    x = np.random.default_rng(1).uniform(-1, 1, (1, 3, 16, 16)).astype(np.float32)
+    expected = session(str(tmp_path / "n.onnx")).run(None, {"x": x})[0]
+    assert net.binary and net.forward(x).shape == (1, 1)
+    np.testing.assert_allclose(1 / (1 + np.exp(-net.forward(x)[0])), expected, rtol=1e-4)
+    assert net.explain(np.zeros((16, 16, 3), np.uint8) + 90).ledger.closes(1e-5)
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -535,7 +558,6 @@ REFUSED = {
         r"\(Where\).*mask that depends on the photograph",
     ),
     "randomness": (lambda g: g.add("RandomNormalLike", "c", "z"), "random numbers.*inference"),
-    "sums up to a place": (lambda g: g.constant("a", 3, np.int64).add("CumSum", "c a", "z"), "nearest is MatMul"),
     "boxes": (lambda g: g.add("NonMaxSuppression", "c c", "z"), "whole images.*`output`"),
     "a spectrum": (lambda g: g.add("DFT", "c", "z"), "complex numbers.*nearest"),
     "a volume": (

@@ -79,6 +79,19 @@ ELEMENTWISE = {
     "maximum with a constant": case("t = Max (x, c)", c=number(0.5)),
     "maximum with zero": case(CENTRED + "t = Max (s, z)", p=number(0.5), z=number(0)),
     "maximum of two": case(MEAN + "t = Max (x, m)"),
+    "maximum with a row": case("t = Max (x, c)", c=ROW),
+    "minimum with a row": case("t = Min (c, x)", c=ROW),
+    "maximum with many zeros": case(CENTRED + "t = Max (s, z)", p=number(0.5), z="float[6] {0, 0, 0, 0, 0, 0}"),
+    "maximum with more zeros": case(
+        "m = ReduceMean <axes = [3], keepdims = 1> (x)\n s = Sub (m, p)\n r = Max (s, z)\n t = Mul (r, c)",
+        p=number(0.6), z="float[6] {0, 0, 0, 0, 0, 0}", c=ROW,
+    ),
+    "mean of a tensor and a row": case("t = Mean (x, c)", c=ROW),
+    **{
+        f"{name} than a row": case(f"g = {name} ({sides})\n c1 = Cast <to = 1> (g)\n t = Mul (c1, x)", c=ROW)
+        for name in ("Greater", "Less", "GreaterOrEqual", "LessOrEqual")
+        for sides in ("x, c", "c, x")
+    },
     "minimum with a constant": case("t = Min (x, c)", c=number(0.5)),
     "mean of one": case("t = Mean (x)"),
     "mean of two": case("s = Sigmoid (x)\n t = Mean (x, s)"),
@@ -304,6 +317,18 @@ MOVES = {
 }  # fmt: skip
 
 ALONG = {
+    **{
+        f"sums up to a place of axis {axis}, {how}": case(f"t = CumSum <{how}> (x, a)", a=f"int64 {{{axis}}}")
+        for axis, how in ((3, "reverse = 0"), (2, "reverse = 1"), (-3, "exclusive = 1"))
+    },
+    "averages over neighbouring channels": case(
+        "v = Reshape (x, s)\n p = Pad (v, w)\n a = AveragePool <kernel_shape = [3, 1, 1], strides = [1, 1, 1]> (p)\n "
+        "t = Reshape (a, r)",
+        s=(0, 1, 3, 4, 6), w=(0, 0, 1, 0, 0, 0, 0, 1, 0, 0), r=(0, 3, 4, 6),
+    ),
+    "the largest of neighbouring channels": case(
+        "v = Reshape (x, s)\n t = MaxPool <kernel_shape = [2, 1, 1], pads = [0, 0, 0, 1, 0, 0]> (v)", s=(0, 1, 3, 4, 6)
+    ),
     **{
         f"Reduce{how}": case(f"t = Reduce{how} <axes = [1, 3], keepdims = 0> (x)")
         for how in ("Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
@@ -587,7 +612,9 @@ REFUSED = {
     "divides by 0": case("t = Div (x, z)", z=number(0)),
     "exponents of shape": case("t = Pow (x, p)", p=ROW),
     "selections that depend on the photograph": case("n = NonZero (x)\n t = Cast <to = 1> (n)"),
-    "expected one number": case("t = Max (x, c)", c=ROW),
+    "pools of three spatial axes are not supported": case(
+        "v = Reshape (x, s)\n t = MaxPool <kernel_shape = [1, 2, 2]> (v)", s=(0, 1, 3, 4, 6)
+    ),
     "a letter repeats": case('t = Einsum <equation = "bcww->bcw"> (x)'),
     "its weights depend": case("t = Conv (x, x)"),
     "a border around the batch": case("t = Pad (x, p)", p=(1, 0, 0, 0, 0, 0, 0, 0)),

@@ -107,7 +107,8 @@ def _reshaped(axes: _Axes, shape: Shape) -> _Axes:
                 return tuple((("m", each),) for each in shape)
             taken.append((role, n))
             rest //= n
-        out.append(tuple(taken) or ((_role(axes[min(len(out), len(axes) - 1)]), length),))
+        role = _role(axes[min(len(out), len(axes) - 1)]) if axes else "c"
+        out.append(tuple(taken) or ((role, length),))
     return tuple(out)
 
 

@@ -215,6 +215,7 @@ class _Import:
             rows = [n for n in rows if prod(reader.views[n].shape) in self.counts] or rows
         if len(rows) > 1:
             rows = [n for n in rows if _learned(reader.views[n].step)] or rows
+            rows = list({id(_before_ends(reader.views[n].step)): n for n in reversed(rows)}.values())[::-1]
         if len(rows) == 1 or (len(rows) > 1 and self.output is not None):
             return rows[0]
         if rows:
@@ -272,6 +273,13 @@ def _row(shape: Sequence[int | None]) -> bool:
     return sum(n != 1 for n in shape) <= 1
 
 
+def _before_ends(step: Step) -> Step:
+    """The scores before a softmax, sigmoid or change of shape at the end."""
+    while isinstance(step.layer, Reshape | Flatten | Softmax | Activation):
+        step = step.inputs[0]
+    return step
+
+
 def _learned(step: Step) -> bool:
     """Whether scores are computed by a dense layer or convolution."""
     while isinstance(step.layer, Reshape | Flatten | Softmax | Activation | Constant | Scale | Affine):
@@ -305,7 +313,7 @@ def _without_ends(graph: Graph) -> tuple[list[tuple[str, str]], bool]:
         multilabel = prod(step.shape) > 1
     if ends:
         source = step.inputs[0]
-        if len(source.shape) > 1:
+        if len(source.shape) != 1:
             source = Step(behind.name, Flatten(), [source], (prod(source.shape),))
         graph.last = source
         graph.refresh()

@@ -224,20 +224,27 @@ def _extreme(sign: int) -> Operator:
             steps, batch = reader.aligned(view, other)
             view = View(reader.step(Maximum(sign), *steps), batch)
         for value in constants:
-            if value.size != 1:
-                raise ValueError(f"a constant of shape {value.shape} is not supported; expected one number")
-            bound = float(value.reshape(-1)[0])
-            low, high = (bound, np.inf) if sign > 0 else (-np.inf, bound)
-            view = View(reader.step(ReLU() if (low, high) == (0, np.inf) else Clip(low, high), view.step), view.batch)
+            view = _bounded(reader, view, value, sign)
         reader.set(call, view)
 
     return read
 
 
+def _bounded(reader: Reader, view: View, value: Value, sign: int) -> View:
+    """The larger (sign 1) or smaller (sign -1) of a tensor and a constant."""
+    view = reader.expanded(view, tuple(np.broadcast_shapes(view.shape, value.shape)))
+    bound = float(value.flat[0])
+    if (value != bound).any():  # max(x, c) = relu(x - c) + c
+        over = scaled(reader, shifted(reader, view, -_as_float(value)), np.array(float(sign)))
+        over = View(reader.step(ReLU(), over.step), over.batch)
+        return shifted(reader, scaled(reader, over, np.array(float(sign))), value)
+    low, high = (bound, np.inf) if sign > 0 else (-np.inf, bound)
+    return View(reader.step(ReLU() if (low, high) == (0, np.inf) else Clip(low, high), view.step), view.batch)
+
+
 def _mean(reader: Reader, call: Call) -> None:
-    views = [reader.view(call, i) for i in range(len(call.inputs))]
-    total = views[0] if len(views) == 1 else added(reader, views)
-    reader.set(call, scaled(reader, total, np.array(1 / len(views))))
+    _add(reader, call)
+    reader.set(call, scaled(reader, reader.views[call.outputs[0]], np.array(1 / len(call.inputs))))
 
 
 # ---- conditions ------------------------------------------------------------------------------------------------------
@@ -252,11 +259,12 @@ def _compared(sign: int, equal: bool) -> Operator:
             difference = added(reader, [reader.view(call, 0), scaled(reader, reader.view(call, 1), np.array(-1.0))])
             reader.set(call, _step(reader, difference, sign, 0.0, equal))
             return
-        bound = reader.needed(call, 1 - computed[0])
-        if bound.size != 1:
-            raise ValueError(f"a bound of shape {bound.shape} is not supported; expected one number")
-        own = sign if computed == [0] else -sign
-        reader.set(call, _step(reader, reader.view(call, computed[0]), own, float(bound.reshape(-1)[0]), equal))
+        value, view = _as_float(reader.needed(call, 1 - computed[0])), reader.view(call, computed[0])
+        view = reader.expanded(view, tuple(np.broadcast_shapes(view.shape, value.shape)))
+        bound = float(value.flat[0])
+        if (value != bound).any():
+            view, bound = shifted(reader, view, -value), 0.0
+        reader.set(call, _step(reader, view, sign if computed == [0] else -sign, bound, equal))
 
     return read
 

@@ -232,8 +232,26 @@ def _apart(reader: Reader, view: View, stride: Sequence[int]) -> View:
 
 
 def _pool(reader: Reader, call: Call, average: bool) -> None:
+    if len(reader.view(call).shape) == 5:
+        _pool_volumes(reader, call)
+        return
     planes = _planes(reader, reader.view(call))
     _made(reader, call, planes, _pool_layer(call, planes, average))
+
+
+def _pool_volumes(reader: Reader, call: Call) -> None:
+    """A pool along the first of three axes, such as neighbouring channels in torch's LocalResponseNorm."""
+    view, given = reader.view(call), dict(call.attributes)
+    lists = {name: list(given[name]) for name in ("kernel_shape", "strides", "dilations", "pads") if name in given}
+    along = [list(values[1:3]) + (values[4:6] if name == "pads" else []) for name, values in lists.items()]
+    if any(set(values) - ({0} if name == "pads" else {1}) for name, values in zip(lists, along, strict=True)):
+        raise ValueError("pools of three spatial axes are not supported; nearest is a pool of two")
+    n, channels, depth, height, width = view.shape
+    flat = {name: [v[0], 0, v[3], 0] if name == "pads" else [v[0], 1] for name, v in lists.items()}
+    made = reader.applied(
+        call, call.op, reader.reshaped(view, (n, channels, depth, height * width)), **{**given, **flat}
+    )
+    reader.set(call, reader.reshaped(made, (*made.shape[:3], height, width)))
 
 
 def _pool_layer(call: Call, planes: _Planes, average: bool) -> MaxPool | AveragePool:

@@ -19,6 +19,7 @@ from .model import Call, Value
 from .moves import taken
 from .read import Operator, Reader
 from .reductions import reduced
+from .shapes import bounded
 from .steps import View
 
 
@@ -135,6 +136,19 @@ def _matmul_computed(reader: Reader, a: View, b: View) -> View:
     if batch is None or sides[1].batch != batch or batch >= rank - 2:
         sides, batch = [reader.full(view) for view in sides], None
     return View(reader.step(MatMul(), sides[0].step, sides[1].step), batch)
+
+
+def _cumulative(reader: Reader, call: Call) -> None:
+    """Sums up to each place of an axis, as a product with a triangle of ones."""
+    view = reader.view(call)
+    rank, axis = len(view.shape), int(reader.needed(call, 1).reshape(()))
+    order = [*(a for a in range(rank) if a != axis % rank), axis % rank]
+    length = view.shape[axis]
+    bounded((length, length))
+    before = np.tri(length, length, -1 if call.get("exclusive", 0) else 0, np.float32)
+    weight = before if call.get("reverse", 0) else before.T
+    made = product(reader, reader.transposed(view, order), weight)
+    reader.set(call, reader.transposed(made, np.argsort(order).tolist()))
 
 
 def _einsum(reader: Reader, call: Call) -> None:
@@ -268,6 +282,7 @@ def _masked(reader: Reader, call: Call, scores: View) -> View:
 
 OPERATORS: dict[str, Operator] = {
     "Attention": _attention,
+    "CumSum": _cumulative,
     "Einsum": _einsum,
     "Gemm": _gemm,
     "MatMul": _matmul,

@@ -48,7 +48,6 @@ REFUSED: dict[tuple[str, str], str] = {
     **{("", op): _LISTS for op in ("SequenceConstruct", "SequenceInsert", "SequenceMap", "ConcatFromSequence")},
     **{("", op): _RANDOM for op in ("Bernoulli", "Multinomial", "RandomNormal", "RandomUniform")},
     **{("", op): _RANDOM for op in ("RandomNormalLike", "RandomUniformLike")},
-    ("", "CumSum"): "sums up to each place are not supported; nearest is MatMul with a constant triangle of ones",
     ("", "Equal"): "comparisons for equality that depend on the photograph are not supported; nearest is Less",
     ("", "GridSample"): "places that depend on the photograph are not supported; nearest is Resize",
     ("", "MaxUnpool"): "places that depend on the photograph are not supported; nearest is Resize",
