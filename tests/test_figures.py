@@ -71,6 +71,16 @@ def test_sheet_has_four_columns_a_model_and_a_row_an_image(plain, centred, photo
     assert [row[at].caption.split()[0] for row in rows for at in (0, 4)] == ["brick", "brick", "grass", "gravel"]
 
 
+def test_three_models_stand_one_below_the_other(plain, centred, photo, laid):
+    fvlrp.sheet([plain, centred, plain], [photo, photo], ["brick", "gravel"], names=["a", "b", "c"])
+    ((rows, options),) = laid
+    assert options["column_titles"] == ["photograph", "high resolution", "low resolution", "low, as alpha"]
+    assert options["row_titles"] == ["a", "b", "c"] * 2 and [len(row) for row in rows] == [4] * 6
+    assert [row[0].caption.split()[0] for row in rows] == ["brick"] * 3 + ["gravel"] * 3
+    high, _ = centred.explain(photo, "brick", ("bin", "descriptor"))
+    assert np.array_equal(rows[1][1].image, colour(high.heatmap, cmap="paper"))
+
+
 def test_sheet_shows_the_requested_depths(plain, centred, photo, laid):
     fvlrp.sheet([plain, centred], [photo], ["brick"], depths=[("gradient", "vector"), None])
     ((row,), _) = laid[0]

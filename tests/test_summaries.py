@@ -9,6 +9,7 @@ from PIL import Image
 
 from fvlrp.evaluate import PixelFlipping, bootstrap, flipping_curves, flipping_table, plot_flipping
 from fvlrp.evaluate.summaries import gaps
+from fvlrp.show import curves
 
 
 def flipping(curve, order):
@@ -47,6 +48,22 @@ def test_figures_are_written_in_every_format(suffix, tmp_path):
     plot_flipping(FLIPS, tmp_path / f"flips{suffix}")
     data = (tmp_path / f"flips{suffix}").read_bytes()
     assert data[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
+
+
+def test_orders_that_know_no_model_are_dashed_beside_the_maps_on_one_scale(monkeypatch, tmp_path):
+    panels = []
+    monkeypatch.setattr(curves, "save", lambda drawn, path: panels.extend(drawn))
+    plot_flipping({**FLIPS, "random": [[flipping([3, 2.5, 4], "random")]]}, tmp_path / "flips.png")
+    most, least = panels
+    assert [(line.label, line.dashed) for line in most.lines] == [
+        *(("bin", False), ("descriptor", False), ("random", True))
+    ]
+    assert [line.label for line in least.lines] == ["bin", "descriptor"]
+    np.testing.assert_allclose(most.lines[2].y, [0, 0.5, -1])
+    assert most.limits == least.limits == (-1, 3)  # MoRF falls from 3 to 0 at most
+    panels.clear()
+    plot_flipping({"net": [[flipping([3, 2.5, 4], "random")]]}, tmp_path / "flips.png")
+    assert [[line.label for line in panel.lines] for panel in panels] == [["net, random"]]
 
 
 def test_a_figure_shows_a_panel_per_order(tmp_path):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .. import evaluate
 from ..core.target import Contrast, Label, plain
+from ..evaluate.flipping import BLIND, MAPPED
 from ..evaluate.journal import identity
 from ..evaluate.summaries import aopcs, gaps
 from ..runtime.progress import Progress
@@ -19,8 +20,6 @@ from ..show.tables import Cell, Table
 from . import options
 from .batch import Batch
 from .output import result
-
-MAPPED, BLIND = ("morf", "lerf"), ("random", "centre", "edge")  # orders that depend on a heatmap, and those that do not
 
 
 def add_options(parser: ArgumentParser) -> None:

@@ -55,7 +55,10 @@ def run(args: Namespace) -> int:
     sums = None if args.component else component_relevance(traces()).sum(axis=0)
     chosen = args.component if sums is None else np.argsort(-np.atleast_1d(sums))[: args.words].tolist()
     found = top_patches(traces(), chosen, args.patches) if sums is None or np.ndim(sums) else []
-    picture = write_picture(out, _montage(found, chosen, sums)) if any(found) else None
+    whose = "each photograph's best class" if target is None else str(target)
+    count = f"{len(names)} photograph{'s' * (len(names) != 1)}"
+    note = f"relevance for {whose}: of each visual word in {count}, and below each patch its own"
+    picture = write_picture(out, render.noted(_montage(found, chosen, sums), note)) if any(found) else None
     words = [
         {"component": k, "relevance": None if sums is None else float(sums[k]), "patches": _listed(patches, names)}
         for k, patches in zip(chosen, found, strict=False)

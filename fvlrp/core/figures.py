@@ -31,6 +31,8 @@ class Traces(Protocol):
     def trace(self, image: ImageLike, /) -> AnyTrace: ...
 
 
+COLUMNS = ("high resolution", "low resolution", "low, as alpha")  # after the photograph
+ABREAST = 2  # models side by side: the captions of more cannot be read
 FINE = ("input", "gradient", "bin")  # depths whose maps are too fine for an alpha channel
 
 
@@ -136,7 +138,7 @@ def sheet(
     targets : sequence
         The class to explain in each image: one for all models, or a tuple or list of one for each.
     names : sequence of str, optional
-        Titles of the models.
+        Titles of the models. Two stand side by side; more stand one below the other, photograph by photograph.
     depths : sequence of (high, low), optional
         Depths of each model. None, for all models or for one: "bin" and "descriptor" of a Fisher vector, the input and
         the first block of stride 8 of a network.
@@ -251,6 +253,11 @@ def sheet_of(
     height: int = 200,
     scale: float | str | None = SCALE,
 ) -> Image:
-    """The sheet of rows that `sheet_row` made, under the titles of the models."""
-    titles = [title for name in names for title in (name, "high resolution", "low resolution", "low, as alpha")]
+    """The sheet of rows that `sheet_row` made, with the titles of the models; more than ABREAST get a row each."""
+    if len(names) > ABREAST:
+        width = len(COLUMNS) + 1
+        lines = [row[at : at + width] for row in rows for at in range(0, len(row), width)]
+        heads, sides = ["photograph", *COLUMNS], [*names] * len(rows)
+        return render.sheet(lines, row_titles=sides, column_titles=heads, height=height, bar=cmap, scale=scale)
+    titles = [title for name in names for title in (name, *COLUMNS)]
     return render.sheet(rows, column_titles=titles, height=height, bar=cmap, scale=scale)

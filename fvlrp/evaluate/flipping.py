@@ -20,7 +20,8 @@ from ..runtime.types import Pixels, Values, Window
 from .journal import Journal, key_of
 from .maps import check_heatmap
 
-ORDERS = ("morf", "lerf", "random", "centre", "edge")
+MAPPED, BLIND = ("morf", "lerf"), ("random", "centre", "edge")  # orders that depend on a heatmap, and those that do not
+ORDERS = (*MAPPED, *BLIND)
 REPLACEMENTS = ("noise", "mean", "blur", "inpaint")
 
 Curve: TypeAlias = "npt.NDArray[np.float64]"  # (L + 1,): the score after k = 0 .. L regions were replaced

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -15,12 +16,13 @@ import numpy.typing as npt
 
 from ..show import curves
 from ..show.tables import Cell, Table
-from .flipping import ORDERS, PixelFlipping, gap
+from .flipping import BLIND, ORDERS, PixelFlipping, gap
 from .statistics import bootstrap
 
 Flippings: TypeAlias = "Mapping[str, Sequence[Sequence[PixelFlipping]]]"
 
 NAMES = {"morf": "MoRF", "lerf": "LeRF", "random": "random", "centre": "centre", "edge": "edge"}
+TITLES = {"morf": "most relevant first (MoRF)", "lerf": "least relevant first (LeRF)"}
 BAND = 2000  # draws of a band's bootstrap at each step
 
 
@@ -95,7 +97,9 @@ def flipping_curves(flips: Flippings, order: str = "morf") -> list[curves.Line]:
 
 
 def plot_flipping(flips: Flippings, path: str | os.PathLike[str]) -> None:
-    """Write a figure (.png, .svg or .pdf) with the curves of all labels, one panel per order, as `flipping_curves`.
+    """Write a figure (.png, .svg or .pdf) with the curves of all labels, as `flipping_curves` returns them.
+
+    A panel for MoRF and one for LeRF, on the same scale. Orders that know no model are dashed, beside MoRF.
 
     Raises
     ------
@@ -114,13 +118,26 @@ def plot_flipping(flips: Flippings, path: str | os.PathLike[str]) -> None:
     >>> morf, lerf = fvlrp.evaluate.pixel_flipping(score, image, image, order=["morf", "lerf"])
     >>> fvlrp.evaluate.plot_flipping({"by the image itself": [[morf, lerf]]}, "flipping.png")
     """
-    drawn = [(order, flipping_curves(flips, order)) for order in ORDERS]
-    panels = [
-        curves.Panel(lines, NAMES[order], "regions replaced", "fall of the score") for order, lines in drawn if lines
-    ]
-    if not panels:
+    most, least = flipping_curves(flips, "morf"), flipping_curves(flips, "lerf")
+    blind = [line for order in BLIND for line in _dashed(flips, order)]
+    drawn = [([*most, *blind], TITLES["morf"] if most else "orders that know no model"), (least, TITLES["lerf"])]
+    if not any(lines for lines, _ in drawn):
         raise ValueError("flips holds no flipping; expected one list of results per image under each label")
+    ends = [end for lines, _ in drawn for line in lines for end in (line.y, line.low, line.high) if end is not None]
+    limits = float(np.min([end.min() for end in ends])), float(np.max([end.max() for end in ends]))
+    panels = [
+        curves.Panel(lines, title, "regions replaced", "fall of the score", limits=limits)
+        for lines, title in drawn
+        if lines
+    ]
     curves.save(panels, path)
+
+
+def _dashed(flips: Flippings, order: str) -> list[curves.Line]:
+    """The mean curves of an order that knows no model, without bands."""
+    lines = flipping_curves(flips, order)
+    own = {line.label: line.label if line.label == order else f"{line.label}, {NAMES[order]}" for line in lines}
+    return [replace(line, label=own[line.label], low=None, high=None, dashed=True) for line in lines]
 
 
 def _has(flipped: Sequence[PixelFlipping], order: str) -> bool:

@@ -46,7 +46,8 @@ class Line:
 class Panel:
     """Axes of a figure: curves under a title.
 
-    `ticks` name the positions 0, 1, 2 ... of the x axis; `pictures`, RGB arrays, are shown below them.
+    `ticks` name the positions 0, 1, 2 ... of the x axis; `pictures`, RGB arrays, are shown below them. `limits` are the
+    least and the largest y of panels that are compared.
     """
 
     lines: Sequence[Line]
@@ -55,6 +56,7 @@ class Panel:
     y_label: str = ""
     ticks: Sequence[str] | None = None
     pictures: Sequence[npt.NDArray[np.uint8]] | None = None
+    limits: tuple[float, float] | None = None
 
 
 def check_path(path: str | os.PathLike[str]) -> Path:
@@ -95,7 +97,7 @@ def figure(panels: Sequence[Panel]) -> Figure:
             if shown:
                 axes.imshow(shown[i])
     if marks:
-        across = min(len(marks), 3 * columns)
+        across = min(len(marks), 2 * columns)
         drawn.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=across, frameon=False)
     return drawn
 
@@ -123,6 +125,9 @@ def _draw(axes: Axes, panel: Panel, labels: Sequence[str]) -> dict[str, Artist]:
     if panel.ticks is not None:
         axes.set_xticks(range(len(panel.ticks)), [_short(tick) for tick in panel.ticks], rotation=20, ha="right")
         axes.margins(x=0.15)
+    if panel.limits is not None and panel.limits[0] < panel.limits[1]:
+        room = 0.05 * (panel.limits[1] - panel.limits[0])
+        axes.set_ylim(panel.limits[0] - room, panel.limits[1] + room)
     axes.axhline(0, color="#999999", linewidth=0.8)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     axes.spines[["top", "right"]].set_visible(False)

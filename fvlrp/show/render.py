@@ -179,7 +179,7 @@ def noted(picture: Image.Image, words: str) -> Image.Image:
     """A picture with a line of words below it; `picture` itself for no words."""
     if not words:
         return picture
-    size = min(max(round(picture.height / 24), 11), 28)
+    size = min(max(round(picture.height / 24), 11), 18)
     line = lettering.block(words, lettering.font(size, None), max(picture.width, 12 * size), _SOFT_INK)
     found = Image.new("RGB", (line.width, picture.height + size // 3 + line.height), WHITE)
     found.paste(picture, (0, 0))
@@ -255,7 +255,7 @@ def colour_bar(
     size = min(text_size or min(max(round(height / 20), 11), 28), height // 3)
     face, ticks = lettering.font(size, font), _ticks(scale)
     labels = [lettering.printable(label, face) for _, label in ticks]
-    bar, mark = max(8, round(0.9 * size), height // 40), max(3, size // 4)
+    bar, mark = max(8, round(0.9 * size), min(height // 40, 24)), max(3, size // 4)
     width = bar + 3 * mark + int(np.ceil(max(face.getlength(label) for label in labels)))
     pixels = np.full((height, width, 3), 255, dtype=np.uint8)
     pixels[:, :bar] = colour(np.linspace(1, -1, height)[:, None], cmap=cmap, scale=1.0)
