@@ -97,7 +97,7 @@ def figure(panels: Sequence[Panel]) -> Figure:
             if shown:
                 axes.imshow(shown[i])
     if marks:
-        across = min(len(marks), 2 * columns)
+        across = min(len(marks), 2 * columns + 1)
         drawn.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=across, frameon=False)
     return drawn
 
