@@ -76,6 +76,8 @@ def test_other_images_are_refused_by_their_shape(tmp_path):
         bands.load(image, 5)
     with pytest.raises(ValueError, match="not finite"):
         bands.load(np.full((8, 9, 4), np.nan), 4)
+    with pytest.raises(ValueError, match="1 masked values"):
+        bands.load(np.ma.array(image, mask=np.arange(image.size).reshape(image.shape) == 7), 4)
     with pytest.raises(TypeError, match="must hold real numbers, it holds complex128"):
         bands.load(image.astype(complex), 4)
     with pytest.raises(TypeError, match=r"reads arrays \(height, width, 4\) or .npy files of them, got 'photo.jpg'"):

@@ -296,6 +296,19 @@ def test_processes_that_share_a_folder_do_not_overwrite_each_other(model, tmp_pa
     assert not list(out.glob(".*"))
 
 
+def test_a_photograph_replaced_while_it_is_explained_is_explained_again(tmp_path):
+    photo, out = photograph(tmp_path / "a.png"), tmp_path / "out"
+    out.mkdir()
+    outbox, file = Outbox(out, {}), File(photo)
+    for replaced in (False, True):
+        claim = outbox.claim(file)
+        claim.path("b.png").touch()
+        if replaced:
+            photograph(Path(photo), 1, (20, 20, 3))
+        claim.finish({"files": [str(claim.path("b.png"))]})
+        assert (outbox.finished(file) is None) == replaced
+
+
 @posix
 def test_a_photograph_locked_by_another_process_is_refused(capsys, model, tmp_path):
     photo, out = photograph(tmp_path / "x.png"), tmp_path / "o"

@@ -201,6 +201,8 @@ def test_class_names_follow_the_sorted_labels_or_the_columns():
         ([0, 1, 1], [1, 0]),
         ([0, 1, 1], ["1", "0"]),
         ([True, False, True], ["True", "False"]),
+        ([0.0, 1.0, 1.0], ["1", "0"]),
+        ([0, 1, 1], ["True", "False"]),
         (["dog", "cat", "dog"], ["Dog", "Cat "]),
     ],
 )
@@ -225,6 +227,8 @@ def test_class_names_never_swap_labels(labels, names):
         ([b"a", b"b", b"a"], None, "labels must be names, numbers or bools, got .*b'a'"),
         (["a", "b", "a"], 2, "class_names must be a sequence of names, got 2"),
         (["a", "b", "a"], "xy", "class_names must be a sequence of names, got 'xy'"),
+        ([0, 1, 1], {"cat", "dog"}, "class_names must be a sequence of names in the order .*, got a set, which has no"),
+        ([0, 1, 1], {"dog": 1, "cat": 0}, "class_names must be a sequence of names in the order .*, got a dict"),
         (["a", "b", "a"], ["x"], r"class_names must name the 2 classes .*, got 1 names"),
         (["a", "b", "a"], ["x", "x"], "class_names must be different names"),
         ([[1, 0], [0, 1], [0, 1]], ["x", "y", "z"], "class_names must name 2 columns of labels, got 3 names"),
@@ -582,6 +586,15 @@ def test_a_contrast_is_the_difference_of_two_explanations(multilabel, plain, cen
         both, one, other = trace.explain([Contrast(a, b), a, b], "bin")
         assert both.score == pytest.approx(one.score - other.score, rel=1e-12) and both.ledger.closes()
         np.testing.assert_allclose(both.heatmap, one.heatmap - other.heatmap, atol=1e-12 * abs(one.heatmap).max())
+
+
+def test_explain_takes_an_array_of_paths_as_a_list(plain, photo, tmp_path):
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, pixels in zip(paths, (photo, photo[::-1]), strict=True):
+        Image.fromarray(pixels).save(path)
+    listed = plain.explain(list(map(str, paths)))
+    for given in (np.array(list(map(str, paths))), np.array(paths)):
+        assert [ex.score for ex in plain.explain(given)] == [ex.score for ex in listed]
 
 
 def test_explain_many_keeps_the_order_and_names_the_failed_image(plain, photo, tmp_path):

@@ -1,6 +1,7 @@
 """Images in: every way to hand over a picture gives the same pixels, and heatmaps return to its size."""
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from importlib.util import find_spec
@@ -186,7 +187,50 @@ def test_data_of_fewer_bits_in_a_16_bit_file_warn(tmp_path, bits, top, suffix):
     np.testing.assert_allclose(values, image / (2**bits - 1), rtol=1e-6)
 
 
-@pytest.mark.parametrize("top", [0, 4096, 30000, 65535])
+def test_14_bit_data_and_12_bit_data_with_defect_pixels_are_read_as_dark_with_a_warning(recwarn):
+    with pytest.warns(UserWarning, match=r"at most 16383, .* dark image: range=\(0, 16383\) says that it is 14-bit"):
+        assert load(np.array([[0, 16383]], np.uint16)).max() == pytest.approx(16383 / 65535)
+    hot = np.full((50, 40), 2000, np.uint16)
+    hot[3, 4] = 65535
+    with pytest.warns(UserWarning, match=r"all but 1 are below 4096, .* range=\(0, 4095\) says that it is 12-bit data"):
+        assert load(hot).max() == 1
+    recwarn.clear()
+    hot[:, :2] = 65535  # a lamp at night
+    load(hot)
+    assert not recwarn
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_integers_of_0_and_1_are_no_photograph(dtype, recwarn):
+    mask = np.eye(40, dtype=dtype)
+    with pytest.warns(UserWarning, match="integers of at most 1, which are read as 0 to 255, nearly black"):
+        assert load(mask).max() == 1
+    recwarn.clear()
+    assert load(mask > 0).max() == 255 and load(mask, range=(0, 1)).max() == 1
+    assert load(mask * 0).max() == 0 and load(mask * 2).max() == 2
+    assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ("image", "range", "words"),
+    [
+        (
+            np.array([[0, 255]], np.uint8),
+            (0, 4095),
+            "has uint8 values, at most 255, of which range=.* makes none white",
+        ),
+        (np.array([[-1000, -500]], np.int16), (-160, 240), "values from -1000 to -500, which range=.* makes all black"),
+        (np.array([[0.1, 0.9]]), (-160, 240), None),
+        (np.array([[0.1, 0.9]]), (-2, 0), "makes all white"),
+    ],
+)
+def test_a_range_that_misses_the_values_warns(image, range, words, recwarn):
+    load(image, range=range)
+    assert len(recwarn) == (words is not None)
+    assert words is None or re.search(words, str(recwarn[0].message))
+
+
+@pytest.mark.parametrize("top", [0, 16384, 30000, 65535])
 def test_full_range_16_bit_and_black_images_give_no_warning(top, recwarn):
     np.testing.assert_allclose(load(np.array([[0, top]], np.uint16)), [[0, top / 65535]], rtol=1e-6)
     assert not recwarn

@@ -217,6 +217,46 @@ def test_trailing_shifts_are_folded_and_input_normalisation_is_kept(tmp_path):
     assert kinds(net) == ["affine", "conv", "scale", "globalaveragepool", "flatten"]
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_convolution_that_normalises_each_channel_of_the_input_is_its_normalisation(tmp_path, groups):
+    graph = Graph().conv("x", "n", 3, 3, kernel=1, groups=groups).conv("n", "c", 3, 4, pads=[1, 1, 1, 1]).pooled("c")
+    if groups == 1:
+        graph.weights["n.w"] *= np.eye(3, dtype=np.float32)[:, :, None, None]
+    assert kinds(check(graph.save(tmp_path / "n.onnx"))) == ["affine", "conv", "globalaveragepool", "flatten"]
+    if groups == 1:
+        graph.weights["n.w"][0, 1] = 1e-6  # which mixes two channels
+        assert kinds(check(graph.save(tmp_path / "n.onnx")))[:2] == ["conv", "conv"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_with_the_name_of_the_file_and_the_layer(tmp_path, bad):
+    graph = Graph().conv("x", "c", 3, 4).batchnorm("c", "b", 4).add("Relu", "b", "r").pooled("r")
+    graph.weights["c.b"][1] = bad
+    with pytest.raises(ValueError, match=r"n\.onnx: layer 'c' \(conv\): its bias holds 1 values that are NaN or inf"):
+        ConvNet.from_onnx(graph.save(tmp_path / "n.onnx"))
+    graph.weights["c.b"][1], graph.weights["b.var"][2] = 0, -1  # whose root is NaN
+    named = r"n\.onnx: layer 'c' \(conv\): its (weight|bias) holds "
+    with pytest.raises(ValueError, match=named), np.errstate(invalid="ignore"):
+        ConvNet.from_onnx(graph.save(tmp_path / "n.onnx"))
+
+
+def test_scores_that_overflow_are_an_error_instead_of_an_explanation_of_nan(tmp_path):
+    graph = Graph().conv("x", "c", 3, 4).add("Relu", "c", "r").pooled("r")
+    graph.weights["c.w"][:] = 3e38
+    net = ConvNet.from_onnx(graph.save(tmp_path / "n.onnx"))
+    image = np.full((16, 16, 3), 200, np.uint8)
+    for verb in (net.explain, net.scores, lambda image: net.decision_function([image])):
+        with pytest.raises(ValueError, match="scores of the image are not finite"), np.errstate(all="ignore"):
+            verb(image)
+
+
+@pytest.mark.parametrize("classes", [["a", None, "b", "c"], [1, "1", 2, 3], [1.0, np.nan, 2, 3], {"a", "b", "c", "d"}])
+def test_classes_are_names_or_numbers_in_an_order(tmp_path, classes):
+    path = Graph().conv("x", "c", 3, 4).pooled("c").save(tmp_path / "n.onnx")
+    with pytest.raises(ValueError, match="classes must be "):
+        ConvNet.from_onnx(path, classes=classes)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 8])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_branches_of_one_array_that_are_summed_are_one_convolution(tmp_path, groups, stride):

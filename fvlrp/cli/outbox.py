@@ -25,6 +25,7 @@ class Claim:
 
     def __init__(self, photo: str, folder: Path, stem: str, held: files.Held, options: Record) -> None:
         self._photo, self._folder, self._stem, self._held, self._options = photo, folder, stem, held, options
+        self._of = _stamp(photo)  # before it is read: one that is replaced meanwhile has another stamp next time
 
     def path(self, name: str) -> Path:
         """Where the result called `name` goes."""
@@ -41,7 +42,7 @@ class Claim:
         Returns the record as `Outbox.finished` would.
         """
         kept = [os.path.relpath(name, self._folder) for name in made["files"]]
-        record = {**self._whose, "of": _stamp(self._photo), "options": self._options, **made, "files": kept}
+        record = {**self._whose, "of": self._of, "options": self._options, **made, "files": kept}
         self._held.become(self._record, _json(record))
         return {"photo": self._photo, "options": self._options, **made}
 

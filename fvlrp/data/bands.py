@@ -29,7 +29,7 @@ def load(image: ImageLike, count: int) -> Pixels:
     OSError
         The file does not exist.
     ValueError
-        Another shape, or values that are not finite.
+        Another shape, or values that are masked or not finite.
     TypeError
         No array of real numbers.
     """
@@ -39,13 +39,17 @@ def load(image: ImageLike, count: int) -> Pixels:
         raise TypeError(
             f"a network of {count} channels reads arrays (height, width, {count}) or .npy files of them, got {image!r}"
         )
+    if masked := np.count_nonzero(getattr(image, "mask", False)):
+        raise ValueError(f"the image has {masked} masked values, which are no numbers: pass image.filled(value)")
+    image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != count or not image.size:
         raise ValueError(f"the image has shape {image.shape}; expected (height, width, {count})")
     if image.dtype == np.uint8:
         return image
     if image.dtype.kind not in "buif":
         raise TypeError(f"the image must hold real numbers, it holds {image.dtype}")
-    values = image.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite values are refused below
+        values = image.astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError("the image holds values that are not finite")
     return values

@@ -210,7 +210,7 @@ def batch(images: Images) -> Sequence[ImageLike]:
     if isinstance(images, str | bytes) or not isinstance(images, Sequence | np.ndarray):
         hint = ": [image]?" if isinstance(images, str | os.PathLike | Image.Image) else ""
         raise ValueError(f"images must be a sequence of paths, PIL images or arrays, got {type(images).__name__}{hint}")
-    if isinstance(images, np.ndarray) and images.dtype.kind not in "OU" and _is_one(images.shape):
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OUT" and _is_one(images.shape):
         raise ValueError(f"images must be a sequence of images, got one array of shape {images.shape}: [image]?")
     if not len(images):
         raise ValueError("images must hold at least one image, got none")
@@ -218,8 +218,9 @@ def batch(images: Images) -> Sequence[ImageLike]:
 
 
 def several_images(images: object) -> bool:
-    """Whether this is a list of images or a column of a table, which no single image is."""
-    return isinstance(images, list | tuple) or hasattr(images, "to_list")
+    """Whether this is a list of images, an array of paths or a column of a table, which no single image is."""
+    paths = isinstance(images, np.ndarray) and images.ndim == 1 and images.dtype.kind in "OUT"
+    return paths or isinstance(images, list | tuple) or hasattr(images, "to_list")
 
 
 def _is_one(shape: tuple[int, ...]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -85,15 +86,25 @@ def _check_no_swap(classes: Classes, names: Classes) -> None:
             )
 
 
-def _folded(label: object) -> str:
-    """A label without what a reader overlooks: "Dog" and "dog " are taken for one class."""
-    return str(label).strip().casefold()
+def _folded(label: object) -> str | float:
+    """A label without what a reader overlooks: "Dog" and "dog " are one class, and so are 1.0, "1" and True."""
+    if isinstance(label, bool):
+        return float(label)
+    text = str(label).strip().casefold()
+    with suppress(ValueError):
+        return float(text)
+    return {"false": 0.0, "true": 1.0}.get(text, text)
 
 
 def _names(class_names: Iterable[object]) -> Classes:
     """Names of classes as an array; a target could not tell two equal ones apart."""
     if isinstance(class_names, str) or not np.iterable(class_names):
         raise ValueError(f"class_names must be a sequence of names, got {class_names!r}")
+    if isinstance(class_names, Set | Mapping):  # the order of a set differs from run to run; that of a dict may mean
+        raise ValueError(  # anything
+            f"class_names must be a sequence of names in the order of the sorted labels, or of the columns, got a "
+            f"{type(class_names).__name__}, which has no such order"
+        )
     class_names = list(class_names)
     if not all(isinstance(name, str | bool | int | float | np.generic) for name in class_names):
         raise ValueError(f"class_names must be names, numbers or bools, got {class_names}")

@@ -19,6 +19,9 @@ from .decoding import named_errors
 _ROUNDING = 1e-6  # how far a float may leave [0, 1] and still be read as rounding of an earlier computation
 _SAMPLE_MAXIMUM = 281  # TIFF: the largest value that the samples can take
 _NARROW = (8, 10, 12)  # bits that data in a 16-bit file may have; fewer than 1/16 of the range would be used otherwise
+_DOUBTFUL = 1 << 14  # 16-bit data that stay below may have 14 bits, as those of cameras, or be dark
+_RARE = 1000  # one value in so many at most is a defect of the sensor rather than a lamp
+_ROWS = 16  # of an image, that are looked at before all are
 
 
 def checked_range(range: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -102,6 +105,7 @@ def _stretching(values: Values, name: str, range: tuple[float, float]) -> Callab
     if values.dtype.kind == "f" and not np.isfinite(spooled.ends(values)).all():
         raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
     low, high = range
+    _warn_of_range(values, name, (low, high))
 
     def stretched(band: Values) -> npt.NDArray[np.float32]:
         part = np.subtract(band, low, dtype=np.float64)
@@ -111,9 +115,22 @@ def _stretching(values: Values, name: str, range: tuple[float, float]) -> Callab
     return stretched
 
 
+def _warn_of_range(values: Values, name: str, range: tuple[float, float]) -> None:
+    """Tell of a range that the type cannot reach, and of one that makes all values one colour."""
+    if values.dtype.kind == "u" and range[1] > (most := np.iinfo(values.dtype).max):
+        warnings.warn(
+            f"{name} has {values.dtype} values, at most {most}, of which range={range} makes none white", stacklevel=6
+        )
+    low, high = spooled.ends(values)
+    if low < high and (high <= range[0] or low >= range[1]):
+        colour = "black" if high <= range[0] else "white"
+        warnings.warn(f"{name} has values from {low} to {high}, which range={range} makes all {colour}", stacklevel=6)
+
+
 def _conversion(values: Values, name: str) -> Callable[[Values], Pixels]:
     """The conversion of the values to uint8 in 0..255 or float32 in 0..1, once the values were found to allow it."""
     if values.dtype == np.uint8:
+        _warn_of_mask(values, name)
         return _same
     if values.dtype == np.bool_:
         return lambda band: band.astype(np.uint8) * np.uint8(255)
@@ -130,6 +147,7 @@ def _conversion(values: Values, name: str) -> Callable[[Values], Pixels]:
                 "convert it to uint8, uint16 or float in [0, 1], or say with fvlrp.images.load(image, range=...) "
                 "which are black and white"
             )
+        _warn_of_mask(values, name)
         return lambda band: band.astype(np.uint8)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(values))} values that are NaN or infinite")
@@ -146,7 +164,9 @@ def _conversion(values: Values, name: str) -> Callable[[Values], Pixels]:
 def _white(values: Values, name: str) -> int:
     """The value of white in 16-bit data: 65535, or less where only the lowest 12 bits are used.
 
-    Cameras, microscopes and scanners write 10 or 12 bits into 16; divided by 65535 they would be nearly black.
+    Cameras, microscopes and scanners write 10 or 12 bits into 16; divided by 65535 they would be nearly black. Data of
+    14 bits, and of 12 with single defect pixels, are as dark as photographs can be: these are read as 16 bits, with a
+    warning.
     """
     largest = int(spooled.ends(values)[1])
     bits = next((bits for bits in _NARROW if largest < 1 << bits), 16) if largest else 16
@@ -158,7 +178,31 @@ def _white(values: Values, name: str) -> int:
             stacklevel=5,
         )
         return white
+    defects = sum(np.count_nonzero(values[rows] >= 1 << 12) for rows in spooled.bands(values))
+    if 0 < defects * _RARE < values.size:
+        bits, most = 12, f"of which all but {defects} are below 4096"
+    elif 0 < largest < _DOUBTFUL:
+        bits, most = 14, f"of at most {largest}"
+    else:
+        return 65535
+    warnings.warn(
+        f"{name} has 16-bit values {most}, and is read as a dark image: range=(0, {(1 << bits) - 1}) says that it "
+        f"is {bits}-bit data, range=(0, 65535) that it is dark",
+        stacklevel=5,
+    )
     return 65535
+
+
+def _warn_of_mask(values: Values, name: str) -> None:
+    """Tell of integers that are 0 or 1, which nobody means as two shades of black: a mask, or floats cut off."""
+    some = values[:: len(values) // _ROWS + 1]  # of a photograph, the first will do
+    if some.max() > 1 or spooled.ends(values)[1] != 1:
+        return
+    warnings.warn(
+        f"{name} has integers of at most 1, which are read as 0 to 255, nearly black: pass a mask as bool, floats as "
+        "floats, or say with fvlrp.images.load(image, range=(0, 1)) that 1 is white",
+        stacklevel=6,
+    )
 
 
 def _on_white(values: Pixels) -> Pixels:

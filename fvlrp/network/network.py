@@ -7,7 +7,8 @@ carried out by a module of its own: `importing` (files of other programs), `forw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cached_property, partial
 from typing import TypedDict, TypeVar, Unpack
 
@@ -34,7 +35,7 @@ from .layers import Saved
 from .onnx import Account
 from .preprocess import Preprocess
 from .retraining import classifier, features, logistic, with_head
-from .storage import arrays_of, entries_of, nodes_of
+from .storage import arrays_of, check_weights, entries_of, nodes_of
 from .tokens import Layout
 from .trace import NetworkMenu, NetworkTrace, coarse_depth
 
@@ -113,6 +114,7 @@ class Network(Classifier):
         self.input_shape = channels, height, width
         self.preprocess = _checked(preprocess, self.input_shape)
         self.shapes = output_shapes(self.nodes, (channels, *self.preprocess.size))
+        check_weights(self.nodes)
         if len(self.shapes[-1]) != 1:
             raise ValueError(
                 f"the network must end in one score per class, it ends in an array of shape {self.shapes[-1]}"
@@ -164,7 +166,10 @@ class Network(Classifier):
             The file is not ONNX, or has an operator that fvlrp does not support; the message names it.
         """
         opened = open_onnx(path, preprocess, classes, output)
-        return cls._of(opened, options)
+        try:
+            return cls._of(opened, options)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
 
     @classmethod
     def from_caffe(
@@ -199,7 +204,10 @@ class Network(Classifier):
             A file is damaged, the files do not belong together, or a layer is not supported.
         """
         opened = open_caffe(prototxt, caffemodel, preprocess, classes)
-        return cls._of(opened, options)
+        try:
+            return cls._of(opened, options)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(prototxt)}: {error}") from error
 
     @classmethod
     def _of(cls, opened: Opened, options: Options) -> Network:
@@ -281,11 +289,22 @@ class Network(Classifier):
         return self.preprocess.prepare(image)
 
     def scores(self, image: ImageLike) -> npt.NDArray[np.float64]:
-        """Scores of one image, float64 (n_classes,): the relevance from which explanations start."""
+        """Scores of one image, float64 (n_classes,): the relevance from which explanations start.
+
+        Raises
+        ------
+        ValueError
+            The scores are not finite.
+        """
         return self.per_class(self.forward(self.prepare(image))[0].astype(np.float64))
 
     def per_class(self, outputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The score of every class (n_classes,), from the network's outputs (n_outputs,)."""
+        """The score of every class (n_classes,), from the network's outputs (n_outputs,); ValueError if not finite."""
+        if not np.isfinite(outputs).all():
+            raise ValueError(
+                f"the network's scores of the image are not finite ({outputs[~np.isfinite(outputs)][0]}): its "
+                f"arithmetic overflows; check its weights, and that preprocess scales photographs as it expects"
+            )
         return np.concatenate([-outputs, outputs]) if self.binary else outputs
 
     def decision_function(self, images: Images) -> npt.NDArray[np.float64]:
@@ -459,12 +478,20 @@ def _checked(preprocess: Preprocess | None, input_shape: tuple[int, int | None, 
     return preprocess
 
 
-def _class_array(classes: npt.ArrayLike | None, n_outputs: int, binary: bool) -> Classes:
+def _class_array(classes: object, n_outputs: int, binary: bool) -> Classes:
     """The classes, one for each output; two for the one output of a binary network."""
     n_classes = 2 if binary else n_outputs
+    if isinstance(classes, Set | Mapping):
+        kind = type(classes).__name__
+        raise ValueError(f"classes must be a sequence of names in the order of the outputs, got a {kind}")
+    names = [isinstance(name, str) for name in classes] if isinstance(classes, list | tuple) else []
+    if any(names) and not all(names):  # NumPy would make names of all
+        raise ValueError(f"classes must be all names or all numbers, got {classes[names.index(False)]!r} among names")
     found = np.arange(n_classes) if classes is None else np.asarray(classes)
     if found.dtype == object:  # as pandas holds strings; model files hold no objects
         found = np.array(found.tolist())
+    if found.dtype.kind not in "biufU" or (found.dtype.kind == "f" and not np.isfinite(found).all()):
+        raise ValueError(f"classes must be names or finite numbers, got {found.tolist()[:5]}")
     if found.shape != (n_classes,):
         outputs = "two classes, of which the one output is the score" if binary else f"{n_outputs} outputs"
         raise ValueError(f"classes must name the network's {outputs}, got {found.size} names")

@@ -14,7 +14,7 @@ import numpy as np
 from ..runtime.arguments import check_choice
 from ..runtime.types import Json, Parsed, Values
 from .graph import KINDS, Node
-from .layers import NetworkLayer
+from .layers import Constant, NetworkLayer
 
 Arrays: TypeAlias = dict[str, Values]
 
@@ -54,6 +54,20 @@ def parameters(layer: NetworkLayer) -> Arrays:
     """The fields of a layer that are arrays."""
     values = {field.name: getattr(layer, field.name) for field in fields(layer)}
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def check_weights(nodes: Sequence[Node]) -> None:
+    """ValueError for a parameter that is NaN, or infinite in a layer other than a mask."""
+    for node in nodes:
+        for name, values in parameters(node.layer).items():
+            if values.dtype.kind != "f":
+                continue
+            bad = np.isnan(values) if isinstance(node.layer, Constant) else ~np.isfinite(values)
+            if bad.any():
+                raise ValueError(
+                    f"layer {node.name!r} ({node.kind}): its {name} holds {np.count_nonzero(bad)} values that are "
+                    "NaN or infinite"
+                )
 
 
 def _options(layer: NetworkLayer) -> dict[str, Json]:

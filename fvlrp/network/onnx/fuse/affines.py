@@ -65,6 +65,8 @@ def affines(graph: Graph) -> None:
     """Combine scales and shifts of channels, and fold them into neighbouring convolutions or dense layers if exact."""
     _input_channels(graph)
     for step in list(graph.steps):
+        if isinstance(step.layer, Conv) and step.inputs[0].layer is None:
+            step.layer = _one_by_one(step.layer) or step.layer
         while len(step.inputs) == 1 and graph.alone(step.inputs[0]) and step.inputs[0].layer is not None:
             source = step.inputs[0]
             merged = _merged(source, step)
@@ -73,6 +75,19 @@ def affines(graph: Graph) -> None:
             name = source.name if isinstance(step.layer, Affine | Scale | Constant) else step.name
             become(graph, step, merged, source.inputs[0], [source, step])
             step.name = name
+
+
+def _one_by_one(layer: Conv) -> Affine | None:
+    """A convolution that only scales and shifts each channel: where it sees the pixels, it normalises the input."""
+    outputs, inputs = len(layer.weight), layer.weight.shape[1] * layer.groups
+    if layer.kernel != (1, 1) or layer.stride != (1, 1) or any(layer.pads) or outputs != inputs:
+        return None
+    weight = layer.weight.reshape(outputs, -1)
+    if layer.groups == outputs:
+        return Affine(weight[:, 0], layer.bias)
+    if layer.groups > 1 or np.count_nonzero(weight) != np.count_nonzero(weight.diagonal()):
+        return None
+    return Affine(np.array(weight.diagonal()), layer.bias)
 
 
 def _merged(source: Step, step: Step) -> NetworkLayer | None:
