@@ -484,9 +484,10 @@ def _class_array(classes: object, n_outputs: int, binary: bool) -> Classes:
     if isinstance(classes, Set | Mapping):
         kind = type(classes).__name__
         raise ValueError(f"classes must be a sequence of names in the order of the outputs, got a {kind}")
-    names = [isinstance(name, str) for name in classes] if isinstance(classes, list | tuple) else []
-    if any(names) and not all(names):  # NumPy would make names of all
-        raise ValueError(f"classes must be all names or all numbers, got {classes[names.index(False)]!r} among names")
+    listed = list(classes) if isinstance(classes, list | tuple) else []
+    numbers = [name for name in listed if not isinstance(name, str)]
+    if 0 < len(numbers) < len(listed):  # NumPy would make names of all
+        raise ValueError(f"classes must be all names or all numbers, got {numbers[0]!r} among names")
     found = np.arange(n_classes) if classes is None else np.asarray(classes)
     if found.dtype == object:  # as pandas holds strings; model files hold no objects
         found = np.array(found.tolist())
