@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvlrp import ConvNet, FisherVectorClassifier, cli, models
+from fvlrp import ConvNet, FisherVectorClassifier, cli, evaluate, models
 from fvlrp.cli import info, naming
 from fvlrp.core import figures
 from fvlrp.data import files
+from fvlrp.data.datasets import open_dataset
+from fvlrp.evaluate.evidence import DepthStudy
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import Conv, Flatten, GlobalAveragePool, ReLU
 from fvlrp.rules import Box, ConvRules, Epsilon, Gamma, WSquare, ZPlus
@@ -778,6 +780,23 @@ def test_study_writes_tables_a_figure_and_a_journal(capsys, model, tmp_path, tex
         capsys, "study", tmp_path / "data", "--model", model, "--rule", "nonsense", "--out", tmp_path / "x"
     )
     assert code == 2 and "--rule nonsense" in err
+
+
+def test_study_shows_the_first_photograph_with_a_score_above_0(capsys, plain, model, tmp_path, textures, monkeypatch):
+    for i, (picture, name) in enumerate(zip(*textures(3, seed=7), strict=True)):
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "data" / name / f"{i}.png")
+    drawn = []
+    monkeypatch.setattr(DepthStudy, "figure", lambda self, path, pictures, captions: drawn.append((pictures, captions)))
+    options = ["--model", model, "--steps", 2, "--depth", "bin", "--rule", "default", "--quiet", "--seed", 3]
+    assert run(capsys, "study", tmp_path / "data", *options, "--out", tmp_path / "out")[0] == 0
+    cases = evaluate.cases(open_dataset(str(tmp_path / "data"), None), None, 3)
+    scores = [plain.explain(case.image, case.target).score for case in cases]
+    first = next(i for i, score in enumerate(scores) if score > 0)
+    ((pictures, captions),) = drawn
+    assert captions == {"plain": f"{cases[first].target}, score {scores[first]:+.2f}"}
+    wanted = plain.explain(cases[first].image, cases[first].target, "bin").overlay()
+    assert np.abs(np.asarray(pictures["plain"][0], int) - np.asarray(wanted, int)).max() <= 1
 
 
 def test_study_has_at_most_one_depth_option_per_model(capsys, model, tmp_path, labelled):

@@ -51,6 +51,10 @@ def test_csv_spreads_estimates_over_three_columns():
     assert rows[2] == ['a "word"', "", "", "", "0", "0.5"]
 
 
+def test_latex_spells_letters_that_it_lacks():
+    assert Table(["median μ"], [[1.0]]).latex().splitlines()[2] == r"median $\mu$ \\"
+
+
 def test_latex_escapes_words_and_sets_numbers_as_mathematics():
     lines = TABLE.latex().splitlines()
     assert lines[0] == r"\begin{tabular}{lrrr}" and lines[-1] == r"\end{tabular}"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import evaluate
+from ..core.explanation import Explanation
 from ..data.datasets import open_dataset
 from ..data.files import atomic_write
 from ..evaluate.evidence import DepthStudy
@@ -80,7 +80,7 @@ def run(args: Namespace) -> int:
     )
     for failure in study.failed:
         print(f"fvlrp: {failure['photo']} by {failure['model']}: {failure['error']}", file=sys.stderr)
-    files = _write(out, study, _pictures(study, models, photographs, depths))
+    files = _write(out, study, _examples(study, models, photographs, depths))
     value: dict[str, Json] = {
         "settings": dict(study.settings),
         "photographs": len(photographs),
@@ -110,24 +110,31 @@ def _rules(models: dict[str, options.Model], texts: Sequence[str]) -> dict[str, 
     return {label: own for label, own in rules.items() if own}
 
 
-def _pictures(
+def _examples(
     study: DepthStudy,
     models: dict[str, options.Model],
     photographs: Sequence[evaluate.Case],
     depths: dict[str, list[str]],
-) -> dict[str, list[npt.NDArray[np.uint8]]]:
-    """For each model, the first photograph it was measured on, under the map of every depth."""
-    pictures = {}
+) -> dict[str, list[Explanation]]:
+    """For each model, explanations of one photograph it was measured on, at every depth.
+
+    It is the first whose score is above 0, or the first of all.
+    """
+    examples: dict[str, list[Explanation]] = {}
     for label, model in models.items():
-        known = next((case for case in photographs if study.measured(label, case.name)), None)
-        if known is None:
-            continue
-        explanations = model.explain(known.image, [known.target], depths.get(label, list(model.menu.report_depths)))
-        pictures[label] = [np.asarray(ex.overlay()) for ex in explanations]
-    return pictures
+        chosen = depths.get(label, list(model.menu.report_depths))
+        for case in photographs:
+            if not study.measured(label, case.name):
+                continue
+            found = model.explain(case.image, [case.target], chosen)
+            examples.setdefault(label, found)
+            if found[0].score > 0:
+                examples[label] = found
+                break
+    return examples
 
 
-def _write(out: Path, study: DepthStudy, pictures: dict[str, list[npt.NDArray[np.uint8]]]) -> list[str]:
+def _write(out: Path, study: DepthStudy, examples: dict[str, list[Explanation]]) -> list[str]:
     table = study.table()
     texts = {"txt": table.text() + "\n", "csv": table.csv(), "json": table.json() + "\n", "tex": table.latex()}
     files = []
@@ -136,7 +143,9 @@ def _write(out: Path, study: DepthStudy, pictures: dict[str, list[npt.NDArray[np
             file.write(text.encode())
         files.append(str(out / f"study.{suffix}"))
     try:
-        study.figure(out / "study.png", pictures)
+        pictures = {label: [np.asarray(ex.overlay()) for ex in own] for label, own in examples.items()}
+        captions = {label: f"{own[0].target}, score {own[0].score:+.2f}" for label, own in examples.items()}
+        study.figure(out / "study.png", pictures, captions)
         files.append(str(out / "study.png"))
     except ImportError as error:
         print(f"fvlrp: {error}", file=sys.stderr)

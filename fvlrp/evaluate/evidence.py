@@ -125,10 +125,14 @@ class DepthStudy:
             )
         return Table(columns, rows)
 
-    def panels(self, pictures: Mapping[str, Sequence[npt.NDArray[np.uint8]]] | None = None) -> list[curves.Panel]:
+    def panels(
+        self,
+        pictures: Mapping[str, Sequence[npt.NDArray[np.uint8]]] | None = None,
+        captions: Mapping[str, str] | None = None,
+    ) -> list[curves.Panel]:
         """The gap against depth: a panel per model, a curve per rule with its band, dashed lines for the blind maps.
 
-        `pictures` are, by model, RGB pictures to show below its depths.
+        `pictures` are, by model, RGB pictures to show below its depths; `captions` say what they show.
         """
         panels = []
         for model in self.models:
@@ -140,16 +144,18 @@ class DepthStudy:
                 if row.rule == NO_RULE:
                     lines.append(curves.Line(row.depth, np.full(len(depths), _mean(row.values["gap"])), dashed=True))
             shown = (pictures or {}).get(model)
-            panels.append(curves.Panel(lines, model, "depth", "gap MoRF - LeRF", depths, shown))
+            words = (captions or {}).get(model, "")
+            panels.append(curves.Panel(lines, model, "depth", "gap MoRF - LeRF", depths, shown, words))
         return panels
 
     def figure(
         self,
         path: str | os.PathLike[str],
         pictures: Mapping[str, Sequence[npt.NDArray[np.uint8]]] | None = None,
+        captions: Mapping[str, str] | None = None,
     ) -> None:
         """Write `panels` as a figure (.png, .svg or .pdf). Raises as `show.curves.save` does."""
-        curves.save(self.panels(pictures), path)
+        curves.save(self.panels(pictures, captions), path)
 
     @staticmethod
     def _line(rule: str, rows: Sequence[Row], depths: Sequence[str]) -> curves.Line:

@@ -46,8 +46,8 @@ class Line:
 class Panel:
     """Axes of a figure: curves under a title.
 
-    `ticks` name the positions 0, 1, 2 ... of the x axis; `pictures`, RGB arrays, are shown below them. `limits` are the
-    least and the largest y of panels that are compared.
+    `ticks` name the positions 0, 1, 2 ... of the x axis; `pictures`, RGB arrays, are shown below them, under a
+    `caption`. `limits` are the least and the largest y of panels that are compared.
     """
 
     lines: Sequence[Line]
@@ -56,6 +56,7 @@ class Panel:
     y_label: str = ""
     ticks: Sequence[str] | None = None
     pictures: Sequence[npt.NDArray[np.uint8]] | None = None
+    caption: str = ""
     limits: tuple[float, float] | None = None
 
 
@@ -81,7 +82,7 @@ def figure(panels: Sequence[Panel]) -> Figure:
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
     columns, rows = min(ACROSS, len(panels)), -(-len(panels) // ACROSS)
     pictured = any(panel.pictures for panel in panels)
-    height = 3.9 if pictured else 2.9
+    height = 4.1 if pictured else 2.9
     drawn = Figure(figsize=(3.2 * columns + 0.4, height * rows + 0.6), layout="constrained", dpi=200)
     marks: dict[str, Artist] = {}
     parts: Untyped = drawn.subfigures(rows, columns, squeeze=False).ravel()
@@ -92,6 +93,8 @@ def figure(panels: Sequence[Panel]) -> Figure:
         above, below = part.subfigures(2, 1, height_ratios=(3, 1))
         marks |= _draw(above.subplots(), panel, labels)
         shown = list(panel.pictures or [])
+        if shown and panel.caption:
+            below.suptitle(panel.caption, fontsize="medium")
         for i, axes in enumerate(below.subplots(1, max(1, len(shown)), squeeze=False)[0]):
             axes.axis("off")
             if shown:
