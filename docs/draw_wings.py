@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from rings import MODULES, RINGS, imports_of, path_of  # noqa: E402
 
-WIDTH, LINE, AIR, HEAD = 960, 17, 14, 24
+WIDTH, LINE, AIR, HEAD = 520, 17, 10, 24  # narrow enough for a phone
 COLOURS = ("#e8f1fa", "#eaf6ec", "#fdf3e1", "#f6ebf5")
 
 
@@ -50,7 +50,7 @@ def wrapped(words, width):
 
 
 def box(wing, x, y, width, colour):
-    letters = int((width - 2 * AIR) / 6.6)
+    letters = int((width - 2 * AIR) / 6.2)
     names = [name.partition(".")[2] or name for name in modules_of(wing)] if wing != "_kernels" else ["_kernels.pyx"]
     sentence = purpose(wing)
     told = []
@@ -58,8 +58,9 @@ def box(wing, x, y, width, colour):
         cut = sentence if len(sentence) <= letters else sentence[: sentence.rfind(" ", 0, letters)]
         told.append(cut)
         sentence = sentence[len(cut) :].strip()
-    lines = [*(("i", line) for line in told[:3]), *(("", line) for line in wrapped(names, letters))]
-    lines.append(("s", "imports " + (", ".join(imports(wing)) or "nothing of the package")))
+    lines = [*(("i", line) for line in told), *(("", line) for line in wrapped(names, letters))]
+    first, *others = imports(wing) or ["nothing of the package"]
+    lines += [("s", line) for line in wrapped([f"imports {first}", *others], letters)]
     height = HEAD + LINE * len(lines) + AIR
     style = {"i": 'fill="#444" font-style="italic"', "": 'fill="#111"', "s": 'fill="#666"'}
     text = "".join(

@@ -164,7 +164,7 @@ def test_a_sheet_says_where_its_depths_hold(plain, scene, monkeypatch):
     for region in (None, REGION):
         figures.depth_sheet(plain.explain(scene, "grass", DEPTHS, region=region))
     whole, part = (rows[0][0].caption for rows in sheets)
-    assert part == f"{whole}\nrows 35–49, columns 60–80\nelsewhere descriptor at the finest"
+    assert part == f"{whole}\nrows 35–49, columns 60–80\nhatched: an overview"
 
 
 def test_pictures_are_hatched_where_their_depth_does_not_hold(plain, scene, tmp_path):

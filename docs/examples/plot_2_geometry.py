@@ -41,7 +41,7 @@ layout.show(geometry, middle, cat)
 # of neighbouring bins overlap, their boxes do not. ``FisherRules(splat="tri")`` spreads relevance over supports
 # instead; depth "gradient" propagates it through them, pixel by pixel.
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
+figure, axes = plt.subplots(2, 1, figsize=(5, 7), layout="constrained")
 layout.show(geometry, middle, cat, bin=(1, 1), ax=axes[0])
 s = 6
 offset = np.arange(-2 * s, 3 * s)
@@ -65,7 +65,7 @@ layout.show(geometry, geometry.scales[-1].start, cat)
 # By its centre, a descriptor belongs to one quadrant, one horizontal band and the whole image: three of eight cells.
 
 frames, cells = geometry.frames, geometry.cells(((2, 2), (3, 1), (1, 1)))
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(5.5, 2), layout="constrained", sharey=True)
 for level, (axis, title) in enumerate(zip(axes, ("four quadrants", "three bands", "whole image"), strict=True)):
     axis.scatter(frames[:, 1], frames[:, 0], c=cells[:, level], s=3, cmap="tab10")
     axis.set(title=title, aspect="equal", ylim=(cat.shape[0], 0))

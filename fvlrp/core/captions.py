@@ -127,11 +127,11 @@ def brief_seen(part: Seen, shape: Sequence[int]) -> str:
 
 
 def brief_region(region: Sequence[int] | None) -> str:
-    """Where the depths hold, "rows 0–99, columns 40–139", and what stands elsewhere; "" for a whole image."""
+    """Where the depths hold, "rows 0–99, columns 40–139", and what the rest is; "" for a whole image."""
     if region is None:
         return ""
     y0, x0, y1, x1 = region
-    return f"rows {y0}–{y1 - 1}, columns {x0}–{x1 - 1}\nelsewhere descriptor at the finest"
+    return f"rows {y0}–{y1 - 1}, columns {x0}–{x1 - 1}\nhatched: an overview"
 
 
 def region(part: Sequence[int] | None, depth: str) -> str:
