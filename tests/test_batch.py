@@ -77,10 +77,34 @@ def test_results_among_the_photographs_are_not_explained(capsys, model, tmp_path
     first = tree(photographs)
     (photographs / below / "a.json").unlink()  # as if the run had been killed
     code, _, err = run(capsys, *args)
-    assert code == 0 and "skipped 10 pictures that fvlrp wrote into --out" in err
+    assert code == 0 and "skipped 10 pictures that fvlrp wrote" in err
     assert tree(photographs).keys() == first.keys()
     code, _, err = run(capsys, *args[:1], photographs / below / "a_sheet.png", *args[2:])
     assert code == 2 and "only pictures that fvlrp wrote" in err
+
+
+def test_results_in_any_folder_of_photographs_are_not_explained_unless_named(capsys, model, tmp_path):
+    photo, args = photograph(tmp_path / "x" / "a.png"), ["--model", model, "--out"]
+    assert run(capsys, "explain", photo, *args, tmp_path / "x" / "maps")[0] == 0
+    code, _, err = run(capsys, "explain", tmp_path / "x", *args, tmp_path / "other")
+    assert code == 0 and "skipped 1 picture that fvlrp wrote" in err
+    heatmap = next((tmp_path / "x" / "maps").glob("*.png"))
+    code, text, err = run(capsys, "explain", heatmap, *args, tmp_path / "other")
+    assert code == 0 and "skipped" not in err and len(text.splitlines()) == 1
+
+
+def test_results_of_other_options_are_not_replaced_in_silence(capsys, model, tmp_path):
+    args = ["explain", photograph(tmp_path / "a.png"), "--model", model, "--out", tmp_path / "o", "--quiet"]
+    assert "replaced" not in run(capsys, *args)[2]
+    assert "replaced" not in run(capsys, *args)[2]  # the same again
+    code, _, err = run(capsys, *args, "--cmap", "grey")
+    assert code == 0 and "replaced 1 result of other options, such as a_" in err
+    assert "replaced" not in run(capsys, *args, "--cmap", "grey", "--depth", "gradient")[2]
+
+
+def test_an_empty_out_is_refused(capsys, model, tmp_path):
+    code, _, err = run(capsys, "explain", photograph(tmp_path / "a.png"), "--model", model, "--out", "")
+    assert code == 2 and '--out must name a folder, got ""' in err
 
 
 # ---- in parallel -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from fvlrp import FisherEncoder
 from fvlrp.fisher.gmm import DiagonalGMM, nearest_seeds
 
 TYPES = ("float32", "float64")
@@ -301,3 +302,14 @@ def test_posteriors_have_a_column_per_fitted_component():
 def test_an_unfitted_mixture_is_refused():
     with pytest.raises(NotFittedError):
         DiagonalGMM(2).predict_proba(np.zeros((2, 2)))
+
+
+def test_float32_rows_whose_distances_overflow_are_refused_instead_of_losing_their_posteriors(rng):
+    gmm = DiagonalGMM(n_components=3, random_state=0).fit(rng.standard_normal((90, 4)))
+    far = np.full((2, 4), 1e20, np.float32)
+    for verb in (gmm.predict_proba, gmm.score_samples, lambda rows: FisherEncoder(gmm).transform([rows])):
+        with pytest.raises(ValueError, match=r"float32 values of up to 1e\+20, of which the squares overflow"):
+            verb(far)
+        assert np.isfinite(verb(far.astype(np.float64))).all()
+    far *= 1e-3
+    assert gmm.predict_proba(far).sum(axis=1) == pytest.approx(1) and np.isfinite(gmm.score_samples(far)).all()

@@ -58,6 +58,12 @@ def test_exif_orientation_is_transposed_once(tmp_path, orientation, suffix):
         np.testing.assert_allclose(pixels.astype(int), upright, atol=6 if suffix == "jpg" else 0)
 
 
+def test_damaged_exif_data_do_not_lose_the_picture(tmp_path):
+    Image.fromarray(MARKED).save(tmp_path / "x.webp", lossless=True, exif=b"garbage")
+    with pytest.warns(UserWarning, match=r"x\.webp has damaged EXIF data, and is taken to be upright: not a TIFF"):
+        np.testing.assert_array_equal(load(tmp_path / "x.webp"), MARKED)
+
+
 def test_grey_is_the_weighted_sum_of_floats_and_not_pillows_l():
     image = np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
     expected = [

@@ -85,25 +85,33 @@ def run(args: Namespace) -> int:
     photographs = options.photographs(args)
     out = options.output_folder(args.out)
     outbox = Outbox(out, {name: getattr(args, name) for name in DETERMINING}, options.model_files(args.model))
-    photographs = _without_results(photographs, outbox)
+    photographs = _without_results(photographs, outbox, args.photo)
     batch, listing = Batch(args), Listing(args)
     with _explainer(args, clf, request) as explainer:
         tasks = (_task(file, clf, explainer, outbox, batch) for file in photographs)
         for record in batch.run(tasks, clf, [file.path for file in photographs], describe=_scores):
             listing.put(record)
     listing.close(batch.failed)
+    if count := len(outbox.replaced):
+        warnings.warn(
+            f"replaced {count} result{'s' * (count > 1)} of other options, such as {outbox.replaced[0]}", stacklevel=2
+        )
     if outbox.removed:
         say(args, f"removed {outbox.removed} temporary files of killed runs")
     return batch.close()
 
 
-def _without_results(photographs: list[File], outbox: Outbox) -> list[File]:
-    """Photographs that are no heatmaps of earlier runs, where --out is, or lies in, a folder of photographs."""
-    rest = [file for file in photographs if not outbox.wrote(file.path)]
+def _without_results(photographs: list[File], outbox: Outbox, named: Sequence[str]) -> list[File]:
+    """Photographs that are no heatmaps of earlier runs, which may lie in folders of photographs.
+
+    A heatmap that is named by itself is explained, unless it lies in --out.
+    """
+    asked = set(named)
+    rest = [file for file in photographs if not outbox.wrote(file.path, anywhere=file.path not in asked)]
     if not rest:
-        raise UsageError("no photographs were named, only pictures that fvlrp wrote into --out")
+        raise UsageError("no photographs were named, only pictures that fvlrp wrote")
     if count := len(photographs) - len(rest):
-        warnings.warn(f"skipped {count} picture{'s' * (count > 1)} that fvlrp wrote into --out", stacklevel=2)
+        warnings.warn(f"skipped {count} picture{'s' * (count > 1)} that fvlrp wrote", stacklevel=2)
     return rest
 
 

@@ -323,6 +323,8 @@ def output_file(name: str) -> Path:
 
 def output_folder(name: str) -> Path:
     """The folder for results, created if missing."""
+    if not name:  # as of a variable that is not set
+        raise UsageError('--out must name a folder, got ""; the current one is .')
     path = Path(name)
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -25,14 +25,18 @@ class Claim:
 
     def __init__(self, photo: str, folder: Path, stem: str, held: files.Held, options: Record) -> None:
         self._photo, self._folder, self._stem, self._held, self._options = photo, folder, stem, held, options
+        self._earlier: set[str] = set()
+        self._replaced: list[str] = []
         self._of = _stamp(photo)  # before it is read: one that is replaced meanwhile has another stamp next time
 
     def path(self, name: str) -> Path:
         """Where the result called `name` goes."""
         return self._folder / f"{self._stem}_{name}"
 
-    def begin(self) -> None:
-        """Mark the results of an earlier run as incomplete."""
+    def begin(self, earlier: Record, replaced: list[str]) -> None:
+        """Mark the results of an earlier run as incomplete; `replaced` will list them if they had other options."""
+        if earlier.get("options") != self._options:
+            self._earlier, self._replaced = set(earlier.get("files", ())), replaced
         with files.atomic_write(self._record) as file:
             file.write(_json({**self._whose, "error": "not finished"}))
 
@@ -44,6 +48,7 @@ class Claim:
         kept = [os.path.relpath(name, self._folder) for name in made["files"]]
         record = {**self._whose, "of": self._of, "options": self._options, **made, "files": kept}
         self._held.become(self._record, _json(record))
+        self._replaced.extend(sorted(self._earlier.intersection(kept)))
         return {"photo": self._photo, "options": self._options, **made}
 
     def fail(self, error: str) -> None:
@@ -80,10 +85,11 @@ class Outbox:
         stamps = [_stamp(model) for model in models]
         self.options: Record = json.loads(json.dumps({**options, "model files": stamps}))
         self.removed = 0  # temporary files of killed runs
+        self.replaced: list[str] = []  # results of other options whose names are those of this run's
 
-    def wrote(self, path: str) -> bool:
-        """Whether a photograph is a picture that fvlrp wrote into this folder, or a folder below it."""
-        inside = os.path.abspath(path).startswith(os.path.join(os.path.abspath(self._folder), ""))
+    def wrote(self, path: str, anywhere: bool = True) -> bool:
+        """Whether a photograph is a picture that fvlrp wrote, into this folder or one below it, or anywhere."""
+        inside = anywhere or os.path.abspath(path).startswith(os.path.join(os.path.abspath(self._folder), ""))
         return inside and path.lower().endswith(".png") and render.is_own(path)
 
     def finished(self, file: File) -> Record | None:
@@ -117,7 +123,7 @@ class Outbox:
             if not record:
                 return claim
             if record.get("source", source) == source:
-                claim.begin()
+                claim.begin(record, self.replaced)
                 return claim
             claim.release()
         raise FileExistsError(f"{folder} has results of other photographs under every name that {file.path} could take")

@@ -48,7 +48,7 @@ def decoded(image: str | os.PathLike[str] | Image.Image, name: str, page: int) -
         if isinstance(image, Image.Image):
             with _decoding:
                 _seek(image, page)
-                return _upright(image)
+                return _upright(image, name)
         try:
             opened = Image.open(image)
         except UnidentifiedImageError:
@@ -59,7 +59,7 @@ def decoded(image: str | os.PathLike[str] | Image.Image, name: str, page: int) -
             _seek(picture, page)
             if not page:
                 _warn_of_pages(picture, name)
-            return _upright(picture)
+            return _upright(picture, name)
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def _warn_of_pages(picture: Image.Image, name: str) -> None:
     warnings.warn(f"{name} has several pages and the first was read: page=1 reads the second", stacklevel=5)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(picture: Image.Image, name: str) -> Image.Image:
     """The decoded frame, transposed as its EXIF orientation says.
 
     Pixels are decoded before the orientation is read: truncated files fail only here, and TIFF files transpose
@@ -137,5 +137,10 @@ def _upright(picture: Image.Image) -> Image.Image:
     """
     limits.require(_DECODED * picture.width * picture.height, "decoding it")
     picture.load()
-    method = _UPRIGHT.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    try:
+        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception as error:  # as decoders do, its parser raises whatever it stumbles over
+        warnings.warn(f"{name} has damaged EXIF data, and is taken to be upright: {error}", stacklevel=5)
+        return picture
+    method = _UPRIGHT.get(orientation)
     return picture if method is None else picture.transpose(method)

@@ -22,7 +22,7 @@ from ..runtime import threads
 from ..runtime.arguments import is_real, is_whole
 from ..runtime.types import Floats, Precision, Untyped
 from .geometry import Geometry, Pyramid, axis_cell
-from .gmm import BLOCK, GATE
+from .gmm import BLOCK, GATE, check_magnitude
 from .sift import Described, Descriptors
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -389,6 +389,8 @@ class FisherEncoder(Transformer):
         if not (is_real(self.gate) and 0 <= self.gate < 1):
             raise ValueError(f"gate must be a number in [0, 1), got {self.gate!r}")
         lists = [_rows(i, x, means.shape[1]) for i, x in enumerate(_lists(X))]
+        for i, x in enumerate(lists):
+            check_magnitude(x, covariances, f"X[{i}]")
         models = PackedModels(None, None, weights, means, covariances, self.gate)
         packed = {dtype: models.of(dtype) for dtype in {x.dtype for x in lists}}
         tasks = [partial(_fisher_vector, packed[x.dtype], x, weights) for x in lists]

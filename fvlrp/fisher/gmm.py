@@ -29,6 +29,7 @@ Moments: TypeAlias = tuple[float, Doubles, Doubles, Doubles]  # log-likelihood; 
 
 GATE = 1e-6  # posteriors below it count as 0: docs/numerics.md §1
 SEGMENTS = 8  # of rows, each with its own sums, merged in order: results do not depend on the number of threads
+FARTHEST = 1e18  # in deviations, of a float32 row in one dimension: the squares of 128 stay below 3.4e38
 BLOCK = 8192  # rows whose posteriors exist at the same time
 SEEDS = 32  # rows per component among which seeds are chosen
 GROWTH = 4  # EM converges on a share of the rows, then continues with GROWTH times as many
@@ -249,6 +250,7 @@ class DiagonalGMM(Estimator):
 
         check_fitted(self, "weights_")
         rows: Floats = validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False)
+        check_magnitude(rows, self.covariances_, "X")
         return rows
 
     def predict_proba(self, X: npt.ArrayLike) -> Floats:
@@ -319,6 +321,21 @@ def _added(total: Moments, part: Moments, times: int = 1) -> Moments:
     """`total` with `times` the moments of `part`."""
     loglik, s0, s1, s2 = part
     return total[0] + times * loglik, total[1] + times * s0, total[2] + times * s1, total[3] + times * s2
+
+
+def check_magnitude(rows: Floats, variances: Doubles, name: str) -> None:
+    """ValueError for float32 rows (n, D) that are so far from a mixture that their squared distances overflow float32.
+
+    They would have no posterior, a likelihood of 0, and a Fisher vector of zeros.
+    """
+    if rows.dtype != np.float32 or not rows.size:
+        return
+    largest, deviation = max(float(rows.max()), -float(rows.min())), float(np.sqrt(np.min(variances)))
+    if largest > FARTHEST * deviation:
+        raise ValueError(
+            f"{name} has float32 values of up to {largest:.3g}, of which the squares overflow in units of the "
+            f"mixture's smallest variance ({deviation**2:.3g}): expected smaller values, or float64"
+        )
 
 
 def nearest_seeds(X: Floats, count: int, random: np.random.RandomState) -> npt.NDArray[np.int64]:
