@@ -8,6 +8,7 @@ loops are rejected, and every defect raises a ValueError that names the file and
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from ..graph import INPUT, Node
 from ..layers import (
     Activation,
     Affine,
+    Concat,
     Constant,
     Conv,
     Dense,
@@ -29,8 +31,9 @@ from ..layers import (
     Scale,
     Shape,
     Softmax,
+    Transpose,
 )
-from . import arithmetic, fused, moves, planes, products, quantised, reductions
+from . import arithmetic, classic, fused, moves, planes, products, quantised, reductions
 from .account import Account
 from .fuse import Graph, simplified
 from .model import Model, load
@@ -39,7 +42,14 @@ from .steps import Step, View
 
 __all__ = ["Account", "Imported", "read_network"]
 
-_COMPUTING = arithmetic.OPERATORS | fused.OPERATORS | planes.OPERATORS | products.OPERATORS | reductions.OPERATORS
+_COMPUTING = (
+    arithmetic.OPERATORS
+    | classic.OPERATORS
+    | fused.OPERATORS
+    | planes.OPERATORS
+    | products.OPERATORS
+    | reductions.OPERATORS
+)
 _MOVING = moves.OPERATORS | {name: _COMPUTING[name] for name in ("Identity", "MaxPool")}
 OPERATORS = (
     {name: quantised.of_numbers(operator) for name, operator in _COMPUTING.items()}
@@ -135,12 +145,13 @@ class _Import:
                 f"the graph must have one input, a photograph; it has {named}: "
                 "export the network with the values of all others as constants in the file"
             )
-        shape = (None,) * 4 if shape is None else shape
+        shape = _planes(self.name, shape, size)
         if len(shape) != 4:
             raise ValueError(f"input {self.name!r} must be (batch, channels, height, width), it is {shape}")
         self.model, self.output, self.counts = model, output, counts
         self.batch = shape[0] or 1
         square = isinstance(shape[1], int) and shape[1] == shape[2] != shape[3]
+        self.rank = len(model.inputs[self.name] or shape)
         self.last = shape[1] not in (1, 3) and (shape[3] in (1, 3) or square)  # channels last
         channels, height, width = (shape[3], shape[1], shape[2]) if self.last else shape[1:]
         channels = _channels_read(model, self.name) if channels is None else channels
@@ -183,6 +194,9 @@ class _Import:
         if self.last:
             reader.call = replace(self.model.calls[0], name="channels_last", scope="")
             view = reader.transposed(view, (0, 2, 3, 1))
+        if self.rank < 4:
+            reader.call = replace(self.model.calls[0], name="pixels", scope="")
+            view = reader.reshaped(view, (1, *size) if self.rank == 3 else (1, prod(source.shape)))
         reader.views[self.name] = view
         reader.wholes |= set() if self.model.black is None else {self.name}
         candidates = self._candidates()
@@ -245,13 +259,34 @@ class _Import:
         account.folded += read.reader.constants.folded
         account.dropped += [(f"{name} ({op})", why) for name, op, why in read.reader.passed]
         account.dropped += read.ends
-        if self.last:
+        if self.rank == 2:
+            account.notes.append(f"the file's input is one row of pixels, (height, width{', RGB' * self.last})")
+        elif self.last:
             account.notes.append("the file's input is (batch, height, width, channels)")
         if len(self.model.outputs) > 1:
             others = [name for name in self.model.outputs if name != read.output]
             account.notes.append(f"explains output {read.output!r}, not {', '.join(map(repr, others))}")
         if self.batch > 1:
             account.notes.append(f"the file is for batches of {self.batch} images; read for one")
+
+
+def _planes(name: str, shape: tuple[int | None, ...] | None, size: tuple[int, int]) -> tuple[int | None, ...]:
+    """The shape of an input with all its axes: (batch, height, width) is grey, one row of pixels grey or RGB."""
+    if shape is None:
+        return (None,) * 4
+    if len(shape) == 3:
+        return (shape[0], 1, *shape[1:])
+    if len(shape) != 2 or shape[1] is None:
+        return shape
+    for channels in (1, 3):  # the caller's size, or a square
+        side = math.isqrt(shape[1] // channels)
+        for height, width in (size, (side, side)):
+            if channels * height * width == shape[1]:
+                return (shape[0], 1, height, width) if channels == 1 else (shape[0], height, width, 3)
+    raise ValueError(
+        f"input {name!r} has {shape[1]} values, which are no square grey or RGB image: "
+        "give its size as preprocess=fvlrp.Preprocess((height, width), ...)"
+    )
 
 
 def _channels_read(model: Model, name: str) -> int | None:
@@ -308,6 +343,9 @@ def _without_ends(graph: Graph) -> tuple[list[tuple[str, str]], bool]:
         layer = step.layer
     if isinstance(layer, Softmax) and step.shape[layer.axis - 1] == prod(step.shape):
         ends.append((step.name, "scores before the softmax are explained"))
+    elif (sigmoid := _both_sides(step)) is not None:
+        ends.append((step.name, "the score before the sigmoid is explained"))
+        step = sigmoid
     elif isinstance(layer, Activation) and layer.name in ("sigmoid", "logsigmoid"):
         ends.append((step.name, "scores before the sigmoid are explained"))
         multilabel = prod(step.shape) > 1
@@ -320,6 +358,26 @@ def _without_ends(graph: Graph) -> tuple[list[tuple[str, str]], bool]:
         if source.layer is None:
             raise ValueError("nothing but a softmax or sigmoid is computed from the input")
     return ends, multilabel
+
+
+def _both_sides(step: Step) -> Step | None:
+    """The sigmoid p of one score, where a step joins 1 - p and p, as scikit-learn's networks do; else None."""
+    if not isinstance(step.layer, Concat) or len(step.inputs) != 2 or step.shape != (2,):
+        return None
+    other, own = step.inputs
+    if not (isinstance(own.layer, Activation) and own.layer.name == "sigmoid"):
+        return None
+    between: list[NetworkLayer] = []
+    while other is not own:
+        if len(other.inputs) != 1 or other.layer is None:
+            return None
+        between.append(other.layer)
+        other = other.inputs[0]
+    p = np.array([[0.0], [0.25], [1.0]], np.float32)
+    rest = p
+    for layer in reversed(between):
+        rest = layer.apply(rest)
+    return own if np.array_equal(rest, 1 - p) else None
 
 
 def _nodes(graph: Graph) -> list[Node]:
@@ -400,8 +458,8 @@ def _white(graph: Graph, integer: bool) -> float:
         return 255.0
     for step in graph.steps:
         if step.inputs and step.inputs[0].layer is None:
-            while isinstance(step.layer, Gather | Scale | Constant | Affine):
-                if not isinstance(step.layer, Gather):
+            while isinstance(step.layer, Gather | Scale | Constant | Affine | Reshape | Flatten | Transpose):
+                if isinstance(step.layer, Scale | Constant | Affine):
                     return _range_of(step.layer)
                 following = [other for other in graph.steps if step in other.inputs]
                 if len(following) != 1:

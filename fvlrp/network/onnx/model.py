@@ -87,6 +87,7 @@ class Model:
         Weights by name; `tensor` makes arrays of them.
     inputs, outputs : dict of str to tuple
         Shapes by name; None for a free length, or for a shape that is free as a whole.
+        Outputs of integers or text, such as predicted labels, are left out if there are others.
     black : int or None
         The value of black if the input is of an integer type: 0, or -128 for int8, which cannot hold 0..255.
     metadata : dict of str to str
@@ -135,7 +136,7 @@ def load(name: str) -> Model:
             calls,
             initialisers,
             {value.name: _shape(value) for value in inputs},
-            {value.name: _shape(value) for value in graph.output},
+            {value.name: _shape(value) for value in _scores(graph.output)},
             _black(inputs[0]) if inputs else None,
             {entry.key: entry.value for entry in proto.metadata_props},
             sum(each.ByteSize() for each in graph.initializer),
@@ -198,6 +199,14 @@ def _shape(value: Proto) -> tuple[int | None, ...] | None:
         return None
     dims = value.type.tensor_type.shape.dim
     return tuple(int(dim.dim_value) if dim.dim_value > 0 else None for dim in dims)
+
+
+def _scores(outputs: Sequence[Proto]) -> Sequence[Proto]:
+    """The outputs that may hold scores: floating-point numbers, lists of them, or whatever there is."""
+    from onnx import TensorProto as T
+
+    real = (T.UNDEFINED, T.FLOAT, T.FLOAT16, T.DOUBLE, T.BFLOAT16)
+    return [v for v in outputs if v.type.tensor_type.elem_type in real] or outputs
 
 
 def _black(value: Proto) -> int | None:

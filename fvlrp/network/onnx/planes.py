@@ -248,9 +248,8 @@ def _pool_volumes(reader: Reader, call: Call) -> None:
         raise ValueError("pools of three spatial axes are not supported; nearest is a pool of two")
     n, channels, depth, height, width = view.shape
     flat = {name: [v[0], 0, v[3], 0] if name == "pads" else [v[0], 1] for name, v in lists.items()}
-    made = reader.applied(
-        call, call.op, reader.reshaped(view, (n, channels, depth, height * width)), **{**given, **flat}
-    )
+    given |= flat
+    made = reader.applied(call, call.op, reader.reshaped(view, (n, channels, depth, height * width)), **given)
     reader.set(call, reader.reshaped(made, (*made.shape[:3], height, width)))
 
 

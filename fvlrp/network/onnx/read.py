@@ -35,6 +35,8 @@ _BEFORE = f"{_SELECTION}; name the scores before it as `output`"
 _BOXES = f"{_SELECTION}: fvlrp explains scores of whole images, one per class; name such an output as `output`"
 _SPECTRUM = "complex numbers are not supported; nearest are MatMul or Conv with constant weights"
 _LISTS = "lists of tensors are not supported; nearest are Concat and Split"
+_TREES = "decision trees have no layers to propagate relevance through; nearest is LinearClassifier"
+_KERNELS = "kernel machines are not supported; nearest is LinearClassifier"
 _RANDOM = "random numbers are not supported; export the network for inference"
 REFUSED: dict[tuple[str, str], str] = {
     **{("", op): _LOOP for op in ("Loop", "Scan")},
@@ -48,6 +50,9 @@ REFUSED: dict[tuple[str, str], str] = {
     **{("", op): _LISTS for op in ("SequenceConstruct", "SequenceInsert", "SequenceMap", "ConcatFromSequence")},
     **{("", op): _RANDOM for op in ("Bernoulli", "Multinomial", "RandomNormal", "RandomUniform")},
     **{("", op): _RANDOM for op in ("RandomNormalLike", "RandomUniformLike")},
+    **{("ai.onnx.ml", op): _TREES for op in ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")},
+    **{("ai.onnx.ml", op): _KERNELS for op in ("SVMClassifier", "SVMRegressor")},
+    **{("ai.onnx.ml", op): _BEFORE for op in ("ArrayFeatureExtractor", "LabelEncoder")},
     ("", "Equal"): "comparisons for equality that depend on the photograph are not supported; nearest is Less",
     ("", "GridSample"): "places that depend on the photograph are not supported; nearest is Resize",
     ("", "MaxUnpool"): "places that depend on the photograph are not supported; nearest is Resize",
