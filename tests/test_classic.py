@@ -1,4 +1,4 @@
-"""Classic classifiers of flattened images, as scikit-learn's converter writes them: onnxruntime's scores or a refusal."""
+"""Classic classifiers of flattened images, as scikit-learn's converter writes them: onnxruntime scores or refusal."""
 
 import numpy as np
 import pytest

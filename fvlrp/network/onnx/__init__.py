@@ -16,6 +16,7 @@ from math import prod
 
 import numpy as np
 
+from ...core.layer import Array
 from ..graph import INPUT, Node
 from ..layers import (
     Activation,
@@ -374,7 +375,7 @@ def _both_sides(step: Step) -> Step | None:
         between.append(other.layer)
         other = other.inputs[0]
     p = np.array([[0.0], [0.25], [1.0]], np.float32)
-    rest = p
+    rest: Array = p
     for layer in reversed(between):
         rest = layer.apply(rest)
     return own if np.array_equal(rest, 1 - p) else None

@@ -247,8 +247,8 @@ def _pool_volumes(reader: Reader, call: Call) -> None:
     if any(set(values) - ({0} if name == "pads" else {1}) for name, values in zip(lists, along, strict=True)):
         raise ValueError("pools of three spatial axes are not supported; nearest is a pool of two")
     n, channels, depth, height, width = view.shape
-    flat = {name: [v[0], 0, v[3], 0] if name == "pads" else [v[0], 1] for name, v in lists.items()}
-    given |= flat
+    for name, values in lists.items():
+        given[name] = [values[0], 0, values[3], 0] if name == "pads" else [values[0], 1]
     made = reader.applied(call, call.op, reader.reshaped(view, (n, channels, depth, height * width)), **given)
     reader.set(call, reader.reshaped(made, (*made.shape[:3], height, width)))
 

@@ -46,6 +46,11 @@ def _joined(step: Step, source: Step) -> bool:
         if kept != sorted(kept):
             return False
         step.layer = replace(second, axes=tuple(sorted(first.order[a - 1] for a in second.axes)))
+    elif isinstance(first, Reduce) and not first.keep and isinstance(second, Reshape):
+        whole = replace(first, keep=True)
+        if whole.out_shape(source.inputs[0].shape) != step.shape:
+            return False
+        step.layer = whole
     else:
         return False
     return True

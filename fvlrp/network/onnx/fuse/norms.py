@@ -70,6 +70,15 @@ def normalisations(graph: Graph) -> None:
                 become(graph, step, layer, before.inputs[0], [before, step])
 
 
+def _as_groups(layer: NetworkLayer | None, shape: tuple[int, ...]) -> NetworkLayer | None:
+    """A normalisation of each channel apart, without scale and shift, as the group normalisation that it is."""
+    if not isinstance(layer, LayerNorm) or len(shape) < 2 or layer.axes != tuple(range(2, len(shape) + 1)):
+        return layer
+    if (layer.scale != 1).any() or layer.shift.any():
+        return layer
+    return GroupNorm(np.ones(shape[0], np.float32), np.zeros(shape[0], np.float32), shape[0], layer.epsilon)
+
+
 def _normalisation(source: Step, region: list[Step]) -> NetworkLayer | None:
     """The normalisation that a region computes, if it is one."""
     axes = {layer.axes if isinstance(layer, Reduce) else (2, 3) for layer in _means(region)}
@@ -136,9 +145,11 @@ def _with_factors(
     if isinstance(second, Affine):
         scaled = _with_factors(first, Scale(spread(second.scale, second.axis, shape)), shape)
         return _with_factors(scaled, Constant(spread(second.shift, second.axis, shape)), shape)
+    value = second.factor if isinstance(second, Scale) else second.value if isinstance(second, Constant) else None
+    if value is not None and not (isinstance(first, LayerNorm) and _along(value, first.axes, len(shape))):
+        first = _as_groups(first, shape)
     if isinstance(first, GroupNorm) and isinstance(second, Scale | Constant):
         return _with_channels(first, second, shape)
-    value = second.factor if isinstance(second, Scale) else second.value if isinstance(second, Constant) else None
     if value is None or not isinstance(first, LayerNorm | RMSNorm) or not _along(value, first.axes, len(shape)):
         return None
     plain = bool((first.scale == 1).all()) and not (isinstance(first, LayerNorm) and first.shift.any())
