@@ -433,7 +433,8 @@ WRITTEN_OUT = {
         "groupnorm",
         case(
             "m = ReduceMean <axes = [2, 3]> (x)\n d = Sub (x, m)\n p = Mul (d, d)\n"
-            " v = ReduceMean <axes = [2, 3]> (p)\n e = Add (v, eps)\n r = Sqrt (e)\n q = Div (d, r)\n s = Mul (q, a)\n t = Add (s, b)",
+            " v = ReduceMean <axes = [2, 3]> (p)\n"
+            " e = Add (v, eps)\n r = Sqrt (e)\n q = Div (d, r)\n s = Mul (q, a)\n t = Add (s, b)",
             a=weights(3, 1, 1), b=weights(3, 1, 1), eps=number(1e-5),
         ),
     ),
