@@ -5,7 +5,8 @@
 #                               packages that tests use, but for torch
 #                               OLDEST=1: the oldest dependencies that pyproject.toml admits, instead of the newest
 #                               PRE=1: pre-releases of the dependencies
-#                               ISAS=1: the tests of the kernels once more for each instruction set of this machine
+#                               ISAS=1: the tests of the kernels once more for each instruction set of this machine, but
+#                               for those that run on every instruction set by themselves
 #                               TYPES=1: mypy and stubtest, too
 #                               COVERAGE=1: which lines the tests never run; too many are an error
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -50,7 +51,7 @@ if [[ ${ISAS:-} == 1 ]]; then
     mapfile -t on_kernels < <(grep -lE '^(import|from) fvlrp.*_kernels' tests/test_*.py)
     for isa in "${isas[@]:1}"; do
         printf '\nThe tests of the kernels on %s\n' "$isa"
-        FVLRP_ISA=$isa "$venv/bin/pytest" -q "${on_kernels[@]}"
+        FVLRP_ISA=$isa "$venv/bin/pytest" -q -m "not isa" "${on_kernels[@]}"
     done
 fi
 if [[ ${COVERAGE:-} == 1 ]]; then

@@ -67,12 +67,16 @@ def rng():
 
 
 def pytest_generate_tests(metafunc):
-    """Tests that ask for `isa` run on every instruction set of this machine, or on the one that FVLRP_ISA selects."""
+    """Tests that ask for `isa` run on every instruction set of this machine, or on the one that FVLRP_ISA selects.
+
+    They have the mark `isa`: a run for one instruction set can leave them out (`-m "not isa"`) if another has them all.
+    """
     if "isa" in metafunc.fixturenames:
         from fvlrp import _kernels
 
         one = os.environ.get("FVLRP_ISA")
-        metafunc.parametrize("isa", [one] if one else _kernels.isas(), indirect=True)
+        chosen = [pytest.param(name, marks=pytest.mark.isa) for name in ([one] if one else _kernels.isas())]
+        metafunc.parametrize("isa", chosen, indirect=True)
 
 
 @pytest.fixture
