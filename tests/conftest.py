@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # those that scikit-image carries, without a download
@@ -36,6 +37,13 @@ def pytest_configure():
 # A busy machine is no failure. On CI the parent also fixes the examples.
 settings.register_profile("fvlrp", parent=settings.default, deadline=None)
 settings.load_profile("fvlrp")
+
+
+@pytest.fixture(scope="module")
+def one_blas_thread():
+    """For modules whose references are small products: more threads would mostly wait for each other."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")

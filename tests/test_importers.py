@@ -105,17 +105,22 @@ def kinds(net):
 
 
 def filled(name, path):
-    """Write a weightless model of the onnx package with weights from a seed, and without its softmax."""
+    """Write a weightless model of the onnx package with weights from a seed, and without its softmax.
+
+    Hidden dense layers of 4096 units get 256: the same operators, and VGG19 has 107 MB instead of 570 MB.
+    """
     graph, random = onnx.load(LIGHT / f"light_{name}.onnx").graph, np.random.default_rng(0)
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     layers = [layer for layer in graph.node if layer.op_type not in ("ConstantOfShape", "Softmax")]
     roles = {source: (layer.op_type, i) for layer in layers for i, source in enumerate(layer.input)}
-    normal = random.standard_normal(1_000_003, np.float32)  # repeated: drawing 140 million numbers takes seconds
+    normal = random.standard_normal(1_000_003, np.float32)  # repeated: drawing 26 million numbers takes longer
     weights = {name: known[name] for name in roles if name in known}
     for maker in graph.node:
         if maker.op_type != "ConstantOfShape":
             continue
         shape, role = known[maker.input[0]], roles[maker.output[0]]
+        if role[0] == "Gemm":
+            shape = np.where(shape == 4096, 256, shape)
         if len(shape) > 1:
             value = np.resize(normal, shape) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
         elif role in [("BatchNormalization", 2), ("BatchNormalization", 3), ("Conv", 2), ("Gemm", 2)]:

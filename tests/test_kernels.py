@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import reference
-from threadpoolctl import threadpool_limits
 
 from fvlrp import _kernels
 from fvlrp.fisher.geometry import Geometry
@@ -26,11 +25,7 @@ CASES = list(product(ROWS, DIMS, COMPONENTS))
 CHOICES = list(product(("uint8", "float32", "float64"), (0.0, 1e-6, 1e-2), (False, True), (False, True)))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_blas_thread():
-    """The twins' products are small: more threads would mostly wait for each other."""
-    with threadpool_limits(1):
-        yield
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
 
 class Problem(NamedTuple):

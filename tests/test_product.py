@@ -14,6 +14,8 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of the sum of the absolute va
 ROWS = 1, 2, 3, 5, 6, 7, 13, 65  # blocks have 6, 4, 2 or 1
 DEPTHS = 0, 1, 3, 127, 300, 600  # panels are 128 or 256 deep
 COLUMNS = 1, 3, 8, 15, 17, 64, 70, 200  # panels are of 4 to 64
+LAYOUTS = (lambda a: a), np.asfortranarray, (lambda a: a[::-1, ::-1])
+MODES = (False, False), (False, True), (True, False), (True, True)  # whether `out` is added to, and has a bias
 WINDOWS = [  # image, kernel, stride, pads, dilation
     ((3, 9, 11), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     ((2, 14, 14), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
@@ -28,7 +30,7 @@ WINDOWS = [  # image, kernel, stride, pads, dilation
 ]
 
 
-pytestmark = pytest.mark.usefixtures("isa")
+pytestmark = pytest.mark.usefixtures("isa", "one_blas_thread")
 
 
 @pytest.fixture(params=TOLERANCE)
@@ -53,22 +55,26 @@ def framed(rng, shape, real):
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("rows", ROWS)
 def test_product_of_any_size_is_numpys_and_writes_nothing_else(rows, depth, real):
+    """Every size in every layout. The mode goes round, so that it meets each layout, and each pair of sizes, too."""
     rng = np.random.default_rng([rows, depth])
+    mode = ROWS.index(rows) + DEPTHS.index(depth)
     for n in COLUMNS:
         a, b = framed(rng, (rows, depth), real)[0], framed(rng, (depth, n), real)[0]
         bias = rng.standard_normal(rows).astype(real)
-        for left in (a, np.asfortranarray(a), a[::-1, ::-1]):
-            for add, shift in ((False, None), (False, bias), (True, None), (True, bias)):
-                out, base = framed(rng, (rows, n), real)
-                before, start = base.copy(), np.zeros_like(out)
-                if add:
-                    start += out
-                if shift is not None:
-                    start += shift[:, None]
-                _kernels.product(left, b, out, shift, add)
-                assert_product(out, left, b, start)
-                before[1:-1, 2 : 2 + n] = out
-                np.testing.assert_array_equal(base, before)
+        for layout in LAYOUTS:
+            mode += 1
+            add, shifted = MODES[mode % len(MODES)]
+            left = layout(a)
+            out, base = framed(rng, (rows, n), real)
+            before, start = base.copy(), np.zeros_like(out)
+            if add:
+                start += out
+            if shifted:
+                start += bias[:, None]
+            _kernels.product(left, b, out, bias if shifted else None, add)
+            assert_product(out, left, b, start)
+            before[1:-1, 2 : 2 + n] = out
+            np.testing.assert_array_equal(base, before)
 
 
 def test_product_overwrites_nan(real):
