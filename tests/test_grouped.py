@@ -1,5 +1,7 @@
 """Convolutions in groups of few channels and their adjoint, against loops over windows."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from reference import grouped, grouped_back
@@ -43,32 +45,56 @@ def real(request):
     return request.param
 
 
-@pytest.fixture(params=CASES, ids=str)
-def case(request, real):
-    """Weights, image and the arguments of a convolution, with what it gives and takes."""
-    groups, inputs, outputs, size, kernel, stride, pads, dilation, rows, cols = request.param
+def drawn(case, real):
+    """Weights, image and the arguments of a convolution, and the generator for the rest."""
+    groups, inputs, outputs, size, kernel, stride, pads, dilation, rows, cols = case
     rng = np.random.default_rng(7)
     a = rng.standard_normal((groups * outputs, inputs, kernel[0] * kernel[1])).astype(real)
     x = rng.standard_normal((groups * inputs, *size)).astype(real)
     return a, x, (kernel, stride, pads, dilation, rows), cols, rng
 
 
-def signs(x, other):
+def signs(other):
     return [(0, None), (1, None), (-1, None), (2, None), (1, other), (-1, other)]
 
 
-def test_convolution_in_groups_is_the_sum_over_windows(case, real):
-    a, x, window, cols, rng = case
+@cache
+def forward(case, real):
+    """A convolution, what it is added to, and what the twin makes of every sign: the same for every instruction set."""
+    a, x, window, cols, rng = drawn(case, real)
     rows = window[-1]
     n = (rows[1] - rows[0]) * cols
     other = rng.standard_normal(x.shape).astype(real)
     base = rng.standard_normal((len(a), n + 3)).astype(real)
     bias = rng.standard_normal(len(a)).astype(real)
-    for sign, second in signs(x, other):
-        expected = grouped(a, x, *window, cols, sign, second).reshape(len(a), n)
-        sizes = grouped(np.abs(a), np.abs(x), *window, cols).reshape(len(a), n)
-        if second is not None:
-            sizes = sizes + grouped(np.abs(a), np.abs(second), *window, cols)
+    alone, beside = (grouped(np.abs(a), np.abs(v), *window, cols).reshape(len(a), n) for v in (x, other))
+    expected = [
+        (sign, second, grouped(a, x, *window, cols, sign, second).reshape(len(a), n),
+         alone if second is None else alone + beside)
+        for sign, second in signs(other)
+    ]  # fmt: skip
+    return a, x, window, cols, base, bias, expected
+
+
+@cache
+def backward(case, real):
+    """Shares, what they are added to, and the sums by the twin for every sign: the same for every instruction set."""
+    a, x, window, cols, rng = drawn(case, real)
+    rows = window[-1]
+    share, other = rng.standard_normal((2, len(a), rows[1] - rows[0], cols)).astype(real)
+    base = rng.standard_normal(x.shape).astype(real)
+    sizes = grouped_back(np.abs(a), np.abs(share) + np.abs(other), x.shape, *window)
+    expected = [
+        (sign, second, base + grouped_back(a, share, x.shape, *window, sign, second)) for sign, second in signs(other)
+    ]
+    return a, window, share, base, sizes, expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_convolution_in_groups_is_the_sum_over_windows(case, real):
+    a, x, window, cols, base, bias, twin = forward(case, real)
+    n = base.shape[1] - 3
+    for sign, second, expected, sizes in twin:
         for add, shift in ((False, None), (True, bias)):
             out = base.copy()
             _kernels.grouped(a, x, *window, cols, out[:, :n], shift, add, sign, second)
@@ -77,16 +103,12 @@ def test_convolution_in_groups_is_the_sum_over_windows(case, real):
             assert (out[:, n:] == base[:, n:]).all()
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_grouped_back_is_the_adjoint_of_the_convolution(case, real):
-    a, x, window, cols, rng = case
-    rows = window[-1]
-    share, other = rng.standard_normal((2, len(a), rows[1] - rows[0], cols)).astype(real)
-    base = rng.standard_normal(x.shape).astype(real)
-    sizes = grouped_back(np.abs(a), np.abs(share) + np.abs(other), x.shape, *window)
-    for sign, second in signs(share, other):
+    a, window, share, base, sizes, twin = backward(case, real)
+    for sign, second, expected in twin:
         out = base.copy()
         _kernels.grouped_back(a, share, out, *window, sign, second)
-        expected = base + grouped_back(a, share, x.shape, *window, sign, second)
         assert (np.abs(out - expected) <= TOLERANCE[real] * (sizes + 10)).all()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -264,12 +265,9 @@ def test_values_are_bins_in_rows_then_columns_then_orientations():
 # ---- relevance to pixels ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize(
-    ("bin_size", "step", "shape"),
-    [(4, 3, (40, 40)), (6, 3, (40, 40)), (7, 3, (31, 40)), (10, 3, (40, 47)), (4, 9, (40, 33)), (3, 2, (15, 12))],
-)
-def test_gradient_depth_equals_the_equations_from_the_image_on(bin_size, step, shape, window, isa):
+@cache
+def traced_back(bin_size, step, shape, window):
+    """Grey values, relevance of their bins, and the map and the loss by the equations: the same for every `isa`."""
     grey = texture(*shape, seed=3)
     sift = DenseSIFT(bin_sizes=(bin_size,), step=step, window=window)
     (scale,) = sift.geometry(*shape).scales
@@ -280,8 +278,18 @@ def test_gradient_depth_equals_the_equations_from_the_image_on(bin_size, step, s
     relevance = random.standard_normal(bins.shape) * np.where(bins > 0, bins, bins.max())
     relevance[random.random(relevance.shape) < 0.7] = 0
     relevance[0, 0], relevance[-1, -1] = bins[0, 0], -2 * bins[-1, -1]  # border descriptors: supports leave the image
+    return grey, relevance, *reference.sift_pixels(planes, scale, relevance, window)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize(
+    ("bin_size", "step", "shape"),
+    [(4, 3, (40, 40)), (6, 3, (40, 40)), (7, 3, (31, 40)), (10, 3, (40, 47)), (4, 9, (40, 33)), (3, 2, (15, 12))],
+)
+def test_gradient_depth_equals_the_equations_from_the_image_on(bin_size, step, shape, window, isa):
+    grey, relevance, expected, expected_lost = traced_back(bin_size, step, shape, window)
+    sift = DenseSIFT(bin_sizes=(bin_size,), step=step, window=window)
     heat, lost = pixels_of(sift, grey, relevance)
-    expected, expected_lost = reference.sift_pixels(planes, scale, relevance, window)
     np.testing.assert_allclose(heat, expected, rtol=0, atol=5e-6 * np.abs(expected).max())  # planes are float32
     assert lost == pytest.approx(expected_lost, rel=1e-10, abs=1e-10)
     assert abs(heat.sum() + lost - relevance.sum()) < 1e-12 * np.abs(relevance).sum()
