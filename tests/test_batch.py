@@ -273,7 +273,7 @@ def test_temporary_files_of_a_killed_run_are_removed_and_reported(capsys, model,
     out.mkdir()
     (out / ".0123456789abcdef.tmp").write_bytes(b"half")
     code, _, err = run(capsys, "explain", photo, "--model", model, "--out", out, "--resume")
-    assert code == 0 and "removed 1 temporary files of killed runs" in err
+    assert code == 0 and "removed 1 temporary file of killed runs" in err
     assert not list(out.glob(".*"))
 
 

@@ -235,7 +235,7 @@ def test_a_warning_counts_skipped_files(animals):
         folder(animals)
     assert str(caught[0].message) == (
         f"{animals}: skipped 3 files that are not photographs (.txt 2, .csv 1); "
-        "1 photographs lie next to the class folders; folders without photographs: empty"
+        "1 photograph lies next to the class folders; folders without photographs: empty"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from ..runtime import threads
 from ..runtime.progress import Progress
 from ..runtime.types import Classes
 from . import options
-from .output import FAILED, OK, Record, result
+from .output import FAILED, OK, Record, result, tell_failure
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -55,7 +54,7 @@ def run(args: Namespace) -> int:
             }
         )
     for path, error in broken.items():
-        print(f"fvlrp: {path}: {error}", file=sys.stderr)
+        tell_failure(path, error)
     failed = [{"photo": path, "error": error} for path, error in broken.items()]
     result(args, {"results": results, "failed": failed}, _table(results))
     return FAILED if broken else OK

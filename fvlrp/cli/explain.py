@@ -97,7 +97,7 @@ def run(args: Namespace) -> int:
             f"replaced {count} result{'s' * (count > 1)} of other options, such as {outbox.replaced[0]}", stacklevel=2
         )
     if outbox.removed:
-        say(args, f"removed {outbox.removed} temporary files of killed runs")
+        say(args, f"removed {outbox.removed} temporary file{'s' * (outbox.removed > 1)} of killed runs")
     return batch.close()
 
 

@@ -190,7 +190,7 @@ def folder(root: PathLike) -> Dataset:
     loose = sum(map(is_photograph, stray))
     left_out = [
         f"skipped {counted(skipped)}" if skipped else "",
-        f"{loose} photographs lie next to the class folders" if loose else "",
+        f"{loose} photograph{'s lie' if loose > 1 else ' lies'} next to the class folders" if loose else "",
         f"folders without photographs: {_comma(empty)}" if empty else "",
     ]
     if any(left_out):
