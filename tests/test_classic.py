@@ -106,7 +106,7 @@ def test_predicted_labels_beside_the_scores_are_no_scores(tmp_path):
 def test_rows_of_pixels_have_the_size_that_is_given_or_are_square(tmp_path):
     path = saved([linear("x", 96, 5, "NONE"), node("Identity", "s", "y")], tmp_path / "net.onnx", ("n", 96))
     assert Network.from_onnx(path, Preprocess((8, 12), order="grey")).input_shape == (1, 8, 12)
-    with pytest.raises(ValueError, match=r"'x' has 96 values, which are no square .*preprocess=fvlrp\.Preprocess"):
+    with pytest.raises(ValueError, match=r"'x' has 96 values, which are not a square .*preprocess=fvlrp\.Preprocess"):
         Network.from_onnx(path)
     net = Network.from_onnx(path, Preprocess((4, 8)))
     assert net.input_shape == (3, 4, 8) and "one row of pixels, (height, width, RGB)" in net.account.notes[0]

@@ -102,7 +102,7 @@ def run(args: Namespace) -> int:
 
 
 def _without_results(photographs: list[File], outbox: Outbox, named: Sequence[str]) -> list[File]:
-    """Photographs that are no heatmaps of earlier runs, which may lie in folders of photographs.
+    """Photographs without the heatmaps of earlier runs, which may lie in folders of photographs.
 
     A heatmap that is named by itself is explained, unless it lies in --out.
     """

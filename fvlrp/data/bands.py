@@ -40,7 +40,7 @@ def load(image: ImageLike, count: int) -> Pixels:
             f"a network of {count} channels reads arrays (height, width, {count}) or .npy files of them, got {image!r}"
         )
     if masked := np.count_nonzero(getattr(image, "mask", False)):
-        raise ValueError(f"the image has {masked} masked values, which are no numbers: pass image.filled(value)")
+        raise ValueError(f"the image has {masked} masked values, which are not numbers: pass image.filled(value)")
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != count or not image.size:
         raise ValueError(f"the image has shape {image.shape}; expected (height, width, {count})")

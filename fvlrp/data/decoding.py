@@ -139,7 +139,7 @@ def _upright(picture: Image.Image, name: str) -> Image.Image:
     picture.load()
     try:
         orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception as error:  # as decoders do, its parser raises whatever it stumbles over
+    except Exception as error:  # like decoders, the parser can raise anything
         warnings.warn(f"{name} has damaged EXIF data, and is taken to be upright: {error}", stacklevel=5)
         return picture
     method = _UPRIGHT.get(orientation)

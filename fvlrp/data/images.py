@@ -100,8 +100,8 @@ def load(image: ImageLike, *, range: tuple[float, float] | None = None, page: in
         The values that become black and white, instead of those that the type stands for; values beyond them are
         clipped. (0, 4095) is 12-bit data in a 16-bit file, (-160, 240) a window of Hounsfield units.
     page : int
-        Of a file with several pages or frames, counted from 0. Without it the first is read, and of a TIFF file with
-        several a warning tells.
+        Of a file with several pages or frames, counted from 0. Without it the first is read, with a warning if a TIFF
+        file has several.
 
     Returns
     -------
@@ -194,7 +194,7 @@ def rgb(image: ImageLike) -> npt.NDArray[np.uint8]:
 
 
 def _shown(values: Pixels) -> npt.NDArray[np.uint8]:
-    """The same of some rows."""
+    """Rows of an image as uint8 RGB."""
     scaled = values if values.dtype == np.uint8 else np.rint(values * 255)
     picture = scaled.astype(np.uint8, copy=False)
     return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)

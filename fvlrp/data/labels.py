@@ -87,7 +87,7 @@ def _check_no_swap(classes: Classes, names: Classes) -> None:
 
 
 def _folded(label: object) -> str | float:
-    """A label without what a reader overlooks: "Dog" and "dog " are one class, and so are 1.0, "1" and True."""
+    """A label as it is compared: "Dog" and "dog " are one class, and so are 1.0, "1" and True."""
     if isinstance(label, bool):
         return float(label)
     text = str(label).strip().casefold()

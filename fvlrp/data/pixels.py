@@ -116,7 +116,7 @@ def _stretching(values: Values, name: str, range: tuple[float, float]) -> Callab
 
 
 def _warn_of_range(values: Values, name: str, range: tuple[float, float]) -> None:
-    """Tell of a range that the type cannot reach, and of one that makes all values one colour."""
+    """Warn of a range that the type cannot reach, and of one that makes all values one colour."""
     if values.dtype.kind == "u" and range[1] > (most := np.iinfo(values.dtype).max):
         warnings.warn(
             f"{name} has {values.dtype} values, at most {most}, of which range={range} makes none white", stacklevel=6
@@ -194,7 +194,7 @@ def _white(values: Values, name: str) -> int:
 
 
 def _warn_of_mask(values: Values, name: str) -> None:
-    """Tell of integers that are 0 or 1, which nobody means as two shades of black: a mask, or floats cut off."""
+    """Warn of integers that are all 0 or 1, which would be nearly black: probably a mask, or truncated floats."""
     some = values[:: len(values) // _ROWS + 1]  # of a photograph, the first will do
     if some.max() > 1 or spooled.ends(values)[1] != 1:
         return

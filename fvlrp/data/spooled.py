@@ -39,14 +39,14 @@ def empty(shape: tuple[int, ...], dtype: type[Element] | np.dtype[Element]) -> n
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)
                 return np.memmap(file, dtype, "r+", shape=shape)
-            except OSError:  # the space went to someone else, or beyond a quota
+            except OSError:  # another program took the space, or a quota is exceeded
                 pass
     limits.require(size, f"the image (the temporary folder {tempfile.gettempdir()} has no room for it)")
     return np.empty(shape, dtype)
 
 
 def bands(values: Values) -> Iterator[slice[int]]:
-    """Rows of an image, BAND values at a time; the pages of a mapped one are returned after each."""
+    """Rows of an image, BAND values at a time; the pages of a mapped image are released after each band."""
     rows = max(1, BAND * len(values) // max(1, values.size))
     for start in range(0, len(values), rows):
         yield slice(start, min(start + rows, len(values)))

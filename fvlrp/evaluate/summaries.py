@@ -99,7 +99,7 @@ def flipping_curves(flips: Flippings, order: str = "morf") -> list[curves.Line]:
 def plot_flipping(flips: Flippings, path: str | os.PathLike[str]) -> None:
     """Write a figure (.png, .svg or .pdf) with the curves of all labels, as `flipping_curves` returns them.
 
-    A panel for MoRF and one for LeRF, on the same scale. Orders that know no model are dashed, beside MoRF.
+    A panel for MoRF and one for LeRF, on the same scale. Orders that ignore the model are dashed, beside MoRF.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def plot_flipping(flips: Flippings, path: str | os.PathLike[str]) -> None:
     """
     most, least = flipping_curves(flips, "morf"), flipping_curves(flips, "lerf")
     blind = [line for order in BLIND for line in _dashed(flips, order)]
-    drawn = [([*most, *blind], TITLES["morf"] if most else "orders that know no model"), (least, TITLES["lerf"])]
+    drawn = [([*most, *blind], TITLES["morf"] if most else "orders that ignore the model"), (least, TITLES["lerf"])]
     if not any(lines for lines, _ in drawn):
         raise ValueError("flips holds no flipping; expected one list of results per image under each label")
     ends = [end for lines, _ in drawn for line in lines for end in (line.y, line.low, line.high) if end is not None]
@@ -134,7 +134,7 @@ def plot_flipping(flips: Flippings, path: str | os.PathLike[str]) -> None:
 
 
 def _dashed(flips: Flippings, order: str) -> list[curves.Line]:
-    """The mean curves of an order that knows no model, without bands."""
+    """The mean curves of an order that ignores the model, without bands."""
     lines = flipping_curves(flips, order)
     own = {line.label: line.label if line.label == order else f"{line.label}, {NAMES[order]}" for line in lines}
     return [replace(line, label=own[line.label], low=None, high=None, dashed=True) for line in lines]

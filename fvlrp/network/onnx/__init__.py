@@ -285,7 +285,7 @@ def _planes(name: str, shape: tuple[int | None, ...] | None, size: tuple[int, in
             if channels * height * width == shape[1]:
                 return (shape[0], 1, height, width) if channels == 1 else (shape[0], height, width, 3)
     raise ValueError(
-        f"input {name!r} has {shape[1]} values, which are no square grey or RGB image: "
+        f"input {name!r} has {shape[1]} values, which are not a square grey or RGB image: "
         "give its size as preprocess=fvlrp.Preprocess((height, width), ...)"
     )
 

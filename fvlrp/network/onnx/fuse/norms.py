@@ -71,7 +71,7 @@ def normalisations(graph: Graph) -> None:
 
 
 def _as_groups(layer: NetworkLayer | None, shape: tuple[int, ...]) -> NetworkLayer | None:
-    """A normalisation of each channel apart, without scale and shift, as the group normalisation that it is."""
+    """A plain normalisation of each channel separately as a group normalisation; any other layer unchanged."""
     if not isinstance(layer, LayerNorm) or len(shape) < 2 or layer.axes != tuple(range(2, len(shape) + 1)):
         return layer
     if (layer.scale != 1).any() or layer.shift.any():
