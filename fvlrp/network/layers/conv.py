@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import ClassVar
 
@@ -45,16 +46,16 @@ class Conv(NetworkLayer):
     groups: int = 1
     role: ClassVar[str] = "linear"
 
-    @property
+    @cached_property
     def kernel(self) -> tuple[int, int]:
         height, width = self.weight.shape[2:]
         return height, width
 
-    @property
+    @cached_property
     def window(self) -> Window:
         return Window(self.kernel, self.stride, self.pads, self.dilation)
 
-    @property
+    @cached_property
     def narrow(self) -> bool:
         """Whether every output reads only a few channels; in depthwise convolutions, one."""
         return self.groups > 1 and self.weight.shape[1] <= GROUP_CHANNELS
@@ -79,21 +80,29 @@ class Conv(NetworkLayer):
 
     def apply(self, x: Array, then: NetworkLayer | None = None) -> Array:
         """The convolution of x; `then`, an elementwise layer, is applied to each part while it is in the cache."""
-        out = empty((len(x), *self.out_shape(x.shape[1:])), x.dtype)
-        product = self._narrow if self.narrow else self._banded
+        shape = self.out_shape(x.shape[1:])
+        out = empty((len(x), *shape), x.dtype)
+        quick = not self.narrow and self.quick(shape[1] * shape[2], x.dtype)
+        bounds = None if then is None or quick else then.bounds
+        once = not quick and (then is None or bounds is not None)
+        product = self._narrow if self.narrow else self._whole if once and self.groups == 1 else self._banded
         for image, result in zip(np.ascontiguousarray(x), out, strict=True):
-            product(image, result, then)
+            product(image, result, then, bounds)
         return out
 
-    def _banded(self, x: Array, out: Array, then: NetworkLayer | None) -> None:
+    def _whole(self, x: Array, out: Array, then: NetworkLayer | None, bounds: tuple[float, float] | None) -> None:
+        """One product, which clips its results itself."""
+        rows, cols = out.shape[1:]
+        weight, bias = self._filters(x.dtype), self.cast("bias", x.dtype)
+        _kernels.convolve(weight, x, *self.window, (0, rows), cols, out.reshape(len(out), -1), bias, bounds=bounds)
+
+    def _banded(self, x: Array, out: Array, then: NetworkLayer | None, bounds: tuple[float, float] | None) -> None:
         """Bands of output rows, as many as stay in the cache until `then` has seen them."""
-        weight, bias = self.cast("weight", x.dtype).reshape(*self.weight.shape[:2], -1), self.cast("bias", x.dtype)
-        out_width = out.shape[2]
+        weight, bias, out_width = self._filters(x.dtype), self.cast("bias", x.dtype), out.shape[2]
         for inputs, results, mine in self._grouped(x, out):
             flat, window = results.reshape(len(results), -1), self.window
             own, shift = weight[mine], bias[mine]
             quick = self.quick(flat.shape[1], x.dtype)
-            bounds = None if then is None or quick else then.bounds
             if bounds or (then is None and not quick):
                 product(own, inputs, window, (0, out.shape[1]), out_width, flat, shift, bounds=bounds)
                 continue
@@ -104,11 +113,10 @@ class Conv(NetworkLayer):
                 if then is not None:
                     then.apply(part, out=part)
 
-    def _narrow(self, x: Array, out: Array, then: NetworkLayer | None) -> None:
+    def _narrow(self, x: Array, out: Array, then: NetworkLayer | None, bounds: tuple[float, float] | None) -> None:
         """All groups in one call: a matrix product would be as narrow as one."""
         rows, cols = out.shape[1:]
         flat = out.reshape(len(out), -1)
-        bounds = None if then is None else then.bounds
         weight, bias = self._filters(x.dtype), self.cast("bias", x.dtype)
         _kernels.grouped(weight, x, *self.window, (0, rows), cols, flat, bias, bounds=bounds)
         if then is not None and bounds is None:
