@@ -99,6 +99,24 @@ def test_operators_on_whole_numbers(tmp_path, name):
     scores_of(OPERATORS[name](graph).real("d", "r").add("Relu", "r", "a").pooled("a"), tmp_path / "n.onnx")
 
 
+HALVES = {  # of values by powers of two, many of which lie halfway between two steps
+    "QLinearAdd": lambda g: g.add("QLinearAdd", f"{triple('q')} {triple('p')} d.s d.z", "d", domain=MS),
+    "QLinearMul": lambda g: g.add("QLinearMul", f"{triple('q')} {triple('p')} d.s d.z", "d", domain=MS),
+    "QLinearAveragePool": lambda g: g.add(
+        "QLinearAveragePool", f"{triple('q')} d.s d.z", "d", domain=MS, kernel_shape=[2, 2], strides=[2, 2]
+    ),
+    "QLinearLeakyRelu": lambda g: g.add("QLinearLeakyRelu", f"{triple('q')} d.s d.z", "d", domain=MS, alpha=0.5),
+    "QLinearConcat": lambda g: g.add("QLinearConcat", f"d.s d.z {triple('q')} {triple('p')}", "d", domain=MS, axis=1),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+@pytest.mark.parametrize("zero", [120, 121])
+def test_values_between_two_steps_are_rounded_as_by_onnxruntime(tmp_path, name, zero):
+    graph = Quantised().rounded("x", "q", 1 / 64, 100).add("Sigmoid", "x", "g").rounded("g", "p", 1 / 64, 90)
+    scores_of(HALVES[name](graph.scales("d", 1 / 32, zero)).real("d", "r").pooled("r"), tmp_path / "n.onnx")
+
+
 @pytest.mark.parametrize("rounded", [True, False])
 def test_dense_layers_of_whole_numbers(tmp_path, rounded):
     graph = conv(Quantised()).scales("d", 0.02, 120)

@@ -143,21 +143,29 @@ class Extend(NetworkLayer):
 class Quantise(Unchanged):
     """x rounded to steps of `scale` and clipped to `low`..`high` steps about `zero`, as quantised networks do.
 
-    Relevance passes unchanged: rounding is not evidence, and the clip is often the network's ReLU.
+    Relevance passes unchanged: rounding is not evidence, and the clip is often the network's ReLU. If `shifted`, the
+    zero point is added before rounding, as in onnxruntime's sums, products and averages of integers; an odd one then
+    changes how values halfway between two steps are rounded.
     """
 
     scale: Array
     zero: Array
     low: int
     high: int
+    shifted: bool = False
 
     def out_shape(self, shape: Shape) -> Shape:
         return met(met(shape, self.scale.shape, "scale"), self.zero.shape, "zero point")
 
     def apply(self, x: Array) -> Array:
         scale, zero = self.cast("scale", x.dtype), self.cast("zero", x.dtype)
-        steps: Array = np.rint(x / scale)
-        steps += zero
+        steps: Array = x / scale
+        if self.shifted:
+            steps += zero
+            np.rint(steps, out=steps)
+        else:
+            np.rint(steps, out=steps)
+            steps += zero
         np.clip(steps, self.low, self.high, out=steps)
         steps -= zero
         steps *= scale

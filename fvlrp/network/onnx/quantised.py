@@ -146,7 +146,7 @@ def of_numbers(operator: Operator) -> Operator:
     return read
 
 
-def _quantised(reader: Reader, call: Call, view: View, i: int) -> View:
+def _quantised(reader: Reader, call: Call, view: View, i: int, shifted: bool = False) -> View:
     """A tensor quantised by the scale in input `i` and the zero point in input `i + 1`."""
     rank, axis = len(view.shape), call.get("axis", 1)
     zero = reader.constant(call, i + 1)
@@ -158,12 +158,12 @@ def _quantised(reader: Reader, call: Call, view: View, i: int) -> View:
     scale = along(reader.needed(call, i).astype(np.float32), axis, rank)
     view, scale = reader.meeting(view, scale)
     _, shift = reader.meeting(view, along(zero.astype(np.float32), axis, rank))
-    return View(reader.step(Quantise(scale, shift, int(limits.min), int(limits.max)), view.step), view.batch)
+    return View(reader.step(Quantise(scale, shift, int(limits.min), int(limits.max), shifted), view.step), view.batch)
 
 
-def _rounded(reader: Reader, call: Call, view: View, i: int) -> None:
+def _rounded(reader: Reader, call: Call, view: View, i: int, shifted: bool = False) -> None:
     """The output is a tensor rounded by the scale of input `i`."""
-    reader.set(call, _quantised(reader, call, view, i))
+    reader.set(call, _quantised(reader, call, view, i, shifted))
     reader.wholes.add(call.outputs[0])
 
 
@@ -256,7 +256,7 @@ def _on_planes(reader: Reader, call: Call, op: str, output: int, *constants: Val
     last = attributes.pop("channels_last", 0)
     view = reader.applied(call, op, reader.transposed(view, _NCHW) if last else view, *constants, **attributes)
     view = reader.transposed(view, _NHWC) if last else view
-    _rounded(reader, call, view, output)
+    _rounded(reader, call, view, output, shifted=op.endswith("AveragePool"))
 
 
 def _pool(reader: Reader, call: Call, op: str) -> None:
@@ -286,7 +286,7 @@ def _gemm(reader: Reader, call: Call) -> None:
 def _two(reader: Reader, call: Call, op: str) -> None:
     """A sum or product of quantised tensors."""
     made = reader.applied(call, op, _real(reader, call, 0), _real(reader, call, 3))
-    _rounded(reader, call, made, 6)
+    _rounded(reader, call, made, 6, shifted=True)
 
 
 def _one(reader: Reader, call: Call, op: str) -> None:
