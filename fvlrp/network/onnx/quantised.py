@@ -256,7 +256,7 @@ def _on_planes(reader: Reader, call: Call, op: str, output: int, *constants: Val
     last = attributes.pop("channels_last", 0)
     view = reader.applied(call, op, reader.transposed(view, _NCHW) if last else view, *constants, **attributes)
     view = reader.transposed(view, _NHWC) if last else view
-    _rounded(reader, call, view, output, shifted=op.endswith("AveragePool"))
+    _rounded(reader, call, view, output, shifted=op == "AveragePool")
 
 
 def _pool(reader: Reader, call: Call, op: str) -> None:
