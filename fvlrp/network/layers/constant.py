@@ -144,8 +144,8 @@ class Quantise(Unchanged):
     """x rounded to steps of `scale` and clipped to `low`..`high` steps about `zero`, as quantised networks do.
 
     Relevance passes unchanged: rounding is not evidence, and the clip is often the network's ReLU. If `shifted`, the
-    zero point is added before rounding, as in onnxruntime's sums, products and average pools of integers; an odd one then
-    changes how values halfway between two steps are rounded.
+    zero point is added before rounding, as in onnxruntime's sums, products and average pools of integers; an odd
+    one then changes how values halfway between two steps are rounded.
     """
 
     scale: Array
