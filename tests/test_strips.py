@@ -123,3 +123,12 @@ def test_descriptors_of_an_image_beyond_memory_are_refused(photo, monkeypatch):
     monkeypatch.setattr("fvlrp.runtime.limits.available", lambda: 1000)
     with pytest.raises(MemoryError, match=r"\d+ descriptors would take"):
         DenseSIFT().extract(photo)
+
+
+def test_strips_of_a_very_wide_image_are_not_lower_than_their_borders():
+    extractor = DenseSIFT()
+    assert len(extractor.strips(extractor.geometry(400, 200_000), sift.STRIP)) < 20  # not one of each row of frames
+    wide = extractor.strips(extractor.geometry(400, 200_000), sift.STRIP)
+    assert max(strip.n for strip in wide) <= sift.WHOLE * 1.2  # memory as of an image that is not divided
+    square = extractor.geometry(9000, 9000)
+    assert len(extractor.strips(square, sift.STRIP)) >= square.n // sift.STRIP  # as many as ever

@@ -227,7 +227,10 @@ class DenseSIFT(Transformer):
     def strips(self, geometry: Geometry, most: int) -> tuple[Geometry, ...]:
         """An image's geometry in strips of about `most` descriptors: what `extract_strip` takes."""
         # A bin is pooled over its size to either side, of gradients of pixels smoothed over 4 standard deviations.
-        return geometry.strips(most, max(size + ceil(4 * size / self.magnif) + 1 for size in geometry.bin_sizes))
+        border = max(size + ceil(4 * size / self.magnif) + 1 for size in geometry.bin_sizes)
+        # In strips lower than their borders, as of a very wide image, most of the work would be repeated.
+        low = 2 * border * geometry.n // geometry.height
+        return geometry.strips(max(most, min(low, WHOLE)), border)
 
     def extract_strip(
         self, grey: npt.NDArray[np.float32], geometry: Geometry, n_jobs: int | None = None
