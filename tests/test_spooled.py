@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,6 +87,22 @@ def test_released_pages_keep_their_values(tmp_path):
         if mode != "r":
             mapped[3, 4] = 7
         spooled.release(mapped)
-        spooled.release(mapped[:, ::-1])
+        spooled.release(np.asarray(mapped)[:, ::-1])
         assert mode == "r" or (mapped[3, 4] == 7).all()
         np.testing.assert_array_equal(mapped[5:], ARRAYS["uint8"][5:])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="the system does not say which pages are resident")
+def test_pages_of_views_are_released():
+    mapped = spooled.empty((1 << 20,), np.uint8)
+
+    def resident():
+        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+        start = f"{mapped.ctypes.data:x}-"
+        assert any(line.startswith(start) for line in lines)
+        return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+    mapped[:] = 1
+    assert resident() == 1024
+    spooled.release(np.asarray(mapped).reshape(4, -1)[1:])
+    assert resident() == 0 and mapped.all()

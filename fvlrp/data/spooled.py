@@ -76,7 +76,10 @@ def ends(values: Values) -> tuple[float, float]:
 
 def release(values: Values) -> None:
     """Return the memory of a mapped array's pages, which are read again from the file when they are used."""
-    mapped = getattr(values, "_mmap", None)
+    owner: object = values
+    while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
+        owner = owner.base
     # A copy-on-write map ("c") would lose what was written to it.
-    if mapped is not None and getattr(values, "mode", "c") != "c" and hasattr(mmap, "MADV_DONTNEED"):
+    if isinstance(owner, np.memmap) and owner.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped: mmap.mmap = vars(owner)["_mmap"]
         mapped.madvise(mmap.MADV_DONTNEED)
