@@ -183,3 +183,94 @@ def test_parameters_are_checked_in_fit_and_not_before(images, labels):
 
 def test_the_picture_of_a_notebook_names_it(clf):
     assert "FisherVectorClassifier" in clf._repr_html_() and "SVC" not in clf._repr_html_()
+
+
+def test_tags_say_that_images_are_no_tables(clf):
+    from sklearn.utils import get_tags
+
+    for estimator in (clf, fvlrp.DenseSIFT()):
+        assert not get_tags(estimator).input_tags.two_d_array
+    assert get_tags(clf).estimator_type == "classifier" and get_tags(clf).requires_fit
+    assert not get_tags(fvlrp.DenseSIFT()).requires_fit and get_tags(fvlrp.DiagonalGMM()).input_tags.two_d_array
+
+
+def test_predictions_are_of_the_labels_kind(clf, images, labels):
+    for kinds in (labels.tolist(), labels == "along", np.where(labels == "along", 7, 3), labels.astype(object)):
+        predicted = clone(clf).fit(images, kinds).predict(images)
+        assert predicted.tolist() == list(kinds) and predicted.dtype.kind == np.array(list(kinds)).dtype.kind
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (None, "class for every image, got None"),
+        (np.r_[np.inf, np.zeros(23)], "0 are NaN and 1 infinite"),
+        (np.linspace(0, 1, 24), "must be classes, got 24 different numbers for 24 images, such as 0.0"),
+        (np.array([["a"], ["b"]] * 12), r"got \['a', 'b'\]: give names as one label per image, of shape \(n,\)"),
+        (["a"] * 24, "at least two classes"),
+        (["a", "b"] * 11, "one row per image: 24 images"),
+    ],
+)
+def test_labels_that_name_no_classes_are_refused(labels, words, clf, images):
+    with pytest.raises(ValueError, match=words):
+        clf.fit(images, labels)
+
+
+def test_nothing_but_fit_changes_the_estimator_and_fit_changes_no_parameter(clf, images, labels):
+    copies = [image.copy() for image in images]
+    parameters = repr(clf.get_params())
+    assert vars(clf).keys() == clf.get_params().keys()
+    names = set(vars(clf.fit(copies, labels)))
+    clf.predict(copies), clf.score(copies, labels), clf.explain(copies[0], "along")
+    assert set(vars(clf)) == names and repr(clf.get_params()) == parameters
+    assert all(np.array_equal(a, b) for a, b in zip(copies, images, strict=True))
+
+
+def test_scores_do_not_depend_on_the_order_or_number_of_images(clf, images, labels):
+    scores = clf.fit(images, labels).decision_function(images)
+    np.testing.assert_array_equal(clf.decision_function(images[::-1])[::-1], scores)
+    np.testing.assert_array_equal([clf.decision_function([image])[0] for image in images], scores)
+
+
+def test_weights_of_1_are_no_weights_and_weights_of_2_are_copies(clf, images, labels, monkeypatch):
+    """Copies change the sample of descriptors that the mixture is learned from: it is the same here."""
+    plain = clone(clf).fit(images, labels)
+    np.testing.assert_array_equal(clone(clf).fit(images, labels, sample_weight=[1] * 24).coef_, plain.coef_)
+
+    def same(self, images, random):
+        self.pca_, self.gmm_ = plain.pca_, plain.gmm_
+
+    monkeypatch.setattr(fvlrp.FisherVectorClassifier, "_learn_descriptors", same)
+    counts = np.where(np.arange(24) < 6, 2, 1)
+    rare = clone(clf).set_params(C=0.01)  # small enough for weights to matter
+    weighed = clone(rare).fit(images, labels, sample_weight=counts)
+    copied = clone(rare).fit(list(np.repeat(np.array(images), counts, axis=0)), np.repeat(labels, counts))
+    np.testing.assert_allclose(weighed.coef_, copied.coef_, rtol=1e-4, atol=1e-6 * abs(copied.coef_).max())
+    assert not np.allclose(weighed.coef_, clone(rare).fit(images, labels).coef_, rtol=1e-2)
+
+
+def test_weights_reach_the_classifier_through_a_pipeline(clf, images, labels):
+    from sklearn.model_selection import cross_validate
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        asked = clf.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        weights = {"sample_weight": np.r_[np.zeros(4), np.ones(20)]}
+        pipeline = Pipeline([("clf", asked)]).fit(images, labels, **weights)
+        assert pipeline.score(images, labels, **weights) > 0.9
+        scores = cross_validate(pipeline, images, labels, cv=2, params=weights, error_score="raise")["test_score"]
+    np.testing.assert_array_equal(pipeline[-1].coef_, clone(clf).fit(images, labels, **weights).coef_)
+    assert scores.min() > 0.8
+
+
+def test_it_works_inside_other_estimators(clf, images, labels):
+    from sklearn.ensemble import StackingClassifier, VotingClassifier
+    from sklearn.model_selection import TunedThresholdClassifierCV
+    from sklearn.multiclass import OneVsRestClassifier
+
+    for model in (
+        VotingClassifier([("small", clf), ("weak", clone(clf).set_params(C=0.1))]),
+        StackingClassifier([("clf", clf)], cv=2),
+        TunedThresholdClassifierCV(clf, cv=2),
+        OneVsRestClassifier(clf),
+    ):
+        assert model.fit(images, labels).score(images, labels) > 0.9, model

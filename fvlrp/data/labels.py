@@ -18,6 +18,8 @@ def parse_labels(
 
     One label per image, or a matrix: VOC's 1 / 0 / -1, or, where no -1 occurs, an indicator of 0 / 1.
     """
+    if labels is None:
+        raise ValueError("labels must name a class for every image, got None")
     if hasattr(labels, "toarray"):  # a sparse indicator, as scikit-learn's binarizers make them
         labels = labels.toarray()
     given = labels if isinstance(labels, list | tuple) else np.asarray(labels)
@@ -35,7 +37,8 @@ def parse_labels(
         raise ValueError(f"labels must be names, numbers or bools, got {array.ravel()[:5].tolist()}")
     if array.ndim == 2 and array.shape[1] > 0:
         if not np.isin(array, (-1, 0, 1)).all():
-            raise ValueError(f"a matrix of labels must hold 1, 0 or -1 only, got {np.unique(array)[:5]}")
+            hint = ": give names as one label per image, of shape (n,)" if array.dtype.kind == "U" else ""
+            raise ValueError(f"a matrix of labels must hold 1, 0 or -1 only, got {np.unique(array)[:5].tolist()}{hint}")
         names = np.arange(array.shape[1]) if class_names is None else _names(class_names)
         if len(names) != array.shape[1]:
             raise ValueError(f"class_names must name {array.shape[1]} columns of labels, got {len(names)} names")
@@ -49,9 +52,14 @@ def parse_labels(
         return signs, names, True
     if array.ndim != 1:
         raise ValueError(f"labels must have shape (n,) or (n, n_classes), got {array.shape}")
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        raise ValueError(f"labels must name a class for every image, {np.count_nonzero(np.isnan(array))} are NaN")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        nan = np.count_nonzero(np.isnan(array))
+        raise ValueError(
+            f"labels must name a class for every image, {nan} are NaN and {np.count_nonzero(np.isinf(array))} infinite"
+        )
     classes, position = np.unique(array, return_inverse=True)
+    if array.dtype.kind == "f" and len(classes) == n > 2 and (classes % 1 != 0).any():
+        raise ValueError(f"labels must be classes, got {n} different numbers for {n} images, such as {array[0]}")
     if len(classes) < 2:
         raise ValueError(f"labels must hold at least two classes, got {classes.tolist()}")
     if class_names is not None:
@@ -153,6 +161,6 @@ def weights_of(
         given = dict(class_weight)
         positive = np.array([float(given.pop(name, 1)) for name in classes])
         if given or not (np.isfinite(positive).all() and (positive > 0).all()):
-            raise ValueError(f"class_weight must give classes of {list(classes)} numbers > 0, got {class_weight!r}")
+            raise ValueError(f"class_weight must give classes of {classes.tolist()} numbers > 0, got {class_weight!r}")
         negative = positive[::-1].copy() if exclusive and len(classes) == 2 else negative
     return own[:, None] * np.where(signs > 0, positive, negative)

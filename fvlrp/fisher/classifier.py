@@ -189,6 +189,7 @@ class FisherVectorClassifier(Classifier, Estimator):
     def __sklearn_tags__(self) -> Untyped:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
+        tags.input_tags.two_d_array = False  # images, of any sizes
         return tags
 
     # ---- training ----

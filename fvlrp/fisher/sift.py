@@ -22,7 +22,7 @@ from ..data import images as pictures
 from ..data.images import GreyRows, ImageLike, Images, batch, naming
 from ..runtime import limits, threads
 from ..runtime.arguments import check_choice, is_real, is_whole
-from ..runtime.types import Element, Floats
+from ..runtime.types import Element, Floats, Untyped
 from .geometry import Geometry, Scale
 
 Grey: TypeAlias = "npt.NDArray[np.float32] | GreyRows"
@@ -185,6 +185,12 @@ class DenseSIFT(Transformer):
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
+
+    def __sklearn_tags__(self) -> Untyped:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False  # images, of any sizes
+        return tags
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Frames of an image of `height` x `width` pixels."""
