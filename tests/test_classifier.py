@@ -215,7 +215,7 @@ def test_class_names_never_swap_labels(labels, names):
     ("labels", "names", "words"),
     [
         (["a", "b"], None, r"one row per image: 3 images, labels of shape \(2,\)"),
-        (None, None, r"one row per image: 3 images, labels of shape \(\)"),
+        (None, None, "class for every image, got None"),
         (["a", "a", "a"], None, "at least two classes, got"),
         (np.zeros((3, 2, 2)), None, r"shape \(n,\) or \(n, n_classes\), got \(3, 2, 2\)"),
         ([[1, 2], [0, 1], [1, 0]], None, "hold 1, 0 or -1 only, got .*2"),
