@@ -267,6 +267,43 @@ typedef struct fvlrp_merge_args {
 } fvlrp_merge_args;
 int fvlrp_merge(const fvlrp_merge_args *args);
 
+/* Encodings of some descriptors: row r has projection y[r] and the entries begin[r] .. end[r] - 1. */
+typedef struct fvlrp_encoded {
+    ptrdiff_t rows, entries;
+    const float *y;             /* (rows, stride) */
+    const int64_t *begin, *end; /* (rows) */
+    const uint16_t *index;      /* (entries): components */
+    const float *gamma;         /* (entries): posteriors */
+} fvlrp_encoded;
+
+/* ADD to the sums the Psi (Eqs. 3-4) of n descriptors less what their Psi was before. In double: a descriptor that is
+ * put back leaves no more behind than the rounding of double. For pixel flipping, where few descriptors change. */
+typedef struct fvlrp_exchange_args {
+    const fvlrp_model *model;      /* of doubles */
+    ptrdiff_t n, groups, levels, cells;
+    const int64_t *rows;           /* (n): row of each descriptor in `before` */
+    const int64_t *group;          /* (n): its group */
+    const int64_t *group_cells;    /* (groups, levels): cells that the descriptors of a group lie in */
+    fvlrp_encoded before, after;   /* row i of `after` is the i-th descriptor */
+    const double *priors;          /* (K) */
+    double *sums;                  /* (cells, 2, K, D): ADDED to */
+    uint8_t *stale;                /* (cells, K): set to 1 where sums have changed */
+} fvlrp_exchange_args;
+int fvlrp_exchange(const fvlrp_exchange_args *args);
+
+/* What the score w . x of a normalised Fisher vector needs of its blocks, a component in a cell: with x = factor times
+ * sgn(S) sqrt|S|, one factor a block, w . x is the sum of factor times product. Computes stale blocks alone. */
+typedef struct fvlrp_roots_args {
+    ptrdiff_t cells, components, dims;
+    const double *sums;  /* (cells, 2, K, D) */
+    const float *coef;   /* (cells, 2, K, D): w */
+    uint8_t *stale;      /* (cells, K): 1 for the blocks to compute; set to 0 */
+    double *squares;     /* (cells, K): sum S^2 over both orders */
+    double *sizes;       /* (cells, K): sum |S| */
+    double *products;    /* (cells, K): sum w sgn(S) sqrt|S|, of float products */
+} fvlrp_roots_args;
+int fvlrp_roots(const fvlrp_roots_args *args);
+
 /* Dot products of x with n rows of coef. Float sums of 2048 products are accumulated in double. */
 typedef struct fvlrp_scores_args {
     ptrdiff_t n, length;

@@ -22,6 +22,7 @@
 #include "fisher/sift.inc.c"
 #include "network/winograd.inc.c"
 #else
+#include "fisher/exchange.inc.c"
 #include "fisher/splat.inc.c"
 #include "fisher/vector.inc.c"
 #endif

@@ -19,6 +19,8 @@
     KERNEL(merge, FVLRP_F64)                                                                                           \
     KERNEL(normalise, FVLRP_F64)                                                                                       \
     KERNEL(normalise_intra, FVLRP_F64)                                                                                 \
+    KERNEL(exchange, FVLRP_F64)                                                                                        \
+    KERNEL(roots, FVLRP_F64)                                                                                           \
     KERNEL(shares, FVLRP_F64)                                                                                          \
     KERNEL(splat, FVLRP_F64)
 

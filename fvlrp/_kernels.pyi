@@ -14,6 +14,7 @@ _Described: TypeAlias = NDArray[np.uint8 | np.float32 | np.float64]
 _Longs: TypeAlias = NDArray[np.int64]
 _Moments: TypeAlias = tuple[_Doubles, _Doubles, _Doubles]
 _Room: TypeAlias = tuple[_Reals, NDArray[np.uint16], _Reals]
+_Coded: TypeAlias = tuple[_Floats, _Longs, _Longs, NDArray[np.uint16], _Floats]
 _Pair: TypeAlias = Sequence[int]
 _Sign: TypeAlias = Literal[-1, 0, 1, 2]
 _Array = TypeVar("_Array")
@@ -118,6 +119,16 @@ class Model:
     def capacity(self, n: int) -> int: ...
     def room(self, lengths: Sequence[int]) -> list[_Room]: ...
     def pool(self, encoded: Encoded) -> _Moments: ...
+    def exchange(
+        self,
+        rows: _Longs,
+        group: _Longs,
+        group_cells: _Longs,
+        before: _Coded,
+        after: _Coded,
+        sums: _Doubles,
+        stale: _Bytes,
+    ) -> None: ...
     def tables(self, shares: _Doubles, member: _Bytes, out: _Reals) -> None: ...
     def relevance(
         self,
@@ -143,6 +154,9 @@ def merge(
 def scores(coef: _Reals, x: _Reals, out: _Doubles) -> None: ...  # float32: TypeError otherwise
 def normalise(sums: _Doubles) -> _Doubles: ...
 def normalise_intra(sums: _Doubles, least: float) -> _Doubles: ...
+def roots(
+    sums: _Doubles, coef: _Floats, stale: _Bytes, squares: _Doubles, sizes: _Doubles, products: _Doubles
+) -> None: ...
 def shares(
     relevance: _Doubles,
     sums: _Doubles,

@@ -337,7 +337,19 @@ cdef extern from "fvlrp.h" nogil:
     int fvlrp_project(const fvlrp_project_args *args)
     int fvlrp_posteriors(const fvlrp_posteriors_args *args)
     int fvlrp_pool(const fvlrp_pool_args *args)
+    ctypedef struct fvlrp_encoded:
+        ptrdiff_t rows, entries
+        pointer y, begin, end, index, gamma
+
+    ctypedef struct fvlrp_exchange_args:
+        const fvlrp_model *model
+        ptrdiff_t n, groups, levels, cells
+        pointer rows, group, group_cells
+        fvlrp_encoded before, after
+        pointer priors, sums, stale
+
     int fvlrp_encode(const fvlrp_encode_args *args)
+    int fvlrp_exchange(const fvlrp_exchange_args *args)
     int fvlrp_tables(const fvlrp_tables_args *args)
     int fvlrp_relevance(const fvlrp_relevance_args *args)
 
@@ -579,6 +591,52 @@ cdef class Model:
             check(fvlrp_pool(&args))
         return moments
 
+    cdef fvlrp_encoded encoded_rows(self, encoded, name):
+        """The C struct of checked float arrays (y, begin, end, index, gamma)."""
+        cdef fvlrp_encoded e
+        y, begin, end, index, gamma = encoded
+        take(y, f"{name}'s y", (None, self.model.stride), [np.float32])
+        take(begin, f"{name}'s begin", (len(y),), [np.int64])
+        take(end, f"{name}'s end", (len(y),), [np.int64])
+        take(index, f"{name}'s index", (None,), [np.uint16])
+        take(gamma, f"{name}'s gamma", index.shape, [np.float32])
+        e.rows, e.entries, e.y, e.begin, e.end = len(y), len(index), address(y), address(begin), address(end)
+        e.index, e.gamma = address(index), address(gamma)
+        return e
+
+    def exchange(self, rows, group, group_cells, before, after, sums, stale):
+        """ADD to the sums the Psi of some descriptors less what their Psi was before. The model must be of float64.
+
+        Parameters
+        ----------
+        rows : int64 (n,)
+            Row of each descriptor in `before`; the i-th one is row i of `after`.
+        group : int64 (n,)
+            The group of each descriptor.
+        group_cells : int64 (groups, levels)
+            Pyramid cells that the descriptors of a group lie in.
+        before, after : (y, begin, end, index, gamma)
+            Encodings: projections float32 (any, stride), where each row's entries begin and end, int64 (any,), and
+            the components and posteriors of the entries, uint16 and float32 (entries,).
+        sums : float64 (cells, 2, K, D)
+        stale : uint8 (cells, K)
+            Set to 1 where sums have changed.
+        """
+        cdef fvlrp_exchange_args args
+        take(rows, "rows", (None,), [np.int64])
+        take(group, "group", rows.shape, [np.int64])
+        take(group_cells, "group_cells", (None, None), [np.int64])
+        take(sums, "sums", (None, 2, self.model.components, self.model.dims), [np.float64], True)
+        take(stale, "stale", (len(sums), self.model.components), [np.uint8], True)
+        args.before, args.after = self.encoded_rows(before, "before"), self.encoded_rows(after, "after")
+        args.model, args.n, args.cells = &self.model, len(rows), len(sums)
+        args.rows, args.group = address(rows), address(group)
+        args.groups, args.levels = group_cells.shape
+        args.group_cells, args.priors = address(group_cells), address(self.priors)
+        args.sums, args.stale = address(sums), address(stale)
+        with nogil:
+            check(fvlrp_exchange(&args))
+
     def tables(self, shares, member, out):
         """Coefficients of one finest cell from shares R / (S + epsilon sgn S), float64 (cells, 2, K, D), into `out`.
 
@@ -676,6 +734,12 @@ cdef extern from "fvlrp.h" nogil:
         pointer sums, x
 
     int fvlrp_normalise_intra(const fvlrp_normalise_intra_args *args)
+
+    ctypedef struct fvlrp_roots_args:
+        ptrdiff_t cells, components, dims
+        pointer sums, coef, stale, squares, sizes, products
+
+    int fvlrp_roots(const fvlrp_roots_args *args)
     int fvlrp_shares(const fvlrp_shares_args *args)
 
 
@@ -754,6 +818,33 @@ def normalise_intra(sums, double least):
     with nogil:
         check(fvlrp_normalise_intra(&args))
     return x
+
+
+def roots(sums, coef, stale, squares, sizes, products):
+    """What a score needs of the blocks of a Fisher vector, a component in a cell: of the stale ones alone.
+
+    Parameters
+    ----------
+    sums : float64 (cells, 2, K, D)
+        S.
+    coef : float32 (cells, 2, K, D)
+        w.
+    stale : uint8 (cells, K)
+        1 for the blocks to compute; set to 0.
+    squares, sizes, products : float64 (cells, K)
+        Sums of S^2, of |S|, and of w sgn(S) sqrt|S|, over both orders.
+    """
+    cdef fvlrp_roots_args args
+    take(sums, "sums", (None, 2, None, None), [np.float64])
+    take(coef, "coef", sums.shape, [np.float32])
+    args.cells, _, args.components, args.dims = sums.shape
+    take(stale, "stale", (args.cells, args.components), [np.uint8], True)
+    for name, array in (("squares", squares), ("sizes", sizes), ("products", products)):
+        take(array, name, (args.cells, args.components), [np.float64], True)
+    args.sums, args.coef, args.stale = address(sums), address(coef), address(stale)
+    args.squares, args.sizes, args.products = address(squares), address(sizes), address(products)
+    with nogil:
+        check(fvlrp_roots(&args))
 
 
 def shares(relevance, sums, counts, epsilon, spread=None, out=None):

@@ -1108,6 +1108,42 @@ def test_intra_normalisation_refuses_mismatched_arrays():
         _kernels.normalise_intra(np.zeros((1, 2, 1, 1), np.float32), 1.0)
 
 
+def test_exchanged_sums_and_their_roots_equal_the_twin(isa):
+    rng = np.random.default_rng(3)
+    n, dims, components, cells = 70, 21, 6, 4
+    priors, means = rng.dirichlet(np.ones(components)), rng.normal(size=(components, dims))
+    variances = rng.uniform(0.5, 2, (components, dims))
+    model = _kernels.Model(None, None, priors, means, variances, 1e-6, np.float32)
+    exact = _kernels.Model(None, None, priors, means, variances, 1e-6, np.float64)
+    group_cells = np.array([[0, 3], [1, 3], [2, 3]])
+    sides, expected, rows = [], np.zeros((cells, 2, components, dims)), rng.permutation(n)
+    group = rng.integers(2, size=n)
+    for sign, order in ((-1, rows), (1, np.arange(n))):
+        y = rng.normal(size=(n, dims)).astype(np.float32)
+        found = model.posteriors(model.pad(y))[0]
+        dense = np.zeros((n, components))
+        dense[np.repeat(np.arange(n), np.diff(found.indptr)), found.index] = found.gamma
+        of = dense[order], group_cells[group], cells, priors, means, variances
+        expected += sign * reference.pooled(y[order].astype(np.float64), *of).reshape(expected.shape)
+        sides.append((found.y, found.indptr[:-1].copy(), found.indptr[1:].copy(), found.index, found.gamma))
+    sums, stale = np.zeros_like(expected), np.zeros((cells, components), np.uint8)
+    exact.exchange(rows, group, group_cells, *sides, sums, stale)
+    np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(stale.astype(bool), expected.any(axis=(1, 3)))
+    coef = rng.normal(size=sums.shape).astype(np.float32)
+    squares, sizes, products = np.full((3, cells, components), 7.0)
+    _kernels.roots(sums, coef, stale, squares, sizes, products)
+    left = ~expected.any(axis=(1, 3))  # not stale: kept
+    for got, terms in ((squares, sums**2), (sizes, np.abs(sums)), (products, coef * reference.signed_sqrt(sums))):
+        np.testing.assert_allclose(got, np.where(left, 7, terms.sum(axis=(1, 3))), rtol=1e-5, atol=1e-5)
+    assert left.any() and not stale.any()
+    for bad in (np.full(n, n), np.full(n, -1)):
+        with pytest.raises(ValueError):
+            exact.exchange(bad, group, group_cells, *sides, sums, stale)
+        with pytest.raises(ValueError):
+            exact.exchange(rows, bad, group_cells, *sides, sums, stale)
+
+
 # ---- the whole vector ------------------------------------------------------------------------------------------------
 
 

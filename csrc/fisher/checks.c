@@ -111,6 +111,37 @@ int fvlrp_check_merge(const fvlrp_merge_args *args) {
     return FVLRP_OK;
 }
 
+/* Row r is there, and so are its entries, whose components are below K. */
+static int bad_row(const fvlrp_encoded *from, int64_t r, ptrdiff_t components) {
+    if (r < 0 || r >= from->rows) return 1;
+    const int64_t begin = from->begin[r], end = from->end[r];
+    if (begin < 0 || end < begin || end > from->entries) return 1;
+    uint16_t most = 0;
+    for (int64_t e = begin; e < end; e++) most = from->index[e] > most ? from->index[e] : most;
+    return most >= components;
+}
+
+int fvlrp_check_exchange(const fvlrp_exchange_args *args) {
+    const fvlrp_model *model = args->model;
+    if (bad_mixture(model, args->n) || model->real != FVLRP_F64 || args->groups < 0 || args->levels < 0)
+        return FVLRP_E_ARGUMENT;
+    if (!checked(args->groups, args->levels)) return FVLRP_E_ARGUMENT;
+    for (ptrdiff_t i = 0; i < args->groups * args->levels; i++)
+        if (args->group_cells[i] < 0 || args->group_cells[i] >= args->cells) return FVLRP_E_ARGUMENT;
+    for (ptrdiff_t i = 0; i < args->n; i++) {
+        if (args->group[i] < 0 || args->group[i] >= args->groups) return FVLRP_E_ARGUMENT;
+        if (bad_row(&args->before, args->rows[i], model->components)) return FVLRP_E_ARGUMENT;
+        if (bad_row(&args->after, i, model->components)) return FVLRP_E_ARGUMENT;
+    }
+    return FVLRP_OK;
+}
+
+int fvlrp_check_roots(const fvlrp_roots_args *args) {
+    const ptrdiff_t cells = args->cells, K = args->components, dims = args->dims;
+    if (cells < 0 || !checked(K, dims) || !checked(cells, K * dims)) return FVLRP_E_ARGUMENT;
+    return refused(!checked(cells * (K * dims), 2 * sizeof(double)));
+}
+
 int fvlrp_check_scores(const fvlrp_scores_args *args) { return refused(!checked(args->n, args->length)); }
 
 int fvlrp_check_normalise(const fvlrp_normalise_args *args) { return refused(!checked(args->cells, args->length)); }

@@ -33,9 +33,11 @@ static void band_start(sift_band *b, ptrdiff_t first_row) {
     for (ptrdiff_t track = 0; track < t->tracks; track++)
         for (ptrdiff_t j = 0; j < t->taps; j++)
             b->taps[track * t->taps + j] = (float)track_tap(b->scale, track, j - t->reach);
+    double weight[BINS];
+    for (int i = 0; i < BINS; i++) weight[i] = bin_weight(b->scale, i);
     for (int i = 0; i < VALUES; i++) {
         const int bin = i / ORIENTATIONS;
-        b->weight[i] = (float)(bin_weight(b->scale, bin / BINS) * bin_weight(b->scale, bin % BINS));
+        b->weight[i] = (float)(weight[bin / BINS] * weight[bin % BINS]);
     }
     /* Vectors read past the end of a row: finite values there avoid traps and denormals. */
     memset(b->octets, 0, (size_t)((b->scale->width + 2 * t->reach + 4 * t->stride) * ORIENTATIONS) * sizeof(float));

@@ -1,5 +1,5 @@
 /* vector.inc.c - passes over the whole Fisher vector: its sums over pyramid cells, its normalisation, the shares of
- * Eqs. 5-6. Double only. Each makes one pass over memory instead of one per operation. */
+ * Eqs. 5-6. Double, but for coefficients and their products. Each makes one pass over memory instead of one per operation. */
 #ifndef REAL_BITS
 #define REAL_BITS 64
 #endif
@@ -103,6 +103,43 @@ static int normalise_intra(const fvlrp_normalise_intra_args *args) {
         for (ptrdiff_t d = 0; d < dims; d++) to[d] = copysign(sqrt(fabs(s[d]) * by) * whole, s[d]);
     }
     release(scale);
+    return FVLRP_OK;
+}
+
+/* sum w sgn(s) sqrt|s|; `term` is scratch memory. */
+INLINE double root_products(const double *s, const float *w, ptrdiff_t length, float *term) {
+    for (ptrdiff_t i = 0; i < length; i++) {
+        const float narrow = (float)s[i];
+        term[i] = copysignf(sqrtf(fabsf(narrow)), narrow) * w[i];
+    }
+    double sums[8] = {0};
+    ptrdiff_t i = 0;
+    for (; i + 8 <= length; i += 8)
+        UNROLL for (int j = 0; j < 8; j++) sums[j] += (double)term[i + j];
+    for (; i < length; i++) sums[i % 8] += (double)term[i];
+    double sum = 0;
+    for (int j = 0; j < 8; j++) sum += sums[j];
+    return sum;
+}
+
+static int roots(const fvlrp_roots_args *args) {
+    const ptrdiff_t K = args->components, dims = args->dims, blocks = args->cells * K;
+    float *term = scratch(dims, sizeof(float));
+    if (!term) return FVLRP_E_MEMORY;
+    for (ptrdiff_t b = 0; b < blocks; b++) {
+        if (!args->stale[b]) continue;
+        args->stale[b] = 0;
+        args->squares[b] = args->sizes[b] = args->products[b] = 0;
+        for (ptrdiff_t order = 0; order < 2; order++) {
+            const ptrdiff_t at = (b / K * 2 * K + order * K + b % K) * dims;
+            double square, size;
+            norms_of(args->sums + at, dims, &square, &size);
+            args->squares[b] += square;
+            args->sizes[b] += size;
+            args->products[b] += root_products(args->sums + at, args->coef + at, dims, term);
+        }
+    }
+    release(term);
     return FVLRP_OK;
 }
 

@@ -440,7 +440,7 @@ class FisherVectorClassifier(Classifier, Estimator):
                 *(encode.project.components, encode.project.mean, fisher.weights, fisher.means, fisher.covariances),
                 *(fisher.gate, fisher.pyramid),
             ),
-            lambda sums: model.stack.normalise.forward(sums)[0],
+            model.stack.normalise.factors,
             coef,
             float(terms @ self.intercept_),
         )

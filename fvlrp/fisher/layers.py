@@ -40,6 +40,7 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 
 NORMALISATIONS = ("intra", "improved")
 LEAST = 1.0  # components with a smaller sum of |S| keep a norm below 1: docs/numerics.md §10
+LEAST_NORM = 1e-12  # of a vector or a cell, as the kernels have it
 TOGETHER = 8  # targets in one pass: docs/numerics.md §7 has the reasons for these sizes
 PASS = 64 << 20  # bytes that the values of one scale may fill, for all targets of a pass
 PART = 24 << 20  # bytes up to which scales are propagated together
@@ -262,6 +263,19 @@ class Normalise:
         if self.kind == "intra":
             return _kernels.normalise_intra(sums, LEAST), sums.shape
         return _kernels.normalise(sums.reshape(len(sums), -1)), sums.shape
+
+    def factors(self, squares: Doubles, sizes: Doubles) -> Doubles:
+        """What `forward` multiplies sgn(S) sqrt|S| by, (cells, K) or (cells, 1).
+
+        From sums of S^2 and of |S| over both orders (cells, K).
+        """
+        if self.kind == "intra":
+            scale = 1 / np.maximum(sizes, LEAST)
+        else:
+            scale = 1 / np.maximum(np.sqrt(squares.sum(axis=1, keepdims=True)), LEAST_NORM)
+        # The L2 norm after the signed root is the square root of the L1 norm before it.
+        whole = np.sqrt(np.sum(sizes * scale))
+        return np.sqrt(scale) / max(whole, LEAST_NORM)
 
     def relevance(self, r: Floats, saved: tuple[int, ...], rule: FisherRules) -> Passed:
         """(targets, cells * 2 K D) -> (targets, cells, 2, K, D)."""

@@ -814,6 +814,36 @@ static void vectors(void) {
     now = "scores";
     for (ptrdiff_t n = 0; n < 12; n++)
         for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) scores_case(n, 9 * lengths[i]);
+    now = "exchanged descriptors and roots";
+    fvlrp_model_pack_args pack = {FVLRP_F64, 0, 3, 2, NULL, NULL, doubles(2, .4, .6), doubles(6, -1, 1),
+                                  doubles(6, .5, 2), 1e-6, NULL, &(fvlrp_model){0}};
+    pack.block = array((ptrdiff_t)fvlrp_model_bytes(&pack), 1);
+    EXPECT(fvlrp_model_pack(&pack) == FVLRP_OK);
+    int64_t *of_rows = array(2, 8), *of_group = array(2, 8), *of_cells = array(1, 8), *begin = array(2, 8),
+            *end = array(2, 8);
+    of_rows[0] = 1, of_rows[1] = 0, of_group[0] = of_group[1] = of_cells[0] = 0;
+    begin[0] = 0, end[0] = begin[1] = 1, end[1] = 2;
+    uint16_t *which = array(2, 2);
+    which[0] = 0, which[1] = 1;
+    float *posterior = filled(FVLRP_F32, 2, .1, 1), *projected = filled(FVLRP_F32, 32, -1, 1);
+    const fvlrp_encoded kept = {2, 2, projected, begin, end, which, posterior};
+    double *swapped = doubles(12, 0, 0), *parts = array(6, 8);
+    uint8_t *stale = array(2, 1);
+    stale[0] = stale[1] = 0;
+    STARVE((memset(swapped, 0, 96), CALL(exchange, pack.model, 2, 1, 1, 1, of_rows, of_group, of_cells, kept, kept,
+                                        pack.priors, swapped, stale)));
+    for (int i = 0; i < 12; i++) EXPECT(fabs(swapped[i]) < 1e-12); /* the same descriptors, in another order */
+    EXPECT(stale[0] && stale[1]);
+    float *weight = filled(FVLRP_F32, 12, -1, 1);
+    STARVE(CALL(roots, 1, 2, 3, swapped, weight, stale, parts, parts + 2, parts + 4));
+    EXPECT(!stale[0] && !stale[1]);
+    of_cells[0] = 1;
+    EXPECT(CALL(exchange, pack.model, 2, 1, 1, 1, of_rows, of_group, of_cells, kept, kept, pack.priors, swapped,
+                stale) == FVLRP_E_ARGUMENT);
+    of_cells[0] = 0, which[1] = 2;
+    EXPECT(CALL(exchange, pack.model, 2, 1, 1, 1, of_rows, of_group, of_cells, kept, kept, pack.priors, swapped,
+                stale) == FVLRP_E_ARGUMENT);
+    EXPECT(CALL(roots, -1, 2, 3, swapped, weight, stale, parts, parts, parts) == FVLRP_E_ARGUMENT);
     now = "the whole vector's bad arguments";
     double one = 1, epsilon = NAN, ledger[3];
     const int64_t count = 1;
