@@ -66,7 +66,7 @@ INLINE vdouble widened(const float *p) {
 #if VBYTES == 64
     return (vdouble)_mm512_cvtps_pd(_mm256_loadu_ps(p)); /* one instruction, which compilers do not find */
 #else
-    vdouble v;
+    vdouble v = {0};
     for (int i = 0; i < DOUBLES; i++) v[i] = (double)p[i];
     return v;
 #endif
