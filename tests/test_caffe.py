@@ -244,3 +244,128 @@ def test_explicit_preprocessing_gives_no_warning(files):
     assert Network.from_caffe(*files, preprocess=stated).preprocess == stated
     edited(files, "input_param {", "transform_param { mean_value: 104 mean_value: 117 mean_value: 123 } input_param {")
     assert Network.from_caffe(*files).preprocess == stated
+
+
+# ---- one layer after the other, against NumPy ------------------------------------------------------------------------
+
+INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 5 } } }\n'
+DRAWN = np.random.default_rng(4)
+SMALL = DRAWN.standard_normal((1, 3, 4, 5)).astype(np.float32)
+ROWS = DRAWN.standard_normal((60, 2)).astype(np.float32)
+SHIFT = np.float32([0.5, -1.0, 2.0])
+
+
+def alone(folder, layer, arrays=(), before=INPUT):
+    """The network of one layer "l" of the data, with its arrays."""
+    (folder / "l.prototxt").write_text(f'{before}layer {{ name: "l" bottom: "data" top: "l" {layer} }}\n')
+    (folder / "l.caffemodel").write_bytes(caffemodel({"l": list(arrays)}))
+    return caffe.read_network(folder / "l.prototxt", folder / "l.caffemodel")
+
+
+def convolution(stated):
+    return f'type: "Convolution" convolution_param {{ {stated} }}'
+
+
+def pooling(stated):
+    return f'type: "Pooling" pooling_param {{ {stated} }}'
+
+
+ALONE = {
+    "a factor and a shift": ('type: "Power" power_param { scale: 2 shift: -0.5 }', [], 2 * SMALL - 0.5),
+    "a shift of each channel": ('type: "Bias"', [SHIFT], SMALL + SHIFT[:, None, None]),
+    "means of whole maps": (pooling("pool: AVE global_pooling: true"), [], SMALL.mean(axis=(2, 3))),
+    "maxima of whole maps": (pooling("pool: MAX global_pooling: true"), [], SMALL.max(axis=(2, 3))),
+    "pooling by number": (pooling("pool: 1 kernel_h: 4 kernel_w: 5"), [], SMALL.mean(axis=(2, 3))),
+    "weights stored by inputs": (
+        'type: "InnerProduct" inner_product_param { num_output: 2 transpose: true }',
+        [ROWS, SHIFT[:2]],
+        SMALL.reshape(1, 60) @ ROWS + SHIFT[:2],
+    ),
+    "one row": ('type: "Flatten"', [], SMALL),
+    "channels counted from the end": (
+        'bottom: "data" type: "Concat" concat_param { axis: -3 }',
+        [],
+        np.concatenate([SMALL, SMALL], axis=1),
+    ),
+    "a type by its old number": ("type: 18", [], np.maximum(SMALL, 0)),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_layer_computes_what_caffe_defines(tmp_path, name):
+    layer, arrays, wanted = ALONE[name]
+    found = scores(alone(tmp_path, layer, arrays).nodes, SMALL)
+    np.testing.assert_allclose(found, wanted.reshape(1, -1), rtol=1e-5, atol=1e-5)
+
+
+REFUSED = {
+    "it states no kernel_size": convolution("num_output: 2"),
+    "it states no num_output": convolution("kernel_size: 1"),
+    "2 filters in 2 groups do not fit 3 channels": convolution("num_output: 2 kernel_size: 1 group: 2"),
+    "it pools by STOCHASTIC; expected MAX or AVE": pooling("pool: STOCHASTIC kernel_size: 2"),
+    "it states no kernel_size.?": pooling("pool: MAX"),
+    "expected ACROSS_CHANNELS": 'type: "LRN" lrn_param { norm_region: WITHIN_CHANNEL }',
+    "expected constants of channels": 'type: "Scale" scale_param { axis: 2 }',
+    "adds another layer's output": 'bottom: "data" type: "Bias"',
+    "its power is 2; expected 1": 'type: "Power" power_param { power: 2 }',
+    "along axis 0, that of the batch or none": 'bottom: "data" type: "Concat" concat_param { axis: 0 }',
+    "the operation SUM with coefficients of 1": 'bottom: "data" type: "Eltwise" eltwise_param { operation: PROD }',
+    r"reads \['label'\], which no layer before it computes": 'bottom: "label" type: "Concat"',
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_layer_of_another_kind_is_refused_with_the_reason(tmp_path, reason):
+    with pytest.raises(ValueError, match=rf"layer 'l' \(\w+\): .*{reason}"):
+        alone(tmp_path, REFUSED[reason])
+
+
+@pytest.mark.parametrize(
+    ("before", "shape"),
+    [
+        ('input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 9 }\n', (3, 8, 9)),
+        ('layer { name: "data" type: "Data" top: "data" transform_param { crop_size: 7 } }\n', (3, 7, 7)),
+    ],
+)
+def test_the_input_is_stated_at_the_top_or_by_the_crop_of_the_data(tmp_path, before, shape):
+    assert alone(tmp_path, 'type: "ReLU"', before=before).input_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ("", "does not state its input; expected `input` and `input_dim`, or a layer of type Input"),
+        ('input: "data" input_dim: 1 input_dim: 3\n', r"must have four lengths .*got \[1, 3\]"),
+    ],
+)
+def test_an_input_without_a_size_is_refused(tmp_path, before, message):
+    with pytest.raises(ValueError, match=message):
+        alone(tmp_path, 'type: "ReLU"', before=before)
+
+
+def test_the_mean_photograph_of_a_file_becomes_a_mean_of_each_channel(tmp_path):
+    planes = np.ones((3, 4, 5)) * [[[104]], [[117]], [[123]]] + np.linspace(-1, 1, 20).reshape(4, 5)
+    (tmp_path / "mean.binaryproto").write_bytes(blob(planes, old=True))
+    before = INPUT.replace("input_param", 'transform_param { mean_file: "mean.binaryproto" } input_param')
+    net = alone(tmp_path, 'type: "ReLU"', before=before)
+    assert net.states_mean
+    np.testing.assert_allclose(net.preprocess.mean, (104, 117, 123), rtol=1e-6)
+
+
+def test_lengths_of_an_array_may_be_stored_one_by_one(tmp_path):
+    file = part(7, b"\x08\x03") + part(5, SHIFT.tobytes())
+    layer = part(100, part(1, b"l") + part(7, file))
+    alone(tmp_path, 'type: "Bias"', [SHIFT])
+    (tmp_path / "l.caffemodel").write_bytes(layer)
+    net = caffe.read_network(tmp_path / "l.prototxt", tmp_path / "l.caffemodel")
+    np.testing.assert_allclose(scores(net.nodes, SMALL)[0], (SMALL + SHIFT[:, None, None]).ravel(), rtol=1e-6)
+
+
+def test_a_measurement_against_labels_is_passed_over(tmp_path):
+    before = INPUT + 'layer { name: "right" type: "Accuracy" bottom: "data" bottom: "label" top: "right" }\n'
+    assert [node.kind for node in alone(tmp_path, 'type: "ReLU"', before=before).nodes] == ["relu", "flatten"]
+
+
+def test_a_network_without_layers_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no layers that compute anything"):
+        alone(tmp_path, 'type: "Softmax"')

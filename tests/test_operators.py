@@ -261,6 +261,10 @@ PRODUCTS = {
         "t = Attention <is_causal = 1, softcap = 2.0, scale = 3.0> (x, x, x, m)", 23,
         m="bool[4, 4] {1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1}"
     ),
+    "Attention, keys shared by heads": case(
+        "r = Reshape (x, s)\n k = Slice (r, o, e, a)\n t = Attention <q_num_heads = 4, kv_num_heads = 2> (r, k, k)", 23,
+        s=(0, 9, 8), o=(2,), e=(6,), a=(2,),
+    ),
     "Attention, tokens": case(
         "r = Reshape (x, s)\n t = Attention <q_num_heads = 2, kv_num_heads = 2> (r, r, r)", 23, s=(0, 12, 6)
     ),
@@ -312,6 +316,16 @@ MOVES = {
         't = Resize <coordinate_transformation_mode = "tf_half_pixel_for_nn"> (x, e, s)',
         e="float[0] {}", s="float[4] {1, 1, 2, 0.6}",
     ),
+    "Resize, cubic, without the outside": case(
+        't = Resize <mode = "cubic", exclude_outside = 1> (x, e, s)', e="float[0] {}", s="float[4] {1, 1, 2, 1.5}"
+    ),
+    "Resize, symmetric": case(
+        't = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel_symmetric"> (x, e, s)', 19,
+        e="float[0] {}", s="float[4] {1, 1, 1.3, 0.7}",
+    ),
+    "Slice backwards past the start": case("t = Slice (x, a, e, d, s)", a=(-1,), e=(-99,), d=(3,), s=(-2,)),
+    "Gather of one row of indices": case("t = Gather <axis = 2> (x, i)", i="int64[1, 2] {3, 1}"),
+    "Squeeze of all": case("m = ReduceMean <axes = [1, 2], keepdims = 1> (x)\n t = Squeeze (m)"),
     "Resize, axes": case('t = Resize <axes = [2, 3]> (x, e, s)', 18, e="float[0] {}", s="float[2] {2, 3}"),
     "Upsample": case("t = Upsample (x, s)", 9, s="float[4] {1, 1, 2, 2}"),
 }  # fmt: skip
@@ -505,6 +519,9 @@ FOLDED = {
     "borders": "a = Slice (v, zero, three)\n b = Pad (a, p12)\n d = Pad <mode = \"edge\"> (a, p12)\n c = Add (b, d)",
     "products": "a = Reshape (v, s23)\n b = Transpose (a)\n d = MatMul (a, b)\n e = Gemm <transA = 1> (d, a)\n"
     " f = Einsum <equation = \"ij->ji\"> (e)\n g = Reshape (f, six)\n c = Add (g, v)",
+    "numbers of a node": "a = Constant <value_ints = [1, 2, 3, 4, 5, 6]> ()\n b = Cast <to = 1> (a)\n c = Mul (b, v)",
+    "backwards past the start": "c = Slice (v, five, before, zero, back)",
+    "quantised in blocks": "c = DequantizeLinear <axis = 0, block_size = 3> (q6, n2, z2)",
     "sums": "a = CumSum (v, axis)\n c = Add (a, v)",
     "triangles": "a = Reshape (v, s23)\n b = Trilu (a)\n e = EyeLike (a)\n d = Add (b, e)\n c = Reshape (d, six)",
     "one hot": "a = OneHot (zero, length, pair)\n b = Reshape (a, six)\n c = Add (b, v)",
@@ -532,6 +549,12 @@ KNOWN = {
     "length": "int64 {6}",
     "pair": "float[2] {0.5, 2.0}",
     "z8": "uint8 {100}",
+    "five": (5,),
+    "before": (-99,),
+    "back": (-1,),
+    "q6": "uint8[6] {100, 120, 90, 200, 80, 0}",
+    "n2": "float[2] {0.25, 0.5}",
+    "z2": "uint8[2] {100, 90}",
     "w3": "float[3] {0.5, -1.0, 2.0}",
     "u3": "float[3] {0.5, 1.0, 2.0}",
 }
@@ -541,7 +564,10 @@ CASES = {
     **PRODUCTS,
     **MOVES,
     **ALONG,
-    **{f"folded {name}": case(body + "\n t = Mul (x, c)", **KNOWN) for name, body in FOLDED.items()},
+    **{
+        f"folded {name}": case(body + "\n t = Mul (x, c)", 21 if "block_size" in body else 17, **KNOWN)
+        for name, body in FOLDED.items()
+    },
 }
 
 
@@ -557,8 +583,22 @@ ALONE = {  # which onnxruntime computes across the images of a batch, and fvlrp 
     "MeanVarianceNormalization of planes": case("t = MeanVarianceNormalization (x)"),
     "MeanVarianceNormalization of rows": case("t = MeanVarianceNormalization <axes = [0, 1, 3]> (x)"),
     "GatherND by batches": case("t = GatherND <batch_dims = 2> (x, i)", i="int64[1, 3, 2, 1] {0, 2, 1, 3, -1, 0}"),
+    "Resize to one row": case(
+        't = Resize <mode = "linear", coordinate_transformation_mode = "pytorch_half_pixel"> (x, e, s, z)',
+        e="float[0] {}", s="float[0] {}", z=(1, 3, 1, 6),
+    ),
+    "ReverseSequence": case("t = ReverseSequence <time_axis = 1, batch_axis = 0> (x, l)", l=(3,)),
+    "ScatterND": case("t = ScatterND (x, i, u)", i="int64[1, 4] {0, 1, 2, 3}", u="float[1] {9.0}"),
+    "ScatterElements": case(
+        "t = ScatterElements <axis = 3> (x, i, u)", i="int64[1, 1, 1, 2] {4, 0}", u="float[1, 1, 1, 2] {7.0, -3.0}"
+    ),
+    "ScatterElements of the photograph": case(
+        "u = Slice (x, o, e, a)\n t = ScatterElements <axis = 1> (k, i, u)", o=(1,), e=(2,), a=(1,),
+        k=weights(1, 3, 4, 6), i="int64[1, 1, 4, 6] {" + ", ".join(str(i % 3) for i in range(24)) + "}",
+    ),
+    "Size": case("n = Size (x)\n c = Cast <to = 1> (n)\n t = Div (x, c)"),
     "GatherND of one batch": case("t = GatherND <batch_dims = 1> (x, i)", i="int64[1, 2, 2] {0, 2, 1, -1}"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -643,6 +683,42 @@ REFUSED = {
     ),
     "in training mode": case("t = Dropout (x, r, m)", r=number(0.5), m="bool {1}"),
     "only be cast to floating": case("i = Cast <to = 7> (x)\n t = Cast <to = 1> (i)"),
+    "shape .* has more than one free length": case("t = Reshape (x, s)", s=(0, -1, -1)),
+    r"an array of \(1, 3, 4, 6\) does not fit shape": case("t = Reshape (x, s)", s=(0, 5, -1)),
+    r"axes \[3\] of an array of \(1, 3, 4, 6\) cannot be dropped": case("t = Squeeze (x, a)", a=(3,)),
+    "repeat one another": case("t = Unsqueeze (x, a)", a=(1, 1)),
+    r"6 values do not split into \[1, 2\]": case("a, b = Split <axis = 3> (x, s)\n t = Add (a, a)", s=(1, 2)),
+    "nothing is left of axis 3": case("t = Slice (x, a, e, d)", a=(4,), e=(2,), d=(3,)),
+    "its inputs have different numbers of axes": case(FLAT + "t = Concat <axis = 1> (x, f)"),
+    "sequences of several lengths": case("t = ReverseSequence <time_axis = 3, batch_axis = 2> (x, l)", l=(6, 5, 6, 6)),
+    "a list of slices is not supported; nearest is Split": case(
+        "l = SplitToSequence <axis = 3, keepdims = 0> (x)\n t = SequenceAt (l, i)", i="int64 {0}"
+    ),
+    "a list of 2 tensors has no element 2": case(
+        "l = SplitToSequence <axis = 3> (x, s)\n t = SequenceAt (l, i)", s="int64 {3}", i="int64 {2}"
+    ),
+    "is not resized; expected .batch, channels, height, width.": case(
+        "r = Reshape (x, s)\n t = Resize (r, e, k)", s=(0, 12, 6), e="float[0] {}", k="float[3] {1, 1, 2}"
+    ),
+    "keep_aspect_ratio_policy 'stretch'": case(
+        't = Resize <keep_aspect_ratio_policy = "not_larger"> (x, e, s, z)',
+        18,
+        e="float[0] {}",
+        s="float[0] {}",
+        z=(1, 3, 8, 8),
+    ),
+    "expected one or two arrays": case('t = Einsum <equation = "bchw,bchw,bchw->bchw"> (x, x, x)'),
+    "do not fit arrays of": case('t = Einsum <equation = "bch->bhc"> (x)'),
+    "past keys and values": case("t, p, v = Attention (x, x, x, , k, k)", 23, k=weights(1, 3, 2, 6)),
+    "its output 'm' is used, only the first": case(
+        "r, m = MaxPool <kernel_shape = [2, 2]> (x)\n c = Cast <to = 1> (m)\n t = Add (r, c)"
+    ),
+    "indices must be in -6..5": case("c = Gather (v, i)\n t = Mul (x, c)", v=ROW, i=(6,)),
+    "do not fit 1 batch_dims": case(
+        "c = GatherND <batch_dims = 1> (v, i)\n t = Mul (x, c)", v=weights(2, 6), i="int64[3, 1] {0, 1, 2}"
+    ),
+    "an ellipsis is not supported": case('c = Einsum <equation = "...i->...i"> (v)\n t = Mul (x, c)', v=ROW),
+    "exclusive or reverse sums": case("c = CumSum <reverse = 1> (v, a)\n t = Mul (x, c)", v=ROW, a="int64 {0}"),
     "indices must be in": case("t = Gather <axis = 3> (x, i)", i=(6,)),
     "reduction 'add'": case(
         't = ScatterElements <axis = 0, reduction = "add"> (x, i, x)', 18, i="int64[1, 1, 1, 1] {0}"
