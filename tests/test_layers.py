@@ -149,3 +149,46 @@ def test_errors_for_mismatched_sizes_name_the_sizes():
             layers.Dense(np.zeros((2, 12)), np.zeros(2)).out_shape(shape)
     with pytest.raises(ValueError, match="same shape"):
         layers.Add().out_shape((2, 3, 3), (2, 3, 4))
+
+
+SHAPES = {
+    r"an array of \(3, 4\) has no axes \(3,\)": (layers.Reduce("mean", (3,), True), (3, 4)),
+    "how must be one of 'mean', 'sum', 'max', got 'median'": (layers.Reduce("median", (1,), True), (3, 4)),
+    r"an array of \(5,\) has no height and width": (layers.Resize((8, 8), (0, 0), "linear"), (5,)),
+    r"\(4, 6\) is not resized to \(0, 6\)": (layers.Resize((0, 6), (0.1, 1), "linear"), (3, 4, 6)),
+    "3 channels do not divide into 2 groups": (layers.GroupNorm(np.ones(3), np.zeros(3), 2, 1e-5), (3, 4, 6)),
+    "do not fit 4 channels": (layers.GroupNorm(np.ones(3), np.zeros(3), 3, 1e-5), (4, 4, 6)),
+    r"has no axes \(2,\)": (layers.LayerNorm(np.ones(3), np.zeros(3), (2,), 1e-5), (3,)),
+    r"has no axes \(0,\)": (layers.RMSNorm(np.ones(3), (0,), 1e-5), (3,)),
+    r"an array of 2 axes has no order \(1, 3\)": (layers.Transpose((1, 3)), (3, 4)),
+    "3 values from 2 in steps of 1 are not in 4": (layers.Slice(1, 2, 3, 1), (4, 5)),
+    r"indices must be in 0\.\.3": (layers.Gather(np.array([0, 4]), 1), (4, 5)),
+    r"an array of \(4, 5\) does not expand to \(1, 5\)": (layers.Expand((1, 5)), (4, 5)),
+}
+
+
+@pytest.mark.parametrize("reason", SHAPES)
+def test_a_layer_refuses_an_array_that_does_not_fit_and_says_why(reason):
+    layer, shape = SHAPES[reason]
+    with pytest.raises(ValueError, match=reason):
+        layer.out_shape(shape)
+
+
+def test_an_unknown_activation_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown activation 'sine'; known are .*tanh"):
+        layers.Activation("sine")
+
+
+@pytest.mark.parametrize("slope", [-0.5, 1.5])
+def test_a_slope_outside_0_to_1_is_applied_below_zero_alone(slope):
+    x = np.float32([[-2, -1, 0, 1, 2]])
+    np.testing.assert_array_equal(layers.LeakyReLU(slope).apply(x), np.where(x > 0, x, slope * x))
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "gelu"])
+def test_an_activation_of_a_view_is_that_of_its_copy(name):
+    x = np.random.default_rng(0).standard_normal((2, 6, 4)).astype(np.float32)
+    view = x[:, ::2, ::2]
+    np.testing.assert_allclose(
+        layers.Activation(name).apply(view), layers.Activation(name).apply(view.copy()), rtol=1e-6
+    )
