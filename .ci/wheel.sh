@@ -7,6 +7,9 @@
 #                               PRE=1: pre-releases of the dependencies
 #                               ISAS=1: the tests of the kernels once more for each instruction set of this machine, but
 #                               for those that run on every instruction set by themselves
+#                               SANITIZED=DIR: the tests of the kernels once more, on the best instruction set, with the
+#                               extension module under the address and undefined-behaviour sanitizers of gcc. It is made
+#                               of the objects that `kernels.sh DIR` left, or of new ones
 #                               TYPES=1: mypy and stubtest, too
 #                               COVERAGE=1: which lines the tests never run; too many are an error
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -16,6 +19,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 venv=${2:-$work/venv}
 extra=
+objects=${SANITIZED:+$(mkdir -p "$SANITIZED" && cd "$SANITIZED" && pwd)}
 environment "$venv"
 if [[ ${ORACLES:-} == 1 ]]; then
     "$venv/bin/pip" install -q -U setuptools wheel numpy scipy cython
@@ -28,6 +32,11 @@ if [[ ${OLDEST:-} == 1 ]]; then
     "$venv/bin/pip" install -q "${wheel}[test$extra]" -c "$work/oldest.txt"
 else
     "$venv/bin/pip" install -q "${wheel}[test$extra]" ${PRE:+--pre}
+fi
+
+if [[ -n $objects ]]; then
+    "$venv/bin/pip" install -q cython
+    make -s -j"$(nproc 2>/dev/null || echo 2)" -C tests/c extension CC=gcc BUILD="$objects" PYTHON="$venv/bin/python"
 fi
 
 copy_checkout "$work/outside"
@@ -46,9 +55,23 @@ if [[ ${TYPES:-} == 1 ]]; then
     "$venv/bin/mypy"
     "$venv/bin/python" -m mypy.stubtest --mypy-config-file pyproject.toml fvlrp._kernels
 fi
+mapfile -t isas < <("$venv/bin/python" -c 'import fvlrp._kernels as k; print(*k.isas(), sep="\n")')
+mapfile -t on_kernels < <(grep -lE '^(import|from) fvlrp.*_kernels' tests/test_*.py)
+if [[ -n $objects ]]; then
+    printf '\nThe tests of the kernels under sanitizers, on %s\n' "${isas[0]}"
+    mkdir "$work/package"
+    cp -r "$("$venv/bin/python" -c 'import fvlrp; print(fvlrp.__path__[0])')" "$work/package"
+    rm "$work/package/fvlrp"/_kernels.*.so
+    cp "$objects/sanitized/_kernels.abi3.so" "$work/package/fvlrp/"
+    # The first report ends the run. Python keeps memory until it exits, which is no leak.
+    sanitized=(env PYTHONPATH="$work/package" FVLRP_ISA="${isas[0]}" ASAN_OPTIONS=detect_leaks=0
+        LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so.6)")
+    "${sanitized[@]}" "$venv/bin/python" -c '
+import ctypes, fvlrp._kernels as kernels
+assert hasattr(ctypes.CDLL(kernels.__file__), "__asan_init"), f"{kernels.__file__} is not under sanitizers"'
+    "${sanitized[@]}" "$venv/bin/pytest" -q "${on_kernels[@]}"
+fi
 if [[ ${ISAS:-} == 1 ]]; then
-    mapfile -t isas < <("$venv/bin/python" -c 'import fvlrp._kernels as k; print(*k.isas(), sep="\n")')
-    mapfile -t on_kernels < <(grep -lE '^(import|from) fvlrp.*_kernels' tests/test_*.py)
     for isa in "${isas[@]:1}"; do
         printf '\nThe tests of the kernels on %s\n' "$isa"
         FVLRP_ISA=$isa "$venv/bin/pytest" -q -m "not isa" "${on_kernels[@]}"
