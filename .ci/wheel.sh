@@ -63,13 +63,13 @@ if [[ -n $objects ]]; then
     cp -r "$("$venv/bin/python" -c 'import fvlrp; print(fvlrp.__path__[0])')" "$work/package"
     rm "$work/package/fvlrp"/_kernels.*.so
     cp "$objects/sanitized/_kernels.abi3.so" "$work/package/fvlrp/"
-    # The first report ends the run. Python keeps memory until it exits, which is no leak.
+    # The first report ends the run with an error. What Python keeps until it exits is no leak.
     sanitized=(env PYTHONPATH="$work/package" FVLRP_ISA="${isas[0]}" ASAN_OPTIONS=detect_leaks=0
         LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so.6)")
     "${sanitized[@]}" "$venv/bin/python" -c '
 import ctypes, fvlrp._kernels as kernels
 assert hasattr(ctypes.CDLL(kernels.__file__), "__asan_init"), f"{kernels.__file__} is not under sanitizers"'
-    "${sanitized[@]}" "$venv/bin/pytest" -q "${on_kernels[@]}"
+    "${sanitized[@]}" "$venv/bin/pytest" -q --capture=sys "${on_kernels[@]}"
 fi
 if [[ ${ISAS:-} == 1 ]]; then
     for isa in "${isas[@]:1}"; do
