@@ -195,6 +195,9 @@ def test_an_unknown_model_lists_the_packaged_ones(capsys, photographs):
         (["retrain", "n", ".", "--out", "x", "--C", "-1"], "--C: expected a positive number, got '-1'"),
         (["flip", "x", "--steps", "2.5"], "--steps: expected a whole number of at least 1, got '2.5'"),
         (["flip", "x", "--seed", "-1"], "--seed: expected a whole number of at least 0"),
+        (["explain", "x", "--range", "9:1"], "expected the values of black and white, such as 0:4095, got '9:1'"),
+        (["explain", "x", "--range", "black"], "such as 0:4095, got 'black'"),
+        (["explain", "x", "--page", "-1"], "--page: expected a page, counted from 0"),
         (["info", "--jobs", "0"], "--jobs: expected a number of threads, or -1 for all, got '0'"),
     ],
 )

@@ -490,25 +490,68 @@ def test_retraining_squeezenet_on_voc_recognises_most_of_it(tmp_path):
     assert new.score(val.paths[::2], val.matrix[::2][:, classes]) > 0.6
 
 
-@needs_data
-def test_other_commands_read_the_model_that_retrain_writes(tmp_path):
+def small(path):
+    """An ONNX file of 16 features of 32 x 32 pixels and four classes of its own, as it comes out of no training."""
+    onnx = pytest.importorskip("onnx")
+    helper, real, random = onnx.helper, onnx.TensorProto.FLOAT, np.random.default_rng(0)
+    weights = {"k": random.normal(size=(16, 3, 5, 5)) / 9, "w": random.normal(size=(16, 4)) / 4}
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["c"], name="conv", strides=[2, 2]),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"], name="pool"),
+        helper.make_node("Flatten", ["g"], ["f"], name="row"),
+        helper.make_node("MatMul", ["f", "w"], ["s"], name="scores"),
+        helper.make_node("Softmax", ["s"], ["y"], name="softmax"),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", real, ["n", 3, 32, 32])],
+        [helper.make_tensor_value_info("y", real, ["n", 4])],
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    described = {**Preprocess((32, 32), how="crop").to_dict(), "classes": ["ant", "bee", "cow", "dog"]}
+    path.with_suffix(".json").write_text(json.dumps(described))
+    return path
+
+
+def command(*args):
+    """What a command of its own process answers."""
+    line = [sys.executable, "-m", "fvlrp", *map(str, args), "--json", "--quiet"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", ["small", pytest.param("tiny_darknet", marks=needs_data)])
+def test_other_commands_read_the_model_that_retrain_writes(tmp_path, name):
     pytest.importorskip("onnx")
-    root, random = Path(os.environ["FVLRP_DATA"]), np.random.default_rng(0)
+    file = small(tmp_path / "s.onnx") if name == "small" else Path(os.environ["FVLRP_DATA"]) / f"cnn/{name}.onnx"
+    random = np.random.default_rng(0)
     for i in range(6):
         folder = tmp_path / "data" / ("dark" if i % 2 else "light")
         folder.mkdir(parents=True, exist_ok=True)
         image = random.integers(0, 60, (40, 50, 3)) + (0 if i % 2 else 180)
         Image.fromarray(image.astype(np.uint8)).save(folder / f"{i}.png")
-
-    def run(*args):
-        command = [sys.executable, "-m", "fvlrp", *map(str, args), "--json", "--quiet"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
     out = tmp_path / "n.fvlrp"
-    made = run("retrain", root / "cnn/tiny_darknet.onnx", tmp_path / "data", "--out", out)
+    made = command("retrain", file, tmp_path / "data", "--out", out)
     assert made["images"] == 6 and made["classes"] == 2 and out.stat().st_size == made["bytes"]
-    assert run("evaluate", tmp_path / "data", "--model", out)["results"][0]["mean"]["11point"] == 1
-    assert run("info", out)["model"]["classes"] == ["dark", "light"]
-    assert run("info", root / "cnn/tiny_darknet.onnx")["model"]["preprocess"]["how"] == "crop"
+    assert command("evaluate", tmp_path / "data", "--model", out)["results"][0]["mean"]["11point"] == 1
+    assert command("info", out)["model"]["classes"] == ["dark", "light"]
+    assert command("info", file)["model"]["preprocess"]["how"] == "crop"
+
+
+def test_info_tells_what_became_of_the_nodes_of_a_file(tmp_path):
+    model = command("info", small(tmp_path / "s.onnx"))["model"]
+    assert [layer["name"] for layer in model["layers"]] == ["conv", "relu", "pool", "row", "scores"]
+    assert model["import"]["dropped"] and "softmax" in json.dumps(model["import"]["dropped"])
+
+
+def test_the_score_of_altered_copies_is_that_of_the_copies(net, photographs):
+    """For pixel flipping: of a class, of the difference of two, and of the best class of the photograph."""
+    images = photographs[0][:4]
+    scores = net.decision_function(images)
+    np.testing.assert_allclose(net.flipper(images[0], "c")(images), scores[:, 2], rtol=1e-6)
+    np.testing.assert_allclose(
+        net.flipper(images[0], Contrast("a", "c"))(images), scores[:, 0] - scores[:, 2], rtol=1e-5
+    )
+    np.testing.assert_allclose(net.flipper(images[0])(images), scores[:, scores[0].argmax()], rtol=1e-6)

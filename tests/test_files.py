@@ -208,6 +208,31 @@ def test_an_archive_member_whose_size_contradicts_its_header_is_refused(saved, s
         load_arrays(saved)
 
 
+def test_a_header_that_is_no_json_is_refused(saved):
+    with zipfile.ZipFile(saved) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(saved, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data[:-1] if name == "header.json" else data)
+    with pytest.raises(ValueError, match="is damaged: its header is not JSON"):
+        load_arrays(saved)
+
+
+@posix
+def test_a_file_that_cannot_be_held_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"cannot write .*gone/lock"):
+        hold(tmp_path / "gone" / "lock", b"mine")
+
+
+@posix
+def test_a_held_file_whose_target_became_a_folder_is_named_and_given_up(tmp_path):
+    held = hold(tmp_path / "lock", b"mine")
+    (tmp_path / "whole").mkdir()
+    with pytest.raises(OSError, match=r"cannot write .*whole"):
+        held.become(tmp_path / "whole", b"done")
+    assert os.listdir(tmp_path) == ["whole"]
+
+
 def test_an_oversized_header_is_refused(saved):
     with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("header.json", b" " * (65 << 20))

@@ -163,7 +163,20 @@ def test_attention_in_one_node_has_the_map_of_attention_in_many(tmp_path, how, r
     np.testing.assert_allclose(maps[0], maps[1], rtol=1e-5, atol=1e-6 * np.abs(maps[1]).max())
 
 
+def test_keys_and_values_may_come_split_into_heads(tmp_path):
+    """As onnxruntime writes attention across two sources: queries (n, 16, 8), keys and values (n, 2, 16, 4)."""
+    graph = Fused().tokens("t").constant("heads", [0, 0, 2, 4], np.int64)
+    for name in "kv":
+        graph.weight(f"w{name}", 8, 8).add("MatMul", f"t w{name}", f"{name}m").add(
+            "Reshape", f"{name}m heads", f"{name}r"
+        )
+        graph.add("Transpose", f"{name}r", name, perm=[0, 2, 1, 3])
+    net = scores_of(graph.own("MultiHeadAttention", "t k v", "a", num_heads=2).scored("a"), tmp_path / "n.onnx")
+    assert [node.kind for node in net.nodes].count("matmul") == 2
+
+
 REFUSED = {
+    "queries and keys in one": ("MultiHeadAttention", "t", "queries, keys and values in one tensor.*expected three"),
     "a layout of one machine": ("nchwc.Conv", "x w", "laid out for one processor.*ORT_ENABLE_EXTENDED.*before"),
     "a mask of tokens": ("MultiHeadAttention", "t t t  m", "key_padding_mask"),
     "an unknown activation": ("FusedConv", "x w", "'Elu' is not supported.*Relu"),
