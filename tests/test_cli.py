@@ -646,7 +646,9 @@ def test_demo_says_where_the_best_score_is_below_0(capsys, tmp_path):
     assert "  cat ranks first of 20 classes, with a score below 0\n" in err
 
 
-@pytest.mark.parametrize("command", [("compare", "--out"), ("flip", "--steps", "2", "--region", "16", "--journal")])
+@pytest.mark.parametrize(
+    "command", [("compare", "--out"), ("flip", "--steps", "2", "--region-size", "16", "--journal")]
+)
 def test_a_contrast_is_spelled_in_json(capsys, photographs, model, tmp_path, command):
     verb, *options = command
     names = models.load(model).classes_

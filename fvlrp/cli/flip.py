@@ -85,7 +85,7 @@ def _flip(
         image,
         maps,
         order=(*MAPPED, *BLIND),
-        region=args.region,
+        region=args.region_size,
         steps=args.steps,
         replacement=args.replacement,
         draws=args.draws,

@@ -160,7 +160,9 @@ def add_depths(parser: ArgumentParser) -> None:
 def add_flipping(parser: ArgumentParser, replacement: str) -> None:
     """How pixels are flipped; `replacement` is the default."""
     parser.add_argument("--steps", type=count, default=100, help="regions replaced (default: %(default)s)")
-    parser.add_argument("--region", type=count, default=9, help="side of a region in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--region-size", type=count, default=9, help="side of a region in pixels (default: %(default)s)"
+    )
     parser.add_argument(
         "--replacement",
         choices=REPLACEMENTS,

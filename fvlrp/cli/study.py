@@ -68,7 +68,7 @@ def run(args: Namespace) -> int:
         depths=depths,
         rules=_rules(models, args.rule),
         versions={_label(name): str(identity(name)) for name in names},
-        region=args.region,
+        region=args.region_size,
         steps=args.steps,
         every=args.every,
         replacement=args.replacement,
