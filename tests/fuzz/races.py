@@ -20,7 +20,7 @@ import fvlrp
 from fvlrp import FisherVectorClassifier, Network, Preprocess, _kernels
 
 FISHER = ("vector", "descriptor", "bin", "gradient")
-SIDES = 128, 160  # small: the sanitizer takes ten times as long
+SIDES = (128, 160)  # pixels; small, because the sanitizer is slow
 
 
 def explain(
