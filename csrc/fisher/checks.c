@@ -125,7 +125,11 @@ int fvlrp_check_exchange(const fvlrp_exchange_args *args) {
     const fvlrp_model *model = args->model;
     if (bad_mixture(model, args->n) || model->real != FVLRP_F64 || args->groups < 0 || args->levels < 0)
         return FVLRP_E_ARGUMENT;
-    if (!checked(args->groups, args->levels)) return FVLRP_E_ARGUMENT;
+    const ptrdiff_t K = model->components, dims = model->dims;
+    if (args->cells < 0 || !checked(args->cells, K * dims)) return FVLRP_E_ARGUMENT;
+    if (!checked(args->cells * (K * dims), 2 * sizeof(double))) return FVLRP_E_ARGUMENT;
+    if (!checked(args->n, sizeof(int64_t)) || !checked(args->groups, args->levels)) return FVLRP_E_ARGUMENT;
+    if (!checked(args->groups * args->levels, sizeof(int64_t))) return FVLRP_E_ARGUMENT;
     for (ptrdiff_t i = 0; i < args->groups * args->levels; i++)
         if (args->group_cells[i] < 0 || args->group_cells[i] >= args->cells) return FVLRP_E_ARGUMENT;
     for (ptrdiff_t i = 0; i < args->n; i++) {

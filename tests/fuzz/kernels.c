@@ -36,6 +36,13 @@ static ptrdiff_t some(ptrdiff_t most) {
     return byte == 255 ? (ptrdiff_t)number(8) : odd[number(1) % (sizeof odd / sizeof *odd)];
 }
 
+/* Likewise, of an array that the check itself reads: only what it must refuse before reading may exceed `most`. */
+static ptrdiff_t some_read(ptrdiff_t most) {
+    const ptrdiff_t size = some(most);
+    return size > most ? PTRDIFF_MAX : size;
+}
+static ptrdiff_t sane(ptrdiff_t size) { return size < 0 || size == PTRDIFF_MAX ? 0 : size; }
+
 static ptrdiff_t from(ptrdiff_t least, ptrdiff_t most) {
     const ptrdiff_t size = some(most - least);
     return hostile ? size : least + size;
@@ -81,6 +88,13 @@ static double *positive(ptrdiff_t count) {
 static int64_t *indices(ptrdiff_t count, ptrdiff_t limit) {
     int64_t *array = bytes((size_t)count * 8);
     for (ptrdiff_t i = 0; i < count; i++) array[i] = limit ? below(256) % limit : 0;
+    return array;
+}
+/* Indices as above, now and then one that the check must refuse. */
+static int64_t *wild(ptrdiff_t count, ptrdiff_t limit) {
+    static const int64_t odd[] = {-1, INT64_MAX, INT64_MIN, 1 << 16};
+    int64_t *array = indices(count, limit);
+    if (count && !below(16)) array[below(256) % count] = below(2) ? limit : odd[below(4)];
     return array;
 }
 static int real(void) { return number(1) & 1 ? FVLRP_F32 : FVLRP_F64; }
@@ -215,6 +229,39 @@ static void merge(void) {
     a.part = parts;
     CALL(merge, a.member = values(FVLRP_U8, a.finest * a.cells); a.priors = positive(a.components);
          a.sums = doubles(a.cells * 2 * a.components * a.dims); a.occupancy = doubles(a.cells * a.components));
+}
+
+static fvlrp_encoded encoded(ptrdiff_t rows, ptrdiff_t entries, ptrdiff_t components, ptrdiff_t stride) {
+    int64_t *begin = wild(rows, entries + 1), *end = wild(rows, entries + 1), *which = wild(entries, components);
+    for (ptrdiff_t r = 0; r < rows; r++) /* most rows have their entries in order */
+        if (begin[r] > end[r] && below(16)) end[r] = begin[r];
+    uint16_t *index = bytes((size_t)entries * 2);
+    for (ptrdiff_t e = 0; e < entries; e++) index[e] = (uint16_t)which[e];
+    return (fvlrp_encoded){rows, entries, values(FVLRP_F32, rows * stride), begin, end, index, values(FVLRP_F32, entries)};
+}
+
+static void exchange(void) {
+    fvlrp_model model;
+    const ptrdiff_t K = 1 + below(9), D = 1 + below(below(4) ? 40 : 170); /* beyond 160, columns in two passes */
+    fvlrp_model_pack_args pack = {.real = below(8) ? FVLRP_F64 : FVLRP_F32, .dims = D, .components = K, .gate = 1e-6,
+                                  .priors = positive(K), .means = doubles(K * D), .variances = positive(K * D),
+                                  .model = &model};
+    pack.block = bytes(fvlrp_model_bytes(&pack));
+    if (fvlrp_model_pack(&pack) != FVLRP_OK) abort();
+    fvlrp_exchange_args a = {.model = &model, .n = some_read(9), .groups = some_read(4), .levels = some_read(3),
+                             .cells = some(5), .priors = pack.priors};
+    const ptrdiff_t n = sane(a.n), cells = hostile ? 0 : a.cells, before = below(12);
+    a.group_cells = wild(sane(a.groups) * sane(a.levels), hostile ? 5 : cells);
+    a.rows = wild(n, before), a.group = wild(n, sane(a.groups));
+    a.before = encoded(before, below(30), K, model.stride), a.after = encoded(n + below(2), below(30), K, model.stride);
+    CALL(exchange, a.sums = doubles(cells * 2 * K * D); a.stale = values(FVLRP_U8, cells * K));
+}
+
+static void roots(void) {
+    fvlrp_roots_args a = {.cells = some(5), .components = some(9), .dims = some(40)};
+    const ptrdiff_t blocks = hostile ? 0 : a.cells * a.components, length = hostile ? 0 : blocks * 2 * a.dims;
+    CALL(roots, a.sums = doubles(length); a.coef = values(FVLRP_F32, length); a.stale = values(FVLRP_U8, blocks);
+         a.squares = doubles(blocks); a.sizes = doubles(blocks); a.products = doubles(blocks));
 }
 
 static void scores(void) {
@@ -384,7 +431,7 @@ static void rows(void) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static void (*const kernels[])(void) = {sift, sift_pixels, splat, mixture, mixture, mixture, merge, scores,
                                             normalise, normalise_intra, shares, product, winograd, grouped, pools, dense,
-                                            alpha_beta, join, rows};
+                                            alpha_beta, join, rows, exchange, roots};
     static int isas;
     if (!isas)
         while (fvlrp_isa_available(isas)) isas++;
