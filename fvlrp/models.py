@@ -93,9 +93,11 @@ def _open(path: str) -> FisherVectorClassifier | Network:
     from .network.network import Network
 
     try:
-        return Network.from_parts(header, arrays)
+        net = Network.from_parts(header, arrays)
     except _MISFITS as error:
         raise ValueError(f"{path} is not a network this fvlrp can use: {_told(error)}") from error
+    net.file = path
+    return net
 
 
 def _told(error: Exception) -> str:

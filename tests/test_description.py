@@ -123,6 +123,18 @@ def test_label_files_without_names_are_refused_by_file_name(tmp_path, text):
         read_classes(path)
 
 
+def test_a_label_file_that_is_not_utf_8_is_refused_by_file_name(tmp_path):
+    (tmp_path / "labels.json").write_bytes('["Käse", "b"]'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels\.json does not list class names: .*utf-8"):
+        read_classes(tmp_path / "labels.json")
+
+
+def test_an_infinite_size_is_refused_by_file_name(tmp_path):
+    (tmp_path / "p.json").write_text('{"image_mean": 0.5, "size": Infinity}')
+    with pytest.raises(ValueError, match=r"p\.json does not describe"):
+        read_description(tmp_path / "p.json")
+
+
 def coco(form):
     """Classes 1, 2, 3, 5 in a form of label files."""
     names = {1: "tench", 2: "shark", 3: "ray", 5: "eel"}

@@ -128,6 +128,22 @@ def test_a_saved_explanation_is_read_back(explanation, tmp_path):
     assert FisherRules.of(back.rules) == explanation.rules
 
 
+@pytest.mark.parametrize(
+    "change", [{"ledger": 0.5}, {"stride": [float("inf"), 1]}, {"best": 3}, {"heatmap": np.nan}, {"heatmap": -np.inf}]
+)
+def test_an_explanation_with_values_that_it_cannot_have_is_refused_by_name(explanation, tmp_path, change, monkeypatch):
+    path = tmp_path / "broken.npz"
+    explanation.save(path)
+    header, arrays = files.load_arrays(path)
+    if "heatmap" in change:
+        arrays["heatmap"][0, 0] = change["heatmap"]
+    else:
+        header |= change
+    monkeypatch.setattr(files, "load_arrays", lambda *_: (header, arrays))  # JSON's Infinity, which we do not write
+    with pytest.raises(ValueError, match=r"broken\.npz is not an explanation"):
+        Explanation.load(path)
+
+
 def test_the_error_for_a_file_that_is_not_an_explanation_names_it(explanation, tmp_path):
     path = tmp_path / "it.npz"
     files.save_arrays(path, {"kind": "explanation", "score": 1.0}, {"heatmap": np.zeros((2, 2))})

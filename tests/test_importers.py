@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import fvlrp
 from fvlrp import ConvNet
 
 onnx = pytest.importorskip("onnx")
@@ -253,6 +255,28 @@ def test_scores_that_overflow_are_an_error_instead_of_an_explanation_of_nan(tmp_
     for verb in (net.explain, net.scores, lambda image: net.decision_function([image])):
         with pytest.raises(ValueError, match="scores of the image are not finite"), np.errstate(all="ignore"):
             verb(image)
+
+
+def test_scores_that_are_not_finite_name_the_network_and_the_photograph(tmp_path):
+    graph = Graph().conv("x", "c", 3, 4).add("Relu", "c", "r").pooled("r")
+    graph.weights["c.w"][:] = 3e38
+    path, photograph = graph.save(tmp_path / "n.onnx"), tmp_path / "p.png"
+    Image.fromarray(np.full((16, 16, 3), 200, np.uint8)).save(photograph)
+    net = ConvNet.from_onnx(path)
+    net.save(tmp_path / "n.fvlrp")
+    for own in (net, fvlrp.load(tmp_path / "n.fvlrp")):
+        for verb in (
+            own.explain,
+            own.trace,
+            own.scores,
+            lambda image, own=own: own.decision_function([image]),
+            lambda image, own=own: own.predict([image]),
+            lambda image, own=own: own.predict_proba([image]),
+            lambda image, own=own: list(own.explain_many([image])),
+        ):
+            with pytest.raises(ValueError, match="are not finite") as caught, np.errstate(all="ignore"):
+                verb(photograph)
+            assert own.file in str(caught.value) and str(caught.value).count(str(photograph)) == 1
 
 
 @pytest.mark.parametrize("classes", [["a", None, "b", "c"], [1, "1", 2, 3], [1.0, np.nan, 2, 3], {"a", "b", "c", "d"}])

@@ -6,7 +6,7 @@ A section for each stack. A class without a case fails here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -123,6 +123,12 @@ def _winner(layer, inputs, r, rule):
 
 def _sums(layer, inputs, r, rule):
     return twins.sums(layer, inputs, r, rule)
+
+
+def _exponentials(layer, inputs, r, rule):
+    """As the sum of the exponentials, the largest of which is 1."""
+    (x,) = inputs
+    return twins.sums(replace(layer, how="sum"), [np.exp(x - x.max(axis=layer.axes, keepdims=True))], r, rule)
 
 
 def _constant(layer, inputs, r, rule):
@@ -281,6 +287,8 @@ CASES: dict[type[NetworkLayer], list[Case]] = {
         Case(Reduce("mean", (1, 3)), [IMAGE], _sums),
         Case(Reduce("sum", (2,), False), [IMAGE], _sums),
         Case(Reduce("max", (2, 3), False), [IMAGE], _largest),
+        Case(Reduce("logsumexp", (1, 3)), [IMAGE], _exponentials),
+        Case(Reduce("logsumexp", (2,), False), [IMAGE], _exponentials),
     ],
     Resize: [
         Case(Resize((0, 0), (2.0, 1.5), "linear"), [IMAGE], _sums),

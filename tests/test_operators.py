@@ -347,6 +347,9 @@ ALONG = {
         f"Reduce{how}": case(f"t = Reduce{how} <axes = [1, 3], keepdims = 0> (x)")
         for how in ("Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
     },
+    "ReduceLogSumExp": case("t = ReduceLogSumExp <axes = [2, 3], keepdims = 0> (x)"),
+    "ReduceLogSumExp far below 0": case("u = Mul (x, k)\n t = ReduceLogSumExp <axes = [-1]> (u)", k=number(-9e3)),
+    "ReduceLogSumExp far above 0": case("u = Mul (x, k)\n t = ReduceLogSumExp <axes = [-1]> (u)", k=number(9e3)),
     "ReduceSum": case("t = ReduceSum <keepdims = 0> (x, a)", a=(-1,)),
     "ReduceSum of nothing": case("t = ReduceSum <noop_with_empty_axes = 1> (x)"),
     "ReduceMin of all": case("m = ReduceMin <axes = [1, 2, 3], keepdims = 0> (x)\n t = Unsqueeze (m, a)", a=(1,)),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reference import columns
 
-from fvlrp.network.layers import GlobalAveragePool, MaxPool
+from fvlrp.network.layers import Conv, Dense, GlobalAveragePool, MaxPool
 from fvlrp.network.windows import Windows, scatter, window_count
 
 WINDOWS = [  # kernel, stride, pads, dilation
@@ -49,3 +49,25 @@ def test_windows_cover_the_pixels_that_columns_hold(window):
 def test_a_global_pool_has_one_window():
     reads = Windows.of(GlobalAveragePool(), np.zeros((1, 2, 3, 5)), np.zeros((1, 2, 1, 1)))
     assert reads.counts == 15 and (reads.spread(np.ones((1, 1))) == np.ones((3, 5))).all()
+
+
+@pytest.mark.parametrize("stride", [(0, 1), (1, -1), (0.5, 1), (1, 2.0)])
+@pytest.mark.parametrize("layer", ["conv", "pool", "dilated"])
+def test_windows_of_impossible_steps_are_refused_before_any_image(layer, stride):
+    weight, bias = np.ones((2, 3, 2, 2), np.float32), np.zeros(2, np.float32)
+    made = {
+        "conv": Conv(weight, bias, stride=stride),
+        "pool": MaxPool((2, 2), stride),
+        "dilated": MaxPool((2, 2), (1, 1), dilation=stride),
+    }[layer]
+    with pytest.raises(ValueError, match="strides"):
+        made.out_shape((3, 8, 8))
+
+
+@pytest.mark.parametrize("bias", [(), (0,), (1,), (3,), (1, 2)])
+def test_a_bias_must_have_a_number_for_each_output(bias):
+    bias = np.zeros(bias, np.float32)
+    with pytest.raises(ValueError, match="bias"):
+        Conv(np.ones((2, 3, 2, 2), np.float32), bias).out_shape((3, 8, 8))
+    with pytest.raises(ValueError, match="bias"):
+        Dense(np.ones((2, 3), np.float32), bias).out_shape((3,))

@@ -417,6 +417,8 @@ class Explanation:
             kept = {name.removeprefix("relevance/"): values for name, values in arrays.items()}
             if heatmap.ndim != 2 or image.shape != (*heatmap.shape, 3) or image.dtype != np.uint8:
                 raise ValueError(f"a heatmap of {heatmap.shape} and an image of {image.shape} do not belong together")
+            if bad := np.count_nonzero(~np.isfinite(heatmap)):
+                raise ValueError(f"its heatmap has {bad} values that are NaN or infinite")
             return cls(
                 heatmap=heatmap.astype(np.float64, copy=False),
                 score=header["score"],
@@ -432,5 +434,5 @@ class Explanation:
                 stride=header.get("stride", (1, 1)),
                 seen=Seen.from_dict(header["seen"]) if "seen" in header else None,  # older files have none
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} is not an explanation that this fvlrp can read: {error}") from error

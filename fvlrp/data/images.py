@@ -238,6 +238,7 @@ def naming_one(i: int, image: ImageLike, function: Callable[[ImageLike], T]) -> 
     try:
         return function(image)
     except (ValueError, TypeError, MemoryError) as error:
-        shown = f" ({image})" if isinstance(image, str | os.PathLike | Photograph) else ""
+        named = isinstance(image, str | os.PathLike | Photograph) and str(image) not in str(error)
+        shown = f" ({image})" if named else ""
         kind = next(kind for kind in (TypeError, MemoryError, ValueError) if isinstance(error, kind))
         raise kind(f"images[{i}]{shown}: {error}") from error

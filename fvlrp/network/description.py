@@ -52,7 +52,7 @@ def read_description(path: PathLike) -> tuple[Preprocess, Labels | None]:
         if names is None and _is_hugging_face(values):
             names = _names_of_model(path)
         return preprocess_of(values), names
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} does not describe how to prepare photographs: {error}") from error
 
 

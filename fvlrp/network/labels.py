@@ -81,9 +81,9 @@ def read_classes(path: str | os.PathLike[str]) -> Labels:
     ValueError
         It has none of these forms.
     """
-    with open(path, encoding="utf-8-sig") as file:
-        text = file.read()
     try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
         forms = _forms_of_text(text)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{os.fspath(path)} does not list class names: {error}") from error

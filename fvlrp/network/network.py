@@ -79,6 +79,8 @@ class Network(Classifier):
     layers : list of str
         Names of the nodes: the valid depths of an explanation, beside "input".
     classes_ : array (n_classes,)
+    file : str
+        Where the network was read from, for messages; "" if it was not.
     account : Account or None
         How the nodes of the ONNX file were converted; None if the network was not read from one.
     binary : bool
@@ -108,6 +110,7 @@ class Network(Classifier):
     ) -> None:
         self.nodes = list(nodes)
         self.account: Account | None = None
+        self.file = ""
         channels, height, width = input_shape
         if channels is None:
             raise ValueError("input_shape must state the number of channels; only height and width may be None")
@@ -167,7 +170,7 @@ class Network(Classifier):
         """
         opened = open_onnx(path, preprocess, classes, output)
         try:
-            return cls._of(opened, options)
+            return cls._of(opened, options, path)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
@@ -205,12 +208,12 @@ class Network(Classifier):
         """
         opened = open_caffe(prototxt, caffemodel, preprocess, classes)
         try:
-            return cls._of(opened, options)
+            return cls._of(opened, options, prototxt)
         except ValueError as error:
             raise ValueError(f"{os.fspath(prototxt)}: {error}") from error
 
     @classmethod
-    def _of(cls, opened: Opened, options: Options) -> Network:
+    def _of(cls, opened: Opened, options: Options, path: PathLike) -> Network:
         own = options.get("multilabel")
         net = cls(
             opened.nodes,
@@ -221,7 +224,7 @@ class Network(Classifier):
             n_jobs=options.get("n_jobs"),
             verbose=options.get("verbose", False),
         )
-        net.account = opened.account
+        net.account, net.file = opened.account, os.fspath(path)
         return net
 
     @cached_property
@@ -296,13 +299,18 @@ class Network(Classifier):
         ValueError
             The scores are not finite.
         """
-        return self.per_class(self.forward(self.prepare(image))[0].astype(np.float64))
+        return self.per_class(self.forward(self.prepare(image))[0].astype(np.float64), image)
 
-    def per_class(self, outputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The score of every class (n_classes,), from the network's outputs (n_outputs,); ValueError if not finite."""
+    def per_class(self, outputs: npt.NDArray[np.float64], image: ImageLike) -> npt.NDArray[np.float64]:
+        """The score of every class (n_classes,), from the network's outputs (n_outputs,) for an image.
+
+        ValueError, with the names of both files, if they are not finite.
+        """
         if not np.isfinite(outputs).all():
+            photograph = str(image) if isinstance(image, str | os.PathLike | pictures.Photograph) else ""
+            names = "".join(f"{name}: " for name in (self.file, photograph) if name)
             raise ValueError(
-                f"the network's scores of the image are not finite ({outputs[~np.isfinite(outputs)][0]}): its "
+                f"{names}the network's scores of the image are not finite ({outputs[~np.isfinite(outputs)][0]}): its "
                 f"arithmetic overflows; check its weights, and that preprocess scales photographs as it expects"
             )
         return np.concatenate([-outputs, outputs]) if self.binary else outputs

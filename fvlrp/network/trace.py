@@ -261,7 +261,7 @@ class NetworkTrace(Trace[NetworkRules]):
         self.x: Array = np.asarray(net.prepare(self.source), self.dtype)
         self._saved = net.passed(self.x)
         self._logits: npt.NDArray[np.float64] = self._saved[-1].y.reshape(-1).astype(np.float64)
-        self.scores = net.per_class(self._logits)
+        self.scores = net.per_class(self._logits, image)
 
     @property
     def _bands(self) -> int:

@@ -45,6 +45,15 @@ def window_count(
 
     With `ceil_mode`, a last window counts even if it sticks out, as long as it starts inside the axis or its padding.
     """
+    if not all(isinstance(n, int | np.integer) for n in (kernel, stride, before, after, dilation)):
+        raise ValueError(
+            f"sizes, strides, dilations and padding of windows must be integers, got {(kernel, stride, dilation)} "
+            f"and {(before, after)}"
+        )
+    if min(kernel, stride, dilation) < 1:
+        raise ValueError(
+            f"sizes, strides and dilations of windows must be at least 1, got {(kernel, stride, dilation)}"
+        )
     room = length + before + after - dilation * (kernel - 1) - 1
     if room < 0:
         raise ValueError(f"a window of {dilation * (kernel - 1) + 1} does not fit {length} + {before + after} pixels")

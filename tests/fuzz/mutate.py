@@ -40,7 +40,9 @@ import fvlrp
 from fvlrp.data import files
 
 SECONDS = 5.0
-NAMED_ARGUMENT = re.compile(r"preprocess makes|bin_sizes=|max_height|^image ")  # of a message that is about no file
+NAMED_ARGUMENT = re.compile(
+    r"preprocess makes|bin_sizes=|max_height|^image |classes must |that preprocess scales"
+)  # of a message that is about no file
 RAW = 0.3  # of mutants have damaged bytes
 ODD = [
     None,
@@ -594,7 +596,7 @@ def used(function, path: Path) -> tuple[str, float]:
             warnings.simplefilter("error", RuntimeWarning)
             function(path)
         how = "read"
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, MemoryError) as error:
         if path.name not in str(error) and not NAMED_ARGUMENT.search(str(error)):
             raise Broken(f"the error does not name the file: {error!r}") from error
         how = "refused"
@@ -610,6 +612,7 @@ def used(function, path: Path) -> tuple[str, float]:
 
 
 def explained(model, image) -> None:
+    warnings.simplefilter("ignore")  # of overflows, after which scores are refused or finite
     try:
         ex = model.explain(image)
     except ValueError as error:

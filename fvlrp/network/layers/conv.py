@@ -67,6 +67,8 @@ class Conv(NetworkLayer):
 
     def out_shape(self, shape: Shape) -> Shape:
         channels, height, width = shape
+        if self.weight.ndim != 4 or self.bias.shape != self.weight.shape[:1]:
+            raise ValueError(f"a convolution's weight {self.weight.shape} and bias {self.bias.shape} do not fit")
         if channels != self.weight.shape[1] * self.groups:
             raise ValueError(f"a convolution of {self.weight.shape[1] * self.groups} channels was given {channels}")
         (kh, kw), (sy, sx), (top, left, bottom, right), (dy, dx) = self.kernel, self.stride, self.pads, self.dilation

@@ -33,6 +33,8 @@ class Dense(NetworkLayer):
     role: ClassVar[str] = "linear"
 
     def out_shape(self, shape: Shape) -> Shape:
+        if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
+            raise ValueError(f"a dense layer's weight {self.weight.shape} and bias {self.bias.shape} do not fit")
         if not shape or shape[-1] != self.weight.shape[1]:
             raise ValueError(f"a dense layer of {self.weight.shape[1]} inputs was given {shape}: its last axis differs")
         return (*shape[:-1], len(self.weight))

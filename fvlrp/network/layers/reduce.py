@@ -18,11 +18,11 @@ from .mapping import averaged
 
 @dataclass(frozen=True, eq=False)
 class Reduce(NetworkLayer):
-    """Mean, sum or maximum over whole axes.
+    """Mean, sum, maximum, or logarithm of the sum of exponentials, over whole axes.
 
     Attributes
     ----------
-    how : {"mean", "sum", "max"}
+    how : {"mean", "sum", "max", "logsumexp"}
     axes : tuple of int
         Counted from 1.
     keep : bool
@@ -37,28 +37,45 @@ class Reduce(NetworkLayer):
     def out_shape(self, shape: Shape) -> Shape:
         if not self.axes or not all(1 <= axis <= len(shape) for axis in self.axes):
             raise ValueError(f"an array of {shape} has no axes {self.axes}")
-        if self.how not in ("mean", "sum", "max"):
-            raise ValueError(f"how must be one of 'mean', 'sum', 'max', got {self.how!r}")
+        if self.how not in ("mean", "sum", "max", "logsumexp"):
+            raise ValueError(f"how must be one of 'mean', 'sum', 'max', 'logsumexp', got {self.how!r}")
         kept = [1 if a + 1 in self.axes else n for a, n in enumerate(shape) if self.keep or a + 1 not in self.axes]
         return tuple(kept)
 
     def apply(self, x: Array) -> Array:
         if self.how == "max":
             return np.asarray(x.max(axis=self.axes, keepdims=self.keep))
+        if self.how == "logsumexp":
+            largest, powers = self._powers(x)
+            y = np.log(powers.sum(axis=self.axes, keepdims=True)) + largest
+            return np.asarray(y if self.keep else y.squeeze(self.axes))
         total = x.sum(axis=self.axes, keepdims=self.keep)
         return np.asarray(total if self.how == "sum" else total / x.dtype.type(self._count(x)))
+
+    def _powers(self, x: Array) -> tuple[Array, Array]:
+        """The maximum, and the exponentials of what lies below it: exp(x) itself overflows at 89 in float32."""
+        largest = x.max(axis=self.axes, keepdims=True)
+        largest = np.where(np.isfinite(largest), largest, 0).astype(x.dtype, copy=False)
+        return largest, np.exp(x - largest)
 
     def _count(self, x: Array) -> int:
         return int(np.prod([x.shape[axis] for axis in self.axes]))
 
     def relevance(self, r: Array, saved: Saved, choice: Choice) -> Passed:
-        """A maximum: to the first winner; others: by the rule, as a linear layer with equal weights."""
+        """A maximum: to the first winner; others: by the rule, as a linear layer with equal weights.
+
+        A logarithm of a sum of exponentials: as their sum, in units of the largest. The functions pass relevance on.
+        """
         (x,), y = saved
         kept = tuple(1 if a in self.axes else n for a, n in enumerate(x.shape))[1:]
         r, z = r.reshape(len(r), *kept), y.reshape(1, *kept)
         if self.how == "max":
             return Passed([self._won(r, x)], Entries())
-        weight = 1.0 if self.how == "sum" else 1 / self._count(x)
+        if self.how == "logsumexp":
+            x = self._powers(x)[1]
+            saved = Saved((x,), x.sum(axis=self.axes, keepdims=True))
+            z = saved.y
+        weight = 1 / self._count(x) if self.how == "mean" else 1.0
         return averaged(
             r,
             saved._replace(y=z),

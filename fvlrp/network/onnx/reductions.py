@@ -31,7 +31,7 @@ TINY = float(np.finfo(np.float32).tiny)
 
 
 def reduced(reader: Reader, view: View, how: str, axes: Sequence[int], keep: bool) -> View:
-    """Mean, sum or maximum over axes of the file."""
+    """Mean, sum, maximum or logarithm of the sum of exponentials over axes of the file."""
     rank = len(view.shape)
     over = sorted({axis % rank for axis in axes})
     long = [axis for axis in over if axis != view.batch]
@@ -180,7 +180,7 @@ OPERATORS: dict[str, Operator] = {
     "ReduceL1": partial(_reduce, how="sum", before="abs"),
     "ReduceL2": partial(_reduce, how="sum", before="square", after="sqrt"),
     "ReduceLogSum": partial(_reduce, how="sum", after="log"),
-    "ReduceLogSumExp": partial(_reduce, how="sum", before="exp", after="log"),
+    "ReduceLogSumExp": partial(_reduce, how="logsumexp"),
     "ReduceMax": partial(_reduce, how="max"),
     "ReduceMean": partial(_reduce, how="mean"),
     "ReduceMin": partial(_reduce, how="max", before="negative", after="negative"),
