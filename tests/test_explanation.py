@@ -129,7 +129,18 @@ def test_a_saved_explanation_is_read_back(explanation, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"ledger": 0.5}, {"stride": [float("inf"), 1]}, {"best": 3}, {"heatmap": np.nan}, {"heatmap": -np.inf}]
+    "change",
+    [
+        {"ledger": 0.5},
+        {"stride": [float("inf"), 1]},
+        {"best": 3},
+        {"region": "a"},
+        {"region": [0, 0, 0, 5]},
+        {"region": [0, 0, 1, 1 << 70]},
+        {"seen": {"box": [0, 0, 1, 1], "pixels": [0, 5]}},
+        {"heatmap": np.nan},
+        {"heatmap": -np.inf},
+    ],
 )
 def test_an_explanation_with_values_that_it_cannot_have_is_refused_by_name(explanation, tmp_path, change, monkeypatch):
     path = tmp_path / "broken.npz"

@@ -130,3 +130,17 @@ def test_the_json_file_next_to_a_model_is_read(tmp_path):
             read_description(path)
     with pytest.raises(FileNotFoundError, match=r"^no file .*none\.json that says how to prepare photographs$"):
         read_description(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": (1 << 17, 5)}, {"size": (5, 1 << 70)}, {"resize": 1 << 70}, {"resize": 300.5}]
+)
+def test_sizes_beyond_any_photograph_and_parts_of_pixels_are_refused(options):
+    with pytest.raises(ValueError, match="must be a"):
+        Preprocess(how="crop", **options)
+
+
+def test_resizing_that_does_not_fit_into_memory_is_refused_before_it_begins(monkeypatch):
+    monkeypatch.setattr("fvlrp.runtime.limits.available", lambda: 1 << 30)
+    with pytest.raises(MemoryError, match="preprocess: resizing to 65536 x 65536 pixels"):
+        Preprocess(how="crop", resize=1 << 16).prepare(np.zeros((40, 40, 3), np.uint8))

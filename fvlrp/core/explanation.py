@@ -419,6 +419,13 @@ class Explanation:
                 raise ValueError(f"a heatmap of {heatmap.shape} and an image of {image.shape} do not belong together")
             if bad := np.count_nonzero(~np.isfinite(heatmap)):
                 raise ValueError(f"its heatmap has {bad} values that are NaN or infinite")
+            seen = Seen.from_dict(header["seen"]) if "seen" in header else None  # older files have none
+            region = header.get("region")
+            for name, box in (("region", region), ("seen", None if seen is None else seen.box)):
+                if box is not None:
+                    _check_box(name, box, heatmap.shape)
+            if seen is not None and min(seen.height, seen.width) < 1:
+                raise ValueError(f"a part of {seen.height} x {seen.width} pixels cannot have been seen")
             return cls(
                 heatmap=heatmap.astype(np.float64, copy=False),
                 score=header["score"],
@@ -430,9 +437,18 @@ class Explanation:
                 image=image,
                 model=header.get("model", ""),
                 best=header.get("best", ()),
-                region=header.get("region"),
+                region=region,
                 stride=header.get("stride", (1, 1)),
-                seen=Seen.from_dict(header["seen"]) if "seen" in header else None,  # older files have none
+                seen=seen,
             )
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} is not an explanation that this fvlrp can read: {error}") from error
+
+
+def _check_box(name: str, box: Sequence[object], shape: tuple[int, ...]) -> None:
+    """ValueError if a file's box (y0, x0, y1, x1) is no part of an image of `shape`."""
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(isinstance(n, int) for n in box):
+        raise ValueError(f"{name} must be four integers (y0, x0, y1, x1), got {box!r}")
+    y0, x0, y1, x1 = box
+    if not (0 <= y0 < y1 <= shape[0] and 0 <= x0 < x1 <= shape[1]):
+        raise ValueError(f"{name} {box!r} is no part of an image of {shape}")

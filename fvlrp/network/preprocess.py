@@ -13,11 +13,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..data import bands, images
+from ..runtime import limits
 from ..runtime.arguments import check_choice, is_real
 from ..runtime.types import Json, Parsed, Pixels
 
 BANDS = "bands"  # the order of channels that are not colours
 USUAL_SIZE = 224  # default height and width for networks that accept any size
+LONGEST = 1 << 16  # pixels of a side of an input, or of the shorter side of a photograph
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Preprocess:
         if len(size) != 2 or any(not is_real(n) or n < 1 or n % 1 for n in size):
             raise ValueError(f"size must be height and width in whole pixels, got {size!r}")
         object.__setattr__(self, "size", tuple(map(int, size)))
+        if max(size) > LONGEST:
+            raise ValueError(f"size must be at most {LONGEST} pixels, got {size!r}")
         check_choice("how", self.how, ("stretch", "crop"))
         check_choice("order", self.order, ("RGB", "BGR", "grey", BANDS))
         check_choice("high", self.high, (1, 255))
@@ -78,6 +82,8 @@ class Preprocess:
             raise ValueError(
                 f"resize must be at least {max(self.size)} and is only for how='crop', got {self.resize!r}"
             )
+        if short is not None and (short > LONGEST or short % 1):
+            raise ValueError(f"resize must be a whole number of at most {LONGEST} pixels, got {short!r}")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) not in (1, self.channels) or not all(is_real(v) and np.isfinite(v) for v in values):
@@ -99,6 +105,7 @@ class Preprocess:
         white = 255 if planes.dtype == np.uint8 else self.high if self.order == BANDS else 1
         resized, (top, left) = self._window(planes.shape[1:])
         height, width = self.size
+        limits.require(8 * resized[0] * resized[1], f"preprocess: resizing to {resized[0]} x {resized[1]} pixels")
         whole = (_resized(plane, resized, self.resample) for plane in planes)
         box = [plane[top : top + height, left : left + width] for plane in whole]
         x = np.stack([box[0]] * self.channels if len(box) < self.channels else box)

@@ -391,7 +391,7 @@ def odd_picture(suffix: str, rng: np.random.Generator) -> bytes:
         picture.save(buffer, kind, **options)
     except Exception:  # options or modes that this writer refuses
         buffer = io.BytesIO()
-        picture.convert("L").save(buffer, kind)
+        Image.fromarray(rng.integers(0, 256, (height, width), dtype=np.uint8)).save(buffer, kind)
     return buffer.getvalue()
 
 
