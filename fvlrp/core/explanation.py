@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import files
-from ..runtime.types import Json
+from ..runtime.types import Json, Parsed
 from ..show.colours import SCALE, Scale
 from ..show.smoothing import Smoothing
 from .ledger import Ledger
@@ -445,7 +445,7 @@ class Explanation:
             raise ValueError(f"{os.fspath(path)} is not an explanation that this fvlrp can read: {error}") from error
 
 
-def _check_box(name: str, box: Sequence[object], shape: tuple[int, ...]) -> None:
+def _check_box(name: str, box: Parsed, shape: tuple[int, ...]) -> None:
     """ValueError if a file's box (y0, x0, y1, x1) is no part of an image of `shape`."""
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(isinstance(n, int) for n in box):
         raise ValueError(f"{name} must be four integers (y0, x0, y1, x1), got {box!r}")

@@ -67,7 +67,7 @@ class Net(Protocol):
     def passed(self, x: Array) -> list[Saved]:
         """What every node saves in a forward pass of the prepared input."""
 
-    def per_class(self, outputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def per_class(self, outputs: npt.NDArray[np.float64], image: ImageLike) -> npt.NDArray[np.float64]:
         """The score of every class, from the network's outputs."""
 
 
