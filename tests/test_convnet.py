@@ -171,7 +171,7 @@ def test_errors_for_mismatched_arguments_name_them(net):
         ConvNet(net.nodes, (1, 24, 20))
     with pytest.raises(ValueError, match="one score per class"):
         ConvNet(net.nodes[:-1], (3, 24, 20))
-    with pytest.raises(ValueError, match=r"layer 'conv1' does not fit its inputs: .*zero"):
+    with pytest.raises(ValueError, match=r"layer 'conv1' does not fit its inputs: .*at least 1"):
         ConvNet([net.nodes[0], node("conv1", replace(net.nodes[1].layer, stride=(0, 1)), 0)], (3, 24, 20))
     for name in ("pad", "input", None):
         with pytest.raises(ValueError, match=f"layers must have distinct names, .* got {name!r}"):

@@ -153,7 +153,7 @@ def test_errors_for_mismatched_sizes_name_the_sizes():
 
 SHAPES = {
     r"an array of \(3, 4\) has no axes \(3,\)": (layers.Reduce("mean", (3,), True), (3, 4)),
-    "how must be one of 'mean', 'sum', 'max', got 'median'": (layers.Reduce("median", (1,), True), (3, 4)),
+    "how must be one of 'mean', 'sum', 'max', 'logsumexp', got 'median'": (layers.Reduce("median", (1,), True), (3, 4)),
     r"an array of \(5,\) has no height and width": (layers.Resize((8, 8), (0, 0), "linear"), (5,)),
     r"\(4, 6\) is not resized to \(0, 6\)": (layers.Resize((0, 6), (0.1, 1), "linear"), (3, 4, 6)),
     "3 channels do not divide into 2 groups": (layers.GroupNorm(np.ones(3), np.zeros(3), 2, 1e-5), (3, 4, 6)),
