@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import find_objects, label
 
-from fvlrp.show import render
+from fvlrp.show import png, render
 from fvlrp.show.colours import colour
 
 CMAPS = ("grey", "paper", "safe")
@@ -325,7 +325,7 @@ def test_a_picture_of_many_colours_is_stored_without_a_palette(photo):
 def test_colours_do_not_depend_on_bands(rng, monkeypatch):
     heatmap = render.to_image(rng.standard_normal((37, 50)))
     whole = render.png_bytes(heatmap)
-    monkeypatch.setattr(render, "_BAND", 160)
+    monkeypatch.setattr(png, "_BAND", 160)
     assert render.png_bytes(heatmap) == whole
 
 
