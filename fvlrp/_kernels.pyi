@@ -14,7 +14,8 @@ _Described: TypeAlias = NDArray[np.uint8 | np.float32 | np.float64]
 _Longs: TypeAlias = NDArray[np.int64]
 _Moments: TypeAlias = tuple[_Doubles, _Doubles, _Doubles]
 _Room: TypeAlias = tuple[_Reals, NDArray[np.uint16], _Reals]
-_Coded: TypeAlias = tuple[_Floats, _Longs, _Longs, NDArray[np.uint16], _Floats]
+# What `Encoded` holds, which must be float32, with the begin and end of each row in the place of indptr.
+_Coded: TypeAlias = tuple[_Reals | None, _Longs, _Longs, NDArray[np.uint16], _Reals]
 _Pair: TypeAlias = Sequence[int]
 _Sign: TypeAlias = Literal[-1, 0, 1, 2]
 _Array = TypeVar("_Array")

@@ -275,7 +275,8 @@ class Normalise:
             scale = 1 / np.maximum(np.sqrt(squares.sum(axis=1, keepdims=True)), LEAST_NORM)
         # The L2 norm after the signed root is the square root of the L1 norm before it.
         whole = np.sqrt(np.sum(sizes * scale))
-        return np.sqrt(scale) / max(whole, LEAST_NORM)
+        factors: Doubles = np.sqrt(scale) / max(whole, LEAST_NORM)
+        return factors
 
     def relevance(self, r: Floats, saved: tuple[int, ...], rule: FisherRules) -> Passed:
         """(targets, cells * 2 K D) -> (targets, cells, 2, K, D)."""
