@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import find_objects, label
 
-from fvlrp.show import png, render
+from fvlrp.show import pictures, png, render
 from fvlrp.show.colours import colour
 
 CMAPS = ("grey", "paper", "safe")
@@ -164,21 +164,21 @@ def test_the_colour_bar_has_the_requested_height_and_room_for_labels(height, sca
     ],
 )
 def test_labels_are_short_numbers(scale, labels):
-    assert [label for _, label in render._ticks(scale)] == labels
+    assert [label for _, label in pictures._ticks(scale)] == labels
 
 
 @pytest.mark.parametrize("scale", [None, "99.5%", 2.0])
 def test_bar_names_its_unit_where_there_is_room(scale):
     drawn = []
 
-    def kept(text, *rest, block=render.lettering.block):
+    def kept(text, *rest, block=pictures.lettering.block):
         drawn.append(text)
         return block(text, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(render.lettering, "block", kept)
+        patch.setattr(pictures.lettering, "block", kept)
         widths = [render.colour_bar(height, scale=scale, text_size=14).width for height in (900, 240, 48)]
-    assert drawn == [*render._units(scale), ""]
+    assert drawn == [*pictures._units(scale), ""]
     assert widths[1] > widths[2]
 
 

@@ -1,7 +1,7 @@
 """From relevance to colours: the colour maps and their scales.
 
 Unless requested otherwise, zero relevance has the neutral colour, which separates evidence for a class from evidence
-against it. Hides how the colour maps are made. For show.render and the wings above.
+against it. Hides how the colour maps are made. For show.pictures and the wings above.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text in pictures: fonts, letters that a font lacks, lines that fit their width. For show.render only."""
+"""Text in pictures: fonts, letters that a font lacks, lines that fit their width. For the modules that draw."""
 
 from __future__ import annotations
 
