@@ -431,6 +431,11 @@ def test_durations_are_readable(seconds, words):
 
 
 @posix
+def heed_interrupts():
+    """Tests may run in the background of a shell, which lets its jobs ignore interrupts, and their children too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
@@ -457,6 +462,7 @@ def test_a_signal_ends_a_batch_at_once_without_partial_files(data, tmp_path, num
         stdout=subprocess.DEVNULL,
         text=True,
         env=uncounted,
+        preexec_fn=heed_interrupts,
     )
     while not any(out.glob("*.json")):
         time.sleep(0.01)
@@ -480,7 +486,8 @@ def test_an_interrupt_while_modules_load_prints_no_traceback(tmp_path, name):
     stub = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
     (tmp_path / f"{name}.py").write_text(stub)
     code = "import sys, fvlrp.__main__; sys.path.insert(0, sys.argv.pop()); sys.exit(fvlrp.__main__.main())"
-    done = subprocess.run([sys.executable, "-c", code, "info", tmp_path], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, "info", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=heed_interrupts)
     assert done.returncode == 130 and done.stderr == "\nfvlrp: interrupted\n"
 
 

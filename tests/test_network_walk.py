@@ -66,7 +66,7 @@ class Net:
             shapes.append(node.layer.out_shape(*[shape if i < 0 else shapes[i] for i in node.inputs]))
         return shapes
 
-    def per_class(self, outputs):
+    def per_class(self, outputs, image):
         return outputs
 
     def prepare(self, image):
