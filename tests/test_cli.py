@@ -1,6 +1,7 @@
 """The command line: results on stdout, exit codes, batches that go on and runs that resume."""
 
 import copy
+import itertools
 import json
 import os
 import re
@@ -170,11 +171,11 @@ def untraced(monkeypatch):
     monkeypatch.setattr(FisherVectorClassifier, "trace", refuse)
 
 
-@pytest.mark.parametrize("command", ["flip", "report", "compare", "demo"])
-@pytest.mark.parametrize("option", ["--target", "--depth"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [*itertools.product(["flip", "report", "compare"], ["--target", "--depth"]), ("demo", "--target")],
+)
 def test_every_command_checks_its_options_first(capsys, untraced, photographs, model, tmp_path, command, option):
-    if option == "--depth" and command == "demo":
-        pytest.skip("it has no such option")
     given = [] if command == "demo" else ["--model", model]
     given += [] if command == "flip" else ["--out", tmp_path / "out.png"]
     code, _, err = run(capsys, command, *photographs, *given, option, "unicorn")
@@ -671,6 +672,13 @@ def test_compare_draws_one_sheet_of_several_models(capsys, photographs, model, t
     code, text, _ = run(capsys, "compare", photographs[0], "--model", model, "--model", model, "--out", out)
     assert code == 0 and text.strip() == str(out)
     assert Image.open(out).width > Image.open(out).height
+
+
+def test_compare_names_the_model_that_lacks_the_best_class_of_the_first(capsys, photographs, model, tmp_path):
+    two = ["--model", model, "--model", "voc20", "--out", tmp_path / "compare.png"]
+    code, _, err = run(capsys, "compare", photographs[0], *two)
+    assert code == 1 and not (tmp_path / "compare.png").exists()
+    assert re.search("photo0.png: voc20 has no class '.*', the best of plain: choose .* with --target", err)
 
 
 def test_compare_shows_a_target_for_each_photograph_and_depths_for_each_model(

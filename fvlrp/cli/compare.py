@@ -44,15 +44,15 @@ def run(args: Namespace) -> int:
     photographs = options.photographs(args)
     wanted = _targets(args.target, models, len(photographs))
     depths = _depths(args.depth, models)
+    titles = [Path(name).stem for name in names]
     rows, targets, batch = [], [], Batch(args)
     for (photo, _), asked in zip(photographs, wanted, strict=True):
         with batch.one(photo), batch.room(models[0], photo):
             traces = [model.trace(options.image(args, photo)) for model in models]
-            target = traces[0].top if asked is None else asked
+            target = _shared(traces[0].top, models, titles) if asked is None else asked
             wanted_each = [target] * len(traces)
             rows.append(figures.sheet_row(traces, wanted_each, depths, cmap=args.cmap, smooth=args.smooth))
             targets.append(plain(target))
-    titles = [Path(name).stem for name in names]
     sheet = write_picture(out, figures.sheet_of(rows, titles, cmap=args.cmap)) if rows else None
     code = batch.close()
     result(args, {"sheet": sheet, "targets": targets, "failed": batch.failed}, sheet or "")
@@ -68,6 +68,19 @@ def _targets(asked: Sequence[str], models: Sequence[options.Model], count: int) 
         raise UsageError(f"--target is given {len(names)} times for {count} photographs: once, or once for each")
     found = [[options.usage(options.target, model.menu, name) for model in models] for name in names]
     return [own[0] for own in found]
+
+
+def _shared(top: Label, models: Sequence[options.Model], titles: Sequence[str]) -> Label:
+    """The best class of the first model, which the others must have as well."""
+    for model, title in zip(models, titles, strict=True):
+        try:
+            model.menu.check(top)
+        except ValueError:
+            raise ValueError(
+                f"{title} has no class {str(top)!r}, the best of {titles[0]}: "
+                "choose a class that all models have with --target, or retrain one for the classes of the other"
+            ) from None
+    return top
 
 
 def _depths(asked: Sequence[str], models: Sequence[options.Model]) -> list[tuple[str, str]]:
