@@ -297,6 +297,11 @@ def test_brief_captions_add_up_to_the_score(entries, words):
     assert captions.brief(entries) == words
 
 
+def test_amounts_too_wide_for_a_panel_have_lines_of_their_own():
+    entries = {"score": 0.07, "heatmap": 0.04, "absorbed": 0.26, "zero_sum": -0.16, "zero_desc": -0.07}
+    assert captions.brief(entries).splitlines() == ["map +0.04, absorbed +0.26", "zero sums −0.16", "no texture −0.07"]
+
+
 def test_every_entry_of_a_ledger_has_its_place_in_words():
     assert set(MEANINGS) - {"score", "heatmap"} <= set(captions.PLACES)
 

@@ -40,6 +40,7 @@ BRIEF = {
     "padding": "padding",
     "class_token": "class token",
 }
+LINE = 28  # characters: a longer line is cut below a square panel of the smallest sheet
 SMALL = 0.02  # of the largest amount: smaller ones are summed up
 MOST = 3  # amounts that are listed separately
 
@@ -83,7 +84,7 @@ def words(ledger: Mapping[str, float]) -> str:
 
 
 def brief(ledger: Mapping[str, float]) -> str:
-    """The sum of the map and where the rest went, two amounts to a line: "map +0.43, absorbed −0.17".
+    """The sum of the map and where the rest went, at most two amounts to a line: "map +0.43, absorbed −0.17".
 
     They add up to the score.
     """
@@ -97,7 +98,8 @@ def brief(ledger: Mapping[str, float]) -> str:
     kept["other"] = kept.get("other", 0.0) + sum(kept.pop(kind) for kind in small)
     amounts = {"map": ledger["heatmap"], **{kind: held for kind, held in kept.items() if abs(held) > SMALL * largest}}
     parts = [f"{kind} {held:+.2f}".replace("-", "−") for kind, held in amounts.items()]
-    return "\n".join(", ".join(parts[at : at + 2]) for at in range(0, len(parts), 2))
+    pairs = [parts[at : at + 2] for at in range(0, len(parts), 2)]
+    return "\n".join((", " if len(", ".join(pair)) <= LINE else "\n").join(pair) for pair in pairs)
 
 
 def seen(part: Seen, shape: Sequence[int]) -> str:
