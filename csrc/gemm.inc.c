@@ -14,15 +14,16 @@
 #else
 #define PANEL 2
 #endif
-enum { MR = 6, PANEL_COLUMNS = PANEL * LANES };
+enum { MR = 6, PANEL_COLUMNS = PANEL * LANES, LINE = 64 / sizeof(REAL) };
 
 /* C = A B + bias, or C += A B + bias; then clipped to the bounds. C has m rows and `count` columns, up to LANES - 1
- * fewer than the panel of B. */
+ * fewer than the panel of B, or one more with `last`: each value MR times in a row if A is packed. */
 typedef struct {
     REAL *c;
     ptrdiff_t ldc, count;
     const REAL *bias;   /* one per row; may be NULL */
     const REAL *bounds; /* lower and upper; may be NULL */
+    const REAL *last;   /* one more column of B, for the column of C after the others; may be NULL */
     int add;
 } gemm_result;
 
@@ -39,6 +40,8 @@ INLINE void gemm_micro(const int mr, const int nv, const int packed, const REAL 
     for (ptrdiff_t k = 0; k < depth; k++) {
         VREAL line[PANEL];
         UNROLL for (int j = 0; j < nv; j++) line[j] = load(b + (k * nv + j) * LANES);
+        if (!packed && mr == MR && k % LINE == 0) /* the next block: its rows are too short for prefetchers to notice */
+            UNROLL for (int r = 0; r < mr; r++) __builtin_prefetch(a + (MR + r) * row + k);
         UNROLL for (int r = 0; r < mr; r++) {
             const VREAL value = fill(packed ? a[k * MR + r] : a[r * row + k]);
             UNROLL for (int j = 0; j < nv; j++) acc[r][j] += value * line[j];
@@ -97,6 +100,48 @@ typedef struct {
     int packed;
 } gemm_left;
 
+/* Dot products of `rows` rows with b (depth). */
+INLINE void gemm_dots(const int rows, const REAL *a, ptrdiff_t row, ptrdiff_t depth, const REAL *b, REAL *sums) {
+    VREAL acc[MR] = {{0}};
+    ptrdiff_t k = 0;
+    for (; k + LANES <= depth; k += LANES) {
+        const VREAL line = load(b + k);
+        UNROLL for (int r = 0; r < rows; r++) acc[r] += load(a + r * row + k) * line;
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        if (k < depth) acc[r] += load_some(a + r * row + k, depth - k) * load_some(b + k, depth - k);
+        sums[r] = sum_lanes(acc[r]);
+    }
+}
+
+/* The same of packed rows: lane l of the sums belongs to row l % MR, as `PERIOD` vectors are whole columns. */
+INLINE void gemm_dots_packed(const REAL *a, ptrdiff_t depth, const REAL *b, REAL *sums) {
+    enum { PERIOD = 3, PERIOD_LANES = PERIOD * LANES };
+    VREAL acc[PERIOD] = {{0}};
+    REAL lanes[PERIOD_LANES];
+    ptrdiff_t i = 0;
+    for (; i + PERIOD_LANES <= MR * depth; i += PERIOD_LANES)
+        UNROLL for (int v = 0; v < PERIOD; v++) acc[v] += load(a + i + v * LANES) * load(b + i + v * LANES);
+    UNROLL for (int v = 0; v < PERIOD; v++) store(lanes + v * LANES, acc[v]);
+    for (int r = 0; r < MR; r++) sums[r] = 0;
+    for (int l = 0; l < PERIOD_LANES; l++) sums[l % MR] += lanes[l];
+    for (; i < MR * depth; i++) sums[i % MR] += a[i] * b[i];
+}
+
+/* Rows i .. of C, MR or as many as there are, in the column of to->last. */
+static void gemm_last(const gemm_left *left, const REAL *a, const gemm_result *to, ptrdiff_t i) {
+    REAL sums[MR], *c = to->c + i * to->ldc + to->count;
+    const ptrdiff_t rows = imin(left->m - i, MR);
+    if (left->packed) gemm_dots_packed(a, left->depth, to->last, sums);
+    else if (rows == MR) gemm_dots(MR, a, left->row, left->depth, to->last, sums);
+    else
+        for (int r = 0; r < rows; r++) gemm_dots(1, a + r * left->row, left->row, left->depth, to->last, sums + r);
+    for (int r = 0; r < rows; r++, c += to->ldc) {
+        const REAL start = to->bias ? to->bias[i + r] : 0;
+        *c = bounded(fill((to->add ? start + *c : start) + sums[r]), to->bounds)[0];
+    }
+}
+
 /* All rows of A times one panel of nv vectors. */
 static void gemm_panel(const gemm_left *left, const REAL *panel, int nv, const gemm_result *to) {
     int mr;
@@ -104,6 +149,7 @@ static void gemm_panel(const gemm_left *left, const REAL *panel, int nv, const g
         mr = gemm_rows(left->m - i);
         const REAL *rows = left->packed ? left->a + i / MR * MR * left->depth + i % MR : left->a + i * left->row;
         gemm_block(nv, left->packed, mr, rows, left->row, left->depth, panel, to, i);
+        if (to->last && i % MR == 0) gemm_last(left, rows, to, i);
     }
 }
 

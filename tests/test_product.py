@@ -13,7 +13,7 @@ from fvlrp.runtime.memory import Memory
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of the sum of the absolute values that add up to a number
 ROWS = 1, 2, 3, 5, 6, 7, 13, 65  # blocks have 6, 4, 2 or 1
 DEPTHS = 0, 1, 3, 127, 300, 600  # panels are 128 or 256 deep
-COLUMNS = 1, 3, 8, 15, 17, 64, 70, 200  # panels are of 4 to 64
+COLUMNS = 1, 3, 8, 15, 17, 49, 64, 70, 200  # panels are of 4 to 64; one column more is computed apart
 LAYOUTS = (lambda a: a), np.asfortranarray, (lambda a: a[::-1, ::-1])
 MODES = (False, False), (False, True), (True, False), (True, True)  # whether `out` is added to, and has a bias
 WINDOWS = [  # image, kernel, stride, pads, dilation
@@ -23,6 +23,9 @@ WINDOWS = [  # image, kernel, stride, pads, dilation
     ((3, 23, 29), (11, 11), (4, 4), (0, 0, 0, 0), (1, 1)),
     ((2, 9, 81), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),  # every other pixel by vectors
     ((5, 12, 7), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
+    ((300, 7, 7), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
+    ((30, 7, 7), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    ((6, 14, 14), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
     ((4, 10, 13), (2, 5), (3, 2), (0, 3, 2, 1), (1, 1)),
     ((3, 12, 17), (3, 2), (1, 1), (2, 0, 1, 3), (3, 2)),
     ((2, 3, 2), (3, 3), (1, 1), (4, 4, 4, 4), (1, 1)),  # windows of nothing but padding
@@ -159,13 +162,15 @@ def test_product_refuses_mismatched_arrays():
     assert (out == 1).all()
 
 
+@pytest.mark.parametrize("layout", [np.asarray, np.asfortranarray])
+@pytest.mark.parametrize(("rows", "cols"), [(9, 11), (7, 7)])
 @pytest.mark.parametrize("channels", [5, 700])  # in one part, and in several
-def test_results_are_clipped_once_all_terms_are_in(channels, real):
-    rng = np.random.default_rng(0)
-    a, x = rng.standard_normal((7, channels, 1)).astype(real), rng.standard_normal((channels, 9, 11)).astype(real)
-    bias, base = rng.standard_normal(7).astype(real), rng.standard_normal((7, 99)).astype(real)
-    x[0, 4, 4] = np.nan
-    window = (1, 1), (1, 1), (0, 0), (1, 1), (0, 9), 11
+def test_results_are_clipped_once_all_terms_are_in(channels, rows, cols, layout, real):
+    rng, n = np.random.default_rng(0), rows * cols
+    a, x = rng.standard_normal((7, channels, 1)).astype(real), rng.standard_normal((channels, rows, cols)).astype(real)
+    a, bias, base = layout(a), rng.standard_normal(7).astype(real), rng.standard_normal((7, n)).astype(real)
+    x[0, -1, -1] = np.nan
+    window = (1, 1), (1, 1), (0, 0), (1, 1), (0, rows), cols
     plain, clipped = base.copy(), base.copy()
     _kernels.convolve(a, x, *window, plain, bias, True, 0)
     for low, high in ((0, 6), (0, np.inf), (-0.5, 0.25)):

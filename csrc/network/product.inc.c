@@ -103,13 +103,20 @@ static void pack_rows(const fvlrp_weights *w, ptrdiff_t first, ptrdiff_t depth, 
     }
 }
 
+/* Each of n values `times` times, in place. */
+static void repeat(ptrdiff_t times, ptrdiff_t n, REAL *values) {
+    for (ptrdiff_t i = n * times - 1; i >= 0; i--) values[i] = values[i / times];
+}
+
 typedef struct {
     REAL *panel; /* (DEPTH, PANEL_COLUMNS) */
+    REAL *last;  /* (DEPTH, MR) */
     REAL *rows;  /* (m rounded up to blocks, DEPTH), where A is packed */
 } product_buffers;
 
 static void product_layout(product_buffers *p, ptrdiff_t depth, ptrdiff_t m, arena *memory) {
     p->panel = carve(memory, depth * PANEL_COLUMNS, sizeof(REAL));
+    p->last = carve(memory, depth * MR, sizeof(REAL));
     p->rows = carve(memory, round_up(m, MR), depth * (ptrdiff_t)sizeof(REAL));
 }
 
@@ -140,7 +147,9 @@ static int product(const fvlrp_product_args *args) {
     product_layout(&p, imin(k, DEPTH), packed ? w->m : 0, &memory);
     REAL limits[2];
     const REAL *bounds = bounds_of(args->bounds, limits);
-    const ptrdiff_t parts = imax((k + DEPTH - 1) / DEPTH, 1), all = (n + LANES - 1) / LANES;
+    /* A single column more than whole vectors, as of 7 x 7 pixels, would cost as much as a vector. */
+    const int odd = n > LANES && n % LANES == 1;
+    const ptrdiff_t parts = imax((k + DEPTH - 1) / DEPTH, 1), all = odd ? n / LANES : (n + LANES - 1) / LANES;
     for (ptrdiff_t part = 0; part < parts; part++) {
         const ptrdiff_t first = k / parts * part + imin(part, k % parts), depth = k / parts + (part < k % parts);
         if (packed) pack_rows(w, first, depth, p.rows);
@@ -148,13 +157,18 @@ static int product(const fvlrp_product_args *args) {
         for (ptrdiff_t at = 0, nv; at < all; at += nv) {
             nv = panel_vectors(at, all);
             const ptrdiff_t column = at * LANES, width = nv * LANES, count = imin(n - column, width);
+            const int last = odd && at + nv == all;
             if (windows) pack_windows(windows, b, first, depth, column, count, width, p.panel);
             else pack_matrix(b + first * ldb + column, ldb, depth, count, width, p.panel);
+            if (last && windows) pack_windows(windows, b, first, depth, n - 1, 1, 1, p.last);
+            else if (last) pack_matrix(b + first * ldb + n - 1, ldb, depth, 1, 1, p.last);
+            if (last && packed) repeat(MR, depth, p.last);
             const gemm_result to = {.c = (REAL *)args->c + column,
                                     .ldc = args->ldc,
                                     .count = count,
                                     .bias = part ? NULL : args->bias,
                                     .bounds = part == parts - 1 ? bounds : NULL,
+                                    .last = last ? p.last : NULL,
                                     .add = part || args->add};
             gemm_panel(&left, p.panel, (int)nv, &to);
         }
