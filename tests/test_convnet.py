@@ -111,6 +111,24 @@ def test_a_batch_of_the_wrong_shape_is_refused(net):
         net.forward(np.zeros((3, 24, 20), np.float32))
 
 
+@pytest.mark.parametrize("call", ["forward", "activations"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:0], r"x has shape \(0, 3, 24, 20\); expected \(n, 3, .*n at least 1: net.prepare"),
+        (lambda x: np.where(x == x.max(), np.nan, x), r"x holds nan at \(1, 2, 23, 19\); expected finite numbers"),
+        (lambda x: np.where(x == x.max(), -np.inf, x), r"x holds -inf at \(1, 2, 23, 19\); expected finite"),
+        (lambda x: x.astype(complex), "x has dtype complex128; expected float32 or float64"),
+        (lambda x: x.astype(str), "x has dtype <U.*; expected float32 or float64: net.prepare"),
+        (lambda x: x.astype(object), "x has dtype object; expected float32 or float64"),
+    ],
+)
+def test_batches_that_no_network_can_read_are_refused(net, call, change, message):
+    x = np.arange(2 * 3 * 24 * 20, dtype=np.float32).reshape(2, 3, 24, 20)
+    with pytest.raises(ValueError, match=message):
+        getattr(net, call)(change(x))
+
+
 def test_classes_come_from_the_scores(net, photographs):
     images = photographs[0][:5]
     scores = net.decision_function(images)

@@ -628,6 +628,26 @@ def test_formulas_are_not_taken_for_an_activation_that_they_equal_near_0(tmp_pat
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("operator", ["MaxPool", "Conv"])
+@pytest.mark.parametrize("how", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(("stride", "dilation"), [((1, 1), (2, 2)), ((2, 2), (2, 1)), ((3, 2), (1, 2))])
+def test_padding_of_dilated_windows_is_that_of_the_specification(tmp_path, operator, how, stride, dilation):
+    """auto_pad as the pads that the specification derives: onnxruntime reads those, but not auto_pad with dilations."""
+    constants = {"w": weights(2, 3, 2, 2)} if operator == "Conv" else {}
+    text = f"t = {operator} <kernel_shape = [2, 2], strides = {list(stride)}, dilations = {list(dilation)}, "
+    inputs = "(x, w)" if constants else "(x)"
+    total = [max(0, (-(-n // s) - 1) * s + d + 1 - n) for n, s, d in zip((4, 6), stride, dilation, strict=True)]
+    begin = [n // 2 if how == "SAME_UPPER" else n - n // 2 for n in total]
+    pads = [*begin, *(n - b for n, b in zip(total, begin, strict=True))]
+    _, expected = scores_of(case(f"{text} pads = {pads}> {inputs}", **constants), tmp_path / "pads.onnx")
+    onnx.save(
+        onnx.parser.parse_model(case(f'{text} auto_pad = "{how}"> {inputs}', **constants)), tmp_path / "auto.onnx"
+    )
+    x = np.random.default_rng(7).uniform(0.2, 1, (2, 3, 4, 6)).astype(np.float32)
+    found = Network.from_onnx(tmp_path / "auto.onnx").forward(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", WRITTEN_OUT)
 @pytest.mark.filterwarnings("ignore:.*does not say how photographs")
 def test_functions_in_steps_become_the_layer_of_that_name(tmp_path, name):

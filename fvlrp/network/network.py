@@ -261,7 +261,12 @@ class Network(Classifier):
         Parameters
         ----------
         x : float32 or float64 (n, C, H, W)
-            The computation runs in the same dtype.
+            The computation runs in the same dtype; other numbers are converted to float32.
+
+        Raises
+        ------
+        ValueError
+            The batch is empty, has another shape, or holds values that are not finite numbers.
         """
         return self._output(self._batch(x), len(self.nodes) - 1)
 
@@ -279,13 +284,29 @@ class Network(Classifier):
             return forward.output(self.nodes, x, last)
 
     def _batch(self, x: npt.ArrayLike) -> Array:
+        """A prepared batch as contiguous float32 or float64, or a ValueError that says what is wrong with it."""
         x = np.asarray(x)
-        if x.ndim != 4 or any(
-            own not in (None, given) for own, given in zip(self.input_shape, x.shape[1:], strict=True)
+        if (
+            x.ndim != 4
+            or not x.size
+            or any(own not in (None, given) for own, given in zip(self.input_shape, x.shape[1:], strict=True))
         ):
             wanted = ", ".join("any" if length is None else str(length) for length in self.input_shape)
-            raise ValueError(f"x has shape {x.shape}; expected (n, {wanted}): net.prepare(image) makes one")
-        return np.ascontiguousarray(x) if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+            raise ValueError(
+                f"x has shape {x.shape}; expected (n, {wanted}), n at least 1: net.prepare(image) makes one"
+            )
+        if x.dtype.kind not in "biuf":
+            raise ValueError(
+                f"x has dtype {x.dtype}; expected float32 or float64: net.prepare(image) makes such a batch"
+            )
+        x = np.ascontiguousarray(x) if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+        if not (finite := np.isfinite(x)).all():
+            place = tuple(int(i) for i in np.argwhere(~finite)[0])
+            raise ValueError(
+                f"x holds {x[place]} at {place}; expected finite numbers: check how the batch was scaled, "
+                "or let net.prepare(image) make it"
+            )
+        return x
 
     def prepare(self, image: ImageLike) -> npt.NDArray[np.float32]:
         """The network's input for one image, float32 (1, C, H, W)."""

@@ -82,6 +82,8 @@ def _pads(
         if len(given) != (2 if single else 4) or min(given) < 0:
             raise ValueError(f"pads {given} are not supported")
         return (0, given[0], 0, given[1]) if single else (given[0], given[1], given[2], given[3])
+    # As the specification says: an output of ceil(length / stride). onnxruntime ignores dilations here in MaxPool,
+    # whose output then has another size, and refuses Conv.
     totals = [
         max(0, (-(-length // s) - 1) * s + d * (k - 1) + 1 - length)
         for length, k, s, d in zip(planes.view.shape[2:], kernel, stride, dilation, strict=True)
@@ -261,7 +263,7 @@ def _pool_layer(call: Call, planes: _Planes, average: bool) -> MaxPool | Average
     pads = _pads(call, planes, kernel, stride, dilation)
     ceil_mode = bool(call.get("ceil_mode", 0))
     if average and dilation != (1, 1):
-        raise ValueError(f"dilations {dilation} are not supported for averages")
+        raise ValueError(f"dilations {dilation} are not supported for averages; nearest is a depthwise Conv")
     if ceil_mode and dilation == (1, 1):  # a window larger than the padded image is cropped to it
         height, width = _padded(planes, pads)
         kernel = min(kernel[0], height), min(kernel[1], width)
