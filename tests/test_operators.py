@@ -599,6 +599,32 @@ ALONE = {  # which onnxruntime computes across the images of a batch, and fvlrp 
         "u = Slice (x, o, e, a)\n t = ScatterElements <axis = 1> (k, i, u)", o=(1,), e=(2,), a=(1,),
         k=weights(1, 3, 4, 6), i="int64[1, 1, 4, 6] {" + ", ".join(str(i % 3) for i in range(24)) + "}",
     ),
+    "LRN of two images that the file makes of one": case(
+        "e = Expand (x, s)\n n = LRN <size = 3, alpha = 0.5> (e)\n t = Reshape (n, u)", s=(2, 1, 1, 1), u=(1, 144)
+    ),
+    "LRN of rows as images": case(
+        "r = Transpose <perm = [2, 1, 0, 3]> (x)\n n = LRN <size = 3, alpha = 0.5> (r)\n t = Reshape (n, u)", u=(1, 72)
+    ),
+    "MatMul of numbers without a batch": case(
+        "r = Reshape (x, s)\n m = MatMul (r, w)\n l = ReduceMax <axes = [0]> (m)\n d = Sub (m, l)\n t = Reshape (d, u)",
+        s=(72,), w=weights(72, 3), u=(1, 3),
+    ),
+    "MatMul of numbers without a batch and several matrices": case(
+        "r = Reshape (x, s)\n m = MatMul (r, w)\n l = ReduceMax <axes = [1]> (m)\n d = Sub (m, l)\n t = Reshape (d, u)",
+        s=(72,), w=weights(2, 72, 3), u=(1, 6),
+    ),
+    "ConvTranspose of two images that the file makes of one": case(
+        "e = Expand (x, s)\n c = ConvTranspose <strides = [2, 2], group = 3> (e, w, b)\n t = Reshape (c, u)",
+        s=(2, 1, 1, 1), w=weights(3, 2, 3, 2), b=weights(6), u=(1, -1),
+    ),
+    "ConvTranspose of channels as images": case(
+        "r = Reshape (x, s)\n c = ConvTranspose <strides = [2]> (r, w)\n t = Reshape (c, u)",
+        s=(3, 4, 6), w=weights(4, 2, 3), u=(1, -1),
+    ),
+    "Resize to a size that is whole in float32": case(
+        "p = Pad (x, w)\n t = Resize (p, e, s)",
+        w=(0, 0, 0, 2, 0, 0, 0, 2), e="float[0] {}", s="float[4] {1, 1, 1, 0.7}",
+    ),
     "Size": case("n = Size (x)\n c = Cast <to = 1> (n)\n t = Div (x, c)"),
     "GatherND of one batch": case("t = GatherND <batch_dims = 1> (x, i)", i="int64[1, 2, 2] {0, 2, 1, -1}"),
 }  # fmt: skip

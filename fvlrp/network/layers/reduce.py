@@ -175,7 +175,10 @@ class Resize(NetworkLayer):
     def out_shape(self, shape: Shape) -> Shape:
         if len(shape) < 2:
             raise ValueError(f"an array of {shape} has no height and width")
-        made = tuple(own or int(n * s) for own, n, s in zip(self.size, shape[-2:], self.scales, strict=True))
+        sizes = zip(self.size, shape[-2:], self.scales, strict=True)
+        made = tuple(
+            own or int(np.float32(n) * np.float32(s)) for own, n, s in sizes
+        )  # as in onnxruntime: 10 * .7 is 7
         if min(made) < 1 or max(made) > 1 << 14:
             raise ValueError(f"an image of {shape[-2:]} is not resized to {made}")
         return (*shape[:-2], *made)

@@ -365,7 +365,7 @@ def _sizes(reader: Reader, call: Call, shape: Shape) -> tuple[tuple[int, int], t
         factors = [1.0] * 4
         for axis, factor in zip(axes, np.ravel(scales), strict=True):
             factors[axis] = float(factor)
-        full = [int(np.floor(n * factor)) for n, factor in zip(shape, factors, strict=True)]
+        full = [int(np.float32(n) * np.float32(factor)) for n, factor in zip(shape, factors, strict=True)]
     else:
         raise ValueError("its scales and sizes are missing")
     if full[:2] != list(shape[:2]):

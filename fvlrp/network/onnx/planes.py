@@ -146,6 +146,7 @@ def _conv_transpose(reader: Reader, call: Call) -> None:
     borders = [reach[i % 2] - pad for i, pad in enumerate(pads)]
     view = reader.applied(call, "Pad", view, np.array([0, 0, *borders[:2], 0, 0, *borders[2:]]))
     kernels = np.ascontiguousarray(turned.reshape(groups * n_out, n_in // groups, *weight.shape[2:]))
+    view = reader.reshaped(view, (planes.parts, view.shape[1] // planes.parts, *view.shape[2:]))
     reader.set(call, reader.applied(call, "Conv", view, kernels, bias, group=groups, dilations=list(dilation)))
 
 

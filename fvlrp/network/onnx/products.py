@@ -108,8 +108,11 @@ def _times_constant(reader: Reader, view: View, weight: Value) -> View:
     if weight.ndim == 1:
         out = _times_constant(reader, view, weight[:, None])
         return reader.reshaped(out, out.shape[:-1])
+    if len(view.shape) == 1 and weight.ndim > 2:
+        out = _times_constant(reader, reader.reshaped(view, (1, *view.shape)), weight)
+        return reader.reshaped(out, (*out.shape[:-2], out.shape[-1]))
     rank = max(len(view.shape), weight.ndim)
-    if prod(weight.shape[:-2]) == 1 and len(view.shape) >= weight.ndim:
+    if prod(weight.shape[:-2]) == 1 and (weight.ndim == 2 or len(view.shape) >= weight.ndim):
         if view.batch == len(view.shape) - 1:
             view = reader.full(view)
         return View(reader.step(_dense_layer(weight.reshape(weight.shape[-2:]).T), view.step), view.batch)

@@ -109,7 +109,17 @@ def _lrn(reader: Reader, call: Call) -> None:
         raise ValueError(f"its size must be in 1..4096, got {call.attributes['size']}")
     values = (call.get("alpha", 1e-4), call.get("beta", 0.75), call.get("bias", 1.0))
     # Attributes are float32: their shortest decimal form is what was meant.
-    reader.emit(call, LRN(int(call.attributes["size"]), *(float(str(np.float32(v))) for v in values)))
+    layer = LRN(int(call.attributes["size"]), *(float(str(np.float32(v))) for v in values))
+    view = reader.view(call)
+    if len(view.shape) != 4:
+        raise ValueError(f"it reads an array of {view.shape}; expected (batch, channels, height, width)")
+    if view.batch == 0:
+        reader.emit(call, layer)
+        return
+    view = reader.transposed(reader.full(view), (1, 0, 2, 3))  # several images that the file makes of one
+    made = reader.reshaped(view, (1, view.shape[0], prod(view.shape[1:3]), view.shape[3]))
+    made = View(reader.step(layer, made.step), made.batch)
+    reader.set(call, reader.transposed(reader.reshaped(made, view.shape), (1, 0, 2, 3)))
 
 
 def _instance_norm(reader: Reader, call: Call) -> None:
