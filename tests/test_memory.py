@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -100,6 +101,25 @@ def test_later_explanations_do_not_overwrite_a_heatmap():
     for target in ("dog", "person"):
         clf.explain(image, target, ["bin", "descriptor"])
     np.testing.assert_array_equal(kept, copy)
+
+
+def test_a_file_is_not_kept_in_memory_by_what_read_it(tmp_path):
+    """References in a circle would keep all weights a second time, until garbage is collected."""
+    pytest.importorskip("onnx")
+    from test_importers import Graph
+
+    from fvlrp.network.onnx.read import Reader
+
+    path = Graph((1, 3, 16, 16)).conv("x", "c", 3, 4).pooled("c").save(tmp_path / "net.onnx")
+    gc.collect()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            net = fvlrp.Network.from_onnx(path)
+        assert net.nodes and not any(isinstance(each, Reader) for each in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 def test_the_interpreter_exits_without_messages():

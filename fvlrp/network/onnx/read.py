@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from math import prod
 from typing import TypeAlias
 
@@ -118,7 +119,7 @@ class Reader:
 
     def __init__(self, model: Model, operators: dict[str, Operator], name: str, view: View, batch: int = 1) -> None:
         self.model, self.operators, self.batch = model, operators, batch
-        self.constants = Constants(model.initialisers, model.size, self._computed)
+        self.constants = Constants(model.initialisers, model.size, partial(_computed, model, operators))
         self.views: dict[str, View] = {name: view}
         self.lists: dict[str, list[View | Value]] = {}
         self.wholes: set[str] = set()
@@ -211,24 +212,6 @@ class Reader:
                 self.wholes |= {outer} if inner in self.wholes else set()
             else:
                 self.constants.define(replace(call, op="Identity", inputs=(inner,), outputs=(outer,), attributes={}))
-
-    def _computed(self, call: Call, inputs: list[Value | None]) -> list[Value]:
-        """Outputs of an operator that `fold` does not know, for constant inputs: computed by the layers it becomes."""
-        key = f"{call.domain}.{call.op}" if call.domain else call.op
-        if key not in self.operators:
-            refused = REFUSED.get((call.domain, call.op))
-            raise ValueError(refused or "this operator is not computed from constants")
-        first, *_ = [value for value in inputs if value is not None]
-        source = Step("constant", None, [], first.shape)
-        inner = Reader(self.model, self.operators, call.inputs[0], View(source, None))
-        inner.constants = Constants({}, self.model.size, inner._computed)
-        for k, (name, value) in enumerate(zip(call.inputs, inputs, strict=True)):
-            if value is not None and k > 0:
-                inner.constants.put(name, value)
-        inner.call = call
-        inner.wholes |= {call.inputs[0]} if first.dtype.kind in "iu" else set()
-        self.operators[key](inner, call)
-        return [_evaluated(inner.views[name], source, first) for name in call.outputs if name in inner.views]
 
     # ---- what operators use ----
 
@@ -434,6 +417,28 @@ def _batch_axis(view: View, shape: Shape) -> int | None:
         if places:
             return min(places, key=lambda a: abs(a - (view.batch or 0)))
     return 0 if shape and shape[0] == 1 else None
+
+
+def _computed(model: Model, operators: dict[str, Operator], call: Call, inputs: list[Value | None]) -> list[Value]:
+    """Outputs of an operator that `fold` does not know, for constant inputs: computed by the layers it becomes.
+
+    Not a method: a reader that its own constants refer to would keep the file in memory until garbage is collected.
+    """
+    key = f"{call.domain}.{call.op}" if call.domain else call.op
+    if key not in operators:
+        refused = REFUSED.get((call.domain, call.op))
+        raise ValueError(refused or "this operator is not computed from constants")
+    first, *_ = [value for value in inputs if value is not None]
+    source = Step("constant", None, [], first.shape)
+    inner = Reader(model, operators, call.inputs[0], View(source, None))
+    inner.constants = Constants({}, model.size, partial(_computed, model, operators))
+    for k, (name, value) in enumerate(zip(call.inputs, inputs, strict=True)):
+        if value is not None and k > 0:
+            inner.constants.put(name, value)
+    inner.call = call
+    inner.wholes |= {call.inputs[0]} if first.dtype.kind in "iu" else set()
+    operators[key](inner, call)
+    return [_evaluated(inner.views[name], source, first) for name in call.outputs if name in inner.views]
 
 
 def _evaluated(view: View, source: Step, value: Value) -> Value:
