@@ -206,12 +206,9 @@ INLINE void winograd_weights(const winograd_job *job, int sign, const float *tap
     if (job->points > POINTS) store(to + POINTS * job->u_point, largest);
 }
 
-/* U: (points, panels, depth, PANEL_COLUMNS) of `width` outputs from o on and `depth` channels from k on, counted
- * through both images; the last panel can be narrower. */
-static void winograd_filters(const winograd_job *job, ptrdiff_t o, ptrdiff_t width, ptrdiff_t k, ptrdiff_t depth) {
-    const ptrdiff_t channels = job->w->channels;
-    const int own = job->args->weights.sign, sign = k < channels ? own : -own;
-    winograd_taps(job, o, width, k % channels, depth, job->taps);
+/* U: (points, panels, depth, PANEL_COLUMNS) of `width` outputs and `depth` channels, whose taps are given; the last
+ * panel can be narrower. */
+static void winograd_filters(const winograd_job *job, int sign, ptrdiff_t width, ptrdiff_t depth) {
     for (ptrdiff_t at = 0, wide; at < width; at += wide) {
         wide = imin(width - at, PANEL_COLUMNS);
         for (ptrdiff_t i = 0; i < depth; i++)
@@ -317,10 +314,9 @@ static void winograd_multiply(const winograd_job *job, ptrdiff_t tiles, ptrdiff_
     }
 }
 
-/* How the work is divided: blocks of tiles, blocks of outputs of at most `width`, parts of the channels (`parts` of at
- * most `depth`, alike for both images). */
+/* How the work is divided: blocks of tiles, blocks of outputs of at most `width`, parts of at most `depth` channels. */
 typedef struct {
-    ptrdiff_t all, tiles, width, parts, depth;
+    ptrdiff_t all, tiles, width, depth;
     int once; /* one transformation of the filters serves all tiles */
 } winograd_cut;
 
@@ -328,10 +324,9 @@ static winograd_cut winograd_cut_of(const winograd_job *job) {
     const fvlrp_windows *w = job->w;
     winograd_cut cut = {.all = job->across * ((w->rows + TILE_STEP - 1) / TILE_STEP)};
     cut.width = imin(round_up(job->m, LANES), OUTPUTS);
-    const ptrdiff_t longest = OUTPUTS * OUTPUTS / cut.width, each = (w->channels + longest - 1) / longest;
-    cut.depth = (w->channels + each - 1) / each;
-    cut.parts = job->k / w->channels * each;
-    cut.once = cut.width >= job->m && cut.parts == 1;
+    const ptrdiff_t longest = OUTPUTS * OUTPUTS / cut.width, parts = (w->channels + longest - 1) / longest;
+    cut.depth = (w->channels + parts - 1) / parts;
+    cut.once = cut.width >= job->m && cut.depth >= job->k;
     /* Filters that are all transformed at once stay in the cache, and take room from the tiles. */
     const ptrdiff_t room = cut.once ? TILES / 2 : TILES, blocks = (cut.all + room - 1) / room;
     cut.tiles = (cut.all + blocks - 1) / blocks;
@@ -352,15 +347,18 @@ static void winograd_layout(winograd_job *job, const winograd_cut *cut, arena *m
     job->taps = carve(memory, cut->depth, 9 * cut->width * (ptrdiff_t)sizeof(float));
 }
 
-/* Outputs o .. of the `count` tiles from t on. */
+/* Outputs o .. of the `count` tiles from t on. Both images meet the same taps, with opposite signs. */
 static void winograd_block(const winograd_job *job, const winograd_cut *cut, ptrdiff_t t, ptrdiff_t count,
                            ptrdiff_t o) {
     const ptrdiff_t channels = job->w->channels, width = imin(round_up(job->m, LANES) - o, cut->width);
-    for (ptrdiff_t part = 0, first = 0, deep; part < cut->parts; part++, first += deep) {
-        const ptrdiff_t c = first % channels;
-        deep = imin(channels - c, cut->depth);
-        if (t == 0 || !cut->once) winograd_filters(job, o, width, first, deep);
-        winograd_multiply(job, count, first, deep, width);
+    const int fresh = t == 0 || !cut->once, own = job->args->weights.sign;
+    for (ptrdiff_t c = 0, depth; c < channels; c += depth) {
+        depth = imin(channels - c, cut->depth);
+        if (fresh) winograd_taps(job, o, width, c, depth, job->taps);
+        for (ptrdiff_t image = 0; image < job->k; image += channels) {
+            if (fresh) winograd_filters(job, image ? -own : own, width, depth);
+            winograd_multiply(job, count, image + c, depth, width);
+        }
     }
     winograd_outputs(job, t, count, o, job->sums, width);
 }
