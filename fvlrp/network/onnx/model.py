@@ -139,7 +139,7 @@ def load(name: str) -> Model:
             {value.name: _shape(value) for value in _scores(graph.output)},
             _black(inputs[0]) if inputs else None,
             {entry.key: entry.value for entry in proto.metadata_props},
-            sum(each.ByteSize() for each in graph.initializer),
+            sum(map(_bytes, graph.initializer)),
         )
     except (AttributeError, LookupError, TypeError, UnicodeError, RecursionError, OverflowError) as error:
         raise ValueError(f"{name} is not an ONNX file, or it is damaged: {error}") from error
@@ -188,6 +188,11 @@ def _parsed(name: str) -> Proto:
         raise OSError(f"cannot read the weights that {name} refers to: {error}") from error
     except Exception as error:  # protobuf's error has no public name that all versions share
         raise ValueError(f"{name} is not an ONNX file, or it is damaged: {error}") from error
+
+
+def _bytes(tensor: Proto) -> int:
+    """Bytes of a tensor in the file. ByteSize() writes the whole tensor to count them."""
+    return len(tensor.raw_data) or int(tensor.ByteSize())
 
 
 def _domain(domain: str) -> str:
