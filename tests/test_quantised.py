@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fvlrp import Network, Preprocess
+from fvlrp import Network, Preprocess, load
+from fvlrp.network.layers import DynamicQuantise
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -117,6 +118,20 @@ def test_values_between_two_steps_are_rounded_as_by_onnxruntime(tmp_path, name, 
     scores_of(HALVES[name](graph.scales("d", 1 / 32, zero)).real("d", "r").pooled("r"), tmp_path / "n.onnx")
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("dtype", "zero", "whole", "low"), [(np.uint8, 128, 255, 0), (np.int8, 0, 127, -128)])
+def test_a_constant_that_puts_all_values_between_two_steps(tmp_path, dtype, zero, whole, low, first):
+    """As 1 + erf(x) does, where rounding errors of float32 would decide: one step in 255 for half of the values."""
+    graph = Quantised().rounded("x", "q", 2 / 255, zero, dtype)
+    graph.constant("k", whole, dtype).scales("k", 1 / 255, low, dtype).scales("d", 2 / 255, low, dtype)
+    sides = f"{triple('k')} {triple('q')}" if first else f"{triple('q')} {triple('k')}"
+    graph.add("QLinearAdd", f"{sides} d.s d.z", "d", domain=MS).real("d", "r").pooled("r")
+    net = scores_of(graph, tmp_path / "n.onnx")
+    net.save(tmp_path / "n.fvlrp")
+    x = np.random.default_rng(1).uniform(-1, 1, (1, 3, 16, 16)).astype(np.float32)
+    np.testing.assert_array_equal(load(tmp_path / "n.fvlrp").forward(x), net.forward(x))
+
+
 @pytest.mark.parametrize("rounded", [True, False])
 def test_dense_layers_of_whole_numbers(tmp_path, rounded):
     graph = conv(Quantised()).scales("d", 0.02, 120)
@@ -147,6 +162,28 @@ def test_dynamic_quantisation_scales_are_read(tmp_path):
     assert [node.kind for node in net.nodes].count("dynamicquantise") == 3
     exact = net.explain(np.zeros((16, 16, 3), np.uint8) + 90, 1, dtype="float64")
     assert exact.ledger.closes(1e-9)
+
+
+RANGES = {  # of the values that DynamicQuantizeLinear rounds, each float32
+    "both signs": lambda random: random.standard_normal(300) * 10.0 ** random.integers(-30, 20),
+    "positive": lambda random: random.uniform(3, 4, 300),
+    "negative": lambda random: random.uniform(-4, -3, 300),
+    "halves": lambda random: random.integers(-255, 256, 300) / 2,
+    "zeros": lambda random: np.zeros(300),
+    "one value": lambda random: np.full(300, random.standard_normal()),
+    "below the normal numbers": lambda random: random.standard_normal(300) * 1e-40,
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_rounding_by_the_range_of_values_is_onnxruntimes_bit_for_bit(name):
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[n] x) => (uint8[n] q, float s, uint8 z) {'
+    run = session(onnx.parser.parse_model(text + "q, s, z = DynamicQuantizeLinear (x) }").SerializeToString())
+    for seed in range(30):
+        x = RANGES[name](np.random.default_rng(seed)).astype(np.float32)
+        steps, scale, zero = run.run(None, {"x": x})
+        expected = (steps.astype(np.float32) - np.float32(zero)) * scale
+        np.testing.assert_array_equal(DynamicQuantise().apply(x[None])[0], expected)
 
 
 def test_values_dequantised_by_a_scale_that_the_photograph_decided(tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -146,6 +147,10 @@ class Quantise(Unchanged):
     Relevance passes unchanged: rounding is not evidence, and the clip is often the network's ReLU. If `shifted`, the
     zero point is added before rounding, as in onnxruntime's sums, products and average pools of integers; an odd
     one then changes how values halfway between two steps are rounded.
+
+    If `pitch` is not 0, x is known to be whole numbers times `pitch` plus `offset`, as quantised values
+    plus a constant are. Steps are then computed in float64 from those whole numbers: where pitch and scale are alike,
+    all values may lie halfway between two steps (1 + erf(x)), and rounding errors would decide.
     """
 
     scale: Array
@@ -153,13 +158,16 @@ class Quantise(Unchanged):
     low: int
     high: int
     shifted: bool = False
+    pitch: Array = field(default_factory=partial(np.zeros, ()))
+    offset: Array = field(default_factory=partial(np.zeros, ()))
 
     def out_shape(self, shape: Shape) -> Shape:
+        shape = met(met(shape, self.pitch.shape, "pitch"), self.offset.shape, "offset")
         return met(met(shape, self.scale.shape, "scale"), self.zero.shape, "zero point")
 
     def apply(self, x: Array) -> Array:
         scale, zero = self.cast("scale", x.dtype), self.cast("zero", x.dtype)
-        steps: Array = x / scale
+        steps = self._steps(x)
         if self.shifted:
             steps += zero
             np.rint(steps, out=steps)
@@ -169,6 +177,15 @@ class Quantise(Unchanged):
         np.clip(steps, self.low, self.high, out=steps)
         steps -= zero
         steps *= scale
+        return steps.astype(x.dtype, copy=False)
+
+    def _steps(self, x: Array) -> Array:
+        """x in units of the scale, before rounding."""
+        if not self.pitch.any():
+            return x / self.cast("scale", x.dtype)
+        scale = self.cast("scale", np.float64)
+        whole = np.rint((x - self.offset) / self.pitch)
+        steps: Array = whole * (self.pitch / scale) + self.offset / scale
         return steps
 
 

@@ -146,7 +146,16 @@ def of_numbers(operator: Operator) -> Operator:
     return read
 
 
-def _quantised(reader: Reader, call: Call, view: View, i: int, shifted: bool = False) -> View:
+class Lattice(NamedTuple):
+    """What a tensor's values are known to be: whole numbers times `pitch` plus `offset`, float64."""
+
+    pitch: Value
+    offset: Value
+
+
+def _quantised(
+    reader: Reader, call: Call, view: View, i: int, shifted: bool = False, lattice: Lattice | None = None
+) -> View:
     """A tensor quantised by the scale in input `i` and the zero point in input `i + 1`."""
     rank, axis = len(view.shape), call.get("axis", 1)
     zero = reader.constant(call, i + 1)
@@ -158,12 +167,19 @@ def _quantised(reader: Reader, call: Call, view: View, i: int, shifted: bool = F
     scale = along(reader.needed(call, i).astype(np.float32), axis, rank)
     view, scale = reader.meeting(view, scale)
     _, shift = reader.meeting(view, along(zero.astype(np.float32), axis, rank))
-    return View(reader.step(Quantise(scale, shift, int(limits.min), int(limits.max), shifted), view.step), view.batch)
+    known: list[Value] = []
+    for value in lattice or ():
+        view, value = reader.meeting(view, value)
+        known.append(np.asarray(value, np.float64))
+    layer = Quantise(scale, shift, int(limits.min), int(limits.max), shifted, *known)
+    return View(reader.step(layer, view.step), view.batch)
 
 
-def _rounded(reader: Reader, call: Call, view: View, i: int, shifted: bool = False) -> None:
+def _rounded(
+    reader: Reader, call: Call, view: View, i: int, shifted: bool = False, lattice: Lattice | None = None
+) -> None:
     """The output is a tensor rounded by the scale of input `i`."""
-    reader.set(call, _quantised(reader, call, view, i, shifted))
+    reader.set(call, _quantised(reader, call, view, i, shifted, lattice))
     reader.wholes.add(call.outputs[0])
 
 
@@ -285,8 +301,22 @@ def _gemm(reader: Reader, call: Call) -> None:
 
 def _two(reader: Reader, call: Call, op: str) -> None:
     """A sum or product of quantised tensors."""
-    made = reader.applied(call, op, _real(reader, call, 0), _real(reader, call, 3))
-    _rounded(reader, call, made, 6, shifted=True)
+    sides = _real(reader, call, 0), _real(reader, call, 3)
+    made = reader.applied(call, op, *sides)
+    _rounded(reader, call, made, 6, True, _lattice(reader, call, *sides) if op == "Add" else None)
+
+
+def _lattice(reader: Reader, call: Call, a: View | Value, b: View | Value) -> Lattice | None:
+    """Of a sum of quantised values and a constant."""
+    views = {i: side for i, side in ((0, a), (3, b)) if isinstance(side, View)}
+    if len(views) == 2:
+        return None
+    ((i, view),) = views.items()
+    if view != reader.view(call, i) or _is_dynamic(view.step):  # of another scale
+        return None
+    own, zero = _in_file(view, unit(view.step).scale), reader.constant(call, 5 - i)
+    whole = reader.needed(call, 3 - i).astype(np.float64) - (0 if zero is None else zero)
+    return Lattice(own, whole * reader.needed(call, 4 - i).astype(np.float64))
 
 
 def _one(reader: Reader, call: Call, op: str) -> None:

@@ -66,7 +66,10 @@ def moved(layer: NetworkLayer | None, order: Order) -> NetworkLayer | None:
     if isinstance(layer, Select):
         return Select(turned(layer.mask), turned(layer.value))
     if isinstance(layer, Quantise):
-        return replace(layer, scale=turned(layer.scale), zero=turned(layer.zero))
+        return Quantise(
+            turned(layer.scale), turned(layer.zero), layer.low, layer.high, layer.shifted, turned(layer.pitch),
+            turned(layer.offset),
+        )  # fmt: skip
     if isinstance(layer, Gather) and layer.indices.ndim != 1:
         return None
     if isinstance(layer, Affine | Concat | Slice | Softmax | Gather):
