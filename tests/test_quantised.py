@@ -118,14 +118,13 @@ def test_values_between_two_steps_are_rounded_as_by_onnxruntime(tmp_path, name, 
     scores_of(HALVES[name](graph.scales("d", 1 / 32, zero)).real("d", "r").pooled("r"), tmp_path / "n.onnx")
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize(("dtype", "zero", "whole", "low"), [(np.uint8, 128, 255, 0), (np.int8, 0, 127, -128)])
-def test_a_constant_that_puts_all_values_between_two_steps(tmp_path, dtype, zero, whole, low, first):
-    """As 1 + erf(x) does, where rounding errors of float32 would decide: one step in 255 for half of the values."""
-    graph = Quantised().rounded("x", "q", 2 / 255, zero, dtype)
+@pytest.mark.parametrize("scale", [2 / 255, 2 / 255.0003, 2 / 255.01])  # of x, beside that of the sum
+@pytest.mark.parametrize(("dtype", "zero", "whole", "low"), [(np.uint8, 127, 255, 0), (np.int8, -1, 127, -128)])
+def test_a_constant_that_puts_all_values_between_two_steps(tmp_path, dtype, zero, whole, low, scale):
+    """As 1 + erf(x) does, where rounding errors of float32 decide: one step in 255 for half of the values."""
+    graph = Quantised().rounded("x", "q", scale, zero, dtype)
     graph.constant("k", whole, dtype).scales("k", 1 / 255, low, dtype).scales("d", 2 / 255, low, dtype)
-    sides = f"{triple('k')} {triple('q')}" if first else f"{triple('q')} {triple('k')}"
-    graph.add("QLinearAdd", f"{sides} d.s d.z", "d", domain=MS).real("d", "r").pooled("r")
+    graph.add("QLinearAdd", f"{triple('q')} {triple('k')} d.s d.z", "d", domain=MS).real("d", "r").pooled("r")
     net = scores_of(graph, tmp_path / "n.onnx")
     net.save(tmp_path / "n.fvlrp")
     x = np.random.default_rng(1).uniform(-1, 1, (1, 3, 16, 16)).astype(np.float32)

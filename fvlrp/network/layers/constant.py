@@ -148,9 +148,9 @@ class Quantise(Unchanged):
     zero point is added before rounding, as in onnxruntime's sums, products and average pools of integers; an odd
     one then changes how values halfway between two steps are rounded.
 
-    If `pitch` is not 0, x is known to be whole numbers times `pitch` plus `offset`, as quantised values
-    plus a constant are. Steps are then computed in float64 from those whole numbers: where pitch and scale are alike,
-    all values may lie halfway between two steps (1 + erf(x)), and rounding errors would decide.
+    If `pitch` is not 0, x is known to be n * `pitch` + `offset` for integers n, as quantised values plus a constant
+    are. The integer is then n * (pitch / scale) + `origin`, computed in float32 with one rounding, as in onnxruntime:
+    all values may lie halfway between two steps, as in 1 + erf(x), and rounding errors decide.
     """
 
     scale: Array
@@ -160,32 +160,36 @@ class Quantise(Unchanged):
     shifted: bool = False
     pitch: Array = field(default_factory=partial(np.zeros, ()))
     offset: Array = field(default_factory=partial(np.zeros, ()))
+    origin: Array = field(default_factory=partial(np.zeros, ()))
 
     def out_shape(self, shape: Shape) -> Shape:
-        shape = met(met(shape, self.pitch.shape, "pitch"), self.offset.shape, "offset")
+        for name, value in (("pitch", self.pitch), ("offset", self.offset), ("origin", self.origin)):
+            shape = met(shape, value.shape, name)
         return met(met(shape, self.scale.shape, "scale"), self.zero.shape, "zero point")
 
     def apply(self, x: Array) -> Array:
-        scale, zero = self.cast("scale", x.dtype), self.cast("zero", x.dtype)
-        steps = self._steps(x)
+        steps = self._integers_of_sum(x) if self.pitch.any() else self._integers(x)
+        np.clip(steps, self.low, self.high, out=steps)
+        steps -= self.cast("zero", x.dtype)
+        steps *= self.cast("scale", x.dtype)
+        return steps
+
+    def _integers(self, x: Array) -> Array:
+        """Integers before the clip."""
+        zero = self.cast("zero", x.dtype)
+        steps: Array = x / self.cast("scale", x.dtype)
         if self.shifted:
             steps += zero
-            np.rint(steps, out=steps)
-        else:
-            np.rint(steps, out=steps)
+        np.rint(steps, out=steps)
+        if not self.shifted:
             steps += zero
-        np.clip(steps, self.low, self.high, out=steps)
-        steps -= zero
-        steps *= scale
-        return steps.astype(x.dtype, copy=False)
+        return steps
 
-    def _steps(self, x: Array) -> Array:
-        """x in units of the scale, before rounding."""
-        if not self.pitch.any():
-            return x / self.cast("scale", x.dtype)
-        scale = self.cast("scale", np.float64)
+    def _integers_of_sum(self, x: Array) -> Array:
+        """Integers before the clip, where x is n * pitch + offset."""
         whole = np.rint((x - self.offset) / self.pitch)
-        steps: Array = whole * (self.pitch / scale) + self.offset / scale
+        ratio = np.float64(self.cast("pitch", np.float32) / self.cast("scale", np.float32))
+        steps: Array = np.rint((whole * ratio + self.origin).astype(np.float32)).astype(x.dtype)
         return steps
 
 

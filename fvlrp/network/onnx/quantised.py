@@ -146,16 +146,15 @@ def of_numbers(operator: Operator) -> Operator:
     return read
 
 
-class Lattice(NamedTuple):
-    """What a tensor's values are known to be: whole numbers times `pitch` plus `offset`, float64."""
+class Sum(NamedTuple):
+    """A sum of quantised values and a constant: `pitch`, `offset` and `origin` of `Quantise`."""
 
     pitch: Value
     offset: Value
+    origin: Value
 
 
-def _quantised(
-    reader: Reader, call: Call, view: View, i: int, shifted: bool = False, lattice: Lattice | None = None
-) -> View:
+def _quantised(reader: Reader, call: Call, view: View, i: int, shifted: bool = False, parts: Sum | None = None) -> View:
     """A tensor quantised by the scale in input `i` and the zero point in input `i + 1`."""
     rank, axis = len(view.shape), call.get("axis", 1)
     zero = reader.constant(call, i + 1)
@@ -168,18 +167,16 @@ def _quantised(
     view, scale = reader.meeting(view, scale)
     _, shift = reader.meeting(view, along(zero.astype(np.float32), axis, rank))
     known: list[Value] = []
-    for value in lattice or ():
+    for value in parts or ():
         view, value = reader.meeting(view, value)
         known.append(np.asarray(value, np.float64))
     layer = Quantise(scale, shift, int(limits.min), int(limits.max), shifted, *known)
     return View(reader.step(layer, view.step), view.batch)
 
 
-def _rounded(
-    reader: Reader, call: Call, view: View, i: int, shifted: bool = False, lattice: Lattice | None = None
-) -> None:
+def _rounded(reader: Reader, call: Call, view: View, i: int, shifted: bool = False, parts: Sum | None = None) -> None:
     """The output is a tensor rounded by the scale of input `i`."""
-    reader.set(call, _quantised(reader, call, view, i, shifted, lattice))
+    reader.set(call, _quantised(reader, call, view, i, shifted, parts))
     reader.wholes.add(call.outputs[0])
 
 
@@ -303,20 +300,22 @@ def _two(reader: Reader, call: Call, op: str) -> None:
     """A sum or product of quantised tensors."""
     sides = _real(reader, call, 0), _real(reader, call, 3)
     made = reader.applied(call, op, *sides)
-    _rounded(reader, call, made, 6, True, _lattice(reader, call, *sides) if op == "Add" else None)
+    _rounded(reader, call, made, 6, True, _parts(reader, call, *sides) if op == "Add" else None)
 
 
-def _lattice(reader: Reader, call: Call, a: View | Value, b: View | Value) -> Lattice | None:
-    """Of a sum of quantised values and a constant."""
-    views = {i: side for i, side in ((0, a), (3, b)) if isinstance(side, View)}
-    if len(views) == 2:
+def _parts(reader: Reader, call: Call, a: View | Value, b: View | Value) -> Sum | None:
+    """How onnxruntime adds quantised values and a constant: in float32, each product and sum rounded once."""
+    if not isinstance(a, View) or isinstance(b, View) or a != reader.view(call, 0) or _is_dynamic(a.step):
         return None
-    ((i, view),) = views.items()
-    if view != reader.view(call, i) or _is_dynamic(view.step):  # of another scale
-        return None
-    own, zero = _in_file(view, unit(view.step).scale), reader.constant(call, 5 - i)
-    whole = reader.needed(call, 3 - i).astype(np.float64) - (0 if zero is None else zero)
-    return Lattice(own, whole * reader.needed(call, 4 - i).astype(np.float64))
+    scales = [np.float32(reader.needed(call, i).reshape(())) for i in (1, 4, 6)]
+    zeros = [reader.constant(call, i) for i in (2, 5, 7)]
+    first, second, made = (0.0 if zero is None else float(zero.reshape(())) for zero in zeros)
+    ratio, other = (np.float64(scale / scales[2]) for scale in scales[:2])
+    shift = made - np.float64(np.float32(ratio * first + np.float32(other * second)))
+    whole = reader.needed(call, 3).astype(np.float64)
+    origin = (whole * other + np.float32(shift)).astype(np.float32)
+    offset = (whole - second) * np.float64(scales[1]) - first * np.float64(scales[0])
+    return Sum(np.asarray(scales[0]), offset, origin)
 
 
 def _one(reader: Reader, call: Call, op: str) -> None:

@@ -66,9 +66,9 @@ def moved(layer: NetworkLayer | None, order: Order) -> NetworkLayer | None:
     if isinstance(layer, Select):
         return Select(turned(layer.mask), turned(layer.value))
     if isinstance(layer, Quantise):
-        return Quantise(
-            turned(layer.scale), turned(layer.zero), layer.low, layer.high, layer.shifted, turned(layer.pitch),
-            turned(layer.offset),
+        return replace(
+            layer, scale=turned(layer.scale), zero=turned(layer.zero), pitch=turned(layer.pitch),
+            offset=turned(layer.offset), origin=turned(layer.origin),
         )  # fmt: skip
     if isinstance(layer, Gather) and layer.indices.ndim != 1:
         return None
