@@ -492,7 +492,7 @@ typedef struct fvlrp_dense_back_args {
 int fvlrp_dense_back(const fvlrp_dense_back_args *args);
 
 /* fvlrp_dense_sums, the alpha-beta rule and fvlrp_dense_back in one pass over the weights. z+ and z- are the sums plus
- * the biases of their sign; the shares are alpha r / z+ and -beta r / z-, 0 where a denominator is 0. */
+ * the biases of their sign; the shares are alpha r / z+ and -beta r / z-, 0 where a denominator vanishes. */
 typedef struct fvlrp_dense_alpha_beta_args {
     fvlrp_outputs outputs;
     const void *above, *below; /* as in fvlrp_dense_sums */
@@ -502,11 +502,11 @@ typedef struct fvlrp_dense_alpha_beta_args {
     double alpha, beta;
     void *up, *down;           /* as in fvlrp_dense_back */
     double *kept;              /* (targets): relevance of the biases */
-    double *lost;              /* (targets): relevance dropped where a denominator is 0 */
+    double *lost;              /* (targets): relevance dropped where a denominator vanishes */
 } fvlrp_dense_alpha_beta_args;
 int fvlrp_dense_alpha_beta(const fvlrp_dense_alpha_beta_args *args);
 
-/* Shares of the alpha-beta rule, alpha r / z+ and -beta r / z- with z- = z - z+, 0 where a denominator is 0. */
+/* Shares of the alpha-beta rule, alpha r / z+ and -beta r / z- with z- = z - z+, 0 where a denominator vanishes. */
 typedef struct fvlrp_alpha_beta_args {
     int real;
     ptrdiff_t targets, m, n;
@@ -521,7 +521,7 @@ typedef struct fvlrp_alpha_beta_args {
     void *up;             /* real (targets, m, n): shares of terms >= 0 */
     void *down;           /* real (targets, m, n): and of terms <= 0; may be NULL, as with beta = 0 */
     double *kept;         /* (2, targets, m): sums of up and of down over n */
-    double *lost;         /* (targets): relevance dropped where a denominator is 0 */
+    double *lost;         /* (targets): relevance dropped where a denominator vanishes */
     ptrdiff_t capacity;
     int64_t *doubtful;    /* (capacity): positions in (m, n) with relevance and a doubtful sum */
     ptrdiff_t *count;     /* number of such positions; may exceed the capacity */

@@ -50,18 +50,22 @@ typedef vfloat VREAL;
 typedef vfloat_any VREAL_ANY;
 typedef vint VMASK; /* of a comparison: all bits of a lane, or none */
 #define SIGN_BIT INT32_MIN
+#define VANISHING (FLT_MIN / FLT_EPSILON)
 #else
 typedef double REAL;
 typedef vdouble VREAL;
 typedef vdouble_any VREAL_ANY;
 typedef vlong VMASK;
 #define SIGN_BIT INT64_MIN
+#define VANISHING (DBL_MIN / DBL_EPSILON)
 #endif
 enum { FLOATS = VBYTES / 4, DOUBLES = VBYTES / 8, LANES = VBYTES / (int)sizeof(REAL) };
 
 INLINE VREAL load(const REAL *p) { return *(const VREAL_ANY *)p; }
 INLINE void store(REAL *p, VREAL v) { *(VREAL_ANY *)p = v; }
 INLINE VREAL fill(REAL a) { return a - (VREAL){0}; }
+/* Denominators that are 0, or so close to it that 1 / v may overflow and its terms have lost their precision. */
+INLINE VMASK vanishes(VREAL v) { return (v < fill(VANISHING)) & (v > fill(-VANISHING)); }
 INLINE vint load_ints(const void *p) { return *(const vint_any *)p; }
 
 /* The first `count` <= LANES elements; the rest of the vector is 0, or not stored. Whole vectors need no mask: store

@@ -9,7 +9,7 @@ enum { PIECE = 64 }; /* outputs at a time */
 typedef struct {
     _Alignas(64) REAL high[PIECE];      /* factors of relevance for terms >= 0 */
     _Alignas(64) REAL low[PIECE];       /* and for terms <= 0 */
-    _Alignas(64) REAL vanishing[PIECE]; /* fraction of relevance lost to a denominator of 0 */
+    _Alignas(64) REAL vanishing[PIECE]; /* fraction of relevance lost to a denominator that vanishes */
     _Alignas(64) REAL doubtful[PIECE];  /* not 0 where a denominator may be rounding error alone */
 } alpha_beta_piece;
 
@@ -19,13 +19,12 @@ typedef struct {
     int signs, by_gamma, halves; /* signs: z- counts */
 } alpha_beta_numbers;
 
-/* One over v; 1 where v is 0. */
+/* One over v; 1 where v vanishes. */
 INLINE VREAL alpha_beta_inverse(VREAL v, VMASK zero) { return 1 / pick(zero, fill(1), v); }
 
 /* The factors of LANES outputs from i on, of which z+ and -z- are given. */
 INLINE void alpha_beta_rule(const alpha_beta_numbers *a, VREAL up, VREAL down, ptrdiff_t i, alpha_beta_piece *p) {
-    const VREAL none = {0};
-    const VMASK no_up = up == none, no_down = down == none;
+    const VMASK no_up = vanishes(up), no_down = vanishes(down);
     const VMASK doubtful = ~(up >= a->weak * down) | (a->signs ? ~(down >= a->weak * up) : no_up & 0);
     store(p->high + i, only(~doubtful & ~no_up, a->alpha * alpha_beta_inverse(up, no_up)));
     store(p->low + i, only(~doubtful & ~no_down, a->beta * alpha_beta_inverse(down, no_down)));
@@ -39,7 +38,7 @@ INLINE void gamma_rule(const alpha_beta_numbers *a, VREAL up, VREAL z, ptrdiff_t
     const VREAL none = {0};
     const VMASK above = z >= none, doubtful = ~(up == up);
     const VREAL sum = z + a->gamma * pick(above, up, z - up);
-    const VMASK zero = sum == none;
+    const VMASK zero = vanishes(sum);
     const VREAL share = only(~doubtful & ~zero, alpha_beta_inverse(sum, zero)), more = share * (1 + a->gamma);
     store(p->high + i, pick(above, more, share));
     store(p->low + i, pick(above, share, more));

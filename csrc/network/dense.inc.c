@@ -110,14 +110,15 @@ static void dense_shares(const fvlrp_dense_alpha_beta_args *args, const dense_bu
     for (ptrdiff_t i = 0; i < some; i++) {
         const REAL shift = bias ? bias[j + i] : 0, over = shift < 0 ? 0 : shift, under = shift > 0 ? 0 : shift;
         const REAL positive = b->positive[i] + over, negative = b->negative[i] + under;
+        const int no_positive = positive < VANISHING, no_negative = negative > -VANISHING;
         for (ptrdiff_t t = 0; t < args->targets; t++) {
             const REAL r = ((const REAL *)args->r)[t * args->outputs.count + j + i];
-            const REAL high = positive == 0 ? 0 : alpha * r / positive;
-            const REAL low = negative == 0 || beta == 0 ? 0 : -beta * r / negative;
+            const REAL high = no_positive ? 0 : alpha * r / positive;
+            const REAL low = no_negative || beta == 0 ? 0 : -beta * r / negative;
             b->high[t * some + i] = high;
             b->low[t * some + i] = low;
             args->kept[t] += (double)(high * over + low * under);
-            args->lost[t] += ((positive == 0) * args->alpha - (negative == 0) * args->beta) * (double)r;
+            args->lost[t] += (no_positive * args->alpha - no_negative * args->beta) * (double)r;
         }
     }
 }

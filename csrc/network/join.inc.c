@@ -5,9 +5,9 @@
 #include "fvlrp.h"
 #include "simd.h"
 
-/* 1 / v, and 0 for 0. */
+/* 1 / v, and 0 where v vanishes. */
 INLINE VREAL inverse(VREAL v) {
-    const VMASK zero = v == (VREAL){0};
+    const VMASK zero = vanishes(v);
     return only(~zero, 1 / pick(zero, fill(1), v));
 }
 
@@ -17,14 +17,14 @@ INLINE VREAL join_take(const void *values, ptrdiff_t at, ptrdiff_t count) {
     return count == LANES ? load(from) : load_some(from, count);
 }
 
-/* Factors of terms >= 0, of terms <= 0, and of the relevance where all terms are 0. */
+/* Factors of terms >= 0, of terms <= 0, and of the relevance where all terms vanish. */
 typedef struct {
     VREAL up, down, even;
 } join_factors;
 
 INLINE join_factors join_factors_of(const fvlrp_join_args *args, VREAL p, VREAL q) {
     const VREAL none = {0}, gamma = fill((REAL)args->gamma), z = p + q;
-    const VMASK mixed = (p > none) & (q < none), positive = z >= none, empty = (p == none) & (q == none);
+    const VMASK no_p = vanishes(p), no_q = vanishes(q), mixed = ~(no_p | no_q), positive = z >= none, empty = no_p & no_q;
     VREAL up = fill((REAL)args->alpha) * inverse(p), down = fill(-(REAL)args->beta) * inverse(q);
     if (args->gamma >= 0) {
         const VREAL share = inverse(z + gamma * pick(positive, p, q)), more = share * (1 + gamma);

@@ -42,8 +42,18 @@ def nonzero(r: Array) -> bool:
     return bool(r.flat[:LOOK].any() or r.any())
 
 
+def vanishes(z: Array) -> npt.NDArray[np.bool]:
+    """Where a denominator is 0, or so close to it that 1 / z may overflow and its terms have lost their precision.
+
+    The tails of GELU and SiLU give such values: 0 times an infinite share would be NaN.
+    """
+    limits = np.finfo(np.result_type(z, np.float32))
+    small: npt.NDArray[np.bool] = np.abs(z) < limits.smallest_normal / limits.eps
+    return small
+
+
 def ratio(r: Array, z: Array) -> tuple[Array, Amount]:
-    """r / z, with 0 where z is 0; and for each target the sum of r over those places.
+    """r / z, with 0 where z `vanishes`; and for each target the sum of r over those places.
 
     Examples
     --------
@@ -51,7 +61,7 @@ def ratio(r: Array, z: Array) -> tuple[Array, Amount]:
     >>> shares.tolist(), lost.tolist()
     ([[0.25, 0.0]], [2.0])
     """
-    empty = z == 0
+    empty = vanishes(z)
     if not empty.any():
         return r / z, 0.0
     share = r / np.where(empty, 1, z)

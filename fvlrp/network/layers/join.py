@@ -11,7 +11,7 @@ import numpy as np
 from ... import _kernels
 from ...core.layer import Array, Passed
 from ...core.ledger import Entries
-from ...core.rules import Epsilon, Rule, Shares, ratio, total
+from ...core.rules import Epsilon, Rule, Shares, ratio, total, vanishes
 from ..rules import Choice
 from .layer import NetworkLayer, Saved, Shape
 
@@ -36,14 +36,15 @@ def conserving(rule: Rule, r: Array, z: Array, positive: Array, negative: Array)
     real (T, ...)
         Relevance of sums whose contributions are all 0, to be spread evenly.
     """
-    mixed = (positive > 0) & (negative < 0)
+    no_positive, no_negative = vanishes(positive), vanishes(negative)
+    mixed = ~(no_positive | no_negative)
     shares = rule.shares(np.where(mixed, r, 0), z, positive, negative)
     alone = np.where(mixed, 0, r)
     above, below = ratio(alone, positive)[0], ratio(alone, negative)[0]
     above += shares.positive
     if shares.negative is not None:
         below += shares.negative
-    return Shares(above, below, shares.absorbed), np.where((positive == 0) & (negative == 0), r, 0)
+    return Shares(above, below, shares.absorbed), np.where(no_positive & no_negative, r, 0)
 
 
 def shared(terms: Sequence[Array], z: Array, r: Array, rule: Rule) -> Passed:
