@@ -438,6 +438,7 @@ def test_defaults_are_the_preset():
         ({"max_height": "480"}, "max_height must be a positive whole number of rows or None, got '480'"),
         ({"max_height": 0}, "max_height must be a positive whole number of rows or None, got 0"),
         ({"max_height": 99.5}, "max_height must be a positive whole number of rows or None, got 99.5"),
+        ({"max_height": 21}, "max_height must be at least 22 rows, which one descriptor needs, got 21"),
         ({"mirror": "no"}, "mirror must be one of True, False, got 'no'"),
         ({"C": True}, "C must be a positive number or 'auto', got True"),
         ({"n_pca": True}, r"n_pca must be a whole number in 1\.\.128, got True"),
@@ -567,6 +568,10 @@ def test_a_pickled_classifier_is_the_same(multilabel, photo):
     assert state(again) == state(multilabel)
     assert again.scores(photo).tolist() == multilabel.scores(photo).tolist()
     assert np.array_equal(again.explain(photo, "grass").heatmap, multilabel.explain(photo, "grass").heatmap)
+
+
+def test_pickles_that_name_the_projection_by_its_former_module_load(plain):
+    assert pickle.loads(b"cfvlrp.fisher.classifier\nProjection\n.") is type(plain.pca_)
 
 
 def test_a_pickled_explanation_has_the_kept_relevance_and_no_forward_pass(multilabel, photo):

@@ -102,6 +102,14 @@ def test_descriptors_of_another_scale_give_the_same_scores(images, pca, gmm):
     np.testing.assert_allclose(unit.decision_function(images), plain.decision_function(images), rtol=1e-4)
 
 
+def test_parameters_are_kept_as_they_are_given(pca, gmm):
+    parts = (gmm.weights_, gmm.means_, gmm.covariances_, np.ones((3, 2 * K * D)), np.zeros(3), list("abc"))
+    given = {"pyramid": [[1, 1]], "bin_sizes": 4, "n_jobs": 2, "verbose": True, "random_state": 3, "memory": "kept"}
+    params = fvlrp.FisherVectorClassifier.from_arrays(pca.components_, *parts, **given).get_params()
+    assert {name: params[name] for name in given} == given
+    assert (params["n_components"], params["n_pca"], params["center"]) == (K, D, False)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

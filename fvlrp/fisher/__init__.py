@@ -9,5 +9,6 @@ It has the same three parts as the network stack: `layers` (each mapping in its 
 - `encoder`, Eqs. 3-4 summed over the pyramid; `relevance`, Eqs. 5-6 and Eq. 1; `supports`, which pixels a bin, a
   descriptor and a cell cover; `settle`, sums whose sign is uncertain in float32.
 - `rules`, the choices of an explanation and their formulas.
-- `classifier` is the estimator, `training` its stages, `weights` its file.
+- `classifier` is the estimator, `training` its stages, `parts` its file, with coef_ packed by `weights`; `importing`
+  reads models that were made elsewhere.
 """

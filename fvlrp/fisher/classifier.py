@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
@@ -25,35 +24,19 @@ from ..data.images import ImageLike, Images, batch, reduced
 from ..data.labels import parse_labels, weights_of
 from ..runtime.arguments import check_choice, is_real, is_whole
 from ..runtime.types import Json, Parsed, Untyped, Values
-from . import importing, training
-from . import weights as coefficients
+from . import importing, parts, training
 from .encoder import PYRAMID
 from .flipper import FisherFlipper, Mixture
-from .geometry import Geometry, Pyramid
+from .geometry import Geometry, Pyramid, cell_count
 from .gmm import GATE, DiagonalGMM
 from .layers import NORMALISATIONS, Encode, Fisher, Linear, Normalise, Project, SpatialBins
+from .parts import Projection
 from .sift import WHOLE, DenseSIFT, read_grey
 from .trace import FisherMenu, FisherModel, FisherTrace
 from .walk import FisherStack
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]
-
-FOR_ONE_USE = (
-    "class_weight",
-    "memory",
-    "n_jobs",
-    "random_state",
-    "verbose",
-)  # parameters that no file of a model holds
-
-
-@dataclass(frozen=True)
-class Projection:
-    """Rows of a PCA basis: y = (x - mean_) components_^T."""
-
-    components_: Doubles  # (D, 128), orthonormal rows
-    mean_: Doubles  # (128,), zero unless the classifier centres
 
 
 class FisherVectorClassifier(Classifier, Estimator):
@@ -244,7 +227,7 @@ class FisherVectorClassifier(Classifier, Estimator):
     ) -> None:
         columns = slice(1, None) if self._mirrored else slice(None)
         copies = 1 + self.mirror
-        dimensions = sum(rows * cols for rows, cols in self.pyramid) * 2 * self.n_components * self.n_pca
+        dimensions = cell_count(self.pyramid) * 2 * self.n_components * self.n_pca
         with training.room_for_codes(copies * len(images), dimensions) as room:
             prepare = _prepared if self.memory is None else training.remembered(_prepared, self.memory)
             parameters = {
@@ -330,6 +313,11 @@ class FisherVectorClassifier(Classifier, Estimator):
             raise ValueError(f"max_height must be a positive whole number of rows or None, got {self.max_height!r}")
         check_choice("normalisation", self.normalisation, NORMALISATIONS)
         self._sift().check()
+        side = Geometry.smallest_side(self._sift().sizes)
+        if self.max_height is not None and self.max_height < side:
+            raise ValueError(
+                f"max_height must be at least {side} rows, which one descriptor needs, got {self.max_height}"
+            )
 
     # ---- the fitted parts ----
 
@@ -380,7 +368,7 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     def _values(self, names: tuple[str, ...]) -> list[Parameter]:
         """Current values of parameters; sequences as tuples, so that lists and arrays compare equal."""
-        return [_frozen(getattr(self, name)) for name in names]
+        return [parts.frozen(getattr(self, name)) for name in names]
 
     @property
     def _mirrored(self) -> bool:
@@ -461,8 +449,7 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     def _lasting(self) -> dict[str, Json]:
         """Parameters that belong to the model, not to one use of it, in the types that JSON holds."""
-        values = {k: _frozen(v) for k, v in self.get_params().items() if k not in FOR_ONE_USE}
-        return {**values, "bin_sizes": self._sift().sizes}  # one number means a sequence of one
+        return {**parts.lasting(self.get_params()), "bin_sizes": self._sift().sizes}  # one number: a sequence of one
 
     def save(self, path: str | os.PathLike[str], weights: str = "float32") -> None:
         """Write the model to `path`, exactly that name, atomically and byte for byte reproducible.
@@ -478,29 +465,11 @@ class FisherVectorClassifier(Classifier, Estimator):
 
     def to_parts(self, weights: str = "float32") -> tuple[dict[str, Json], dict[str, Values]]:
         """What a file holds: a header ready for JSON, and arrays by name; `weights` as in `save`."""
-        check_choice("weights", weights, tuple(coefficients.WEIGHTS))
         self._fitted()  # raises for parameters that do not belong to what was learned
-        seed = self.random_state
-        header: dict[str, Json] = {
-            "parameters": self._lasting(),
-            "random_state": int(seed) if is_whole(seed) else None,
-            "weights": weights,
-            "multilabel": bool(self.multilabel_),
-            "C": self.C_,
-        }
-        arrays = {
-            "classes": np.asarray(self.classes_),
-            "pca_components": self.pca_.components_.astype(np.float32),
-            "pca_mean": self.pca_.mean_.astype(np.float32),
-            "gmm_weights": self.gmm_.weights_,
-            "gmm_means": self.gmm_.means_,
-            "gmm_covariances": self.gmm_.covariances_,
-            "intercept": self.intercept_,
-        }
-        for name in ("gmm_weights", "gmm_means", "gmm_covariances"):
-            if np.array_equal(arrays[name], arrays[name].astype(np.float32)):
-                arrays[name] = arrays[name].astype(np.float32)
-        return header, arrays | coefficients.stored(self.coef_, weights, self.gmm_.means_.shape[1])
+        learned = parts.Learned(
+            self.classes_, self.multilabel_, self.C_, self.pca_, self.gmm_, self.coef_, self.intercept_
+        )
+        return parts.written(learned, self._lasting(), self.random_state, weights)
 
     @classmethod
     def from_arrays(
@@ -556,25 +525,14 @@ class FisherVectorClassifier(Classifier, Estimator):
         >>> clf.coef_.shape == voc20.coef_.shape
         True
         """
-        check_choice("order", order, importing.ORDERS)
-        if not (is_real(descriptor_scale) and 0 < descriptor_scale < np.inf):
-            raise ValueError(f"descriptor_scale must be a positive number, got {descriptor_scale!r}")
-        pyramid = params.get("pyramid", PYRAMID)
-        cells = sum(rows * cols for rows, cols in pyramid)
-        mixture, linear = (weights, means, covariances), (coef, intercept)
-        arrays = importing.parts(components, mean, mixture, linear, classes, order, cells, float(descriptor_scale))
+        mixture, linear, pyramid = (weights, means, covariances), (coef, intercept), params.get("pyramid", PYRAMID)
+        arrays = importing.arrays(components, mean, mixture, linear, classes, order, descriptor_scale, pyramid)
         K, D = len(arrays["gmm_weights"]), len(arrays["pca_components"])
         usual = {"gate": min(GATE, 0.5 / K), "normalisation": "improved"}
-        given = {**usual, **params, "n_components": K, "n_pca": D, "center": mean is not None}
-        C = given.get("C", 1.0)
-        header = {
-            "parameters": cls(**given)._lasting(),
-            "random_state": None,
-            "weights": "float32",
-            "multilabel": multilabel,
-            "C": C if is_real(C) else 1.0,
-        }
-        return cls.from_parts(header, arrays)
+        clf = cls(**{**usual, **params, "n_components": K, "n_pca": D, "center": mean is not None})
+        C = params.get("C")  # unknown unless given, and "auto" is no number
+        header = {"weights": "float32", "multilabel": multilabel, "C": C if is_real(C) else 1.0}
+        return clf._adopt_parts(header, arrays)
 
     @classmethod
     def from_sklearn(cls, pca: Untyped, gmm: Untyped, svm: Untyped, **params: Parameter) -> FisherVectorClassifier:
@@ -602,37 +560,18 @@ class FisherVectorClassifier(Classifier, Estimator):
         KeyError, TypeError, ValueError
             Parts that are missing, do not fit together, or hold values that training cannot produce.
         """
-        clf = cls(**_parameters_of(header), random_state=header["random_state"])
-        clf._check()
-        side = Geometry.smallest_side(clf._sift().sizes)
-        if clf.max_height is not None and clf.max_height < side:
-            raise ValueError(
-                f"max_height must be at least {side} rows, which one descriptor needs, got {clf.max_height}"
-            )
-        clf.multilabel_, clf.C_ = header["multilabel"], header["C"]
-        check_choice("multilabel", clf.multilabel_, (True, False))
-        if not (is_real(clf.C_) and 0 < clf.C_ < np.inf):
-            raise ValueError(f"C must be a positive number, got {clf.C_!r}")
-        K, D = clf.n_components, clf.n_pca
-        clf.classes_ = coefficients.checked_classes(arrays["classes"])
-        rows = 1 if clf._mirrored else len(clf.classes_)
-        clf.pca_ = Projection(
-            coefficients.checked("pca_components", arrays, (D, 128)), coefficients.checked("pca_mean", arrays, (128,))
-        )
-        gmm = DiagonalGMM(K, weights=clf.weights, variance_floor=clf.variance_floor)
-        gmm.weights_ = coefficients.checked("gmm_weights", arrays, (K,), positive=True)
-        gmm.means_ = coefficients.checked("gmm_means", arrays, (K, D))
-        gmm.covariances_ = coefficients.checked("gmm_covariances", arrays, (K, D), positive=True)
-        gmm.n_features_in_ = D
-        clf.gmm_ = gmm
-        clf.intercept_ = coefficients.checked("intercept", arrays, (rows,))
-        cells = sum(rows * cols for rows, cols in clf.pyramid)
-        clf.coef_ = coefficients.restored(arrays, header["weights"], (rows, cells * 2 * K * D), D)
-        clf._adopt()
-        return clf
+        return cls(**parts.parameters_of(header))._adopt_parts(header, arrays)
+
+    def _adopt_parts(self, header: Mapping[str, Parsed], arrays: Mapping[str, Values]) -> FisherVectorClassifier:
+        """Become the fitted classifier whose parts these are; the parameters are set already."""
+        self._check()
+        learned = parts.read(header, arrays, self.get_params(deep=False))
+        self.classes_, self.multilabel_, self.C_, self.pca_, self.gmm_, self.coef_, self.intercept_ = learned
+        self._adopt()
+        return self
 
 
-_NOT_LEARNED_FROM = ("C", *FOR_ONE_USE)  # parameters that do not affect projection, mixture and codes
+_NOT_LEARNED_FROM = ("C", *parts.FOR_ONE_USE)  # parameters that do not affect projection, mixture and codes
 
 
 def _prepared(
@@ -661,18 +600,3 @@ def _is_pyramid(value: Untyped) -> bool:
     return bool(levels) and all(
         np.shape(level) == (2,) and all(is_whole(n) and n >= 1 for n in level) for level in levels
     )
-
-
-def _parameters_of(header: Mapping[str, Parsed]) -> dict[str, Parameter]:
-    """Parameters from a file's header: JSON's lists become tuples; those that older files lack get their old values."""
-    parameters = {"normalisation": "improved", **header["parameters"]}
-    for name in ("bin_sizes", "pyramid"):
-        parameters[name] = tuple(tuple(v) if isinstance(v, list) else v for v in parameters[name])
-    return parameters
-
-
-def _frozen(value: Parameter) -> Parameter:
-    """A parameter's value in built-in types, sequences as tuples."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return tuple(map(_frozen, value)) if np.iterable(value) and not isinstance(value, str) else value

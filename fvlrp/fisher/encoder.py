@@ -21,7 +21,7 @@ from ..core.estimator import Transformer, check_fitted
 from ..runtime import threads
 from ..runtime.arguments import is_real, is_whole
 from ..runtime.types import Floats, Precision, Untyped
-from .geometry import Geometry, Pyramid, axis_cell
+from .geometry import Geometry, Pyramid, axis_cell, cell_count
 from .gmm import BLOCK, GATE, check_magnitude
 from .sift import Described, Descriptors
 
@@ -67,8 +67,7 @@ def layout_of(geometry: Geometry, pyramid: Pyramid) -> Layout:
     # The cells of a frame follow from each axis separately: finest cells are products of the combinations along y and
     # x, and no array of all descriptors has to be sorted.
     combinations, strips = zip(*(_strips(geometry, pyramid, axis) for axis in (0, 1)), strict=True)
-    cells = sum(rows * cols for rows, cols in pyramid)
-    member = np.zeros((len(combinations[0]), len(combinations[1]), cells), np.uint8)
+    member = np.zeros((len(combinations[0]), len(combinations[1]), cell_count(pyramid)), np.uint8)
     offset = 0
     for level, (rows, cols) in enumerate(pyramid):
         of_level = offset + combinations[0][:, None, level] + rows * combinations[1][None, :, level]

@@ -21,7 +21,7 @@ from .. import _kernels
 from ..data import images
 from ..runtime.memory import empty
 from ..runtime.types import Element, Pixels, Span, Window
-from .geometry import Scale
+from .geometry import Scale, cell_count
 from .sift import DenseSIFT, Described
 
 TOGETHER = 4096  # descriptors encoded at a time at the start
@@ -132,7 +132,7 @@ class _Encoding:
         self._codes = _Codes(mixture, len(found))
         # Descriptors that lie in the same pyramid cells form a group: they change the same sums.
         self._group_cells, self._group = _groups(self._geometry.cells(mixture.pyramid))
-        cells, components = sum(rows * cols for rows, cols in mixture.pyramid), len(mixture.weights)
+        cells, components = cell_count(mixture.pyramid), len(mixture.weights)
         self.sums = np.zeros((cells, 2, *mixture.means.shape))
         self._stale = np.ones((cells, components), np.uint8)
         self._blocks = np.empty((3, cells, components))

@@ -26,6 +26,11 @@ ORIENTATIONS = 8
 Pyramid: TypeAlias = tuple[tuple[int, int], ...]  # (rows, columns) of the cells of each level
 
 
+def cell_count(pyramid: Pyramid) -> int:
+    """Number of cells of all levels."""
+    return sum(rows * cols for rows, cols in pyramid)
+
+
 @dataclass(frozen=True)
 class Scale:
     """The regular grid of descriptors of one bin size.

@@ -12,35 +12,39 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.arguments import check_choice, is_real
 from ..runtime.types import Untyped, Values
+from .geometry import Pyramid, cell_count
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
-Parts: TypeAlias = dict[str, Values]
 
 # VLFeat and cyvlfeat have the package's own order: means, then variances, component by component.
 ORDERS = ("vlfeat", "skimage")
 
 
-def parts(
+def arrays(
     components: npt.ArrayLike,
     mean: npt.ArrayLike | None,
     mixture: tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike],
     linear: tuple[npt.ArrayLike, npt.ArrayLike],
     classes: npt.ArrayLike,
     order: str,
-    cells: int,
     descriptor_scale: float,
-) -> Parts:
-    """Arrays by the names of a model file, in its layout; the model checks their shapes."""
+    pyramid: Pyramid,
+) -> dict[str, Values]:
+    """Arrays by the names of a model file, in its layout; the reader of the file's parts checks their shapes."""
+    check_choice("order", order, ORDERS)
+    if not (is_real(descriptor_scale) and 0 < descriptor_scale < np.inf):
+        raise ValueError(f"descriptor_scale must be a positive number, got {descriptor_scale!r}")
     basis = np.asarray(components, np.float64)
     if basis.ndim != 2:
         raise ValueError(f"components must have shape (D, 128), got {basis.shape}")
-    weights, means, covariances = (np.asarray(array, np.float64) for array in mixture)
+    weights, means, covariances = (np.asarray(part, np.float64) for part in mixture)
     if covariances.shape != means.shape:
         raise ValueError(f"covariances must be diagonal, of the shape of means {means.shape}, got {covariances.shape}")
     coef = np.atleast_2d(np.asarray(linear[0], np.float64))
     if order == "skimage":
-        coef = from_skimage(coef, len(weights), cells)
+        coef = from_skimage(coef, len(weights), cell_count(pyramid))
     return {
         "classes": np.asarray(classes),
         "pca_components": basis * descriptor_scale,

@@ -1,6 +1,6 @@
 """The arrays of a model file: coef_ as float32 or as small integers, and checks of all arrays.
 
-Hides how integers are packed. For the classifier.
+Hides how integers are packed. For `parts`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def stored(coef: npt.NDArray[np.float32], weights: str, run: int) -> dict[str, V
 
     Two "int4" values share a byte, the first in the lower half.
     """
+    check_choice("weights", weights, tuple(WEIGHTS))
     top = WEIGHTS[weights]
     if top is None:
         return {"coef": coef}
