@@ -10,6 +10,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from onnx import helper  # noqa: E402
 from test_importers import Graph, session  # noqa: E402
+from test_operators import case, number, weights  # noqa: E402
 
 MS = "com.microsoft"
 
@@ -77,6 +78,9 @@ OPERATORS = {
     "QLinearGlobalAveragePool": lambda g: g.add("QLinearGlobalAveragePool", f"{triple('c')} d.s d.z", "d", domain=MS),
     "QLinearConcat": lambda g: g.add("QLinearConcat", f"d.s d.z {triple('c')} {triple('c')}", "d", domain=MS, axis=1),
     "QLinearSoftmax": lambda g: g.scales("d", 1 / 256, 0).add(
+        "QLinearSoftmax", f"{triple('c')} d.s d.z", "d", domain=MS, axis=3, opset=13
+    ),
+    "QLinearSoftmax, 1 / scale not whole": lambda g: g.scales("d", 0.0036, 3).add(
         "QLinearSoftmax", f"{triple('c')} d.s d.z", "d", domain=MS, axis=3, opset=13
     ),
     "QLinearMatMul": lambda g: (
@@ -227,3 +231,27 @@ def test_dequantised_integers_that_were_never_quantised_are_refused(tmp_path):
         ValueError, match=r"\(DequantizeLinear\).*'q' is not quantised; expected integers from Quant.*feeds.*'c'"
     ):
         Network.from_onnx(tmp_path / "n.onnx")
+
+
+ROUNDED = "{0} = QuantizeLinear ({1}, s, z)\n {2} = DequantizeLinear ({0}, s, z)\n "
+ATTENTION = """r = Reshape (x, u)\n k = MatMul (r, w)\n l = Transpose <perm = [0, 2, 1]> (k)\n m = MatMul (r, l)
+ a = Softmax <axis = -1> (m)\n {0} v = MatMul (r, o)\n p = MatMul ({1}, v)\n t = ReduceMean (p, i)"""
+GATE = "a = Sigmoid (x)\n {0} c = Conv <pads = [1, 1, 1, 1]> (x, e)\n p = Mul (c, {1})\n t = ReduceMean (p, j)"
+
+
+@pytest.mark.parametrize("body", [ATTENTION, GATE], ids=["attention", "gate"])
+def test_weights_and_gates_keep_their_rules_behind_a_rounding(tmp_path, body):
+    """Steps of 1 / 65535 of a softmax or a sigmoid change nothing but the last digits of a map."""
+    constants = {
+        "u": (0, 6, 12), "w": weights(12, 12), "o": weights(12, 4), "e": weights(3, 3, 3, 3),
+        "s": number(1 / 65535), "z": "uint16 {0}", "i": (1,), "j": (2, 3),
+    }  # fmt: skip
+    rounded = body.format(ROUNDED.format("q", "a", "d"), "d")
+    image = np.random.default_rng(3).integers(0, 256, (4, 6, 3), np.uint8)
+    maps = []
+    for name, text in (("real", body.format("", "a")), ("rounded", rounded)):
+        model = onnx.parser.parse_model(case(text, 21, **constants))
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        net = Network.from_onnx(tmp_path / f"{name}.onnx", Preprocess((4, 6)))
+        maps.append(net.explain(image, 1, dtype="float64").heatmap)
+    np.testing.assert_allclose(maps[1], maps[0], atol=1e-3 * np.abs(maps[0]).max())

@@ -328,7 +328,10 @@ def _one(reader: Reader, call: Call, op: str) -> None:
 
 
 def _softmax(reader: Reader, call: Call) -> None:
-    _one(reader, replace(call, attributes={"axis": -1, **call.attributes}), "Softmax")
+    made = reader.applied(call, "Softmax", _real(reader, call, 0), **{"axis": -1, **call.attributes})
+    scale = reader.needed(call, 3).astype(np.float32)
+    made = scaled(reader, made, np.floor(1 / scale) * scale)  # onnxruntime multiplies by the integer part of 1 / scale
+    _rounded(reader, call, made, 3)
 
 
 def _mean(reader: Reader, call: Call) -> None:

@@ -14,11 +14,13 @@ from ...layers import (
     Constant,
     Conv,
     Dense,
+    DynamicQuantise,
     Expand,
     Flatten,
     Gather,
     MatMul,
     Product,
+    Quantise,
     Reshape,
     Scale,
     Select,
@@ -28,6 +30,8 @@ from ...layers import (
 )
 from ..steps import Step
 from .rewrite import Graph
+
+_MOVES = Reshape | Flatten | Transpose
 
 
 def attention(graph: Graph) -> None:
@@ -56,7 +60,18 @@ def _from_softmax(step: Step) -> bool:
             return True
         if not isinstance(
             step.layer,
-            Reshape | Flatten | Transpose | Scale | Select | Constant | Affine | Dense | Conv | Expand | Slice | Gather,
+            _MOVES
+            | Quantise
+            | DynamicQuantise
+            | Scale
+            | Select
+            | Constant
+            | Affine
+            | Dense
+            | Conv
+            | Expand
+            | Slice
+            | Gather,
         ):
             return False
         step = step.inputs[0]
@@ -87,7 +102,7 @@ def _gate(step: Step, shape: tuple[int, ...]) -> int:
     """How certainly an array is a gate: 3 if broadcast over channels, 2 for a sigmoid's output, 1 for a tanh's."""
     if step.shape != shape or isinstance(step.layer, Expand):
         return 3
-    while isinstance(step.layer, Reshape | Flatten | Transpose):
+    while isinstance(step.layer, _MOVES | Quantise | DynamicQuantise):
         step = step.inputs[0]
     if isinstance(step.layer, Softmax):
         return 2
