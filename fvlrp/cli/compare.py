@@ -36,9 +36,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    out = options.output_file(args.out)
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out must end in .png, got {args.out!r}")
+    out = options.output_file(args.out, ".png")
     names = args.model or ["voc20"]
     models = [options.load_model(args, name) for name in names]
     photographs = options.photographs(args)

@@ -311,8 +311,8 @@ def figure_file(path: str) -> Path:
     return usage(check_path, output_file(path))
 
 
-def output_file(name: str) -> Path:
-    """Path of a result, checked before the work rather than after."""
+def output_file(name: str, suffix: str = "") -> Path:
+    """Path of a result that ends in `suffix`, checked before the work rather than after."""
     path = Path(name)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--out: there is no folder {path.parent}")
@@ -320,6 +320,8 @@ def output_file(name: str) -> Path:
         raise IsADirectoryError(f"--out: {path} is a folder; expected the name of a file")
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"--out: the folder {path.parent} cannot be written to")
+    if suffix and path.suffix.lower() != suffix:
+        raise UsageError(f"--out must end in {suffix}, got {name!r}")
     return path
 
 

@@ -31,9 +31,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    out = options.output_file(args.out)
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out must end in .png, got {args.out!r}")
+    out = options.output_file(args.out, ".png")
     clf = options.load_model(args, args.model)
     if not isinstance(clf, FisherVectorClassifier):
         raise UsageError(f"--model must be a Fisher-vector classifier, got {args.model}")
