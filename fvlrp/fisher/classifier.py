@@ -11,7 +11,6 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,7 @@ from ..data import files
 from ..data.images import ImageLike, Images, batch, reduced
 from ..data.labels import parse_labels, weights_of
 from ..runtime.arguments import check_choice, is_real, is_whole
-from ..runtime.types import Json, Parsed, Untyped, Values
+from ..runtime.types import Doubles, Json, Parsed, Singles, Untyped, Values
 from . import importing, parts, training
 from .encoder import PYRAMID
 from .flipper import FisherFlipper, Mixture
@@ -34,9 +33,6 @@ from .parts import Projection
 from .sift import WHOLE, DenseSIFT, read_grey
 from .trace import FisherMenu, FisherModel, FisherTrace
 from .walk import FisherStack
-
-Doubles: TypeAlias = npt.NDArray[np.float64]
-Singles: TypeAlias = npt.NDArray[np.float32]
 
 
 class FisherVectorClassifier(Classifier, Estimator):

@@ -20,12 +20,11 @@ from .. import _kernels
 from ..core.estimator import Transformer, check_fitted
 from ..runtime import threads
 from ..runtime.arguments import is_real, is_whole
-from ..runtime.types import Floats, Precision, Untyped
+from ..runtime.types import Doubles, Floats, Precision, Untyped
 from .geometry import Geometry, Pyramid, axis_cell, cell_count
 from .gmm import BLOCK, GATE, check_magnitude
 from .sift import Described, Descriptors
 
-Doubles: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
 Room: TypeAlias = tuple[Floats, npt.NDArray[np.uint16], Floats]  # memory for y, indices and posteriors
 Moments: TypeAlias = tuple[Doubles, Doubles, Doubles]  # sums of gamma (K,), gamma z (K, D), gamma z^2 (K, D)

@@ -20,14 +20,13 @@ import numpy.typing as npt
 from .. import _kernels
 from ..data import images
 from ..runtime.memory import empty
-from ..runtime.types import Element, Pixels, Span, Window
+from ..runtime.types import Doubles, Element, Pixels, Span, Window
 from .geometry import Scale, cell_count
 from .sift import DenseSIFT, Described
 
 TOGETHER = 4096  # descriptors encoded at a time at the start
 ROOM = 2  # times the posteriors that there are
 
-Doubles = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 

@@ -22,9 +22,8 @@ from .. import _kernels
 from ..core.estimator import Estimator, check_fitted
 from ..runtime import cluster, threads
 from ..runtime.arguments import check_choice, is_real, is_whole
-from ..runtime.types import Floats
+from ..runtime.types import Doubles, Floats
 
-Doubles: TypeAlias = npt.NDArray[np.float64]
 Moments: TypeAlias = tuple[float, Doubles, Doubles, Doubles]  # log-likelihood; sums of gamma, gamma z and gamma z^2
 
 GATE = 1e-6  # posteriors below it count as 0: docs/numerics.md §1

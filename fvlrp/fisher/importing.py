@@ -7,16 +7,13 @@ Hides how their projections are scaled and how their weights are laid out. For t
 from __future__ import annotations
 
 import warnings
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..runtime.arguments import check_choice, is_real
-from ..runtime.types import Untyped, Values
+from ..runtime.types import Doubles, Untyped, Values
 from .geometry import Pyramid, cell_count
-
-Doubles: TypeAlias = npt.NDArray[np.float64]
 
 # VLFeat and cyvlfeat have the package's own order: means, then variances, component by component.
 ORDERS = ("vlfeat", "skimage")

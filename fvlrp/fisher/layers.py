@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from ..core.ledger import Entries
 from ..core.region import Region
 from ..runtime import limits, threads
 from ..runtime.memory import Memory, empty, zeros
-from ..runtime.types import Floats
+from ..runtime.types import Doubles, Floats
 from . import relevance as eqs
 from . import sift
 from .encoder import PYRAMID, TINY, PackedModels, Pooled, encode_fused, encode_projected, pool, total
@@ -35,8 +35,6 @@ from .geometry import BINS, Geometry, Part, Pyramid, Scale
 from .rules import FisherRules
 from .sift import DenseSIFT, Descriptors, Grey
 from .supports import spread, spread_cells
-
-Doubles: TypeAlias = npt.NDArray[np.float64]
 
 NORMALISATIONS = ("intra", "improved")
 LEAST = 1.0  # components with a smaller sum of |S| keep a norm below 1: docs/numerics.md §10

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.estimator import Parameter
 from ..runtime.arguments import check_choice, is_real, is_whole
-from ..runtime.types import Classes, Json, Parsed, Values
+from ..runtime.types import Classes, Doubles, Json, Parsed, Singles, Values
 from . import weights as coefficients
 from .geometry import cell_count
 from .gmm import DiagonalGMM
-
-Doubles: TypeAlias = npt.NDArray[np.float64]
-Singles: TypeAlias = npt.NDArray[np.float32]
 
 # Parameters that no file holds. (The header has a place of its own for `random_state`.)
 FOR_ONE_USE = ("class_weight", "memory", "n_jobs", "random_state", "verbose")

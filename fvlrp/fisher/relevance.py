@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +21,10 @@ from .. import _kernels
 from ..core.ledger import Entries
 from ..runtime import threads
 from ..runtime.memory import Memory, empty
-from ..runtime.types import Floats
+from ..runtime.types import Doubles, Floats
 from .encoder import Pooled
 from .geometry import BINS, Part
 from .rules import FisherRules, Treatment
-
-Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
 def shares(r: Doubles, pooled: Pooled, rules: FisherRules, out: Doubles | None = None) -> tuple[Doubles, Entries]:

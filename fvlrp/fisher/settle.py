@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from .. import _kernels
 from ..runtime import threads
+from ..runtime.types import Doubles
 from .encoder import PIECE, PackedModels, Pooled
 
-Doubles: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 DOUBT = 7.5e-7  # error of a float32 sum, in units of sqrt(sum gamma sum gamma z^2 / pi), which bounds sum |Psi|

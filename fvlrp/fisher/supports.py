@@ -7,19 +7,17 @@ filters that make spreading cost one addition per bin. For the layers of this wi
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _kernels
 from ..runtime import threads
-from ..runtime.types import Floats
+from ..runtime.types import Doubles, Floats
 from .geometry import BINS, Geometry, Part, Pyramid, Scale, axis_cell, box
 from .rules import FisherRules
 from .sift import led
-
-Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
 def bin_taps(splat: str, bin_size: int) -> tuple[Doubles, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +19,11 @@ from ..core.target import Label, One, Target
 from ..core.trace import EXACT, Descent, Trace
 from ..data import images
 from ..data.images import ImageLike
-from ..runtime.types import Classes, Precision
+from ..runtime.types import Classes, Doubles, Precision
 from .rules import FisherRules
 from .settle import settled
 from .sift import DenseSIFT, Descriptors, read_grey
 from .walk import DEPTHS, FLATS, REPRESENTATIONS, FisherStack, Pass, at_sums, relevance_at, walk
-
-Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
 class FisherMenu(Menu[FisherRules]):

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +21,12 @@ from ..data.images import ImageLike, Photograph, naming_one
 from ..evaluate import average_precision
 from ..runtime import cluster, threads
 from ..runtime.progress import Progress
-from ..runtime.types import Span, Untyped
+from ..runtime.types import Doubles, Singles, Span, Untyped
 from .encoder import PackedModels
 from .sift import DenseSIFT, Described, read_grey
 
 T = TypeVar("T")
 P = ParamSpec("P")
-Doubles: TypeAlias = npt.NDArray[np.float64]
-Singles: TypeAlias = npt.NDArray[np.float32]
 
 CODES_IN_MEMORY = 4 << 30  # bytes; larger arrays of codes are stored in a temporary file
 TILE = 4096  # rows of codes whose inner products with as many others are one task

@@ -8,7 +8,7 @@ classifier.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,10 @@ from ..core.layer import Passed
 from ..core.ledger import Entries
 from ..core.region import Region
 from ..core.target import Target
+from ..runtime.types import Doubles
 from .layers import Encode, Linear, Normalise, Parts, Scored
 from .rules import FisherRules
 from .sift import Grey
-
-Doubles: TypeAlias = npt.NDArray[np.float64]
 
 FLATS = {"vector": 3, "descriptor": 2, "bin": 1, "gradient": 0}  # number of flat layers at each depth, from the pixels
 DEPTHS = tuple(FLATS)  # coarse to fine

@@ -20,6 +20,8 @@ Window: TypeAlias = "tuple[slice[int], slice[int]]"  # rows and columns
 # The element type of an array that the kernels fill.
 Element = TypeVar("Element", bound="np.float32 | np.float64 | np.int64 | np.int32 | np.uint16 | np.uint8 | np.bool")
 
+Singles: TypeAlias = npt.NDArray[np.float32]
+Doubles: TypeAlias = npt.NDArray[np.float64]
 Floats: TypeAlias = npt.NDArray[np.float32 | np.float64]  # float32, or float64 in exact mode
 Precision: TypeAlias = np.dtype[np.float32 | np.float64]  # float32: fast, float64: exact
 Pixels: TypeAlias = npt.NDArray[np.uint8 | np.float32]  # 0..255, or in [0, 1]

@@ -6,12 +6,12 @@ say on each picture that it is smoothed.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Doubles: TypeAlias = npt.NDArray[np.float64]
+from ..runtime.types import Doubles
 
 _BAND = 1 << 18  # values that are averaged at a time: a large photograph's map is not copied as a whole
 
