@@ -58,6 +58,7 @@ from fvlrp.network.layers import (
     Select,
     Slice,
     Softmax,
+    Table,
     Transpose,
 )
 from fvlrp.network.rules import Choice
@@ -267,6 +268,7 @@ CASES: dict[type[NetworkLayer], list[Case]] = {
         Case(Extend(np.zeros((3, 0)), np.zeros((3, 2)), 2), [(3, 4)], _routed),
     ],
     DynamicQuantise: [Case(DynamicQuantise(), [IMAGE], _unchanged)],
+    Table: [Case(Table(np.array(0.02), np.array(128.0), 0, np.linspace(-1, 2, 256)), [IMAGE], _unchanged)],
     Quantise: [Case(Quantise(np.array(0.1), np.array(3.0), 0, 255), [IMAGE], _unchanged)],
     Product: [
         Case(Product(), [IMAGE, IMAGE], _product),

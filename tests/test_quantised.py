@@ -11,6 +11,7 @@ pytest.importorskip("onnxruntime")
 from onnx import helper  # noqa: E402
 from test_importers import Graph, session  # noqa: E402
 from test_operators import case, number, weights  # noqa: E402
+from test_operators import scores_of as scores_of_text  # noqa: E402
 
 MS = "com.microsoft"
 
@@ -255,3 +256,28 @@ def test_weights_and_gates_keep_their_rules_behind_a_rounding(tmp_path, body):
         net = Network.from_onnx(tmp_path / f"{name}.onnx", Preprocess((4, 6)))
         maps.append(net.explain(image, 1, dtype="float64").heatmap)
     np.testing.assert_allclose(maps[1], maps[0], atol=1e-3 * np.abs(maps[0]).max())
+
+
+GELU = """c = Conv <pads = [1, 1, 1, 1]> (x, e)\n {c} h = Mul ({c_}, k)\n f = Erf (h)\n g = Add (f, one)
+ {g} p = Mul ({c_}, {g_})\n {p} t = Mul ({p_}, half)"""
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_an_activation_whose_steps_are_rounded_is_that_activation(tmp_path, bits):
+    """The 1 of a GELU is no evidence: with 16 bits the map is that of the real network; scores are onnxruntime's."""
+    steps, zero, dtype = (1 << bits) - 1, 1 << bits - 1, f"uint{bits}"
+    constants = {
+        "e": weights(3, 3, 3, 3), "k": number(0.5**0.5), "one": number(1), "half": number(0.5),
+        "s": number(10 / steps), "z": f"{dtype} {{{zero}}}",
+    }  # fmt: skip
+    real = GELU.format(**dict.fromkeys("cgp", ""), c_="c", g_="g", p_="p")
+    rounded = {name: ROUNDED.format(f"{name}q", name, f"{name}d") for name in "cgp"}
+    text = case(GELU.format(**rounded, c_="cd", g_="gd", p_="pd"), 21, **constants)
+    found, expected = scores_of_text(text, tmp_path / "rounded.onnx")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    onnx.save(onnx.parser.parse_model(case(real, 21, **constants)), tmp_path / "real.onnx")
+    one, other = (Network.from_onnx(tmp_path / f"{name}.onnx", Preprocess((4, 6))) for name in ("real", "rounded"))
+    assert [node.kind for node in other.nodes] == ["conv", "quantise", "table", "flatten"]
+    image = np.random.default_rng(3).integers(0, 256, (4, 6, 3), np.uint8)
+    maps = [net.explain(image, 30, dtype="float64").heatmap for net in (one, other)]
+    assert np.abs(maps[1] - maps[0]).max() <= 1e-3 * 256 / (1 << bits - 8) * np.abs(maps[0]).max()

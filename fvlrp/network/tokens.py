@@ -20,16 +20,19 @@ from .layers import (
     Affine,
     Constant,
     Dense,
+    DynamicQuantise,
     Extend,
     Flatten,
     Gather,
     MatMul,
     NetworkLayer,
+    Quantise,
     Reduce,
     Reshape,
     Scale,
     Shape,
     Softmax,
+    Table,
     Transpose,
 )
 
@@ -114,7 +117,8 @@ def _reshaped(axes: _Axes, shape: Shape) -> _Axes:
 
 # ---- layers that mix tokens ------------------------------------------------------------------------------------------
 
-_BETWEEN = (Dense, Affine, Scale, Constant)  # with activations, the layers allowed between two layers of a mixer
+# With activations, the layers allowed between two layers of a mixer.
+_BETWEEN = (Dense, Affine, Scale, Constant, DynamicQuantise, Quantise, Table)
 
 
 def mixers(nodes: Sequence[Node], shapes: Sequence[Shape], kinds: Sequence[Roles]) -> dict[int, int]:

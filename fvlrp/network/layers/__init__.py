@@ -6,7 +6,7 @@ it to `LAYERS`, and add a case to tests/test_layer_protocol.py.
 
 from .activation import LRN, Activation, Clip, LeakyReLU, PReLU, ReLU
 from .attention import MatMul, Softmax
-from .constant import Constant, DynamicQuantise, Extend, Quantise, Scale, Select
+from .constant import Constant, DynamicQuantise, Extend, Quantise, Scale, Select, Table
 from .conv import Conv
 from .dense import Dense
 from .join import Add, Affine, Concat
@@ -42,6 +42,7 @@ LAYERS: tuple[type[NetworkLayer], ...] = (
     Extend,
     Quantise,
     DynamicQuantise,
+    Table,
     Concat,
     Add,
     Product,
@@ -103,6 +104,7 @@ __all__ = [
     "Shape",
     "Slice",
     "Softmax",
+    "Table",
     "Transpose",
     "Unchanged",
 ]

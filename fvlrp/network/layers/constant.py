@@ -194,6 +194,26 @@ class Quantise(Unchanged):
 
 
 @dataclass(frozen=True, eq=False)
+class Table(Unchanged):
+    """An activation of quantised values whose steps the file rounds, too, such as GELU: a table of its values.
+
+    x is (i - zero) * scale for integers i from `low` on, and the output ``values[i - low]``. Relevance passes
+    unchanged, as through the activation.
+    """
+
+    scale: Array
+    zero: Array
+    low: int
+    values: Array
+
+    def apply(self, x: Array) -> Array:
+        places = np.rint(x / self.cast("scale", x.dtype)) + (self.cast("zero", x.dtype) - self.low)
+        values = self.cast("values", x.dtype)
+        out: Array = values[np.clip(places, 0, len(values) - 1).astype(np.intp)]
+        return out
+
+
+@dataclass(frozen=True, eq=False)
 class DynamicQuantise(Unchanged):
     """x rounded to 256 steps between its own smallest and largest value (0 included), as ONNX's DynamicQuantizeLinear.
 

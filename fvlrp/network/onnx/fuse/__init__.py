@@ -9,7 +9,7 @@ from .affines import affines
 from .attention import attention, gates
 from .axes import shuffles, tidy
 from .branches import branches
-from .formulas import activations, softmaxes
+from .formulas import activations, rounded, softmaxes
 from .layout import settle
 from .norms import groups, normalisations
 from .rewrite import Graph
@@ -19,6 +19,7 @@ __all__ = ["Graph", "simplified"]
 PASSES = (
     tidy,
     activations,
+    rounded,
     softmaxes,
     normalisations,
     settle,

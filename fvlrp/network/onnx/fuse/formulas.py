@@ -21,11 +21,13 @@ from ...layers import (
     Maximum,
     NetworkLayer,
     Product,
+    Quantise,
     Quotient,
     Reduce,
     ReLU,
     Scale,
     Softmax,
+    Table,
 )
 from ..steps import Step
 from .rewrite import Graph, become, regions, run
@@ -76,6 +78,43 @@ def activations(graph: Graph) -> None:
             best = best if known is None else (known, source, region)
         if best is not None:
             become(graph, end, *best)
+
+
+def rounded(graph: Graph) -> None:
+    """Replace activations whose steps the file rounds by tables. Their values without rounding say what they are."""
+    for end in reversed(list(graph.steps)):
+        if not _pointwise_or_rounding(end):
+            continue
+        best = None
+        for source, region in regions(graph, end, _pointwise_or_rounding):
+            plain = [step for step in region if not isinstance(step.layer, Quantise)]
+            spelt = 1 < len(plain) < len(region) and any(isinstance(step.layer, _ARITHMETIC) for step in plain)
+            if spelt and _rounds(source) and _recognised(run(region, source, _SAMPLES[None], Quantise)[0]) is not None:
+                best = source, region
+        if best is not None:
+            become(graph, end, _table(*best), *best)
+
+
+def _pointwise_or_rounding(step: Step) -> bool:
+    return _pointwise(step) or _rounds(step)
+
+
+def _rounds(step: Step) -> bool:
+    """Whether a step rounds all values alike, to at most 16 bits."""
+    layer = step.layer
+    if not isinstance(layer, Quantise) or layer.high - layer.low >= 1 << 16:
+        return False
+    return all(value.size == 1 for value in (layer.scale, layer.zero, layer.pitch, layer.offset, layer.origin))
+
+
+def _table(source: Step, region: list[Step]) -> Table:
+    """The values of a region for all values of its quantised source, computed in float32."""
+    layer = source.layer
+    assert isinstance(layer, Quantise)
+    scale, zero = (value.reshape(()).astype(np.float32) for value in (layer.scale, layer.zero))
+    integers = np.arange(layer.low, layer.high + 1, dtype=np.float32)
+    values = run(region, source, ((integers - zero) * scale)[None]).reshape(-1)
+    return Table(np.asarray(scale), np.asarray(zero), layer.low, np.ascontiguousarray(values))
 
 
 def _recognised(values: Array) -> NetworkLayer | None:

@@ -108,11 +108,13 @@ def regions(graph: Graph, end: Step, inside: Callable[[Step], bool]) -> Iterable
         border |= {id(source): source for source in latest.inputs}
 
 
-def run(region: list[Step], source: Step, value: Array) -> Array:
-    """The output of a region for a value (n, ...) of its source."""
+def run(region: list[Step], source: Step, value: Array, without: type[NetworkLayer] | None = None) -> Array:
+    """The output of a region for a value (n, ...) of its source; layers of a class `without` return their input."""
     arrays = {id(source): value}
     with np.errstate(all="ignore"):
         for step in region:
             assert step.layer is not None
-            arrays[id(step)] = step.layer.apply(*(arrays[id(each)] for each in step.inputs))
+            inputs = [arrays[id(each)] for each in step.inputs]
+            skipped = without is not None and isinstance(step.layer, without)
+            arrays[id(step)] = inputs[0] if skipped else step.layer.apply(*inputs)
     return arrays[id(region[-1])]
