@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from fvlrp.network.graph import INPUT, KINDS, Node, ancestors, coarse, first_layers
-from fvlrp.network.layers import Add, Affine, Concat, Conv, Dense, Flatten, MaxPool, ReLU
+from fvlrp.network.layers import (
+    Activation,
+    Add,
+    Affine,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    Product,
+    ReLU,
+)
 
 
 @pytest.fixture
@@ -56,7 +68,8 @@ class Builder:
 
     @property
     def coarse(self):
-        return self.nodes[coarse(self.nodes, self.shapes)].name
+        found = coarse(self.nodes, self.shapes)
+        return "input" if found == INPUT else self.nodes[found].name
 
 
 def pool(stride=2):
@@ -101,7 +114,24 @@ def test_the_coarse_depth_of_residual_blocks_is_behind_their_sum():
 def test_the_coarse_depth_of_a_shallow_network_is_its_coarsest_block():
     assert Builder().conv("conv1", 4).add("relu1", ReLU()).add("pool", pool()).conv("conv2", 4).coarse == "conv2"
     dense = [Node.of("flat", Flatten(), (INPUT,)), Node.of("fc", Dense(np.zeros((2, 4)), np.zeros(2)), (0,))]
-    assert coarse(dense, [(4,), (2,)]) == 1
+    assert coarse(dense, [(4,), (2,)]) == INPUT
+
+
+def test_the_coarse_depth_of_gated_blocks_is_behind_the_projection():
+    net = Builder().conv("stem", 8, stride=2)
+    for k in (1, 2):
+        net.conv(f"depthwise{k}", 8, stride=2, depthwise=True).add(f"a{k}", ReLU()).add(f"mean{k}", GlobalAveragePool())
+        net.conv(f"gate{k}", 8, kernel=1).add(f"sigmoid{k}", Activation("sigmoid"))
+        net.add(f"product{k}", Product(), f"a{k}", f"sigmoid{k}").conv(f"project{k}", 8, kernel=1)
+    assert net.coarse == "project2"
+
+
+def test_the_coarse_depth_of_strided_convolutions_is_the_one_at_stride_8():
+    net = Builder()
+    for k in range(1, 5):
+        net.conv(f"conv{k}", 8, stride=2).add(f"relu{k}", ReLU())
+    assert net.coarse == "relu3"
+    assert Builder().conv("conv1", 4).add("pool1", pool()).conv("conv2", 4).conv("conv3", 4, stride=4).coarse == "conv3"
 
 
 def test_first_layers_are_those_closest_to_the_pixels(nodes):

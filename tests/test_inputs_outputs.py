@@ -55,6 +55,29 @@ def test_channels_that_no_convolution_states_are_asked_for(tmp_path, operator):
         ConvNet.from_onnx(graph.save(tmp_path / "n.onnx"))
 
 
+def largest(scores="y"):
+    """Scores of five classes and the three largest of them."""
+    graph = row(Graph().conv("x", "c", 3, 4), "c").weight("a", 4, 5).add("MatMul", "f a", scores)
+    graph.constant("k", [3], np.int64).nodes.append(helper.make_node("TopK", [scores, "k"], ["top", "place"]))
+    return graph
+
+
+def test_an_output_that_cannot_be_read_does_not_matter_beside_one_that_can(tmp_path):
+    path = with_values(largest(), tmp_path / "n.onnx", outputs=[("top", [1, 3])])
+    assert len(check(path).classes_) == 5
+
+
+def test_scores_inside_the_graph_are_explained_where_the_output_is_a_selection(tmp_path):
+    path = largest("inner").add("Identity", "top", "y").save(tmp_path / "n.onnx")
+    with pytest.raises(
+        ValueError, match=r"selections .* are not supported; give the scores before it as .*, 'inner'; it"
+    ):
+        ConvNet.from_onnx(path)
+    net = ConvNet.from_onnx(path, output="inner")
+    assert len(net.classes_) == 5
+    assert net.account.notes == ["explains output 'inner', not 'y'"]
+
+
 @pytest.mark.parametrize(("output", "classes"), [("y", 5), ("z", 4)])
 def test_the_output_that_is_named_holds_the_scores(tmp_path, output, classes):
     path = with_values(two_heads(), tmp_path / "n.onnx", outputs=[("z", None)])

@@ -272,6 +272,23 @@ def test_class_tokens_are_spread_evenly_and_named():
     assert "class_token" not in trace.explain(target=2, depth="input").ledger
 
 
+def test_a_class_token_that_comes_late_leaves_the_coarse_depth_to_blocks_of_patches():
+    built = Built()
+    x = built.block("blocks/blocks.0", built.patches())
+    x = built.add("cls/Concat", Extend(built.weight(1, WIDTH), np.zeros((0, WIDTH))), x)
+    x = built.block("blocks/blocks.1", x, TOKENS + 1)
+    x = built.add("first/Flatten", Flatten(), built.add("first/Slice", Slice(1, 0, 1), x))
+    built.dense("head/Gemm", x, WIDTH, CLASSES)
+    net = built.network()
+    assert net.layout.outside == (1, 0, TOKENS + 1) and net.coarse_depth == "blocks.0"
+
+
+def test_a_model_whose_name_ends_in_a_number_is_no_block():
+    net = transformer(names="dinov2/layer.{}")
+    assert list(net.layout.blocks) == ["dinov2.layer.0", "dinov2.layer.1"]
+    assert list(transformer(names="layer1/layer1.{}").layout.blocks) == ["layer1.0", "layer1.1"]
+
+
 def mixer(hidden):
     """One block that mixes tokens by two dense layers over them, and a mean."""
     built = Built()

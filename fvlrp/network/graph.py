@@ -12,6 +12,7 @@ from .layers import LAYERS, NetworkLayer
 from .layers.layer import Shape
 
 INPUT = -1  # index of the network's input among those of nodes
+COARSE = 8  # pixels between the positions of a map of low resolution
 
 # Layer classes by the name that nodes, rules and files use.
 KINDS: dict[str, type[NetworkLayer]] = {cls.__name__.lower(): cls for cls in LAYERS}
@@ -107,16 +108,18 @@ def narrows(nodes: Sequence[Node]) -> list[int]:
 def block_ends(nodes: Sequence[Node]) -> list[int]:
     """The nodes that end a block: a join, or a convolution of all channels after one with a window larger than 1.
 
+    The product of a gate, such as squeeze and excitation, is not a join: the projection follows it.
+
     A pool or a strided convolution begins a block. A pointwise convolution directly after it does not end the block
     (SqueezeNet's squeeze), but one after a depthwise convolution does (MobileNet's projection).
     """
     narrow, ends, looked = frozenset(narrows(nodes)), [], False
     for i, node in enumerate(nodes):
         kernel, stride = (getattr(node.layer, name, (1, 1)) for name in ("kernel", "stride"))
-        conv = node.kind == "conv"
+        conv, joins = node.kind == "conv", len(node.inputs) > 1 and node.kind != "product"
         looked = (looked or max(kernel) > 1) if conv else looked and max(kernel) == 1
         whole = conv and getattr(node.layer, "groups", 1) == 1 and max(stride) == 1
-        if i in narrow and (len(node.inputs) > 1 or (whole and looked)):
+        if i in narrow and (joins or (whole and looked)):
             ends.append(i)
             looked = False
     return ends
@@ -125,13 +128,20 @@ def block_ends(nodes: Sequence[Node]) -> list[int]:
 def coarse(nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> int:
     """The low-resolution depth: the output of the first block with a stride of 8 or more.
 
-    Without such a block, the first block of the largest stride; without blocks, the first layer with weights.
+    Without such a block, the first convolution or pool of that stride, or else the first of the largest stride; without
+    any, INPUT, since below other layers a map has no positions.
     """
     steps = [min(both) for both in strides(nodes)]
-    ends = [i for i in block_ends(nodes) if len(shapes[i]) == 3 and min(shapes[i][1:]) > 1]
+    maps = [i for i, shape in enumerate(shapes) if len(shape) == 3 and min(shape[1:]) > 1]
+    among = set(maps)
+    ends = [i for i in block_ends(nodes) if i in among]
+    if max((steps[i] for i in ends), default=0) < COARSE:
+        narrow = frozenset(narrows(nodes))
+        windows = [i for i in maps if i in narrow and hasattr(nodes[i].layer, "stride")]
+        ends = windows if not ends or max((steps[i] for i in windows), default=0) >= COARSE else ends
     if not ends:
-        return next((i for i, node in enumerate(nodes) if node.layer.role == "linear"), 0)
-    wanted = min(8, max(steps[i] for i in ends))
+        return INPUT
+    wanted = min(COARSE, max(steps[i] for i in ends))
     i = next(i for i in ends if steps[i] >= wanted)
     while i + 1 < len(nodes) and nodes[i + 1].inputs == (i,) and nodes[i + 1].layer.elementwise:
         i += 1  # with the activation after it

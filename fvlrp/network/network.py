@@ -150,7 +150,7 @@ class Network(Classifier):
             Names of the classes, or a file that lists them. None: those of the JSON file or the metadata (numbered if
             they repeat), or else 0, 1, ...
         output : str, optional
-            The output that holds the scores. None: the only one that can.
+            The output that holds the scores, or any tensor inside the graph. None: the only output that can.
         **options
             multilabel (default: whether the network ends in a sigmoid), n_jobs, verbose.
 

@@ -7,7 +7,7 @@ the nodes and their shapes; nothing is stored in files.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
@@ -172,7 +172,13 @@ def blocks(nodes: Sequence[Node]) -> dict[str, int]:
             weights[path] = weights.get(path, 0) + (node.layer.role == "linear")
     names = {node.name for node in nodes}
     found = {p: i for p, i in last.items() if i in narrow and weights[p] > 1 and p not in names and i < len(nodes) - 1}
-    return found or _counted(nodes, narrow)
+    return {p: i for p, i in found.items() if not _model(p, found, last)} or _counted(nodes, narrow)
+
+
+def _model(path: str, found: Iterable[str], modules: Iterable[str]) -> bool:
+    """Whether a module is a whole model, such as "dinov2": it contains blocks, and no other number is beside it."""
+    beside = re.compile(rf"{re.escape(path.rstrip('0123456789'))}\d+$")
+    return any(p.startswith(f"{path}.") for p in found) and sum(1 for other in modules if beside.match(other)) == 1
 
 
 def _modules(name: str) -> list[str]:

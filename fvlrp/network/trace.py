@@ -130,12 +130,15 @@ def attends(nodes: Sequence[Node]) -> bool:
 def coarse_depth(net: Net) -> str:
     """The low-resolution depth: the first block whose positions are 8 pixels or more apart.
 
-    If the scores are read from a class token, the block at which patches hold the largest share of relevance. It is
-    measured on an image of noise, since it depends much more on the network than on the photograph.
+    "input" for networks without maps. If that block has a class token, from which scores are read, the block at which
+    patches hold the largest share of relevance. It is measured on an image of noise, since it depends much more on the
+    network than on the photograph.
     """
     if net.layout.coarse is None:
-        return net.layers[coarse(net.nodes, net.shapes)]
-    if net.layout.outside is None:
+        found = coarse(net.nodes, net.shapes)
+        return "input" if found == INPUT else net.layers[found]
+    tokens = 0 if net.layout.outside is None else net.layout.outside[2]
+    if net.shapes[net.layout.blocks[net.layout.coarse]][0] != tokens:  # patches alone: a class token, if any, is later
         return net.layout.coarse
     height, width = net.preprocess.size
     channels = net.preprocess.channels if net.preprocess.order == BANDS else 3
@@ -145,7 +148,6 @@ def coarse_depth(net: Net) -> str:
     start = np.where(logits == logits.max(), logits, 0)
     chosen = choices(net.nodes, NetworkRules.preset("attention"), lambda node, rule: None)
     kept = walk(net.nodes, saved[0].inputs[0], saved, start, [INPUT], chosen, keep=True)[0].kept
-    tokens = net.layout.outside[2]
     ends = {name: i for name, i in net.layout.blocks.items() if i in kept and net.shapes[i][0] == tokens}
     return max(ends, key=lambda name: net.layout.on_patches(kept[ends[name]][0]), default=net.layout.coarse)
 
@@ -174,8 +176,8 @@ class NetworkMenu(Menu[NetworkRules]):
 
     @property
     def figure_depths(self) -> tuple[str, ...]:
-        """The pixels, and the low-resolution depth."""
-        return "input", self._net.coarse_depth
+        """The pixels, and the low-resolution depth, if any is coarser."""
+        return tuple(dict.fromkeys(("input", self._net.coarse_depth)))
 
     @property
     def report_depths(self) -> tuple[str, ...]:

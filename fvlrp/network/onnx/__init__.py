@@ -99,7 +99,7 @@ def read_network(
     size : (int, int)
         Height and width to assume if the file leaves them free.
     output : str, optional
-        Name of the output that holds the scores; None: the only output that can.
+        Name of the output or inner tensor that holds the scores; None: the only output that can.
     counts : sequence of int, optional
         Numbers of scores that are likely, to choose among several outputs.
 
@@ -162,10 +162,11 @@ class _Import:
         self.free = height is None or width is None
         self.declared = height, width
         self.size = height or size[0], width or size[1]
+        self.candidates = self._candidates()
 
     def run(self) -> Imported:
         try:
-            read = self._read(self.size)
+            read = self._first_read()
         except ValueError as error:
             if not self.free:
                 raise
@@ -188,7 +189,26 @@ class _Import:
             self.model.black or 0, self.model.metadata, account,
         )  # fmt: skip
 
-    def _read(self, size: tuple[int, int]) -> _Read:
+    def _first_read(self) -> _Read:
+        """The file as read for its own size; outputs that cannot be read do not matter if others can."""
+        try:
+            return self._read(self.size)
+        except ValueError:
+            every = self.candidates
+            self.candidates = [name for name in every if len(every) > 1 and self._readable(name)]
+            if len(self.candidates) in (0, len(every)):
+                raise
+            return self._read(self.size)
+
+    def _readable(self, output: str) -> bool:
+        try:
+            self._reader(self.size, [output])
+        except ValueError:
+            return False
+        return True
+
+    def _reader(self, size: tuple[int, int], outputs: Sequence[str]) -> Reader:
+        """What the outputs are computed from, as steps."""
         source = Step("input", None, [], (self.channels, *size))
         reader = Reader(self.model, OPERATORS, self.name, View(source, 0), self.batch)
         view = View(source, 0)
@@ -200,9 +220,12 @@ class _Import:
             view = reader.reshaped(view, (1, *size) if self.rank == 3 else (1, prod(source.shape)))
         reader.views[self.name] = view
         reader.wholes |= set() if self.model.black is None else {self.name}
-        candidates = self._candidates()
-        reader.run(self.model.calls, set(candidates))
-        output = self._chosen(reader, candidates)
+        reader.run(self.model.calls, set(outputs))
+        return reader
+
+    def _read(self, size: tuple[int, int]) -> _Read:
+        reader = self._reader(size, self.candidates)
+        output = self._chosen(reader, self.candidates)
         reader.call = replace(self.model.calls[-1], name="scores", scope="")
         last = _scores(reader, output)
         graph = simplified(last)
@@ -210,10 +233,10 @@ class _Import:
         return _Read(graph, reader, output, ends, multilabel)
 
     def _candidates(self) -> list[str]:
-        """Outputs that may hold the scores."""
+        """Outputs that may hold the scores; the caller may name any tensor inside the graph."""
         outputs = self.model.outputs
         if self.output is not None:
-            if self.output not in outputs:
+            if self.output not in outputs and not any(self.output in call.outputs for call in self.model.calls):
                 raise ValueError(f"output must be one of {', '.join(map(repr, outputs))}, got {self.output!r}")
             return [self.output]
         if not outputs:
@@ -264,7 +287,7 @@ class _Import:
             account.notes.append(f"the file's input is one row of pixels, (height, width{', RGB' * self.last})")
         elif self.last:
             account.notes.append("the file's input is (batch, height, width, channels)")
-        if len(self.model.outputs) > 1:
+        if len(self.model.outputs) > 1 or read.output not in self.model.outputs:
             others = [name for name in self.model.outputs if name != read.output]
             account.notes.append(f"explains output {read.output!r}, not {', '.join(map(repr, others))}")
         if self.batch > 1:

@@ -32,7 +32,7 @@ _RECURRENT = (
     "recurrent layers are not supported; nearest are attention (MatMul and Softmax) and 1-D convolutions (Conv)"
 )
 _SELECTION = "selections that depend on the photograph are not supported"
-_BEFORE = f"{_SELECTION}; name the scores before it as `output`"
+_BEFORE = f"{_SELECTION}; give the scores before it as `output`"
 _BOXES = f"{_SELECTION}: fvlrp explains scores of whole images, one per class; name such an output as `output`"
 _SPECTRUM = "complex numbers are not supported; nearest are MatMul or Conv with constant weights"
 _LISTS = "lists of tensors are not supported; nearest are Concat and Split"
@@ -162,7 +162,9 @@ class Reader:
         elif self._from_constants(call):
             self.constants.define(call)
         elif (call.domain, call.op) in REFUSED or call.domain in DOMAINS:
-            raise ValueError(DOMAINS.get(call.domain) or REFUSED[call.domain, call.op])
+            reason = DOMAINS.get(call.domain) or REFUSED[call.domain, call.op]
+            scores = [repr(name) for name in call.inputs if name in self.views] if reason == _BEFORE else []
+            raise ValueError(f"{reason}, {scores[0]}" if scores else reason)
         else:
             self._operator(call)
 
