@@ -545,7 +545,7 @@ def test_info_abbreviates_long_class_lists(capsys, data):
     code, text, _ = run(capsys, "info", data / "cnn" / "squeezenet_v1.1.onnx")
     assert code == 0 and max(map(len, text.splitlines())) < 200
     assert "classes: 1000 of them: tench, goldfish, great white shark, ..., toilet tissue" in text
-    assert "\n  conv1  conv  (64, 113, 113)  ZPlus(" in text
+    assert "\n  conv1  conv  (64, 113, 113)  ZPlus(" in text and "\ndefault depths: input, fire4" in text
     assert "  unchanged\n" in text and "\nimport:\n  a layer for each node\n" in text
 
 

@@ -33,6 +33,7 @@ def run(args: Namespace) -> int:
     if args.model:
         model = options.load_model(args, args.model)
         value["model"] = {"name": args.model, **model.describe()}
+        value["model"]["default depths"] = list(dict.fromkeys(model.menu.figure_depths))
         if isinstance(model, Network):
             _follow_rules(value["model"]["layers"], model, options.rules(model.menu, args.rule))
         if account := getattr(model, "account", None):

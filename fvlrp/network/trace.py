@@ -176,13 +176,13 @@ class NetworkMenu(Menu[NetworkRules]):
 
     @property
     def figure_depths(self) -> tuple[str, ...]:
-        """The pixels, and the low-resolution depth, if any is coarser."""
-        return tuple(dict.fromkeys(("input", self._net.coarse_depth)))
+        """The pixels, and the low-resolution depth."""
+        return "input", self._net.coarse_depth
 
     @property
     def report_depths(self) -> tuple[str, ...]:
         """The low-resolution depth and the pixels: coarse to fine."""
-        return self.figure_depths[::-1]
+        return tuple(dict.fromkeys(self.figure_depths[::-1]))
 
     @property
     def figure_rules(self) -> NetworkRules:
