@@ -531,6 +531,26 @@ typedef struct fvlrp_alpha_beta_args {
 } fvlrp_alpha_beta_args;
 int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args);
 
+/* Relevance of the inputs of a convolution in groups, by either rule: fvlrp_grouped for z+ and z-, from max(x, 0) and
+ * min(x, 0) with the biases of their sign, fvlrp_alpha_beta with weak = 0, fvlrp_grouped_back, and products with the
+ * inputs, for a few groups at a time. Groups without relevance are skipped. */
+typedef struct fvlrp_grouped_alpha_beta_args {
+    int real;
+    ptrdiff_t groups, group;
+    fvlrp_weights weights;     /* as in fvlrp_grouped; the sign is ignored */
+    fvlrp_windows windows;
+    const void *x;             /* real (channels, height, width) */
+    const void *bias;          /* real (groups m); may be NULL */
+    ptrdiff_t targets;
+    const void *r;             /* real (targets, groups m, rows cols) */
+    const void *z;             /* real (groups m, rows cols) */
+    double alpha, beta, gamma; /* as in fvlrp_alpha_beta */
+    void *out;                 /* real (targets, channels, height, width) */
+    double *kept;              /* (targets): relevance of the biases */
+    double *lost;              /* (targets): relevance dropped where a denominator is 0 */
+} fvlrp_grouped_alpha_beta_args;
+int fvlrp_grouped_alpha_beta(const fvlrp_grouped_alpha_beta_args *args);
+
 /* Largest pixel of each window, inside the image; -infinity where a window has none. NaN counts as largest. */
 typedef struct fvlrp_max_pool_args {
     int real;

@@ -13,6 +13,7 @@
 #include "network/alpha_beta.inc.c"
 #include "network/dense.inc.c"
 #include "network/grouped.inc.c"
+#include "network/grouped_alpha_beta.inc.c"
 #include "network/join.inc.c"
 #include "network/pools.inc.c"
 #include "network/product.inc.c"

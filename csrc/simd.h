@@ -144,6 +144,9 @@ INLINE VREAL pick(VMASK mask, VREAL yes, VREAL no) { return (VREAL)(((VMASK)yes 
 /* v where the mask holds, 0 elsewhere. */
 INLINE VREAL only(VMASK mask, VREAL v) { return (VREAL)((VMASK)v & mask); }
 INLINE int any_lane(VMASK mask) {
+#if VBYTES == 64
+    return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#endif
     uint64_t words[VBYTES / 8], all = 0;
     memcpy(words, &mask, VBYTES);
     UNROLL for (int i = 0; i < VBYTES / 8; i++) all |= words[i];
@@ -215,6 +218,10 @@ INLINE REAL sum_lanes(VREAL v) {
 }
 /* The same in double from the first addition on. */
 INLINE double sum_lanes_wide(VREAL v) {
+#if REAL_BITS == 32 && VBYTES == 64
+    return _mm512_reduce_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)) +
+                                _mm512_cvtps_pd((__m256)_mm512_extractf64x4_pd((__m512d)v, 1)));
+#endif
     double part[4] = {0};
     for (int i = 0; i < LANES; i++) part[i % 4] += (double)v[i];
     return (part[0] + part[1]) + (part[2] + part[3]);

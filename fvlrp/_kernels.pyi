@@ -240,6 +240,20 @@ def grouped_back(
     sign: _Sign = 0,
     other: _Reals | None = None,
 ) -> _Reals: ...
+def grouped_alpha_beta(
+    a: _Reals,
+    x: _Reals,
+    bias: _Reals | None,
+    r: _Reals,
+    z: _Reals,
+    kernel: _Pair,
+    stride: _Pair,
+    pads: Sequence[int],
+    dilation: _Pair,
+    alpha: float,
+    beta: float,
+    gamma: float = -1,
+) -> tuple[_Reals, _Doubles, _Doubles]: ...
 def dense_sums(weight: _Reals, rows: _Longs, above: _Reals, below: _Reals | None = None) -> tuple[_Reals, _Reals]: ...
 def dense_back(
     weight: _Reals, rows: _Longs, positive: _Reals, negative: _Reals, up: _Reals, down: _Reals | None = None

@@ -1258,6 +1258,17 @@ cdef extern from "fvlrp.h" nogil:
         double gamma
         int halves
 
+    ctypedef struct fvlrp_grouped_alpha_beta_args:
+        int real
+        ptrdiff_t groups, group
+        fvlrp_weights weights
+        fvlrp_windows windows
+        pointer x, bias
+        ptrdiff_t targets
+        pointer r, z
+        double alpha, beta, gamma
+        pointer out, kept, lost
+
     ctypedef struct fvlrp_max_pool_args:
         int real
         fvlrp_windows windows
@@ -1274,6 +1285,7 @@ cdef extern from "fvlrp.h" nogil:
     int fvlrp_dense_back(const fvlrp_dense_back_args *args)
     int fvlrp_dense_alpha_beta(const fvlrp_dense_alpha_beta_args *args)
     int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args)
+    int fvlrp_grouped_alpha_beta(const fvlrp_grouped_alpha_beta_args *args)
     int fvlrp_max_pool(const fvlrp_max_pool_args *args)
     int fvlrp_max_pool_back(const fvlrp_max_pool_back_args *args)
 
@@ -1447,6 +1459,45 @@ def alpha_beta(r, z, positive, alpha, beta, weak, negative=None, double gamma=-1
     with nogil:
         check(fvlrp_alpha_beta(&args))
     return up, down, kept, lost, doubtful[:count] if count <= len(doubtful) else None
+
+
+def grouped_alpha_beta(a, x, bias, r, z, kernel, stride, pads, dilation, alpha, beta, double gamma=-1):
+    """Relevance of the inputs of a convolution in groups: `grouped`, `alpha_beta` and `grouped_back` in one.
+
+    Parameters
+    ----------
+    a, kernel, stride, pads, dilation
+        As in `grouped`.
+    x : (C, H, W), C-contiguous, of the dtype of `a`
+    bias : (Co,) or None
+    r : (targets, Co, rows, cols), C-contiguous
+    z : (Co, rows, cols), C-contiguous
+        The outputs, biases included.
+    alpha, beta, gamma : as in `alpha_beta`
+
+    Returns
+    -------
+    relevance : (targets, C, H, W)
+    kept, lost : float64 (targets,)
+        What the biases take; what vanishes with denominators of 0.
+    """
+    cdef fvlrp_grouped_alpha_beta_args args
+    take(x, "x", (None, None, None), REALS)
+    groups = _groups(a, x.shape[0], kernel)
+    take(x, "x", x.shape, [a.dtype])
+    _optional(bias, "bias", a.shape[:1], [a.dtype])
+    take(z, "z", (a.shape[0], None, None), [a.dtype])
+    take(r, "r", (None, *z.shape), [a.dtype])
+    out, kept, lost = np.empty((len(r), *x.shape), a.dtype), np.empty(len(r)), np.empty(len(r))
+    args.windows = windows_of(x, kernel, stride, pads, dilation, (0, z.shape[1]), z.shape[2])
+    args.real, args.groups, args.weights = element(a.dtype), groups, weights_of(a[: a.shape[0] // groups], 0)
+    args.group = args.weights.m * args.weights.row
+    args.x, args.bias, args.r, args.z = address(x), address(bias), address(r), address(z)
+    args.targets, args.alpha, args.beta, args.gamma = len(r), alpha, beta, gamma
+    args.out, args.kept, args.lost = address(out), address(kept), address(lost)
+    with nogil:
+        check(fvlrp_grouped_alpha_beta(&args))
+    return out, kept, lost
 
 
 def max_pool(x, kernel, stride, pads, dilation, out):

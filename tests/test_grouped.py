@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from reference import grouped, grouped_back
+from reference import alpha_beta_shares, gamma_shares, grouped, grouped_back
 
 from fvlrp import _kernels
 
@@ -36,6 +36,11 @@ CASES = [  # groups, inputs and outputs of each, image, kernel, stride, pads, di
     (2, 2, 2, (4, 4), (3, 3), (1, 1), (1, 1), (1, 1), (2, 2), 4),  # no rows
     (2, 1, 1, (4, 4), (3, 3), (1, 1), (1, 1), (1, 1), (2, 2), 4),
 ]
+
+WHOLE = [case for case in CASES if case[-2][0] == 0 and case[3] != (130, 90)] + [  # relevance has no bands
+    (40, 1, 1, (21, 20), (1, 1), (1, 1), (0, 0), (1, 1), (0, 21), 20),  # several blocks of groups
+]
+RULES = [(2.0, 1.0, -1.0), (1.0, 0.0, -1.0), (1.0, 0.0, 0.25)]  # alpha, beta, gamma
 
 pytestmark = pytest.mark.usefixtures("isa")
 
@@ -88,6 +93,57 @@ def backward(case, real):
         (sign, second, base + grouped_back(a, share, x.shape, *window, sign, second)) for sign, second in signs(other)
     ]
     return a, window, share, base, sizes, expected
+
+
+@cache
+def explained(case, real, numbers):
+    """A convolution with inputs and relevance, and what the twins make of the latter."""
+    (alpha, beta, gamma), outputs = numbers, case[2]
+    a, x, window, cols, rng = drawn(case, real)
+    *window, (_, rows) = window
+    bias, r = rng.standard_normal(len(a)).astype(real), rng.standard_normal((2, len(a), rows, cols)).astype(real)
+    x[: case[1]] = np.abs(x[: case[1]])
+    if case[0] > 2:
+        r[:, outputs : 2 * outputs] = 0
+    above, below, band = np.maximum(x, 0), np.minimum(x, 0), (0, rows)
+    shift = np.maximum(bias, 0)[:, None], np.minimum(bias, 0)[:, None]
+    up, down = (
+        grouped(a, above, *window, band, cols, sign, below).reshape(len(a), -1) + part
+        for sign, part in zip((1, -1), shift, strict=True)
+    )
+    z, flat = (up + down).astype(real), r.reshape(2, len(a), -1).astype(float)
+    if gamma >= 0:
+        high, low, lost = gamma_shares(flat, z.astype(float), up, gamma)
+    else:
+        high, low, lost = alpha_beta_shares(flat, up, down, alpha, beta)
+    expected, sizes = np.empty((2, 2, *x.shape))
+    for t in (0, 1):
+        one, other = (share[t].reshape(r.shape[1:]) for share in (high, low))
+        sides = (grouped_back(a, one, x.shape, *window, band, sign, other) for sign in (1, -1))
+        expected[t] = sum(side * part for side, part in zip(sides, (above, below), strict=True))
+        sizes[t] = np.abs(x) * grouped_back(np.abs(a), np.abs(one) + np.abs(other), x.shape, *window, band)
+    kept = (high * shift[0] + low * shift[1]).sum(axis=(1, 2))
+    return a, x, bias, r, z.reshape(r.shape[1:]), window, expected, sizes, kept, lost
+
+
+@pytest.mark.parametrize("numbers", RULES)
+@pytest.mark.parametrize("case", WHOLE, ids=str)
+def test_relevance_in_groups_is_its_parts_by_either_rule(case, numbers, real):
+    a, x, bias, r, z, window, expected, sizes, kept, lost = explained(case, real, numbers)
+    out, took, dropped = _kernels.grouped_alpha_beta(a, x, bias, r, z, *window, *numbers)
+    assert (np.abs(out - expected) <= 30 * TOLERANCE[real] * sizes).all()
+    np.testing.assert_allclose(took, kept, rtol=0, atol=30 * TOLERANCE[real] * (np.abs(r).sum() + 1))
+    np.testing.assert_allclose(dropped, lost, rtol=0, atol=30 * TOLERANCE[real] * (np.abs(r).sum() + 1))
+
+
+def test_groups_without_relevance_take_no_part(real):
+    rng = np.random.default_rng(0)
+    x, a = rng.standard_normal((5, 6, 20)).astype(real), rng.standard_normal((5, 1, 9)).astype(real)
+    r, z = rng.standard_normal((2, 5, 6, 20)).astype(real), np.ones((5, 6, 20), real)
+    r[:, 1:3], r[0, 3], x[1:3] = 0, 0, np.nan
+    out, kept, lost = _kernels.grouped_alpha_beta(a, x, None, r, z, (3, 3), (1, 1), (1, 1), (1, 1), 2.0, 1.0)
+    assert (out[:, 1:3] == 0).all() and (out[0, 3] == 0).all() and out[1, 3].any()
+    assert np.isfinite(out).all() and np.isfinite([kept, lost]).all()
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -189,6 +245,15 @@ def test_bad_arguments_are_refused_by_name(real):
         _kernels.grouped_back(a, share[:, :4], x, *window)
     with pytest.raises(TypeError, match="share must be"):
         _kernels.grouped_back(a, share.astype("int32"), x, *window)
+    r, rest = np.zeros((1, 4, 5, 5), real), ((3, 3), (1, 1), (1, 1), (1, 1), 2.0, 1.0)
+    with pytest.raises(ValueError, match="r must have shape"):
+        _kernels.grouped_alpha_beta(a, x, None, r[:, :3], x, *rest)
+    with pytest.raises(ValueError, match="z must have shape"):
+        _kernels.grouped_alpha_beta(a, x, None, r, x[:3], *rest)
+    with pytest.raises(ValueError, match="bias must have shape"):
+        _kernels.grouped_alpha_beta(a, x, np.zeros(3, real), r, x, *rest)
+    with pytest.raises(ValueError, match="outside its range"):
+        _kernels.grouped_alpha_beta(a, x, None, r, x, *rest[:-1], -1.0)
     read_only = x.copy()
     read_only.flags.writeable = False
     with pytest.raises(ValueError, match="out must be writable"):

@@ -1,5 +1,8 @@
 /* alpha_beta.inc.c - shares of the alpha-beta or the gamma rule for many outputs, in one pass over z, z+ and the
  * relevance. */
+#ifndef FVLRP_ALPHA_BETA
+#define FVLRP_ALPHA_BETA
+
 #include "fvlrp.h"
 #include "simd.h"
 
@@ -138,3 +141,5 @@ static int alpha_beta(const fvlrp_alpha_beta_args *args) {
         }
     return FVLRP_OK;
 }
+
+#endif

@@ -69,6 +69,16 @@ int fvlrp_check_grouped_back(const fvlrp_grouped_back_args *args) {
     return refused(bad_real(args->real) || bad_groups(args->groups, &args->weights, &args->windows, args->other));
 }
 
+int fvlrp_check_grouped_alpha_beta(const fvlrp_grouped_alpha_beta_args *args) {
+    const fvlrp_windows *w = &args->windows;
+    if (bad_real(args->real) || bad_groups(args->groups, &args->weights, w, NULL)) return FVLRP_E_ARGUMENT;
+    const size_t outputs = checked(args->groups * args->weights.m, w->rows * w->cols);
+    const size_t inputs = checked(w->channels, w->height * w->width), most = outputs > inputs ? outputs : inputs;
+    if (!checked(args->targets, (ptrdiff_t)most) || !checked(args->targets * (ptrdiff_t)most, 4 * sizeof(double)))
+        return FVLRP_E_ARGUMENT;
+    return refused(!(args->alpha >= 0 && args->beta >= 0));
+}
+
 static int bad_outputs(const fvlrp_outputs *o) {
     if (bad_real(o->real) || o->count < 0 || !checked(o->m, o->n) || !checked(o->m * o->n, sizeof(double))) return 1;
     for (ptrdiff_t i = 0; i < o->count; i++)

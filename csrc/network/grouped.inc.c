@@ -6,6 +6,9 @@
  * positions between two rows of outputs are computed as well and discarded, so that narrow maps fill vectors. The
  * adjoint is the same sum over the shares, once for each phase of the pixels. Where vectors have 64 bytes, the most
  * frequent depthwise windows need no planes (depthwise.inc.c). */
+#ifndef FVLRP_GROUPED
+#define FVLRP_GROUPED
+
 #include "arena.h"
 #include "network/depthwise.inc.c"
 #include "network/windows.h"
@@ -304,3 +307,5 @@ static int grouped_back(const fvlrp_grouped_back_args *args) {
     arena_close(&memory);
     return FVLRP_OK;
 }
+
+#endif

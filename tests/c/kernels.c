@@ -1229,6 +1229,34 @@ static void pool_case(int real) {
 
 /* ---- convolutions in groups ---- */
 
+/* Relevance is kept: by the inputs, by the biases, or by denominators of 0. The first output has none. */
+static void grouped_relevance_case(int real, ptrdiff_t groups, fvlrp_weights weights, fvlrp_windows w, const void *image,
+                                   const void *bias) {
+    const ptrdiff_t targets = 1 + below(2), outputs = groups * weights.m, n = w.rows * w.cols, k = weights.row;
+    const ptrdiff_t pixels = w.channels * w.height * w.width;
+    void *r = filled(real, targets * outputs * n, -1, 1), *z = filled(real, outputs * n, 0, 0);
+    void *out = filled(real, targets * pixels, 3, 3);
+    double *kept = doubles(targets, 0, 0), *lost = doubles(targets, 0, 0), gamma = below(2) ? .25 : -1, alpha = 2;
+    w.first = 0, weights.sign = FVLRP_ALL;
+    for (ptrdiff_t t = 0; t < targets; t++)
+        memset((char *)r + t * outputs * n * real, 0, (size_t)(n * real));
+    EXPECT(CALL(grouped, real, groups, weights.m * k, weights, w, image, NULL, bias, 0, z, n, NULL) == FVLRP_OK);
+#define RELEVANCE_OF                                                                                                 \
+    CALL(grouped_alpha_beta, real, groups, weights.m * k, weights, w, image, bias, targets, r, z, alpha, 1, gamma, out, \
+         kept, lost)
+    EXPECT(RELEVANCE_OF == FVLRP_OK);
+    for (ptrdiff_t t = 0; t < targets; t++) {
+        double before = 0, after = kept[t] + lost[t];
+        for (ptrdiff_t i = 0; i < outputs * n; i++) before += get(real, r, t * outputs * n + i);
+        for (ptrdiff_t i = 0; i < pixels; i++) after += get(real, out, t * pixels + i);
+        EXPECT(close_to(after, before, (real == FVLRP_F32 ? 1e-4 : 1e-12) * (double)(1 + outputs * n)));
+    }
+    STARVE(RELEVANCE_OF);
+    alpha = -1;
+    EXPECT(RELEVANCE_OF == FVLRP_E_ARGUMENT);
+#undef RELEVANCE_OF
+}
+
 static void grouped_case(int real, int depthwise) {
     fvlrp_windows w = windows_of(1 + below(14), 1 + below(40));
     const ptrdiff_t groups = 1 + below(3), inputs = depthwise ? 1 : 1 + below(3);
@@ -1285,6 +1313,7 @@ static void grouped_case(int real, int depthwise) {
     for (ptrdiff_t i = 0; i < pixels; i++) back += get(real, out, i) * get(real, probe, i);
     EXPECT(close_to(forth, back, (real == FVLRP_F32 ? 1e-5 : 1e-12) * (double)(1 + outputs * n * k)));
     STARVE(CALL(grouped_back, real, groups, m * k, weights, w, share, second, out));
+    grouped_relevance_case(real, groups, weights, w, image, bias);
     release();
 }
 

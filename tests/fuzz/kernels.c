@@ -329,7 +329,7 @@ static void winograd(void) {
 }
 
 static void grouped(void) {
-    const int type = real(), back = (int)below(2);
+    const int type = real(), back = (int)below(3);
     fvlrp_windows w = windows();
     ptrdiff_t groups = some(3), m = some(4), inputs = some(3);
     if (!hostile && below(2)) { /* depthwise, which has loops of its own */
@@ -342,6 +342,15 @@ static void grouped(void) {
     fvlrp_weights own = weights(type, m, inputs, taps);
     const ptrdiff_t group = hostile ? 1 : m * inputs * taps, pixels = hostile ? 0 : w.channels * w.height * w.width;
     if (!hostile) own.a = values(type, groups * group);
+    if (back == 2) {
+        fvlrp_grouped_alpha_beta_args a = {.real = type, .groups = groups, .group = group, .weights = own, .windows = w,
+                                           .targets = some(3), .alpha = value(), .beta = value(), .gamma = value()};
+        const ptrdiff_t targets = hostile ? 0 : a.targets;
+        CALL(grouped_alpha_beta, a.x = values(type, pixels); a.bias = maybe(type, groups * m);
+             a.r = values(type, targets * groups * m * n); a.z = values(type, groups * m * n);
+             a.out = values(type, targets * pixels); a.kept = doubles(targets); a.lost = doubles(targets));
+        return;
+    }
     if (back) {
         fvlrp_grouped_back_args a = {type, groups, group, own, w, NULL, NULL, NULL};
         CALL(grouped_back, a.share = values(type, groups * m * n); a.other = maybe(type, groups * m * n);

@@ -272,16 +272,6 @@ class GroupedPiece(Piece):
     below: Array | None
     shape: tuple[int, int]
 
-    def shares(self, rule: Rule, r: Array, z: Array, bias: Array | None) -> tuple[Shares, Sums | None]:
-        """z+ and z- are both summed from their own terms, which is as cheap; few inputs often have one sign."""
-        if rule.kernel is None:
-            return super().shares(rule, r, z, bias)
-        alpha, beta, gamma = rule.kernel
-        negative = self.sums(-1, bias) if beta else None
-        positive = self.sums(1, bias)
-        up, down, kept, lost, _ = _kernels.alpha_beta(r, z, positive, alpha, beta, 0.0, negative, gamma)
-        return Shares(up, down, 0.0, lost), kept
-
     def sums(self, sign: Sign, bias: Array | None) -> Array:
         rows, cols = self.shape
         out = empty((len(self.weight), rows * cols), self.weight.dtype)
