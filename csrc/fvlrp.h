@@ -547,7 +547,7 @@ typedef struct fvlrp_grouped_alpha_beta_args {
     double alpha, beta, gamma; /* as in fvlrp_alpha_beta */
     void *out;                 /* real (targets, channels, height, width) */
     double *kept;              /* (targets): relevance of the biases */
-    double *lost;              /* (targets): relevance dropped where a denominator is 0 */
+    double *lost;              /* (targets): relevance dropped where a denominator vanishes */
 } fvlrp_grouped_alpha_beta_args;
 int fvlrp_grouped_alpha_beta(const fvlrp_grouped_alpha_beta_args *args);
 
