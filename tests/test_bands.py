@@ -1,4 +1,4 @@
-"""Networks of channels that are no colours: arrays in, explanations with a picture out."""
+"""Networks whose channels are not colours: arrays in, explanations with a picture out."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_retraining_learns_classes_from_a_channel(net, tmp_path):
 
 
 @pytest.mark.parametrize("rule", ["composite", "attention"])
-def test_rules_that_ask_for_the_range_of_the_pixels_find_it(net, rule):
+def test_rules_that_need_the_range_of_the_pixels_get_it(net, rule):
     assert net.explain(images(net)[1], rules=rule).ledger.closes()
 
 
@@ -68,7 +68,7 @@ def test_channels_are_used_unscaled_and_bytes_are_scaled_to_the_network_range():
         np.testing.assert_allclose(prepared, value, rtol=1e-6)
 
 
-def test_other_images_are_refused_by_their_shape(tmp_path):
+def test_unusable_arrays_are_refused(tmp_path):
     image = np.zeros((8, 9, 4))
     np.save(tmp_path / "a.npy", image)
     np.testing.assert_array_equal(bands.load(tmp_path / "a.npy", 4), image)
@@ -92,7 +92,7 @@ def test_a_picture_shows_three_bands_in_their_own_ranges():
 
 
 def test_the_command_line_takes_files_of_arrays(net, tmp_path, capsys):
-    if net.input_shape[0] in (1, 2):  # grey images are photographs, too; once is enough
+    if net.input_shape[0] in (1, 2):  # 1 reads grey photographs; 4 and 13 suffice
         return
     net.save(tmp_path / "net.fvlrp")
     np.save(tmp_path / "scene.npy", images(net)[0])

@@ -1,4 +1,4 @@
-"""The classifier as an estimator: what it learns from, what it refuses, and that it learns the same again."""
+"""The classifier as an estimator: what it learns from, what it refuses, and that fits are reproducible."""
 
 import copy
 import os
@@ -162,7 +162,7 @@ def test_labels_that_are_missing_are_counted():
     ],
 )
 def test_labels_are_of_one_kind(kind, labels, words):
-    """NumPy makes a class "nan" of a missing label, and one class of 1 and "1"."""
+    """NumPy would turn a missing label into a class "nan", and 1 and "1" into one class."""
     with pytest.raises(ValueError, match=f"labels must (be )?{words}"):
         parse_labels(kind(labels), 3)
 
@@ -173,7 +173,7 @@ def test_class_names_are_names():
 
 
 def test_labels_as_objects_are_strings():
-    """Columns of pandas hold strings as objects."""
+    """pandas stores strings in columns of dtype object."""
     signs, classes, _ = parse_labels(np.array(["b", "a", "b"], object), 3)
     assert classes.dtype.kind == "U" and signs.tolist() == [[-1, 1], [1, -1], [-1, 1]]
 
@@ -240,16 +240,16 @@ def test_unlearnable_labels_are_refused(labels, names, words):
         parse_labels(labels, 3, names)
 
 
-def test_scoring_needs_no_examples_of_every_class(multilabel, textures):
+def test_score_ignores_classes_without_examples(multilabel, textures):
     images, labels = textures(2, seed=8)
     signs = np.where(np.array(labels)[:, None] == multilabel.classes_, 1, -1)
-    signs[:, 2] = -1  # no gravel among them: its average precision does not exist
+    signs[:, 2] = -1  # no image of gravel: its average precision is undefined
     signs[3, 0] = 0
     wanted = average_precision(signs, multilabel.decision_function(images))
     assert np.isnan(wanted[2]) and multilabel.score(images, signs) == np.nanmean(wanted)
 
 
-def test_scoring_takes_labels_of_the_form_that_was_learned_from(plain, multilabel, photo):
+def test_score_requires_labels_of_the_form_given_to_fit(plain, multilabel, photo):
     with pytest.raises(ValueError, match=r"one row per image: 1 images, labels of shape \(2,\)"):
         plain.score([photo], ["brick", "grass"])
     with pytest.raises(ValueError, match=r"one row per image: 1 images, labels of shape \(\)"):
@@ -272,7 +272,7 @@ def test_images_come_as_paths_pictures_or_arrays(pieces, tmp_path):
     given[1], given[5] = Image.fromarray(images[1]), np.repeat(images[5][:, :, None], 3, axis=2)
     mixed, arrays = tiny().fit(given, labels), tiny().fit(np.array(images), labels)
     assert np.allclose(mixed.decision_function(given), arrays.decision_function(images), atol=1e-3)
-    given[5] = images[5]  # colours come back as grey to a rounding; the others are the very same values
+    given[5] = images[5]  # grey as RGB comes back within rounding error; all other images are bit-identical
     assert state(tiny().fit(given, labels)) == state(arrays)
 
 
@@ -366,7 +366,7 @@ def test_training_from_memory_mapped_codes_gives_the_same_model(pieces, monkeypa
 
 @pytest.mark.parametrize("full", ["from the start", "as the file grows"])
 def test_a_full_temporary_folder_fails_before_any_work(pieces, monkeypatch, tmp_path, full):
-    """A mapped file on a full disk would end the process at its first write."""
+    """Writing to a memory-mapped file on a full disk would kill the process (SIGBUS)."""
     images, labels = pieces
     clf = tiny().fit(images, labels)
     before = state(clf)
@@ -472,7 +472,7 @@ def test_nothing_works_before_fit(photo, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# ---- the same again ----
+# ---- reproducibility ----
 
 
 @pytest.mark.parametrize("parameters", [{}, {"mirror": True, "center": True, "C": "auto"}], ids=["preset", "others"])
@@ -498,7 +498,7 @@ def test_mirroring_learns_from_the_mirror_images(pieces):
 
 
 @pytest.mark.parametrize("seed", [0, None, np.random.RandomState(5)], ids=["seed", "none", "generator"])
-def test_the_memory_folder_keeps_all_that_does_not_depend_on_C(pieces, tmp_path, monkeypatch, seed):
+def test_memory_caches_everything_that_does_not_depend_on_C(pieces, tmp_path, monkeypatch, seed):
     images, labels = pieces
     paths = [tmp_path / f"{i}.png" for i in range(len(images))]
     for path, image in zip(paths, images, strict=True):
@@ -517,7 +517,7 @@ def test_the_memory_folder_keeps_all_that_does_not_depend_on_C(pieces, tmp_path,
     assert state(fit("auto")) != state(one) and len(learned) == 1
     if seed is not None:
         bare = tiny(C="auto", random_state=copy.deepcopy(seed)).fit(paths, labels)
-        assert state(bare) == state(fit("auto")), "the generator goes on where the stages that were kept left it"
+        assert state(bare) == state(fit("auto")), "the generator continues from its state after the cached stages"
     del learned[:]
     fit(1.0, n_samples=500)
     assert len(learned) == 1
@@ -533,14 +533,14 @@ def test_memory_may_be_a_folder_or_a_joblib_memory(pieces):
 
 
 def test_c_is_chosen_by_cross_validation_on_the_training_images(rng):
-    """A class that a single noisy direction tells apart; more images than folds."""
+    """Two classes that differ along one noisy direction; more images than folds."""
     signs = np.where(np.arange(40) % 2, 1, -1)[:, None]
     x = rng.standard_normal((40, 60)) * 0.2
     x[:, :1] += 0.1 * signs
     chosen = choose_c(x @ x.T, signs, np.random.RandomState(0))
     assert 1.6 <= chosen <= 7.8 and chosen == round(chosen, 1)
     assert chosen == choose_c(x @ x.T, signs, np.random.RandomState(0))
-    copies = np.concatenate([x, x])  # all copies in one fold: nothing is learned by heart, and the choice stays
+    copies = np.concatenate([x, x])  # both copies of an image in one fold: none is validated on its own copy
     assert choose_c(copies @ copies.T / 2, np.concatenate([signs, signs]), np.random.RandomState(0), copies=2) <= 7.8
 
 
@@ -563,7 +563,7 @@ def test_uncentering_keeps_the_scores(centred, photo):
     assert centred.explain(photo, "brick").relevance["bin"][zeroed].any()
 
 
-def test_a_pickled_classifier_is_the_same(multilabel, photo):
+def test_a_pickled_classifier_gives_the_same_results(multilabel, photo):
     again = pickle.loads(pickle.dumps(multilabel))
     assert state(again) == state(multilabel)
     assert again.scores(photo).tolist() == multilabel.scores(photo).tolist()
@@ -628,7 +628,7 @@ def test_progress_goes_to_stderr_only(pieces, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_parameters_of_reading_images_may_change_after_fitting(plain, photo, tmp_path):
+def test_a_step_changed_after_fitting_is_used_and_saved(plain, photo, tmp_path):
     clf = load(saved(plain, tmp_path))
     fine = clf.trace(photo).descriptors.geometry
     coarse = clf.set_params(step=2 * clf.step).trace(photo).descriptors.geometry
@@ -636,7 +636,7 @@ def test_parameters_of_reading_images_may_change_after_fitting(plain, photo, tmp
     assert load(saved(clf, tmp_path)).step == clf.step
 
 
-def test_parameters_of_the_fitted_arrays_may_not(plain, photo, tmp_path):
+def test_nothing_works_after_a_change_of_the_number_of_components(plain, photo, tmp_path):
     clf = load(saved(plain, tmp_path)).set_params(n_components=3)
     for call in (lambda: clf.save(tmp_path / "other.fvlrp"), lambda: clf.trace(photo), lambda: clf.predict([photo])):
         with pytest.raises(ValueError, match=r"fitted with n_components=16, and n_components is now 3.*fit again"):
@@ -646,7 +646,7 @@ def test_parameters_of_the_fitted_arrays_may_not(plain, photo, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("pyramid", ((1, 1), (3, 1), (2, 2))),  # as many cells as fitted, in another order
+        ("pyramid", ((1, 1), (3, 1), (2, 2))),  # the fitted number of cells, in another order
         ("pyramid", ((4, 2),)),
         ("normalisation", "improved"),
         ("n_pca", 12),

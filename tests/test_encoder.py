@@ -18,7 +18,7 @@ TYPES = ("float32", "float64")
 
 
 def cloud(n=500, dims=4, seed=0, dtype="float64"):
-    """One lump in which components overlap."""
+    """One cluster, in which components overlap."""
     return np.random.default_rng(seed).gamma(2.0, 1.0, (n, dims)).astype(dtype)
 
 
@@ -78,7 +78,7 @@ def test_magnitudes_bound_the_sums_of_absolute_terms(plain, photo, dtype):
     ids=lambda check: check.__name__,
 )
 def test_encoder_passes_scikit_learns_checks_of_parameters(check):
-    """The others give it one matrix to learn from; it takes lists of matrices, and learns nothing."""
+    """The other checks fit it to one matrix; the encoder takes lists of matrices."""
     check("FisherEncoder", FisherEncoder(DiagonalGMM(2)))
 
 
@@ -166,7 +166,7 @@ def test_the_encoder_gives_the_same_bits_on_two_threads(mixture):
         ([np.zeros((1, 4)), np.array([[0, np.inf, 0, 2]], np.float32)], "X[1] holds NaN or infinity"),
     ),
 )
-def test_descriptors_of_mismatched_sizes_are_refused(mixture, lists, words):
+def test_arrays_that_are_not_descriptors_of_the_mixture_are_refused(mixture, lists, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         FisherEncoder(mixture).transform(lists)
 
@@ -210,7 +210,7 @@ def test_an_unfitted_mixture_is_refused():
 @pytest.mark.parametrize("components, dims", ((2, 2), (16, 24), (256, 80)))
 @pytest.mark.parametrize("distance", (1e4, 1e6, 1e12))
 def test_rows_far_from_every_mean_keep_their_posteriors(isa, components, dims, distance):
-    """Logits of -1e9 and below, from which a threshold of -14 cannot be subtracted in float32."""
+    """Logits of -1e9 and below, where neighbouring float32 values are further apart than the gate's threshold of 14."""
     gmm = DiagonalGMM(components, random_state=0, max_iter=2).fit(
         np.random.default_rng(0).standard_normal((3 * components + 100, dims))
     )

@@ -1,4 +1,4 @@
-"""The Fisher vector's walk: against the paper in NumPy, and by what must hold for any image and any choice."""
+"""The Fisher vector's walk: against the paper in NumPy, and properties that hold for any image and any rules."""
 
 import copy
 import gc
@@ -24,7 +24,7 @@ from fvlrp.runtime import memory
 
 EXACT = 1e-9  # relative L2: only the order of float64 sums differs
 
-# Rows of an array of options: every value of every option, and every stabiliser, occurs with several of the others.
+# A covering array: every value of every option, and every stabiliser, occurs together with several of the others.
 RULES = [
     {},
     {"bias": "active", "mean": "none", "zero_desc": "uniform", "splat": "box_sym"},
@@ -44,7 +44,7 @@ def named(rules):
 
 
 def distance(got, wanted):
-    """Relative L2."""
+    """Relative L2 distance."""
     return np.linalg.norm(np.ravel(got) - np.ravel(wanted)) / np.linalg.norm(wanted)
 
 
@@ -73,9 +73,10 @@ def paper(trace, clf, target, depth, rules=None):
 
 
 def entries(explained, depth):
-    """The reference's ledger in the classifier's words."""
+    """The reference's ledger under the classifier's names of entries."""
     wanted = dict(explained.ledger)
-    # What 0 / 0 := 0 leaves behind is the stabiliser's business; a cell without pixels is an empty one.
+    # The reference has an entry of its own for relevance lost to 0 / 0 := 0; the classifier adds it to what the
+    # stabiliser absorbs. At depth "vector" the reference calls an empty cell clipped.
     if "undone" in wanted:
         wanted["absorbed_pca"] += wanted.pop("undone")
     if depth == "vector":
@@ -89,16 +90,19 @@ def assert_same_ledger(ledger, wanted, rtol=EXACT):
         assert ledger.get(stage, 0.0) == pytest.approx(amount, rel=0, abs=rtol * ledger.size), stage
 
 
-def gathered(ledger):
-    """In float32 a posterior may slip past the gate and make a sum tiny instead of 0: one entry for either."""
-    told = ledger.to_dict()
-    told["absorbed_pool"] = told.get("absorbed_pool", 0.0) + told.pop("zero_sum", 0.0)
-    return Ledger(told, True)
+def without_zero_sum(ledger):
+    """The ledger with "zero_sum" added to "absorbed_pool".
+
+    In float32 a posterior may pass the gate by rounding error, and a sum is then tiny instead of 0.
+    """
+    amounts = ledger.to_dict()
+    amounts["absorbed_pool"] = amounts.get("absorbed_pool", 0.0) + amounts.pop("zero_sum", 0.0)
+    return Ledger(amounts, True)
 
 
 @pytest.fixture(scope="module")
 def traces(plain, centred, improved, photo):
-    """(classifier, exact trace, fast trace, target): without mean, two classes with one, the paper's normalisation."""
+    """(classifier, exact trace, fast trace, target): no PCA mean; two classes and a mean; the paper's normalisation."""
     models = ("plain", plain, "grass"), ("centred", centred, "brick"), ("improved", improved, "gravel")
     return {name: (clf, clf.trace(photo, "float64"), clf.trace(photo), target) for name, clf, target in models}
 
@@ -112,14 +116,15 @@ def test_walk_equals_the_paper(traces, name, rules):
     clf, exact, fast, target = traces[name]
     assert exact.descriptors.zeroed.any() and not exact.descriptors.zeroed.all()
     close = 5e-4 if min(FisherRules.of(rules).epsilon_pool, FisherRules.of(rules).epsilon_pca) >= 100 else 5e-3
-    same = EXACT if FisherRules.of(rules).epsilon_pool else 10 * EXACT  # without a stabiliser, sums near 0 divide
+    # Without a stabiliser, sums near 0 are denominators.
+    same = EXACT if FisherRules.of(rules).epsilon_pool else 10 * EXACT
     for depth in ("vector", "descriptor", "bin"):
         wanted = paper(exact, clf, target, depth, rules)
         ex, quick = exact.explain(target, depth, rules), fast.explain(target, depth, rules)
         assert distance(ex.heatmap, wanted.heatmap) < same
         assert_same_ledger(ex.ledger, entries(wanted, depth), same)
         assert distance(quick.heatmap, wanted.heatmap) < close
-        assert_same_ledger(gathered(quick.ledger), gathered(Ledger(entries(wanted, depth), True)), 1e-4)
+        assert_same_ledger(without_zero_sum(quick.ledger), without_zero_sum(Ledger(entries(wanted, depth), True)), 1e-4)
         assert ex.score == pytest.approx(wanted.ledger["score"], rel=1e-12)
     assert set(ex.relevance) == {"vector", "component", "descriptor", "pca", "sift", "bin"}
     for layer, values in wanted.relevance.items():
@@ -143,8 +148,8 @@ def test_gradient_equals_eq_1_pixel_by_pixel(plain, photo, rules):
     assert distance(plain.trace(photo[16:48, 20:54]).explain("grass", "gradient", rules).heatmap, pixels) < 5e-4
 
 
-def test_descriptors_without_contrast_are_identical(textures):
-    """A threshold of 0 zeroes nothing, but a flat patch still has nothing to share relevance by."""
+def test_descriptors_of_a_flat_patch_are_explained_as_in_the_paper(textures):
+    """A contrast threshold of 0 zeroes no descriptor, but those of a flat patch are all zeros anyway."""
     from fvlrp import FisherVectorClassifier
 
     clf = FisherVectorClassifier(n_components=4, n_pca=8, contrast_threshold=0, random_state=0)
@@ -161,7 +166,7 @@ def test_descriptors_without_contrast_are_identical(textures):
 
 @pytest.mark.parametrize("rules", [{"bias": "active"}, {"eps_mode": "relative", "epsilon_pool": 1.0}], ids=named)
 def test_rules_that_count_nonzero_sums_use_float64(traces, rules):
-    """One float32 posterior that slips past the gate makes a whole component active; no count may hang on that."""
+    """One float32 posterior that passes the gate by rounding error must not make a component count as nonzero."""
     for _, exact, fast, target in traces.values():
         wanted, got = exact.explain(target, DEPTHS, rules), fast.explain(target, DEPTHS, rules)
         assert max(distance(g.heatmap, w.heatmap) for g, w in zip(got, wanted, strict=True)) < 5e-4
@@ -228,7 +233,7 @@ def test_a_constant_image_has_scores_but_no_fine_map(plain, oddities):
 
 
 def swell(result, pixels):
-    """What a call returned, once the pixels that it added to have grown."""
+    """`result` of a call, after scaling the pixels that the call added to."""
     pixels *= 1.01
     return result
 
@@ -330,10 +335,10 @@ def test_relevance_is_linear_in_the_weights(plain, photo):
         assert distance(sum_of_two, of_sum) < EXACT
 
 
-def test_relevance_of_twins_is_halved(improved, photo):
-    """Every descriptor twice: the representation, and so the score, stays; without a stabiliser, twins share.
+def test_relevance_of_duplicated_descriptors_is_halved(improved, photo):
+    """With every descriptor twice, the vector and the score stay; without a stabiliser, both copies share equally.
 
-    Intra-normalisation keeps it but for components that fade.
+    Not with "intra": it damps components of small sums, and doubled sums are damped less.
     """
     once, twice = (
         model_of(improved, improved.coef_, improved.intercept_, improved.classes_, DenseSIFT(bin_sizes=sizes))
@@ -390,7 +395,7 @@ def test_intra_normalisation_is_by_root_then_component_then_whole(rng):
 
 
 def test_a_posterior_near_the_gate_hardly_changes_an_intra_normalised_vector(rng):
-    """A component that one descriptor has with 1e-6 would otherwise weigh as much as one that a thousand have."""
+    """A component with one posterior of 1e-6 would otherwise weigh as much as one with a thousand descriptors."""
     sums = 1e3 * rng.standard_normal((1, 2, 100, 5))
     sums[:, :, 0] = 0
     without, _ = Normalise("intra").forward(sums)
@@ -430,7 +435,7 @@ def test_relevance_is_where_the_texture_is(plain, textures, shape, depth):
     image, corner = textured_corner(textures(1, seed=9, shape=(200, 200))[0][0], *shape)
     model = model_of(plain, plain.coef_, plain.intercept_, plain.classes_, max_height=64)
     heatmap = np.abs(model.trace(image).explain("brick", depth).heatmap)
-    seen, reach = np.zeros(shape, bool), 21 * shape[0] // 64  # what a bin of 10 pixels reaches beyond the texture
+    seen, reach = np.zeros(shape, bool), 21 * shape[0] // 64  # how far bins of 10 pixels reach beyond the texture
     seen[np.flatnonzero(corner.any(axis=1))[0] - reach :, : np.flatnonzero(corner.any(axis=0))[-1] + reach] = True
     assert heatmap[corner].sum() > 0.5 * heatmap.sum() > 0
     assert heatmap[~seen].max() < 1e-15 * heatmap.max()  # rounding of the running sums
@@ -453,7 +458,7 @@ def test_an_exif_rotated_photograph_is_explained_upright(plain, textures, tmp_pa
     assert np.abs(ex.heatmap[corner]).sum() > 0.5 * np.abs(ex.heatmap).sum()
 
 
-# ---- the same bits, whatever the way ----
+# ---- bit-identical results ----
 
 
 def test_one_call_equals_many(plain, photo):
@@ -510,11 +515,11 @@ def test_a_trace_does_not_see_later_changes_of_the_callers_array(plain, photo):
         assert np.array_equal(ex.image, wanted.image)
 
 
-# ---- what is kept, and what is read twice ----
+# ---- memory, and how often a file is decoded ----
 
 
 def test_explanations_hold_no_forward_pass():
-    """Of 240 x 320: heatmap (614 kB) and photograph (230 kB), and little else; a trace would be 19 MB."""
+    """For 240 x 320 pixels: the heatmap (614 kB), the photograph (230 kB), and little else; a trace has 19 MB."""
     samples = pytest.importorskip("skimage.data")
     image, clf = samples.chelsea()[:240, :320], load("voc20")
     ex = clf.explain(image, "cat")
@@ -617,7 +622,7 @@ def test_passes_and_parts_of_any_size_make_the_same_heatmaps(plain, photo, monke
     trace = plain.trace(photo)
     whole = trace.explain(plain.classes_, depth)
     for name in ("PASS", "PART"):
-        monkeypatch.setattr(layers, name, 1)  # byte: one target a pass, one scale a part
+        monkeypatch.setattr(layers, name, 1)  # byte: one target per pass, one scale per part
         for ex, expected in zip(trace.explain(plain.classes_, depth), whole, strict=True):
-            assert distance(ex.heatmap, expected.heatmap) < 1e-6  # several targets share products of other shapes
+            assert distance(ex.heatmap, expected.heatmap) < 1e-6  # matrix products have other shapes: rounding differs
             assert ex.ledger.closes() and dict(ex.ledger) == pytest.approx(dict(expected.ledger), abs=1e-6)

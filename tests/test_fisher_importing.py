@@ -1,4 +1,4 @@
-"""Fisher-vector models made elsewhere: the same scores here as where they were made."""
+"""Fisher-vector models trained elsewhere: they have the same scores here as there."""
 
 import warnings
 
@@ -15,7 +15,7 @@ K, D = 3, 6
 
 
 def improved(vector):
-    """Signed square roots, then the L2 norm: of one cell, what the classifier's normalisation comes to."""
+    """Signed square roots, then the L2 norm: the "improved" normalisation of a vector of one cell."""
     roots = np.sign(vector) * np.sqrt(abs(vector))
     return roots / np.linalg.norm(roots)
 

@@ -16,7 +16,7 @@ TYPES = ("float32", "float64")
 
 
 def blobs(n=600, n_centres=4, dims=3, seed=0, dtype="float64"):
-    """Groups of unlike spread, far apart by their own measure."""
+    """Clusters of different spreads, many standard deviations apart."""
     rng = np.random.default_rng(seed)
     centres = rng.uniform(-10, 10, (n_centres, dims))
     spread = rng.uniform(0.4, 1.2, (n_centres, dims))
@@ -25,12 +25,12 @@ def blobs(n=600, n_centres=4, dims=3, seed=0, dtype="float64"):
 
 
 def counted(seen, expect):
-    """An E-step that notes of how many rows it was."""
+    """An E-step that appends its number of rows to `seen`."""
     return lambda gmm, segments, *how: seen.append(sum(map(len, segments))) or expect(gmm, segments, *how)
 
 
 def cloud(n=500, dims=4, seed=0, dtype="float64"):
-    """One lump in which components overlap."""
+    """One cluster, in which components overlap."""
     return np.random.default_rng(seed).gamma(2.0, 1.0, (n, dims)).astype(dtype)
 
 
@@ -63,8 +63,8 @@ def em_step(X, weights, means, variances, floor, smooth):
 
 @pytest.mark.parametrize("zeros", (0, 1, 60))
 @pytest.mark.parametrize("weights, smooth", (("ml", 0), ("smoothed", 100)))
-def test_steps_of_em_are_plain_ems(weights, smooth, zeros):
-    """From the same start, three times; rows in several blocks would add up to the same, and so do rows of zeros."""
+def test_each_step_equals_plain_em(weights, smooth, zeros):
+    """Three steps from the same start; rows of zeros, which the fit represents by a single one, change nothing."""
     X = cloud(300)
     X[:zeros] = 0
     X[100, 0] = X[101, 1:] = 0  # rows that are zero only in part
@@ -132,19 +132,19 @@ def test_em_stops_when_an_iteration_gains_little_of_the_total_gain():
 def test_smoothed_weights_lie_near_one_over_k():
     X = blobs(1000, 4)
     ml, smoothed = (DiagonalGMM(4, weights=w, random_state=0).fit(X) for w in ("ml", "smoothed"))
-    n = ml.predict_proba(X).sum(axis=0)  # far apart: one step more moves nothing
+    n = ml.predict_proba(X).sum(axis=0)  # the clusters are far apart: EM has converged
     np.testing.assert_allclose(ml.weights_, n / 1000, rtol=1e-6)
     n = smoothed.predict_proba(X).sum(axis=0)
     np.testing.assert_allclose(smoothed.weights_, (n + 100 * 1000 / 4) / (1000 + 100 * 1000), rtol=1e-6)
     assert np.abs(4 * smoothed.weights_ - 1).max() < 0.03 < np.abs(4 * ml.weights_ - 1).max()
 
 
-def test_variances_are_floored_by_a_share_of_the_datas():
+def test_variances_are_at_least_a_fraction_of_those_of_the_data():
     X = blobs(300, 3)
     X[:100] = 50  # a component of one point
     gmm = DiagonalGMM(4, variance_floor=0.01, random_state=0).fit(X)
     floor = 0.01 * X.var(axis=0)
-    assert (gmm.covariances_ >= 0.01 * gmm._variance(X)).all()  # to the bit; X.var sums in another order
+    assert (gmm.covariances_ >= 0.01 * gmm._variance(X)).all()  # exactly; X.var sums in another order
     np.testing.assert_allclose(gmm.covariances_.min(axis=0), floor, rtol=1e-12)
     tight = DiagonalGMM(4, variance_floor=1e-12, random_state=0).fit(X)
     assert tight.covariances_.min() == 1e-9
@@ -156,7 +156,7 @@ def test_float32_data_give_the_fit_of_float64_data():
     for a, b in zip(parameters(single), parameters(double), strict=True):
         assert a.dtype == b.dtype == np.float64
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-    assert not np.array_equal(single.means_, double.means_)  # the float32 kernels did it
+    assert not np.array_equal(single.means_, double.means_)  # the float32 kernels were used
     assert single.predict_proba(X).dtype == np.float32
     assert double.predict_proba(X.astype(float)).dtype == np.float64
     assert single.score_samples(X).dtype == np.float64
@@ -173,7 +173,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype):
         assert other.score_samples(X).tobytes() == one.score_samples(X).tobytes()
 
 
-def test_the_random_state_settles_the_fit():
+def test_the_random_state_determines_the_fit():
     X = cloud(400)
     one, same = (DiagonalGMM(6, random_state=3, max_iter=5).fit(X) for _ in range(2))
     assert_same_bits(one, same)
@@ -182,8 +182,8 @@ def test_the_random_state_settles_the_fit():
     assert not np.array_equal(np.sort(one.means_, axis=0), np.sort(other.means_, axis=0))
 
 
-def test_em_converges_on_growing_shares_of_the_rows(monkeypatch):
-    """As likely in the end, with fewer iterations over all rows; every share is four times the one before."""
+def test_em_converges_on_growing_subsets_of_the_rows(monkeypatch):
+    """The same final likelihood with fewer iterations over all rows; each subset is four times the one before."""
     X, seen = blobs(8000, 12), []
     expect = DiagonalGMM._expect
     monkeypatch.setattr(DiagonalGMM, "_expect", counted(seen, expect))
@@ -197,7 +197,7 @@ def test_em_converges_on_growing_shares_of_the_rows(monkeypatch):
     assert shares.lower_bound_ > whole.lower_bound_ - 0.01 * np.abs(whole.lower_bound_)
 
 
-def test_iterations_are_limited_on_every_share(monkeypatch):
+def test_iterations_are_limited_on_every_subset(monkeypatch):
     seen, expect = [], DiagonalGMM._expect
     monkeypatch.setattr(DiagonalGMM, "_expect", counted(seen, expect))
     gmm = DiagonalGMM(4, n_init_samples=100, max_iter=2, tol=0.0, random_state=0).fit(cloud(1000))
@@ -219,7 +219,7 @@ def test_seeds_lie_as_close_to_the_rows_as_those_of_scikit_learn():
         labels = nearest_seeds(X, 40, np.random.RandomState(seed))
         within = [X[labels == label] for label in range(40)]
         assert all(len(rows) for rows in within)
-        # Their own means are closer still than the seeds: the same is done to scikit-learn's below.
+        # Distances to the means of clusters, which are shorter than to the seeds; the same for scikit-learn's below.
         ours.append(sum(((rows - rows.mean(axis=0)) ** 2).sum() for rows in within))
     moved = []
     for seed in range(5):
@@ -304,7 +304,7 @@ def test_an_unfitted_mixture_is_refused():
         DiagonalGMM(2).predict_proba(np.zeros((2, 2)))
 
 
-def test_float32_rows_whose_distances_overflow_are_refused_instead_of_losing_their_posteriors(rng):
+def test_float32_rows_whose_distances_overflow_are_refused(rng):
     gmm = DiagonalGMM(n_components=3, random_state=0).fit(rng.standard_normal((90, 4)))
     far = np.full((2, 4), 1e20, np.float32)
     for verb in (gmm.predict_proba, gmm.score_samples, lambda rows: FisherEncoder(gmm).transform([rows])):

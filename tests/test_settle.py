@@ -1,4 +1,4 @@
-"""Sums whose sign float32 cannot tell: which they are, and that computing them again in float64 mends heatmaps."""
+"""Sums whose sign is uncertain in float32: which they are, and that recomputing them in float64 corrects heatmaps."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ EPSILON = np.full(8, 1.0)  # of each cell
 
 
 def off(got, wanted):
-    """Relative L2."""
+    """Relative L2 distance."""
     return np.linalg.norm(got - wanted) / np.linalg.norm(wanted)
 
 
@@ -26,9 +26,9 @@ def passes(plain, photo):
     return fast.stack.encode.models, rough, right
 
 
-# ---- at the real constants, on photographs ----
+# ---- with the package's constants, on photographs ----
 
-# Photographs of VOC where the sign of a sum that shows is lost in float32.
+# Photographs of VOC in which a sum that shows in the heatmap has the wrong sign in float32.
 VOC = {
     "2011_000642": "bus",
     "2007_003188": "chair",
@@ -67,7 +67,7 @@ def pooled_of(trace):
 
 
 def test_errors_of_float32_sums_are_within_the_constants(pieces):
-    """99 % of sums that show are off by less than DOUBT, and signs that are wrong are in doubt."""
+    """Of the sums that are large enough to show, 99 % have errors below DOUBT; those of wrong sign are in doubt."""
     beyond = shown = missed = 0
     for fast, exact in pieces:
         rough, right = pooled_of(fast), pooled_of(exact)
@@ -78,7 +78,7 @@ def test_errors_of_float32_sums_are_within_the_constants(pieces):
         beyond, shown = beyond + (error & shows).sum(), shown + shows.sum()
         wrong = shows & (np.sign(rough.sums) != np.sign(right.sums))
         missed += (wrong & ~settle.in_doubt(rough, np.full(8, 100.0))).sum()
-    assert missed <= 1  # of a few; which they are depends on the instruction set
+    assert missed <= 1  # of a few wrong signs, which depend on the instruction set
     assert shown > 100_000 and 0.001 * shown < beyond < 0.02 * shown
 
 
@@ -102,12 +102,12 @@ def test_a_wrong_sign_changes_the_heatmap_and_settling_corrects_it(pieces, monke
 
 
 def test_doubtful_sums_become_those_of_float64(passes, monkeypatch):
-    """With a wide margin, so that some are in doubt; the others stay."""
+    """With a larger DOUBT, so that some sums are doubtful; the others do not change."""
     models, rough, right = passes
     monkeypatch.setattr(settle, "DOUBT", 0.02)
     doubtful = settle.in_doubt(rough, EPSILON)
     assert 3 < doubtful.sum() < 0.1 * doubtful.size
-    big = replace(rough, values=np.concatenate([rough.values] * 30))  # so many descriptors that none are too many
+    big = replace(rough, values=np.concatenate([rough.values] * 30))  # so many that only doubtful sums are recomputed
     one, two = (settle.settled(replace(big, n_jobs=n_jobs), models, EPSILON, pytest.fail) for n_jobs in (1, 2))
     assert np.array_equal(one.sums, two.sums) and np.array_equal(one.sums != rough.sums, doubtful)
     np.testing.assert_allclose(one.sums[doubtful], right.sums[doubtful], rtol=0, atol=1e-3)
@@ -137,7 +137,7 @@ def test_sums_of_small_terms_and_sums_far_from_0_stay(passes):
     models, rough, _ = passes
     near = replace(rough, sums=np.where(np.abs(rough.sums) < 1, 1e-9, rough.sums))
     assert settle.in_doubt(near, EPSILON).any()
-    assert settle.settled(near, models, np.full(8, 1e9), pytest.fail) is near  # no sign matters beside this epsilon
+    assert settle.settled(near, models, np.full(8, 1e9), pytest.fail) is near  # with this epsilon no sign matters
     far = replace(rough, sums=np.where(np.abs(rough.sums) < 1, 1, rough.sums))
     assert settle.settled(far, models, np.full(8, 1e-9), pytest.fail) is far
 

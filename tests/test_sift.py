@@ -47,7 +47,7 @@ def twin(grey, sift):
 
 
 def pixels_of(sift, grey, relevance, n_jobs=None):
-    """Relevance (n, 128) of one target down to pixels, and what belongs to none."""
+    """The heatmap of relevance (n, 128) of one target, and the relevance of bins without gradient, which is not in it."""
     layer = SpatialBins(sift)
     _, seen = layer.forward(grey, n_jobs=n_jobs)
     (heatmap,), entries = layer.relevance(relevance.reshape(1, -1, 128), seen, FisherRules())
@@ -55,7 +55,7 @@ def pixels_of(sift, grey, relevance, n_jobs=None):
 
 
 def assert_descriptors(got, expected, contrast, threshold, atol):
-    """Equal but where the contrast lies so close to the threshold that rounding decides."""
+    """Equal, except where the contrast is so close to the threshold that rounding error decides."""
     decided = np.abs(contrast - threshold) > 1e-7
     assert decided.mean() > 0.99
     np.testing.assert_array_equal(got.zeroed[decided], (contrast < threshold)[decided])
@@ -165,7 +165,7 @@ def test_exact_angles_differ_from_the_cubic_ones_and_equal_the_equations():
     sift = DenseSIFT(angles="exact", quantize=False)
     expected, contrast = twin(grey, sift)
     got = sift.extract(grey)
-    # A direction on the very border between two turns may land on either side of it.
+    # A gradient on the border between two orientations may be assigned to either; its weight there is rounding error.
     assert_descriptors(got, expected, contrast, 0.005, atol=0.01)
     assert np.abs(got.values - DenseSIFT(quantize=False).extract(grey).values).max() > 0.5
 
@@ -244,7 +244,7 @@ def test_a_mirrored_image_has_mirrored_descriptors_and_pixels(axis, window):
     shape = (scale.rows, scale.cols, 4, 4, 8)
     plain, flipped = (sift.extract(image).values.reshape(shape) for image in (grey, np.flip(grey, axis)))
     np.testing.assert_allclose(flipped, mirrored(plain, axis), rtol=0, atol=0.01)
-    # Relevance in proportion to the values, as it always is: a share of next to no gradient would be next to arbitrary.
+    # Relevance is proportional to the values, as in an explanation: shares of almost no gradient are rounding error.
     relevance = np.random.default_rng(2).standard_normal(shape) * plain
     heat, _ = pixels_of(sift, grey, relevance)
     other, _ = pixels_of(
@@ -267,14 +267,14 @@ def test_values_are_bins_in_rows_then_columns_then_orientations():
 
 @cache
 def traced_back(bin_size, step, shape, window):
-    """Grey values, relevance of their bins, and the map and the loss by the equations: the same for every `isa`."""
+    """Grey values, relevance of their bins, and heatmap and loss by the equations; cached for all `isa`."""
     grey = texture(*shape, seed=3)
     sift = DenseSIFT(bin_sizes=(bin_size,), step=step, window=window)
     (scale,) = sift.geometry(*shape).scales
     planes = reference.orientation_planes(grey, bin_size / sift.magnif)
     bins = reference.pooled_bins(planes, scale, window)
     random = np.random.default_rng(4)
-    # In proportion to the bins, as relevance is: R / h of a bin of next to no gradient would only show rounding error.
+    # Proportional to the bins, as in an explanation: R / h of a bin with almost no gradient would be rounding error.
     relevance = random.standard_normal(bins.shape) * np.where(bins > 0, bins, bins.max())
     relevance[random.random(relevance.shape) < 0.7] = 0
     relevance[0, 0], relevance[-1, -1] = bins[0, 0], -2 * bins[-1, -1]  # border descriptors: supports leave the image
@@ -303,7 +303,7 @@ def test_gradient_depth_keeps_the_total_over_all_scales(window, dtype, isa):
     relevance = np.random.default_rng(5).standard_normal((sift.geometry(83, 70).n, 128)).astype(dtype)
     heat, lost = pixels_of(sift, grey, relevance)
     total = relevance.sum(dtype=np.float64)
-    # Float keeps the total of a million values far better than any one of them, for their roundings differ in sign.
+    # Rounding errors of a million float32 values differ in sign: their total is far more accurate than one value.
     tolerance = 1e-12 if dtype == np.float64 else 1e-8
     assert abs(heat.sum() + lost - total) < tolerance * np.abs(relevance).sum(dtype=np.float64)
     assert lost != 0  # the flat patch holds bins without any gradient
@@ -311,7 +311,7 @@ def test_gradient_depth_keeps_the_total_over_all_scales(window, dtype, isa):
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("step", (3, 4, 9))
-def test_float_relevance_gives_the_map_of_double_relevance(step, window, isa):
+def test_float32_relevance_gives_the_heatmap_of_float64_relevance(step, window, isa):
     grey = texture(83, 70)
     sift = DenseSIFT(step=step, window=window)
     relevance = np.random.default_rng(6).standard_normal((sift.geometry(83, 70).n, 128)).astype(np.float32)
@@ -411,7 +411,7 @@ def test_bad_grey_values_are_refused(grey, words):
         DenseSIFT().extract_grey(grey)
 
 
-def test_images_of_any_kind_are_read_and_left_alone():
+def test_colour_images_become_grey_and_are_not_modified():
     colour = (texture(40, 50)[..., None] * np.array([255, 200, 150])).astype(np.uint8)
     colour.flags.writeable = False
     got = DenseSIFT().extract(colour)
@@ -427,7 +427,7 @@ def test_strided_and_read_only_arrays_give_the_same():
         np.testing.assert_array_equal(DenseSIFT().extract_grey(view).values, DenseSIFT().extract(grey).values)
 
 
-def test_scales_that_do_not_fit_drop_out():
+def test_scales_that_do_not_fit_are_left_out():
     got = DenseSIFT().extract(texture(26, 200))
     assert set(got.frames[:, 2]) == {4, 6}
     heat, lost = pixels_of(DenseSIFT(), texture(26, 200), np.ones((len(got), 128), np.float32))
@@ -456,16 +456,16 @@ def test_descriptors_know_their_frames():
     ids=lambda check: check.__name__,
 )
 def test_an_extractor_passes_scikit_learns_checks_of_parameters(check):
-    """The others give it a matrix; it takes images."""
+    """The other checks pass a matrix; this estimator takes images."""
     check("DenseSIFT", DenseSIFT())
 
 
 def test_an_extractor_is_cloned_pickled_and_changed_like_any_estimator():
     sizes = [4, np.int64(8)]
     sift, image = DenseSIFT(bin_sizes=sizes, window="gaussian"), texture(60, 50)
-    for twin_of_it in (clone(sift), pickle.loads(pickle.dumps(sift)), DenseSIFT(**sift.get_params())):
-        assert twin_of_it.get_params() == sift.get_params()
-        np.testing.assert_array_equal(twin_of_it.extract(image).values, sift.extract(image).values)
+    for other in (clone(sift), pickle.loads(pickle.dumps(sift)), DenseSIFT(**sift.get_params())):
+        assert other.get_params() == sift.get_params()
+        np.testing.assert_array_equal(other.extract(image).values, sift.extract(image).values)
     coarse = clone(sift).set_params(step=9)
     assert len(coarse.extract(image)) == DenseSIFT((4, 8), 9).geometry(60, 50).n < len(sift.extract(image))
     with pytest.raises(ValueError, match="Invalid parameter 'steps'"):

@@ -1,4 +1,4 @@
-"""Large images are analysed strip by strip: the results of a whole image, in memory that does not grow with it."""
+"""Large images are analysed strip by strip: same results as in one piece, in memory that does not grow with them."""
 
 import tracemalloc
 
@@ -19,7 +19,7 @@ RULES = [
 
 @pytest.fixture
 def in_strips(monkeypatch):
-    """Calls a function with images cut into strips of so many descriptors, whatever their size."""
+    """Calls a function while images of any size are divided into strips of `most` descriptors."""
 
     def call(most, function):
         with monkeypatch.context() as patch:
@@ -115,7 +115,7 @@ def test_a_mapped_image_is_read_in_strips_and_never_copied(plain, photo, in_stri
     found, most = in_strips(3000, explain)
     np.testing.assert_array_equal(found.heatmap, expected.heatmap)
     assert np.shares_memory(found.image, mapped)
-    assert most < 8 * found.heatmap.size + 12e6, "the map, and what a strip takes"
+    assert most < 8 * found.heatmap.size + 12e6, "the heatmap, and the memory of one strip"
 
 
 def test_descriptors_of_an_image_beyond_memory_are_refused(photo, monkeypatch):
@@ -127,8 +127,8 @@ def test_descriptors_of_an_image_beyond_memory_are_refused(photo, monkeypatch):
 
 def test_strips_of_a_very_wide_image_are_not_lower_than_their_borders():
     extractor = DenseSIFT()
-    assert len(extractor.strips(extractor.geometry(400, 200_000), sift.STRIP)) < 20  # not one of each row of frames
+    assert len(extractor.strips(extractor.geometry(400, 200_000), sift.STRIP)) < 20  # not one strip per row of frames
     wide = extractor.strips(extractor.geometry(400, 200_000), sift.STRIP)
-    assert max(strip.n for strip in wide) <= sift.WHOLE * 1.2  # memory as of an image that is not divided
+    assert max(strip.n for strip in wide) <= sift.WHOLE * 1.2  # no more memory than an undivided image
     square = extractor.geometry(9000, 9000)
-    assert len(extractor.strips(square, sift.STRIP)) >= square.n // sift.STRIP  # as many as ever
+    assert len(extractor.strips(square, sift.STRIP)) >= square.n // sift.STRIP  # unchanged for a square image
