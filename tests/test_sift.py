@@ -47,7 +47,7 @@ def twin(grey, sift):
 
 
 def pixels_of(sift, grey, relevance, n_jobs=None):
-    """The heatmap of relevance (n, 128) of one target, and the relevance of bins without gradient, which is not in it."""
+    """The heatmap of relevance (n, 128) of one target, and the relevance of bins without gradient, which it lacks."""
     layer = SpatialBins(sift)
     _, seen = layer.forward(grey, n_jobs=n_jobs)
     (heatmap,), entries = layer.relevance(relevance.reshape(1, -1, 128), seen, FisherRules())
