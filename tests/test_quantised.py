@@ -281,3 +281,42 @@ def test_an_activation_whose_steps_are_rounded_is_that_activation(tmp_path, bits
     image = np.random.default_rng(3).integers(0, 256, (4, 6, 3), np.uint8)
     maps = [net.explain(image, 30, dtype="float64").heatmap for net in (one, other)]
     assert np.abs(maps[1] - maps[0]).max() <= 1e-3 * 256 / (1 << bits - 8) * np.abs(maps[0]).max()
+
+
+NORMALISED = """{x} a = Sub ({x_}, m)\n {a} b = Div ({a_}, v)\n {b} c = Conv <pads = [1, 1, 1, 1]> ({b_}, e)
+ t = ReduceMean (c, j)"""
+
+
+def test_a_rounded_normalisation_of_the_input_is_no_evidence(tmp_path):
+    """The mean of the photographs took all relevance where a file rounds pixels before it subtracts the mean."""
+    constants = {
+        "e": weights(4, 3, 3, 3), "j": (2, 3), "s": number(8 / 65535), "z": "uint16 {32768}",
+        "m": "float[1, 3, 1, 1] {0.485, 0.456, 0.406}", "v": "float[1, 3, 1, 1] {0.229, 0.224, 0.225}",
+    }  # fmt: skip
+    rounded = {name: ROUNDED.format(f"{name}q", name, f"{name}d") for name in "xab"}
+    texts = (
+        NORMALISED.format(x="", a="", b="", x_="x", a_="a", b_="b"),
+        NORMALISED.format(**rounded, x_="xd", a_="ad", b_="bd"),
+    )
+    image, maps = np.random.default_rng(3).integers(0, 256, (4, 6, 3), np.uint8), []
+    for name, text in zip(("real", "rounded"), texts, strict=True):
+        onnx.save(onnx.parser.parse_model(case(text, 21, **constants)), tmp_path / f"{name}.onnx")
+        net = Network.from_onnx(tmp_path / f"{name}.onnx", Preprocess((4, 6)))
+        maps.append(net.explain(image, 1, dtype="float64").heatmap)
+    np.testing.assert_allclose(maps[1], maps[0], atol=1e-3 * np.abs(maps[0]).max())
+
+
+def test_scores_before_a_rounded_sigmoid_are_explained(tmp_path):
+    body = "c = Conv (x, e)\n m = ReduceMean (c, j)\n p = Sigmoid (m)\n " + ROUNDED.format("q", "p", "t")
+    text = case(body, 21, e=weights(4, 3, 3, 3), j=(2, 3), s=number(1 / 255), z="uint8 {0}")
+    found, expected = scores_of_text(text, tmp_path / "n.onnx")
+    np.testing.assert_allclose(1 / (1 + np.exp(-found)), expected, atol=0.51 / 255)
+    assert Network.from_onnx(tmp_path / "n.onnx", Preprocess((4, 6))).multilabel_
+
+
+def test_a_network_that_divides_rounded_pixels_by_255_is_fed_255(tmp_path):
+    body = ROUNDED.format("q", "x", "d") + "a = Mul (d, f)\n c = Conv (a, e)\n t = ReduceMean (c, j)"
+    text = case(body, 21, e=weights(4, 3, 3, 3), j=(2, 3), s=number(1), z="uint8 {0}", f=number(1 / 255))
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "n.onnx")
+    with pytest.warns(UserWarning, match=r"0\.\.255"):
+        assert Network.from_onnx(tmp_path / "n.onnx").preprocess.high == 255

@@ -28,6 +28,7 @@ from ..layers import (
     Flatten,
     Gather,
     NetworkLayer,
+    Quantise,
     Reshape,
     Scale,
     Shape,
@@ -334,14 +335,14 @@ def _row(shape: Sequence[int | None]) -> bool:
 
 def _before_ends(step: Step) -> Step:
     """The scores before a softmax, sigmoid or change of shape at the end."""
-    while isinstance(step.layer, Reshape | Flatten | Softmax | Activation):
+    while isinstance(step.layer, Reshape | Flatten | Softmax | Activation | Quantise):
         step = step.inputs[0]
     return step
 
 
 def _learned(step: Step) -> bool:
     """Whether scores are computed by a dense layer or convolution."""
-    while isinstance(step.layer, Reshape | Flatten | Softmax | Activation | Constant | Scale | Affine):
+    while isinstance(step.layer, Reshape | Flatten | Softmax | Activation | Constant | Scale | Affine | Quantise):
         step = step.inputs[0]
     return isinstance(step.layer, Dense | Conv)
 
@@ -358,7 +359,7 @@ def _without_ends(graph: Graph) -> tuple[list[tuple[str, str]], bool]:
     """Drop a final softmax or sigmoid: scores before it are explained. What was dropped, and whether multi-label."""
     ends: list[tuple[str, str]] = []
     multilabel, step, behind = False, graph.last, graph.last
-    while isinstance(step.layer, Reshape | Flatten):
+    while isinstance(step.layer, Reshape | Flatten | Quantise):
         step = step.inputs[0]
     layer = step.layer
     if isinstance(layer, Activation) and layer.name == "log" and isinstance(step.inputs[0].layer, Softmax):
@@ -482,7 +483,7 @@ def _white(graph: Graph, integer: bool) -> float:
         return 255.0
     for step in graph.steps:
         if step.inputs and step.inputs[0].layer is None:
-            while isinstance(step.layer, Gather | Scale | Constant | Affine | Reshape | Flatten | Transpose):
+            while isinstance(step.layer, Gather | Scale | Constant | Affine | Reshape | Flatten | Transpose | Quantise):
                 if isinstance(step.layer, Scale | Constant | Affine):
                     return _range_of(step.layer)
                 following = [other for other in graph.steps if step in other.inputs]

@@ -17,9 +17,11 @@ from ...layers import (
     Constant,
     Conv,
     Dense,
+    DynamicQuantise,
     Flatten,
     NetworkLayer,
     Pad,
+    Quantise,
     Reshape,
     Scale,
     Slice,
@@ -67,6 +69,8 @@ def affines(graph: Graph) -> None:
     for step in list(graph.steps):
         if isinstance(step.layer, Conv) and step.inputs[0].layer is None:
             step.layer = _one_by_one(step.layer) or step.layer
+        if isinstance(step.layer, Constant) and _is_prepared(step.inputs[0]):
+            step.layer = as_affine(step.layer, step.shape) or step.layer
         while len(step.inputs) == 1 and graph.alone(step.inputs[0]) and step.inputs[0].layer is not None:
             source = step.inputs[0]
             merged = _merged(source, step)
@@ -75,6 +79,13 @@ def affines(graph: Graph) -> None:
             name = source.name if isinstance(step.layer, Affine | Scale | Constant) else step.name
             become(graph, step, merged, source.inputs[0], [source, step])
             step.name = name
+
+
+def _is_prepared(step: Step) -> bool:
+    """Whether a step holds the pixels, at most rounded, scaled and shifted."""
+    while isinstance(step.layer, Quantise | DynamicQuantise | Affine | Scale):
+        step = step.inputs[0]
+    return step.layer is None
 
 
 def _one_by_one(layer: Conv) -> Affine | None:
@@ -93,7 +104,7 @@ def _one_by_one(layer: Conv) -> Affine | None:
 def _merged(source: Step, step: Step) -> NetworkLayer | None:
     """One layer for two consecutive steps; None if that would not be exact."""
     first, second = source.layer, step.layer
-    pixels = source.inputs[0].layer is None
+    pixels = _is_prepared(source.inputs[0])
     if isinstance(second, Affine | Scale | Constant):
         if isinstance(first, Affine | Scale | Constant):
             return _together(first, second, step.shape, pixels)
