@@ -5,6 +5,7 @@ import pytest
 
 from fvlrp import Network, Preprocess, load
 from fvlrp.network.layers import DynamicQuantise
+from fvlrp.network.retraining import classifier
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -146,7 +147,9 @@ def test_dense_layers_of_whole_numbers(tmp_path, rounded):
     graph.scales("f", 0.02, 120).scales("o", 0.01, 130)
     inputs = f"{triple('f')} {triple('m')} mb" + (" o.s o.z" if rounded else "")
     graph.add("QGemm", inputs, "o" if rounded else "y", domain=MS, transB=1)
-    scores_of(graph.real("o", "y") if rounded else graph, tmp_path / "n.onnx")
+    net = scores_of(graph.real("o", "y") if rounded else graph, tmp_path / "n.onnx")
+    last = classifier(net.nodes)
+    assert last is not None and net.nodes[last].kind == "dense", "retrain would append a head to the scores"
 
 
 def test_dynamic_quantisation_scales_are_read(tmp_path):

@@ -19,7 +19,8 @@ Floats = npt.NDArray[np.float32]
 
 
 # What may stand between the layer that makes the scores and the scores. Smooth or clipped activations end features.
-_BEHIND_SCORES = frozenset({"relu", "leakyrelu", "globalaveragepool", "averagepool", "mean", "flatten", "reshape"})
+_UNCHANGED = frozenset({"flatten", "reshape", "quantise", "constant"})  # a bias is a constant where a file rounds first
+_BEHIND_SCORES = _UNCHANGED | {"relu", "leakyrelu", "globalaveragepool", "averagepool", "mean"}
 
 
 def classifier(nodes: Sequence[Node]) -> int | None:
@@ -30,7 +31,7 @@ def classifier(nodes: Sequence[Node]) -> int | None:
     """
     i, averaged = len(nodes) - 1, False
     while i != INPUT and nodes[i].kind in _BEHIND_SCORES:
-        averaged |= nodes[i].kind not in ("flatten", "reshape")
+        averaged |= nodes[i].kind not in _UNCHANGED
         i = nodes[i].inputs[0]
     found = i != INPUT and (nodes[i].kind == "conv" or (nodes[i].kind == "dense" and not averaged))
     return i if found else None
