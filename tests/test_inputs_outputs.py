@@ -118,6 +118,42 @@ def test_the_logarithm_of_a_softmax_explains_the_scores_before_it(tmp_path):
     np.testing.assert_allclose(shifted, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_attention_of_a_file_for_four_images_is_read_for_one(tmp_path):
+    """Class tokens and positions are stored for each image, and images joined with heads, as by torch's module."""
+    graph = Graph((4, 3, 16, 16)).conv("x", "c", 3, 8, kernel=4, strides=[4, 4])
+    graph.constant("flat", [4, 8, 16], np.int64).add("Reshape", "c flat", "r").add(
+        "Transpose", "r", "p", perm=[0, 2, 1]
+    )
+    random = np.random.default_rng(2)
+    for name, count in (("cls", 1), ("pos", 17)):
+        graph.constant(name, np.tile(random.standard_normal((1, count, 8)), (4, 1, 1)))
+    graph.add("Concat", "cls p", "t", axis=1).add("Add", "t pos", "u").add("Transpose", "u", "s", perm=[1, 0, 2])
+    graph.constant("heads", [17, 8, 4], np.int64).constant("apart", [4, 2, 17, 4], np.int64)
+    for name in "qkv":
+        graph.weight(f"w{name}", 8, 8).add("MatMul", f"s w{name}", f"{name}0").add(
+            "Reshape", f"{name}0 heads", f"{name}1"
+        )
+        graph.add("Transpose", f"{name}1", f"{name}2", perm=[1, 0, 2]).add("Reshape", f"{name}2 apart", name)
+    graph.add("Transpose", "k", "kt", perm=[0, 1, 3, 2]).add("MatMul", "q kt", "l").add("Softmax", "l", "a", axis=-1)
+    graph.add("MatMul", "a v", "o").add("Transpose", "o", "j", perm=[2, 0, 1, 3])
+    graph.constant("rows", [68, 8], np.int64).constant("again", [17, 4, 8], np.int64)
+    graph.add("Reshape", "j rows", "m").weight("wo", 8, 8).add("MatMul", "m wo", "n").add("Reshape", "n again", "b")
+    graph.constant("first", 0, np.int64).add("Gather", "b first", "g", axis=0).weight("h", 8, 5).add(
+        "MatMul", "g h", "y"
+    )
+    check(graph.save(tmp_path / "n.onnx"), n=4)
+
+
+def test_a_reshape_that_mixes_the_images_of_a_file_is_refused(tmp_path):
+    graph = Graph((4, 3, 16, 16)).conv("x", "c", 3, 6, kernel=4, strides=[4, 4])
+    graph.constant("s", [6, 64], np.int64).add("Reshape", "c s", "r").add("ReduceMax", "r", "m", axes=[1])
+    graph.constant("e", [1, 6], np.int64).add("Reshape", "m e", "y")
+    with pytest.raises(
+        ValueError, match="it mixes the 4 images that the file is for; export the network for one image"
+    ):
+        ConvNet.from_onnx(graph.save(tmp_path / "n.onnx"))
+
+
 def test_a_file_for_batches_of_four_is_read_for_one_image(tmp_path):
     graph = Graph((4, 3, 16, 16)).conv("x", "c", 3, 6, pads=[1, 1, 1, 1])
     graph.constant("s", [4, 6, 256], np.int64).add("Reshape", "c s", "r").add("ReduceMax", "r", "m", axes=[2])

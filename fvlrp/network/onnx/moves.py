@@ -22,10 +22,26 @@ def _reshape(reader: Reader, call: Call) -> None:
     target = reader.whole(call, "shape", 1)
     if target is None:
         raise ValueError("its shape is missing")
-    if reader.batch > 1 and target and target[0] == reader.batch:  # of a file for so many images
-        target = [1, *target[1:]]
+    target = _for_one(target, view, reader.batch) if reader.batch > 1 and target else target
     shape = reshaped(view.shape, target, bool(call.get("allowzero", 0)))
     reader.set(call, reader.reshaped(view, shape))
+
+
+def _for_one(target: Sequence[int], view: View, batch: int) -> Sequence[int]:
+    """The shape for one image of the shape `target`, which is for `batch` images."""
+    known = prod(target) == batch * prod(view.shape) and min(target) > 0
+    if known and view.batch is not None:
+        inner = prod(view.shape[view.batch + 1 :])  # as many numbers are between an image and the next
+        places = [prod(target[k + 1 :]) for k in range(len(target))]
+        found = [k for k, at in enumerate(places) if at <= inner and inner * batch <= at * target[k]]
+        found = [k for k in found if target[k] % batch == 0]
+    else:
+        found = [0] if target[0] == batch else [k for k, n in enumerate(target) if known and n == batch]
+    if known and len(found) != 1:
+        raise ValueError(
+            f"it mixes the {batch} images that the file is for; export the network for one image, or for any number"
+        )
+    return [n // batch if k in found else n for k, n in enumerate(target)]
 
 
 def _flatten(reader: Reader, call: Call) -> None:
@@ -240,6 +256,7 @@ def _joined(reader: Reader, parts: list[View | Value], axis: int) -> View:
             joined.append(_extended(reader, next(rest), waiting, [], own))
             waiting = []
         else:
+            part = reader.once(View(steps[0], batch), part)
             waiting.append(part if batch is None else part.reshape((*part.shape[:batch], *part.shape[batch + 1 :])))
     joined[-1] = _extended(reader, joined[-1], [], waiting, own)
     return View(joined[0] if len(joined) == 1 else reader.step(Concat(own), *joined), batch)

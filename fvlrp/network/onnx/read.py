@@ -370,6 +370,7 @@ class Reader:
 
         The view is reshaped or expanded if the constant has more axes, or longer ones.
         """
+        value = self.once(view, value)
         shape = view.shape
         out = np.broadcast_shapes(shape, value.shape)
         lengths = (*(1,) * (len(out) - value.ndim), *value.shape)
@@ -384,6 +385,13 @@ class Reader:
         while lengths and lengths[0] == 1:
             lengths = lengths[1:]
         return view, value.reshape(lengths)
+
+    def once(self, view: View, value: Value) -> Value:
+        """A constant that meets a view: of a file for several images, that of one, if it is the same for each."""
+        if view.batch is None or self.batch == 1 or value.ndim != len(view.shape):
+            return value
+        first = value.take([0], view.batch)
+        return first if value.shape[view.batch] == self.batch and (value == first).all() else value
 
     def expanded(self, view: View, shape: Shape) -> View:
         """A view broadcast to the file's shape `shape`."""
