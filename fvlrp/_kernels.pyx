@@ -1047,11 +1047,11 @@ cdef const double *limits_of(bounds, double *to):
     return to
 
 
-cdef int multiply(fvlrp_product_args *args, out, bias, bint add, bounds=None) except -1:
+cdef int multiply(fvlrp_product_args *args, dtype, out, bias, bint add, bounds=None) except -1:
     """Write `args.weights` times `args.b` into `out` (m, n)."""
     cdef double[2] limits
-    args.ldc = _strided(out, "out", (args.weights.m, args.n), out.dtype, True)
-    _optional(bias, "bias", (args.weights.m,), [out.dtype])
+    args.ldc = _strided(out, "out", (args.weights.m, args.n), dtype, True)
+    _optional(bias, "bias", (args.weights.m,), [dtype])
     args.bias, args.add, args.c = address(bias), add, address(out)
     args.bounds = limits_of(bounds, limits)
     with nogil:
@@ -1068,10 +1068,9 @@ def product(a, b, out, bias=None, add=False, sign=0):
     cdef fvlrp_product_args args
     _real(a, 2)
     args.ldb = _strided(b, "b", (a.shape[1], None), a.dtype)
-    _strided(out, "out", (a.shape[0], b.shape[1]), a.dtype, True)
     args.real, args.weights, args.n = element(a.dtype), weights_of(a[:, :, None], sign), b.shape[1]
     args.b, args.windows = address(b), NULL
-    multiply(&args, out, bias, add)
+    multiply(&args, a.dtype, out, bias, add)
     return out
 
 
@@ -1099,10 +1098,9 @@ def convolve(a, x, kernel, stride, pads, dilation, rows, cols, out, bias=None, a
     if a.shape[1:] != (x.shape[0], kernel[0] * kernel[1]):
         raise ValueError(f"a must have shape (any, {x.shape[0]}, {kernel[0] * kernel[1]}), got {a.shape}")
     cdef fvlrp_windows w = windows_of(x, kernel, stride, pads, dilation, rows, cols)
-    _strided(out, "out", (a.shape[0], w.rows * w.cols), a.dtype, True)
     args.real, args.weights, args.n = element(a.dtype), weights_of(a, sign), w.rows * w.cols
     args.b, args.ldb, args.windows = address(x), 0, &w
-    multiply(&args, out, bias, add, bounds)
+    multiply(&args, a.dtype, out, bias, add, bounds)
     return out
 
 

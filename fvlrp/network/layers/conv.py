@@ -78,11 +78,22 @@ class Conv(NetworkLayer):
             window_count(width, kw, sx, left, right, dx),
         )
 
+    @cached_property
+    def filters(self) -> Array:
+        """The weights (Co, channels of a group, taps)."""
+        return self.weight.reshape(*self.weight.shape[:2], -1)
+
+    @cached_property
+    def _shapes(self) -> dict[Shape, Shape]:
+        """Shapes of outputs by those of inputs: checking them takes as long as a small product."""
+        return {}
+
     # ---- forward ----
 
     def apply(self, x: Array, then: NetworkLayer | None = None) -> Array:
         """The convolution of x; `then`, an elementwise layer, is applied to each part while it is in the cache."""
-        shape = self.out_shape(x.shape[1:])
+        size = x.shape[1:]
+        shape = self._shapes.get(size) or self._shapes.setdefault(size, self.out_shape(size))
         out = empty((len(x), *shape), x.dtype)
         quick = not self.narrow and self.quick(shape[1] * shape[2], x.dtype)
         bounds = None if then is None or quick else then.bounds
@@ -95,12 +106,12 @@ class Conv(NetworkLayer):
     def _whole(self, x: Array, out: Array, then: NetworkLayer | None, bounds: tuple[float, float] | None) -> None:
         """One product, which clips its results itself."""
         rows, cols = out.shape[1:]
-        weight, bias = self._filters(x.dtype), self.cast("bias", x.dtype)
+        weight, bias = self.cast("filters", x.dtype), self.cast("bias", x.dtype)
         _kernels.convolve(weight, x, *self.window, (0, rows), cols, out.reshape(len(out), -1), bias, bounds=bounds)
 
     def _banded(self, x: Array, out: Array, then: NetworkLayer | None, bounds: tuple[float, float] | None) -> None:
         """Bands of output rows, as many as stay in the cache until `then` has seen them."""
-        weight, bias, out_width = self._filters(x.dtype), self.cast("bias", x.dtype), out.shape[2]
+        weight, bias, out_width = self.cast("filters", x.dtype), self.cast("bias", x.dtype), out.shape[2]
         for inputs, results, mine in self._grouped(x, out):
             flat, window = results.reshape(len(results), -1), self.window
             own, shift = weight[mine], bias[mine]
@@ -119,15 +130,10 @@ class Conv(NetworkLayer):
         """All groups in one call: a matrix product would be as narrow as one."""
         rows, cols = out.shape[1:]
         flat = out.reshape(len(out), -1)
-        weight, bias = self._filters(x.dtype), self.cast("bias", x.dtype)
+        weight, bias = self.cast("filters", x.dtype), self.cast("bias", x.dtype)
         _kernels.grouped(weight, x, *self.window, (0, rows), cols, flat, bias, bounds=bounds)
         if then is not None and bounds is None:
             then.apply(out, out=out)
-
-    def _filters(self, dtype: npt.DTypeLike) -> Array:
-        """The weights (Co, channels of a group, taps)."""
-        weight = self.cast("weight", dtype)
-        return weight.reshape(*weight.shape[:2], -1)
 
     def _grouped(self, x: Array, out: Array) -> Iterator[tuple[Array, Array, Span]]:
         """Each group's inputs and outputs, and which output channels they are."""
@@ -168,7 +174,7 @@ class Conv(NetworkLayer):
             np.ascontiguousarray(y[0]).reshape(y.shape[1], -1),
         )
         if self.narrow:
-            groups = GroupedPiece(self.window, rule.weights(self._filters(dtype)), above, below, y.shape[2:])
+            groups = GroupedPiece(self.window, rule.weights(self.cast("filters", dtype)), above, below, y.shape[2:])
             shift = self.cast("bias", dtype)
             evenly = through(rule, choice.bias, groups, shift if shift.any() else None, z, relevance, entries, up, down)
             if even is not None and evenly is not None:
@@ -205,7 +211,7 @@ class Conv(NetworkLayer):
         entries, bias = Entries(), self.cast("bias", r.dtype) if self.bias.any() else None
         if bias is not None and policy == "ignore":
             z, bias = z - bias[:, None, None], None
-        filters = self._filters(r.dtype)
+        filters = self.cast("filters", r.dtype)
         relevance = np.ascontiguousarray(r)
         up, kept, lost = _kernels.grouped_alpha_beta(filters, x, bias, relevance, z, *self.window, *numbers)
         entries.add("zero_sum", lost)
