@@ -2,7 +2,8 @@
  *
  * A panel is `depth` rows of 1 .. PANEL vectors of columns of B, one after the other, so that it is read in order and
  * stays in the L1 cache while all rows of A stream past. Rows of A are read in place, `row` elements apart, or are
- * packed: MR values, one per row, for each column. */
+ * packed: MR values, one per row, for each column. Rows of A and C are too short for the processor to notice that the
+ * next ones will be needed, so that each block prefetches them. */
 #ifndef FVLRP_GEMM
 #define FVLRP_GEMM
 
@@ -37,10 +38,13 @@ INLINE void gemm_micro(const int mr, const int nv, const int packed, const REAL 
         acc[r][j] = to->bias ? fill(to->bias[i + r]) : (VREAL){0};
         if (to->add) acc[r][j] += load_some(c + r * to->ldc + j * LANES, j < nv - 1 ? LANES : last);
     }
+    if (mr == MR) /* to write */
+        UNROLL for (int r = 0; r < mr; r++) UNROLL for (int j = 0; j < nv; j++)
+            __builtin_prefetch(c + (MR + r) * to->ldc + j * LANES, 1);
     for (ptrdiff_t k = 0; k < depth; k++) {
         VREAL line[PANEL];
         UNROLL for (int j = 0; j < nv; j++) line[j] = load(b + (k * nv + j) * LANES);
-        if (!packed && mr == MR && k % LINE == 0) /* the next block: its rows are too short for prefetchers to notice */
+        if (!packed && mr == MR && k % LINE == 0)
             UNROLL for (int r = 0; r < mr; r++) __builtin_prefetch(a + (MR + r) * row + k);
         UNROLL for (int r = 0; r < mr; r++) {
             const VREAL value = fill(packed ? a[k * MR + r] : a[r * row + k]);

@@ -2,8 +2,8 @@
  *
  * A vector of output pixels is summed in a register, tap by tap, from rows of the image in place: lanes in the padding
  * load as zeros. Several rows of outputs are computed together, so that a row of the image is loaded once for all of
- * them. Only for vectors of 64 bytes, which have masked loads: with others, padded copies are faster
- * (grouped.inc.c). */
+ * them, and the same pixels of the next channel are prefetched. Only for vectors of 64 bytes, which have masked loads:
+ * with others, padded copies are faster (grouped.inc.c). */
 #ifndef FVLRP_DEPTHWISE
 #define FVLRP_DEPTHWISE
 
@@ -56,6 +56,7 @@ INLINE void depthwise_block(const depthwise_job *j, const int kernel, const int 
     const REAL *pixels = j->image + y * width + x * stride - j->left;
     UNROLL for (int line = 0; line < (ROWS_TOGETHER - 1) * stride + kernel; line++, pixels += width) {
         if (y + line < 0 || y + line >= height) continue;
+        UNROLL for (int part = 0; part < stride; part++) __builtin_prefetch(pixels + part * LANES + height * width);
         UNROLL for (int kx = 0; kx < kernel; kx++) {
             VREAL value = load_lanes(pixels + kx, lanes->low[kx]);
             if (stride == 2) value = even_lanes(value, load_lanes(pixels + kx + LANES - 1, lanes->high[kx]));

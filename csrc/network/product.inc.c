@@ -12,13 +12,14 @@
 
 enum { DEPTH = 256 * 4 / sizeof(REAL) };
 
-/* Rows k of a matrix, columns at .. at + count - 1, followed by zeros up to `width`. */
+/* Rows k of a matrix, columns at .. at + count - 1, followed by zeros up to `width`. Prefetches the next panel's. */
 static void pack_matrix(const REAL *b, ptrdiff_t ldb, ptrdiff_t depth, ptrdiff_t count, ptrdiff_t width, REAL *to) {
     for (ptrdiff_t k = 0; k < depth; k++, b += ldb, to += width) {
         ptrdiff_t j = 0;
         for (; j + LANES <= count; j += LANES) store(to + j, load(b + j));
         for (; j < count; j++) to[j] = b[j];
         for (; j < width; j++) to[j] = 0;
+        for (j = width; j < 2 * width; j += LINE) __builtin_prefetch(b + j);
     }
 }
 
