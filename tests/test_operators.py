@@ -621,6 +621,10 @@ ALONE = {  # which onnxruntime computes across the images of a batch, and fvlrp 
         "r = Reshape (x, s)\n c = ConvTranspose <strides = [2]> (r, w)\n t = Reshape (c, u)",
         s=(3, 4, 6), w=weights(4, 2, 3), u=(1, -1),
     ),
+    "Pow by one number of more axes": case(
+        "p = Pow (x, e)\n r = Transpose <perm = [0, 4, 3, 2, 1]> (p)\n m = ReduceMax <axes = [1]> (r)\n "
+        "d = Sub (r, m)\n t = Reshape (d, u)", e="float[1, 1, 1, 1, 1] {1.5}", u=(1, 72),
+    ),
     "Resize to a size that is whole in float32": case(
         "p = Pad (x, w)\n t = Resize (p, e, s)",
         w=(0, 0, 0, 2, 0, 0, 0, 2), e="float[0] {}", s="float[4] {1, 1, 1, 0.7}",
@@ -735,6 +739,9 @@ REFUSED = {
     "shape .* has more than one free length": case("t = Reshape (x, s)", s=(0, -1, -1)),
     r"an array of \(1, 3, 4, 6\) does not fit shape": case("t = Reshape (x, s)", s=(0, 5, -1)),
     r"axes \[3\] of an array of \(1, 3, 4, 6\) cannot be dropped": case("t = Squeeze (x, a)", a=(3,)),
+    r"slopes of \(1, 1, 1, 4, 1\) do not broadcast to \(1, 3, 4, 6\)": case(
+        "t = PRelu (x, a)", a=weights(1, 1, 1, 4, 1)
+    ),
     "repeat one another": case("t = Unsqueeze (x, a)", a=(1, 1)),
     r"6 values do not split into \[1, 2\]": case("a, b = Split <axis = 3> (x, s)\n t = Add (a, a)", s=(1, 2)),
     "nothing is left of axis 3": case("t = Slice (x, a, e, d)", a=(4,), e=(2,), d=(3,)),

@@ -82,7 +82,9 @@ def limited(reader: Reader, call: Call, low: float, high: float) -> None:
 
 
 def _prelu(reader: Reader, call: Call) -> None:
-    slope = reader.needed(call, 1)
+    slope, shape = reader.needed(call, 1), reader.view(call).shape
+    if np.broadcast_shapes(shape, slope.shape) != shape:
+        raise ValueError(f"slopes of {slope.shape} do not broadcast to {shape}")
     if slope.size == 1:
         reader.emit(call, LeakyReLU(float(slope.reshape(-1)[0])))
         return
@@ -207,12 +209,16 @@ def _pow(reader: Reader, call: Call) -> None:
     if exponent.size != 1:
         raise ValueError(f"exponents of shape {exponent.shape} are not supported; expected one number")
     power = float(exponent.reshape(-1)[0])
-    if power == 1:
+    view = reader.view(call)
+    view = reader.expanded(view, tuple(np.broadcast_shapes(view.shape, exponent.shape)))
+    if power == 1 and view == reader.view(call):
         reader.same(call, "the first power")
+    elif power == 1:
+        reader.set(call, view)
     elif power in (0.5, -1):
-        reader.emit(call, Activation("sqrt" if power == 0.5 else "reciprocal"))
+        reader.emit(call, Activation("sqrt" if power == 0.5 else "reciprocal"), view)
     else:
-        reader.emit(call, Activation("pow", power))
+        reader.emit(call, Activation("pow", power), view)
 
 
 def _extreme(sign: int) -> Operator:
