@@ -94,9 +94,10 @@ class NetworkRules:
         Normalisations by statistics of the input: the standard deviation is a constant and the rest a linear map, or
         relevance passes unchanged.
     input_affine : {"pass", "rule", "fold"}
-        A channelwise scale and shift of the pixels, such as a normalisation inside the network. "pass": relevance
-        passes unchanged, as if `Preprocess` normalised. "rule": it follows its rule, like any other layer. "fold": it
-        is treated as part of the next layer, so that black pixels get 0.
+        A channelwise scale and shift of the pixels, such as a normalisation inside the network, or a mean photograph
+        that it subtracts. "pass": relevance passes unchanged, as if `Preprocess` normalised. "rule": it follows its
+        rule, like any other layer. "fold": a channelwise one is treated as part of the next layer, so that black
+        pixels get 0.
 
     Examples
     --------
@@ -233,7 +234,7 @@ class Choice:
         Below it, where the layer has weights.
     bias, pool, flat, attention, gate, norm : as in NetworkRules
     affine : {"rule", "pass", "fold"}
-        How a channelwise affine shares: by its rule, or, where it sees the pixels, as `input_affine` says.
+        How a channelwise affine or a constant shares: by its rule, or, if it sees the pixels, as `input_affine` says.
     box : (low, high), each real (1, C, H, W), or None
         The range of the inputs, where the rule is `bounded`.
     """
