@@ -27,7 +27,7 @@ def _reshape(reader: Reader, call: Call) -> None:
     reader.set(call, reader.reshaped(view, shape))
 
 
-def _for_one(target: Sequence[int], view: View, batch: int) -> Sequence[int]:
+def _for_one(target: Sequence[int], view: View, batch: int) -> list[int]:
     """The shape for one image of the shape `target`, which is for `batch` images."""
     known = prod(target) == batch * prod(view.shape) and min(target) > 0
     if known and view.batch is not None:
