@@ -47,3 +47,33 @@ def test_ratio_counts_what_vanishes_as_lost():
     shares, lost = ratio(np.array([[1.0, 2.0, 4.0]]), np.array([[4.0, 1e-310, -0.0]]))
     assert shares.tolist() == [[0.25, 0, 0]]
     assert lost.tolist() == [6]
+
+
+def split(x, weight, r, alpha, beta):
+    """Relevance of a pointwise convolution's inputs (C, N) by the alpha-beta rule, term by term in float64."""
+    terms = weight.astype(float)[:, :, None] * x.astype(float)
+    up, down = np.maximum(terms, 0), np.minimum(terms, 0)
+    shares = [
+        np.divide(factor * r, side.sum(axis=1), out=np.zeros(r.shape), where=side.sum(axis=1) != 0)
+        for factor, side in ((alpha, up), (-beta, down))
+    ]
+    return (up * shares[0][:, None] + down * shares[1][:, None]).sum(axis=0)
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+@pytest.mark.parametrize("rule", [AlphaBeta(2, 1), ZPlus()], ids=repr)
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_terms_far_smaller_than_those_of_the_other_sign_get_no_more_than_their_share(sign, many, rule, dtype, rng):
+    """As GELU's tail beside large values: halves of sums and differences of such shares would leave rounding error."""
+    weight = np.abs(rng.standard_normal((9, 7))).astype(dtype)
+    x = sign * rng.uniform(50, 100, (7, 60)).astype(dtype)
+    x[0, :: 1 if many else 29] *= -1e-20 if dtype == "float32" else -1e-60
+    x[3] *= rng.integers(0, 2, 60)
+    r = rng.standard_normal((1, 9, 60)).astype(dtype)
+    layer = Conv(weight[:, :, None, None], np.zeros(9, dtype))
+    _, saved = layer.forward(x[None, :, None])
+    passed = layer.relevance(r[:, :, None], saved, Choice(rule))
+    wanted = split(x, weight, r[0].astype(float), *rule.alpha_beta)
+    limit = (1e-5 if dtype == "float32" else 1e-12) * np.abs(wanted).max()
+    np.testing.assert_allclose(passed.inputs[0][0, :, 0], wanted, rtol=0, atol=limit)

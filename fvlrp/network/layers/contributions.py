@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ... import _kernels
 from ...core.layer import Array
 from ...core.ledger import Entries
-from ...core.rules import Rule, Shares
+from ...core.rules import Rule, Shares, vanishes
 from ...runtime.memory import Memory, empty
 from ..windows import Sign, Window, convolve, opposite, product, scatter
 
@@ -32,6 +32,9 @@ BAND = 1 << 23  # bytes of one band's shares (or columns, if used): they stay in
 # A float32 sum that is less than this part of what it was computed from, of z+ for z- = z - z+ or of what Winograd's
 # transforms may have cancelled, is recomputed from its own terms (docs/numerics.md, "Sums of one sign").
 TRUSTED = 1e-2
+# Part of the other sum below which shares by z+ or z- are so large that halves of sums and differences of them cannot
+# tell the terms of either sign apart; the products of the signs can.
+EVEN = {"float32": 1e-6, "float64": 1e-8}
 PIXEL_CHANNELS = (
     4  # input channels up to which inputs of both signs have separate products (docs/numerics.md, "Two signs at once")
 )
@@ -112,6 +115,8 @@ class ConvPiece(Piece):
         The band of output rows, and pixels of each.
     halves : bool
         Whether shares may be halves of the sum and the difference of those of either sign; `halved`: whether they are.
+    uneven : bool
+        Whether some shares of one sign are so much larger than those of the other that the four products are needed.
     """
 
     window: Window
@@ -123,6 +128,7 @@ class ConvPiece(Piece):
     memory: Memory
     halves: bool = False
     halved: bool = False
+    uneven: bool = False
 
     @property
     def apart(self) -> bool:
@@ -163,18 +169,38 @@ class ConvPiece(Piece):
         )
         if doubtful is None:
             self.halved = False
-            return rule.shares(r, z, self.sums(1, bias), self.sums(-1, bias)), None
+            own = self.sums(1, bias), self.sums(-1, bias)
+            self.uneven = self._uneven(rule, *own)
+            return rule.shares(r, z, *own), None
+        single = None
+        if len(doubtful):
+            outputs, pixels = np.divmod(doubtful, z.shape[1])
+            single = self._single(bias, outputs, pixels)
+            self.uneven = self._uneven(rule, *single)
+            if self.uneven and self.halved:  # halves have lost the smaller share
+                self.halves = False
+                return self.shares(rule, r, z, bias)
         if self.halved:
             kept = np.stack([kept[0] + kept[1], kept[0] - kept[1]]) if down is not None else kept + kept
-        if len(doubtful):
-            lost = lost + self._repair(rule, r, z, bias, doubtful, Shares(up, down), kept)
+        if single:
+            lost = lost + self._repair(rule, r, z, (outputs, pixels), single, Shares(up, down), kept)
         return Shares(up, down, 0.0, lost), kept
 
-    def _repair(self, rule: Rule, r: Array, z: Array, bias: Array | None, doubtful: npt.NDArray[np.int64],
-                shares: Shares, kept: Sums) -> Sums | float:  # fmt: skip
-        """Recompute shares at `doubtful` positions of (m, N) in place, from their own terms; returns what is lost."""
-        outputs, pixels = np.divmod(doubtful, z.shape[1])
-        some = rule.shares(r[:, outputs, pixels], z[outputs, pixels], *self._single(bias, outputs, pixels))
+    def _uneven(self, rule: Rule, positive: Array, negative: Array) -> bool:
+        """Whether a share by z+ or z- is too large for halves, and there are inputs of both signs that have them."""
+        if self.size is None or self.apart or rule.alpha_beta is None:
+            return False
+        even = EVEN[positive.dtype.name]
+        small = (positive < even * -negative) & ~vanishes(positive)
+        if rule.alpha_beta[1]:
+            small |= (-negative < even * positive) & ~vanishes(negative)
+        return bool(small.any())
+
+    def _repair(self, rule: Rule, r: Array, z: Array, at: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+                single: tuple[Array, Array], shares: Shares, kept: Sums) -> Sums | float:  # fmt: skip
+        """Recompute shares at positions of (m, N) in place, by z+ and z- of their own terms; returns what is lost."""
+        outputs, pixels = at
+        some = rule.shares(r[:, outputs, pixels], z[outputs, pixels], *single)
         for totals, own in zip(kept, (some.positive, some.negative), strict=True):
             for total_of, mine in zip(totals, () if own is None else own, strict=own is not None):
                 np.add.at(total_of, outputs, mine)
@@ -198,6 +224,11 @@ class ConvPiece(Piece):
             elif self.apart:
                 self._back(1, positive, negative, up[t])
                 self._back(-1, positive, negative, down[t])
+            elif self.uneven:
+                above, below = np.zeros_like(up[t]), np.zeros_like(up[t])
+                self._back(1, positive, negative, above)
+                self._back(-1, positive, negative, below)
+                up[t] += np.where(self.x > 0, above, below)
             elif self.halved:
                 self._back(0, positive, None, up[t])
                 self._back(2, positive if negative is None else negative, None, down[t])
