@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fvlrp.network.graph import INPUT, KINDS, Node, ancestors, coarse, first_layers
+from fvlrp.network.graph import INPUT, KINDS, Node, ancestors, coarse, first_layers, spacing
 from fvlrp.network.layers import (
     Activation,
     Add,
@@ -16,6 +16,9 @@ from fvlrp.network.layers import (
     MaxPool,
     Product,
     ReLU,
+    Reshape,
+    Resize,
+    Transpose,
 )
 
 
@@ -68,7 +71,7 @@ class Builder:
 
     @property
     def coarse(self):
-        found = coarse(self.nodes, self.shapes)
+        found = coarse(self.nodes, self.shapes, (64, 64))
         return "input" if found == INPUT else self.nodes[found].name
 
 
@@ -114,7 +117,7 @@ def test_the_coarse_depth_of_residual_blocks_is_behind_their_sum():
 def test_the_coarse_depth_of_a_shallow_network_is_its_coarsest_block():
     assert Builder().conv("conv1", 4).add("relu1", ReLU()).add("pool", pool()).conv("conv2", 4).coarse == "conv2"
     dense = [Node.of("flat", Flatten(), (INPUT,)), Node.of("fc", Dense(np.zeros((2, 4)), np.zeros(2)), (0,))]
-    assert coarse(dense, [(4,), (2,)]) == INPUT
+    assert coarse(dense, [(4,), (2,)], (64, 64)) == INPUT
 
 
 def test_the_coarse_depth_of_gated_blocks_is_behind_the_projection():
@@ -132,6 +135,23 @@ def test_the_coarse_depth_of_strided_convolutions_is_the_one_at_stride_8():
         net.conv(f"conv{k}", 8, stride=2).add(f"relu{k}", ReLU())
     assert net.coarse == "relu3"
     assert Builder().conv("conv1", 4).add("pool1", pool()).conv("conv2", 4).conv("conv3", 4, stride=4).coarse == "conv3"
+
+
+def test_the_coarse_depth_counts_pixels_that_move_into_channels_and_back():
+    stem = [Reshape((3, 16, 4, 16, 4)), Transpose((1, 3, 5, 2, 4)), Reshape((48, 16, 16))]
+    net = Builder()
+    for k, layer in enumerate(stem):
+        net.add(f"stem{k}", layer)
+    net.conv("conv1", 8).add("pool", pool()).conv("conv2", 8).add("pool2", pool()).conv("conv3", 8)
+    assert net.coarse == "conv2"
+    grown = Builder().conv("conv1", 8, stride=4).conv("conv2", 8).add("up", Resize((0, 0), (2.0, 2.0))).conv("conv3", 8)
+    assert grown.coarse == "conv2"
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 12), (6, 12, 5), (6, 12, 6)])
+def test_the_spacing_of_a_map_is_that_of_its_rows_or_columns_wherever_its_channels_are(shape):
+    assert spacing(shape, (48, 96)) == 8
+    assert spacing(shape[1:], (48, 96)) == spacing((7, 1, 1), (48, 96)) == 0
 
 
 def test_first_layers_are_those_closest_to_the_pixels(nodes):

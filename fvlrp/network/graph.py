@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 
 from .layers import LAYERS, NetworkLayer
 from .layers.layer import Shape
 
 INPUT = -1  # index of the network's input among those of nodes
-COARSE = 8  # pixels between the positions of a map of low resolution
+COARSE = 7  # pixels between the positions of a map of low resolution: a stride of 8, less what padding adds
+ALIKE = 0.8  # a stride is this much of another's that differs only by what padding adds
 
 # Layer classes by the name that nodes, rules and files use.
 KINDS: dict[str, type[NetworkLayer]] = {cls.__name__.lower(): cls for cls in LAYERS}
@@ -125,14 +127,30 @@ def block_ends(nodes: Sequence[Node]) -> list[int]:
     return ends
 
 
-def coarse(nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> int:
+def spacing(shape: Shape, size: tuple[int, int]) -> float:
+    """Pixels between the positions of a map, (C, H, W) or (H, W, C), of an input of that size; 0 for other arrays.
+
+    From shapes, since pixels may move into channels and maps may grow again.
+    """
+    if len(shape) != 3 or min(shape) == 0:
+        return 0.0
+    height, width = min((shape[1:], shape[:2]), key=lambda n: abs(log(n[0] * size[1] / (n[1] * size[0]))))
+    return min(size[0] / height, size[1] / width) if min(height, width) > 1 else 0.0
+
+
+def coarse(nodes: Sequence[Node], shapes: Sequence[Shape], size: tuple[int, int]) -> int:
     """The low-resolution depth: the output of the first block with a stride of 8 or more.
 
     Without such a block, the first convolution or pool of that stride, or else the first of the largest stride; without
     any, INPUT, since below other layers a map has no positions.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Height and width of the input.
     """
-    steps = [min(both) for both in strides(nodes)]
-    maps = [i for i, shape in enumerate(shapes) if len(shape) == 3 and min(shape[1:]) > 1]
+    steps = [spacing(shape, size) for shape in shapes]
+    maps = [i for i, step in enumerate(steps) if step]
     among = set(maps)
     ends = [i for i in block_ends(nodes) if i in among]
     if max((steps[i] for i in ends), default=0) < COARSE:
@@ -141,7 +159,7 @@ def coarse(nodes: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> int:
         ends = windows if not ends or max((steps[i] for i in windows), default=0) >= COARSE else ends
     if not ends:
         return INPUT
-    wanted = min(COARSE, max(steps[i] for i in ends))
+    wanted = min(COARSE, ALIKE * max(steps[i] for i in ends))
     i = next(i for i in ends if steps[i] >= wanted)
     while i + 1 < len(nodes) and nodes[i + 1].inputs == (i,) and nodes[i + 1].layer.elementwise:
         i += 1  # with the activation after it

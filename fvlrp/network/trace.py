@@ -135,7 +135,7 @@ def coarse_depth(net: Net) -> str:
     network than on the photograph.
     """
     if net.layout.coarse is None:
-        found = coarse(net.nodes, net.shapes)
+        found = coarse(net.nodes, net.shapes, net.preprocess.size)
         return "input" if found == INPUT else net.layers[found]
     tokens = 0 if net.layout.outside is None else net.layout.outside[2]
     if net.shapes[net.layout.blocks[net.layout.coarse]][0] != tokens:  # patches alone: a class token, if any, is later
