@@ -275,6 +275,16 @@ def test_a_notebook_shows_a_small_version(plain, photo):
             "This map holds 20 % of the score (+0.2 of +1). +0.3 is a; +0.2 is b; +0.15 is c; +0.15 is in smaller "
             "entries.",
         ),
+        (
+            {"score": -0.2757, "heatmap": 0.0169, "class_token": -0.2926},
+            "This map holds all of the score (−0.276). Of this sum, −0.293 belongs to class tokens, which have no "
+            "position: it is spread evenly.",
+        ),
+        (
+            {"score": 1.0, "heatmap": 0.1, "class_token": 0.4, "bias": 0.5},
+            "This map holds 50 % of the score (+0.5 of +1). Of this sum, +0.4 belongs to class tokens, which have no "
+            "position: it is spread evenly. +0.5 is due to biases, which no pixel accounts for.",
+        ),
     ],
 )
 def test_a_caption_states_what_the_map_holds_and_what_was_absorbed(entries, words):
@@ -291,6 +301,11 @@ def test_a_caption_states_what_the_map_holds_and_what_was_absorbed(entries, word
         ({"score": 1.0, "heatmap": 0.9, "clipped": 0.04, "zero_bin": 0.05, "bias": 0.01}, "map +0.90, other +0.10"),
         ({"score": 1.0, "heatmap": 1.0, "rounding": 1e-6}, "map +1.00"),
         ({"score": 0.0, "heatmap": 0.0}, "map +0.00"),
+        ({"score": -0.2757, "heatmap": 0.0169, "class_token": -0.2926}, "map −0.28\nincl. class token −0.29"),
+        (
+            {"score": 1.0, "heatmap": 0.1, "class_token": 0.4, "bias": 0.5},
+            "map +0.50\nincl. class token +0.40\nbiases +0.50",
+        ),
     ],
 )
 def test_brief_captions_add_up_to_the_score(entries, words):
@@ -303,7 +318,7 @@ def test_amounts_too_wide_for_a_panel_have_lines_of_their_own():
 
 
 def test_every_entry_of_a_ledger_has_its_place_in_words():
-    assert set(MEANINGS) - {"score", "heatmap"} <= set(captions.PLACES)
+    assert set(MEANINGS) - {"score", *captions.IN_MAP} <= set(captions.PLACES)
 
 
 # ---- in a real browser ----

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fvlrp import Network, Preprocess
+from fvlrp.core import captions
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import (
     Activation,
@@ -266,6 +267,8 @@ def test_class_tokens_are_spread_evenly_and_named():
         wanted = tokens[1:] + amount / TOKENS
         np.testing.assert_allclose(patch_sums(ex.heatmap).ravel(), wanted, rtol=1e-9, atol=1e-12)
         assert ex.heatmap.sum() == pytest.approx(ex.ledger["heatmap"] + amount)
+        assert captions.in_map(ex.ledger) == pytest.approx(ex.summary()["heatmap_sum"], rel=1e-9)
+        assert f"map {ex.heatmap.sum():+.2f}".replace("-", "−") in captions.brief(ex.ledger)
         assert ex.ledger.closes(1e-9)
     assert tokens[0] != 0 and not tokens[1:].any(), "all of it is on the class token behind the last block"
     assert net.coarse_depth == net.menu.figure_depths[1] == "blocks.0"

@@ -24,7 +24,6 @@ PLACES = {
     "clipped": "fell outside the image",
     "padding": "fell on the border that the network adds",
     "constants": "is due to constants inside the network",
-    "class_token": "belongs to class tokens",
     "softmax": "was not conserved by the softmax of attention",
     "flat": "is what the Caffe toolbox's flat rule changes",
     "rounding": "is float32 rounding error",
@@ -38,11 +37,16 @@ BRIEF = {
     "zero_sum": "zero sums",
     "zero_desc": "no texture",
     "padding": "padding",
-    "class_token": "class token",
 }
+IN_MAP = ("heatmap", "class_token")  # entries whose sum is that of the map
 LINE = 28  # characters: a longer line is cut below a square panel of the smallest sheet
 SMALL = 0.02  # of the largest amount: smaller ones are summed up
 MOST = 3  # amounts that are listed separately
+
+
+def in_map(ledger: Mapping[str, float]) -> float:
+    """The sum of the map: what arrived at pixels, and what of class tokens is spread evenly over them."""
+    return sum(ledger.get(name, 0.0) for name in IN_MAP)
 
 
 def share(ledger: Mapping[str, float]) -> str:
@@ -53,7 +57,7 @@ def share(ledger: Mapping[str, float]) -> str:
     ledger : mapping of str to float
         With "score" and "heatmap".
     """
-    score, held = ledger["score"], ledger["heatmap"]
+    score, held = ledger["score"], in_map(ledger)
     if score and amount(held) == amount(score):
         return f"This map holds all of the score ({amount(score)})."
     amounts = f"{amount(held)} of {amount(score)}"
@@ -66,9 +70,17 @@ def share(ledger: Mapping[str, float]) -> str:
     return f"This map sums to {amount(held)}, and the score is 0."
 
 
+def spread(ledger: Mapping[str, float]) -> str:
+    """What part of the map's sum has no position in the image, as a sentence; "" if none."""
+    token = ledger.get("class_token", 0.0)
+    if abs(token) <= SMALL * max(map(abs, ledger.values())):
+        return ""
+    return f"Of this sum, {amount(token)} belongs to class tokens, which have no position: it is spread evenly."
+
+
 def rest(ledger: Mapping[str, float]) -> str:
     """Where the rest of the score went, as sentences; "" if the map holds all of it."""
-    kept = {name: value for name, value in ledger.items() if name not in ("score", "heatmap")}
+    kept = {name: value for name, value in ledger.items() if name not in ("score", *IN_MAP)}
     largest = max(abs(value) for value in ledger.values())
     listed = sorted((name for name in kept if abs(kept[name]) > SMALL * largest), key=lambda name: -abs(kept[name]))
     parts = [f"{amount(kept[name])} {PLACES.get(name, f'is {name}')}" for name in listed[:MOST]]
@@ -79,24 +91,31 @@ def rest(ledger: Mapping[str, float]) -> str:
 
 
 def words(ledger: Mapping[str, float]) -> str:
-    """`share` and `rest`: "This map holds 40 % of the score (+0.32 of +0.80). +0.30 lies in areas without ..." """
-    return f"{share(ledger)} {rest(ledger)}".strip()
+    """`share`, `spread` and `rest`: "This map holds 40 % of the score (+0.32 of +0.80). +0.30 lies in areas ..." """
+    return " ".join(filter(None, (share(ledger), spread(ledger), rest(ledger))))
 
 
 def brief(ledger: Mapping[str, float]) -> str:
     """The sum of the map and where the rest went, at most two amounts to a line: "map +0.43, absorbed −0.17".
 
-    They add up to the score.
+    They add up to the score, but for the class token's part of the map, which is named behind it:
+    "map −0.28, incl. class token −0.29".
     """
     kept: dict[str, float] = {}
     for name, value in ledger.items():
-        if name not in ("score", "heatmap"):
+        if name not in ("score", *IN_MAP):
             kind = BRIEF.get(name, "other")
             kept[kind] = kept.get(kind, 0.0) + value
-    largest = max(abs(value) for value in (ledger["score"], ledger["heatmap"], *kept.values()))
+    largest = max(
+        abs(value) for value in (ledger["score"], *(ledger.get(name, 0.0) for name in IN_MAP), *kept.values())
+    )
     small = [kind for kind in kept if abs(kept[kind]) <= SMALL * largest and kind != "other"]
     kept["other"] = kept.get("other", 0.0) + sum(kept.pop(kind) for kind in small)
-    amounts = {"map": ledger["heatmap"], **{kind: held for kind, held in kept.items() if abs(held) > SMALL * largest}}
+    token = {"incl. class token": ledger.get("class_token", 0.0)}
+    amounts = {
+        "map": in_map(ledger),
+        **{kind: held for kind, held in (token | kept).items() if abs(held) > SMALL * largest},
+    }
     parts = [f"{kind} {held:+.2f}".replace("-", "−") for kind, held in amounts.items()]
     pairs = [parts[at : at + 2] for at in range(0, len(parts), 2)]
     return "\n".join((", " if len(", ".join(pair)) <= LINE else "\n").join(pair) for pair in pairs)

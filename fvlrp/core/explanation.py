@@ -102,7 +102,8 @@ class Explanation:
     Attributes
     ----------
     heatmap : float64 (H, W)
-        Relevance per pixel of the input image, rows first; positive speaks for the target.
+        Relevance per pixel of the input image, rows first; positive speaks for the target. Its sum is the ledger's
+        "heatmap", plus "class_token" where the ledger has it: relevance without a position, spread evenly.
     score : float
         f(x) of the target: the SVM's score or the network's logit.
     target : class name, value of ``classes_`` or Contrast
@@ -339,7 +340,10 @@ class Explanation:
         return render.png_bytes(self.to_image())
 
     def summary(self) -> dict[str, Json]:
-        """Everything but the arrays, as plain values for JSON."""
+        """Everything but the arrays, as plain values for JSON.
+
+        "heatmap_sum" is the sum of the map: the ledger's "heatmap", plus "class_token" where the ledger has it.
+        """
         rules: Json = self.rules.to_dict() if hasattr(self.rules, "to_dict") else cast("Json", self.rules)
         return {
             "target": plain(self.target),

@@ -16,7 +16,7 @@ Amount: TypeAlias = "npt.NDArray[np.float64] | float"  # one value per target, o
 # What each entry of a ledger means, for its readers. Both stacks use these names and no others.
 MEANINGS = {
     "score": "the score that is explained",
-    "heatmap": "what arrived at the pixels",
+    "heatmap": "what arrived at the pixels; the map sums to this and class_token",
     "rounding": "float32 rounding error",
     "bias": "the share of biases, which no input accounts for",
     "absorbed": "what the stabiliser epsilon absorbed",
@@ -30,7 +30,7 @@ MEANINGS = {
     "clipped": "what fell outside the image",
     "padding": "what fell on the border that the network adds",
     "constants": "the share of constants inside the network, such as position embeddings",
-    "class_token": "relevance of class tokens, spread evenly over the patches",
+    "class_token": "relevance of class tokens, which have no position: spread evenly over the map, part of its sum",
     "softmax": "what the rule of the softmax in attention does not conserve",
     "flat": "the difference that the Caffe toolbox's flat rule makes",
 }
@@ -56,9 +56,12 @@ class Entries(dict[str, Amount]):
 class Ledger(Mapping[str, float]):
     """Where every unit of relevance went: ``score = sum of all other entries``.
 
-    "score" is what was put in, "heatmap" what arrived at the pixels. The other entries are signed amounts that layers
-    kept (`meaning` explains each). Each is computed from its own formula, never as the remainder of a balance, with one
-    exception: in fast mode (float32), "rounding" is the remainder. Exact mode has no such entry.
+    "score" is what was put in, "heatmap" what arrived at the pixels. The sum of the map, ``ex.heatmap.sum()``, is
+    "heatmap", except for vision transformers with class tokens: their relevance at the depth has no position, is
+    spread evenly over the map and has an entry of its own, so that the map sums to "heatmap" + "class_token". The
+    other entries are signed amounts that layers kept (`meaning` explains each). Each is computed from its own formula,
+    never as the remainder of a balance, with one exception: in fast mode (float32), "rounding" is the remainder. Exact
+    mode has no such entry.
 
     Parameters
     ----------

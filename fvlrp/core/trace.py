@@ -228,7 +228,8 @@ class Trace(ABC, Generic[Rules]):
         keep: Sequence[str],
         region: Region | None,
     ) -> Explanation:
-        # Class tokens have no position: their relevance is spread evenly over the heatmap, but has its own entry.
+        # Class tokens have no position: their relevance is spread evenly over the heatmap, but has its own entry, so
+        # that the map sums to "heatmap" + "class_token".
         arrived = float(descent.heatmap.sum()) - descent.entries.get("class_token", 0.0)
         entries = {"score": descent.score, **descent.entries, "heatmap": arrived}
         again = _Again(self, target, depth, rules, region)
