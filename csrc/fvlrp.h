@@ -531,6 +531,16 @@ typedef struct fvlrp_alpha_beta_args {
 } fvlrp_alpha_beta_args;
 int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args);
 
+/* Which outputs have relevance of any target. */
+typedef struct fvlrp_alive_args {
+    int real;
+    ptrdiff_t targets, m, n;
+    const void *r;   /* real (targets, m, n), targets `pitch` apart */
+    ptrdiff_t pitch;
+    uint8_t *alive;  /* (m): 1 or 0 */
+} fvlrp_alive_args;
+int fvlrp_alive(const fvlrp_alive_args *args);
+
 /* Relevance of the inputs of a convolution in groups, by either rule: fvlrp_grouped for z+ and z-, from max(x, 0) and
  * min(x, 0) with the biases of their sign, fvlrp_alpha_beta with weak = 0, fvlrp_grouped_back, and products with the
  * inputs, for a few groups at a time. Groups without relevance are skipped. */

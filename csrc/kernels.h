@@ -42,6 +42,7 @@
     KERNEL(dense_alpha_beta, args->outputs.real)                                                                       \
     KERNEL(alpha_beta, args->real)                                                                                     \
     KERNEL(grouped_alpha_beta, args->real)                                                                             \
+    KERNEL(alive, args->real)                                                                                          \
     KERNEL(max_pool, args->real)                                                                                       \
     KERNEL(max_pool_back, args->real)                                                                                  \
     KERNEL(join, args->real)                                                                                           \

@@ -240,6 +240,7 @@ def grouped_back(
     sign: _Sign = 0,
     other: _Reals | None = None,
 ) -> _Reals: ...
+def alive(r: _Reals) -> NDArray[np.bool]: ...
 def grouped_alpha_beta(
     a: _Reals,
     x: _Reals,

@@ -1256,6 +1256,13 @@ cdef extern from "fvlrp.h" nogil:
         double gamma
         int halves
 
+    ctypedef struct fvlrp_alive_args:
+        int real
+        ptrdiff_t targets, m, n
+        pointer r
+        ptrdiff_t pitch
+        unsigned char *alive
+
     ctypedef struct fvlrp_grouped_alpha_beta_args:
         int real
         ptrdiff_t groups, group
@@ -1283,6 +1290,7 @@ cdef extern from "fvlrp.h" nogil:
     int fvlrp_dense_back(const fvlrp_dense_back_args *args)
     int fvlrp_dense_alpha_beta(const fvlrp_dense_alpha_beta_args *args)
     int fvlrp_alpha_beta(const fvlrp_alpha_beta_args *args)
+    int fvlrp_alive(const fvlrp_alive_args *args)
     int fvlrp_grouped_alpha_beta(const fvlrp_grouped_alpha_beta_args *args)
     int fvlrp_max_pool(const fvlrp_max_pool_args *args)
     int fvlrp_max_pool_back(const fvlrp_max_pool_back_args *args)
@@ -1457,6 +1465,24 @@ def alpha_beta(r, z, positive, alpha, beta, weak, negative=None, double gamma=-1
     with nogil:
         check(fvlrp_alpha_beta(&args))
     return up, down, kept, lost, doubtful[:count] if count <= len(doubtful) else None
+
+
+def alive(r):
+    """Which outputs have relevance of any target: bool (m,), of r (targets, m, n), whose parts r[t] are C-contiguous."""
+    cdef fvlrp_alive_args args
+    _real(r, 3)
+    targets, m, n = r.shape
+    found = np.empty(m, np.bool)
+    args.real, args.targets, args.m, args.n, args.pitch = element(r.dtype), targets, m, n, 0
+    if r.size:
+        take(r[0], "r[0]", (m, n), [r.dtype])
+        args.pitch = r.strides[0] // r.itemsize
+        if r.strides[0] % r.itemsize:
+            raise ValueError("r must have strides of whole elements")
+    args.r, args.alive = address(r), <unsigned char *>address(found)
+    with nogil:
+        check(fvlrp_alive(&args))
+    return found
 
 
 def grouped_alpha_beta(a, x, bias, r, z, kernel, stride, pads, dilation, alpha, beta, double gamma=-1):

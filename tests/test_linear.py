@@ -268,6 +268,20 @@ def test_gamma_shares_are_their_twin(random, targets, m, n, real):
     assert n == 1 or doubtful is None or doubtful.tolist() == [m * n - 1]
 
 
+@pytest.mark.parametrize("n", [1, 2, 16, 37, 200])
+def test_outputs_are_alive_if_any_target_has_relevance_there(n, real):
+    r = np.zeros((2, 2 * n + 4, n), real)
+    r[0, :n], r[1, n : 2 * n] = np.eye(n), -np.eye(n)
+    r[1, 2 * n, -1], r[:, 2 * n + 1], r[:, 2 * n + 2, 0] = np.nan, -0.0, 1e-40 if real == "float32" else 1e-310
+    for some in (slice(None), slice(1, None), slice(3, 3)):
+        np.testing.assert_array_equal(_kernels.alive(r[:, some]), (r[:, some] != 0).any(axis=(0, 2)))
+        np.testing.assert_array_equal(_kernels.alive(r[:0, some]), np.zeros(len(r[0, some]), bool))
+    with pytest.raises(ValueError, match="must be C-contiguous"):
+        _kernels.alive(np.zeros((2, 3, 4), real)[:, :, ::2])
+    with pytest.raises(TypeError, match="float32 or float64"):
+        _kernels.alive(np.zeros((2, 3, 4), int))
+
+
 @pytest.mark.parametrize("beta", [0.0, 1.0])
 @pytest.mark.parametrize("gamma", [-1.0, 0.5])
 def test_halves_multiply_x_and_its_size(random, beta, gamma, real):

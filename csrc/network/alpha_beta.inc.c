@@ -1,5 +1,5 @@
 /* alpha_beta.inc.c - shares of the alpha-beta or the gamma rule for many outputs, in one pass over z, z+ and the
- * relevance. */
+ * relevance; and which outputs have relevance at all. */
 #ifndef FVLRP_ALPHA_BETA
 #define FVLRP_ALPHA_BETA
 
@@ -139,6 +139,25 @@ static int alpha_beta(const fvlrp_alpha_beta_args *args) {
                         alpha_beta_shares(some, r + t * args->pitch, p.low, (REAL *)args->down + to);
             }
         }
+    return FVLRP_OK;
+}
+
+/* ---- which outputs take part ---- */
+
+/* Whether one of n values is not 0; NaN is not. */
+static int any_value(const REAL *values, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        if (any_lane(load(values + i) != (VREAL){0})) return 1;
+    return i < n && any_lane(load_some(values + i, n - i) != (VREAL){0});
+}
+
+static int alive(const fvlrp_alive_args *args) {
+    for (ptrdiff_t j = 0; j < args->m; j++) {
+        args->alive[j] = 0;
+        for (ptrdiff_t t = 0; t < args->targets && !args->alive[j]; t++)
+            args->alive[j] = (uint8_t)any_value((const REAL *)args->r + t * args->pitch + j * args->n, args->n);
+    }
     return FVLRP_OK;
 }
 

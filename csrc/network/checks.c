@@ -69,6 +69,10 @@ int fvlrp_check_grouped_back(const fvlrp_grouped_back_args *args) {
     return refused(bad_real(args->real) || bad_groups(args->groups, &args->weights, &args->windows, args->other));
 }
 
+int fvlrp_check_alive(const fvlrp_alive_args *args) {
+    return refused(bad_real(args->real) || args->targets < 0 || !checked(args->m, args->n));
+}
+
 int fvlrp_check_grouped_alpha_beta(const fvlrp_grouped_alpha_beta_args *args) {
     const fvlrp_windows *w = &args->windows;
     if (bad_real(args->real) || bad_groups(args->groups, &args->weights, w, NULL)) return FVLRP_E_ARGUMENT;

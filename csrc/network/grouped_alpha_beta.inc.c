@@ -35,18 +35,11 @@ static void grouped_rule_layout(const fvlrp_grouped_alpha_beta_args *args, group
     b->lost = carve(memory, targets, sizeof(double));
 }
 
-/* Whether a value is not 0, NaN included. */
-static int grouped_rule_any(const REAL *values, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i += LANES)
-        if (any_lane(load_some(values + i, imin(n - i, LANES)) != (VREAL){0})) return 1;
-    return 0;
-}
-
 /* Whether an output of a group has relevance of any target. */
 static int grouped_rule_alive(const fvlrp_grouped_alpha_beta_args *args, const grouped_rule *b, ptrdiff_t group) {
     const ptrdiff_t size = args->weights.m * b->n;
     for (ptrdiff_t t = 0; t < args->targets; t++)
-        if (grouped_rule_any((const REAL *)args->r + (t * args->groups + group) * size, size)) return 1;
+        if (any_value((const REAL *)args->r + (t * args->groups + group) * size, size)) return 1;
     return 0;
 }
 

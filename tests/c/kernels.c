@@ -1166,6 +1166,11 @@ static void alpha_beta_case(int real, ptrdiff_t targets, ptrdiff_t m, ptrdiff_t 
 #define ALPHA_BETA(alpha, beta, z, weak) \
     CALL(alpha_beta, real, targets, m, n, r, pitch, ldr, z, n, positive, alpha, beta, weak, up, down, kept, lost, \
          capacity, doubtful, &count, NULL, gamma, halves)
+    uint8_t *alive = array(m, 1);
+    const ptrdiff_t whole = ldr == n ? m : 1;
+    EXPECT(CALL(alive, real, targets, whole, n, r, pitch, alive) == FVLRP_OK && alive[0] == 1);
+    EXPECT(CALL(alive, real, 0, m, n, r, pitch, alive) == FVLRP_OK && alive[m - 1] == 0);
+    EXPECT(CALL(alive, real, -1, m, n, r, pitch, alive) == FVLRP_E_ARGUMENT);
     EXPECT(ALPHA_BETA(2, 1, z, 1e-4) == FVLRP_OK && count == 0);
     for (ptrdiff_t t = 0; t < targets; t++)
         for (ptrdiff_t j = 0; j < m; j++) {

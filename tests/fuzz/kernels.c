@@ -412,6 +412,13 @@ static void alpha_beta(void) {
          a.lost = doubles(a.targets); a.doubtful = bytes((size_t)a.capacity * 8); a.negative = maybe(a.real, one));
 }
 
+static void alive(void) {
+    fvlrp_alive_args a = {.real = real(), .targets = some(4), .m = some(6), .n = some(70)};
+    a.pitch = hostile ? 0 : a.m * a.n;
+    const ptrdiff_t all = hostile ? 0 : a.targets * a.m * a.n;
+    CALL(alive, a.r = values(a.real, all); a.alive = bytes((size_t)a.m));
+}
+
 static void join(void) {
     fvlrp_join_args a = {.real = real(), .count = some(8), .targets = some(4), .n = some(50), .alpha = value(),
                          .beta = value(), .gamma = value()};
@@ -440,7 +447,7 @@ static void rows(void) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static void (*const kernels[])(void) = {sift, sift_pixels, splat, mixture, mixture, mixture, merge, scores,
                                             normalise, normalise_intra, shares, product, winograd, grouped, pools, dense,
-                                            alpha_beta, join, rows, exchange, roots};
+                                            alpha_beta, alive, join, rows, exchange, roots};
     static int isas;
     if (!isas)
         while (fvlrp_isa_available(isas)) isas++;

@@ -29,7 +29,6 @@ from .contributions import BAND, PIXEL_CHANNELS, ConvPiece, GroupedPiece, throug
 from .layer import BATCH, NetworkLayer, Saved, Shape
 
 BAND_BYTES = 1 << 21  # of outputs at a time: they stay in the L2 and L3 caches
-LOOK = 32  # outputs of a channel that are tested for relevance before all are
 MOST = 0.875  # share of channels with relevance above which all are computed
 GROUP_CHANNELS = 8  # input channels of a group up to which a product per group is slower than sums over windows
 
@@ -228,9 +227,7 @@ class Conv(NetworkLayer):
         for g in range(self.groups):
             mine = slice(g * n_out, (g + 1) * n_out)
             own = relevance[:, mine]
-            alive: npt.NDArray[np.bool] = np.any(own[:, :, :LOOK], axis=(0, 2))
-            if not alive.all():
-                alive[~alive] = own[:, ~alive].any(axis=(0, 2))
+            alive = _kernels.alive(own)
             if alive.any():
                 outs = mine if alive.mean() > MOST else np.flatnonzero(alive) + mine.start
                 yield slice(g * n_in, (g + 1) * n_in), outs
