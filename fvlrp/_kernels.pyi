@@ -247,6 +247,7 @@ def grouped_alpha_beta(
     bias: _Reals | None,
     r: _Reals,
     z: _Reals,
+    out: _Reals,
     kernel: _Pair,
     stride: _Pair,
     pads: Sequence[int],
@@ -254,7 +255,7 @@ def grouped_alpha_beta(
     alpha: float,
     beta: float,
     gamma: float = -1,
-) -> tuple[_Reals, _Doubles, _Doubles]: ...
+) -> tuple[_Doubles, _Doubles]: ...
 def dense_sums(weight: _Reals, rows: _Longs, above: _Reals, below: _Reals | None = None) -> tuple[_Reals, _Reals]: ...
 def dense_back(
     weight: _Reals, rows: _Longs, positive: _Reals, negative: _Reals, up: _Reals, down: _Reals | None = None

@@ -1485,7 +1485,7 @@ def alive(r):
     return found
 
 
-def grouped_alpha_beta(a, x, bias, r, z, kernel, stride, pads, dilation, alpha, beta, double gamma=-1):
+def grouped_alpha_beta(a, x, bias, r, z, out, kernel, stride, pads, dilation, alpha, beta, double gamma=-1):
     """Relevance of the inputs of a convolution in groups: `grouped`, `alpha_beta` and `grouped_back` in one.
 
     Parameters
@@ -1497,11 +1497,12 @@ def grouped_alpha_beta(a, x, bias, r, z, kernel, stride, pads, dilation, alpha, 
     r : (targets, Co, rows, cols), C-contiguous
     z : (Co, rows, cols), C-contiguous
         The outputs, biases included.
+    out : (targets, C, H, W), C-contiguous
+        For the relevance of the inputs.
     alpha, beta, gamma : as in `alpha_beta`
 
     Returns
     -------
-    relevance : (targets, C, H, W)
     kept, lost : float64 (targets,)
         What the biases take; what vanishes with denominators of 0.
     """
@@ -1512,7 +1513,8 @@ def grouped_alpha_beta(a, x, bias, r, z, kernel, stride, pads, dilation, alpha, 
     _optional(bias, "bias", a.shape[:1], [a.dtype])
     take(z, "z", (a.shape[0], None, None), [a.dtype])
     take(r, "r", (None, *z.shape), [a.dtype])
-    out, kept, lost = np.empty((len(r), *x.shape), a.dtype), np.empty(len(r)), np.empty(len(r))
+    take(out, "out", (len(r), *x.shape), [a.dtype], True)
+    kept, lost = np.empty(len(r)), np.empty(len(r))
     args.windows = windows_of(x, kernel, stride, pads, dilation, (0, z.shape[1]), z.shape[2])
     args.real, args.groups, args.weights = element(a.dtype), groups, weights_of(a[: a.shape[0] // groups], 0)
     args.group = args.weights.m * args.weights.row
@@ -1521,7 +1523,7 @@ def grouped_alpha_beta(a, x, bias, r, z, kernel, stride, pads, dilation, alpha, 
     args.out, args.kept, args.lost = address(out), address(kept), address(lost)
     with nogil:
         check(fvlrp_grouped_alpha_beta(&args))
-    return out, kept, lost
+    return kept, lost
 
 
 def max_pool(x, kernel, stride, pads, dilation, out):

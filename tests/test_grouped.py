@@ -130,7 +130,8 @@ def explained(case, real, numbers):
 @pytest.mark.parametrize("case", WHOLE, ids=str)
 def test_relevance_in_groups_is_its_parts_by_either_rule(case, numbers, real):
     a, x, bias, r, z, window, expected, sizes, kept, lost = explained(case, real, numbers)
-    out, took, dropped = _kernels.grouped_alpha_beta(a, x, bias, r, z, *window, *numbers)
+    out = np.full_like(expected, np.nan, real)
+    took, dropped = _kernels.grouped_alpha_beta(a, x, bias, r, z, out, *window, *numbers)
     assert (np.abs(out - expected) <= 30 * TOLERANCE[real] * sizes).all()
     np.testing.assert_allclose(took, kept, rtol=0, atol=30 * TOLERANCE[real] * (np.abs(r).sum() + 1))
     np.testing.assert_allclose(dropped, lost, rtol=0, atol=30 * TOLERANCE[real] * (np.abs(r).sum() + 1))
@@ -141,7 +142,8 @@ def test_groups_without_relevance_take_no_part(real):
     x, a = rng.standard_normal((5, 6, 20)).astype(real), rng.standard_normal((5, 1, 9)).astype(real)
     r, z = rng.standard_normal((2, 5, 6, 20)).astype(real), np.ones((5, 6, 20), real)
     r[:, 1:3], r[0, 3], x[1:3] = 0, 0, np.nan
-    out, kept, lost = _kernels.grouped_alpha_beta(a, x, None, r, z, (3, 3), (1, 1), (1, 1), (1, 1), 2.0, 1.0)
+    out, window = np.full((2, *x.shape), np.nan, real), ((3, 3), (1, 1), (1, 1), (1, 1))
+    kept, lost = _kernels.grouped_alpha_beta(a, x, None, r, z, out, *window, 2.0, 1.0)
     assert (out[:, 1:3] == 0).all() and (out[0, 3] == 0).all() and out[1, 3].any()
     assert np.isfinite(out).all() and np.isfinite([kept, lost]).all()
 
@@ -245,7 +247,7 @@ def test_bad_arguments_are_refused_by_name(real):
         _kernels.grouped_back(a, share[:, :4], x, *window)
     with pytest.raises(TypeError, match="share must be"):
         _kernels.grouped_back(a, share.astype("int32"), x, *window)
-    r, rest = np.zeros((1, 4, 5, 5), real), ((3, 3), (1, 1), (1, 1), (1, 1), 2.0, 1.0)
+    r, rest = np.zeros((1, 4, 5, 5), real), (np.zeros((1, 4, 5, 5), real), (3, 3), (1, 1), (1, 1), (1, 1), 2.0, 1.0)
     with pytest.raises(ValueError, match="r must have shape"):
         _kernels.grouped_alpha_beta(a, x, None, r[:, :3], x, *rest)
     with pytest.raises(ValueError, match="z must have shape"):
@@ -254,6 +256,8 @@ def test_bad_arguments_are_refused_by_name(real):
         _kernels.grouped_alpha_beta(a, x, np.zeros(3, real), r, x, *rest)
     with pytest.raises(ValueError, match="outside its range"):
         _kernels.grouped_alpha_beta(a, x, None, r, x, *rest[:-1], -1.0)
+    with pytest.raises(ValueError, match="out must have shape"):
+        _kernels.grouped_alpha_beta(a, x, None, r, x, x, *rest[1:])
     read_only = x.copy()
     read_only.flags.writeable = False
     with pytest.raises(ValueError, match="out must be writable"):

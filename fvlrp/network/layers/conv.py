@@ -211,8 +211,8 @@ class Conv(NetworkLayer):
         if bias is not None and policy == "ignore":
             z, bias = z - bias[:, None, None], None
         filters = self.cast("filters", r.dtype)
-        relevance = np.ascontiguousarray(r)
-        up, kept, lost = _kernels.grouped_alpha_beta(filters, x, bias, relevance, z, *self.window, *numbers)
+        r, up = np.ascontiguousarray(r), empty((len(r), *x.shape), r.dtype)
+        kept, lost = _kernels.grouped_alpha_beta(filters, x, bias, r, z, up, *self.window, *numbers)
         entries.add("zero_sum", lost)
         if bias is not None:
             entries.add("bias", kept)
