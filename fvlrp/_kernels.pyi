@@ -254,7 +254,7 @@ def grouped_alpha_beta(
     dilation: _Pair,
     alpha: float,
     beta: float,
-    gamma: float = -1,
+    gamma: float = -1.0,
 ) -> tuple[_Doubles, _Doubles]: ...
 def dense_sums(weight: _Reals, rows: _Longs, above: _Reals, below: _Reals | None = None) -> tuple[_Reals, _Reals]: ...
 def dense_back(
