@@ -118,6 +118,20 @@ def test_the_logarithm_of_a_softmax_explains_the_scores_before_it(tmp_path):
     np.testing.assert_allclose(shifted, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_probability_of_one_of_two_classes_is_explained_as_a_difference_of_scores(tmp_path, place, rank):
+    graph = row(Graph().conv("x", "c", 3, 4), "c").weight("a", 4, 2).add("MatMul", "f a", "z").add("Softmax", "z", "p")
+    graph.constant("place", [place] if rank else place, np.int64).add("Gather", "p place", "y", axis=1)
+    path = graph.save(tmp_path / "n.onnx")
+    net = ConvNet.from_onnx(path)
+    x = np.random.default_rng(1).uniform(-1, 1, (3, 3, 16, 16)).astype(np.float32)
+    found = 1 / (1 + np.exp(-net.forward(x)[:, 0]))
+    np.testing.assert_allclose(found, session(str(path)).run(None, {"x": x})[0].reshape(3), rtol=1e-5)
+    assert net.binary and "softmax" not in kinds(net)
+    assert any("difference of the scores" in why for _, why in net.account.dropped)
+
+
 def test_attention_of_a_file_for_four_images_is_read_for_one(tmp_path):
     """Class tokens and positions are stored for each image, and images joined with heads, as by torch's module."""
     graph = Graph((4, 3, 16, 16)).conv("x", "c", 3, 8, kernel=4, strides=[4, 4])

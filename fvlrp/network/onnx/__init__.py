@@ -32,6 +32,7 @@ from ..layers import (
     Reshape,
     Scale,
     Shape,
+    Slice,
     Softmax,
     Transpose,
 )
@@ -371,6 +372,9 @@ def _without_ends(graph: Graph) -> tuple[list[tuple[str, str]], bool]:
     elif (sigmoid := _both_sides(step)) is not None:
         ends.append((step.name, "the score before the sigmoid is explained"))
         step = sigmoid
+    elif (sigmoid := _one_of_two(step)) is not None:
+        ends.append((step.name, "the difference of the scores before the softmax is explained"))
+        step = sigmoid
     elif isinstance(layer, Activation) and layer.name in ("sigmoid", "logsigmoid"):
         ends.append((step.name, "scores before the sigmoid are explained"))
         multilabel = prod(step.shape) > 1
@@ -403,6 +407,27 @@ def _both_sides(step: Step) -> Step | None:
     for layer in reversed(between):
         rest = layer.apply(rest)
     return own if np.array_equal(rest, 1 - p) else None
+
+
+def _one_of_two(step: Step) -> Step | None:
+    """The sigmoid of a difference of scores, which the probability of one of two classes is; None for others."""
+    taken: list[NetworkLayer] = []
+    while isinstance(step.layer, Reshape | Flatten | Slice | Gather):
+        taken.append(step.layer)
+        step = step.inputs[0]
+    if not isinstance(step.layer, Softmax) or step.shape[step.layer.axis - 1] != 2 or prod(step.shape) != 2:
+        return None
+    part: Array = np.array([0.25, 0.75], np.float32).reshape(1, *step.shape)
+    for layer in reversed(taken):
+        part = layer.apply(part)
+    if part.size != 1:
+        return None
+    scores = step.inputs[0]
+    if len(scores.shape) > 1:
+        scores = Step(step.name, Flatten(), [scores], (2,))
+    weight = np.array([[-1, 1]] if part.item() == 0.75 else [[1, -1]], np.float32)
+    difference = Step(step.name, Dense(weight, np.zeros(1, np.float32)), [scores], (1,))
+    return Step(step.name, Activation("sigmoid"), [difference], (1,))
 
 
 def _nodes(graph: Graph) -> list[Node]:
