@@ -146,11 +146,12 @@ INLINE VREAL only(VMASK mask, VREAL v) { return (VREAL)((VMASK)v & mask); }
 INLINE int any_lane(VMASK mask) {
 #if VBYTES == 64
     return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
-#endif
+#else
     uint64_t words[VBYTES / 8], all = 0;
     memcpy(words, &mask, VBYTES);
     UNROLL for (int i = 0; i < VBYTES / 8; i++) all |= words[i];
     return all != 0;
+#endif
 }
 
 INLINE VREAL magnitude(VREAL v) { return (VREAL)((VMASK)v & ~SIGN_BIT); }
@@ -221,10 +222,11 @@ INLINE double sum_lanes_wide(VREAL v) {
 #if REAL_BITS == 32 && VBYTES == 64
     return _mm512_reduce_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)) +
                                 _mm512_cvtps_pd((__m256)_mm512_extractf64x4_pd((__m512d)v, 1)));
-#endif
+#else
     double part[4] = {0};
     for (int i = 0; i < LANES; i++) part[i % 4] += (double)v[i];
     return (part[0] + part[1]) + (part[2] + part[3]);
+#endif
 }
 
 /* a / b to 2 units in the last place, for normal b whose inverse is normal: division units take four times as long. */
