@@ -45,6 +45,27 @@ def test_the_alpha_channel_names_the_depth_that_it_shows(plain, photo, laid):
     assert laid[0][0][0][-1].caption == "positive, bin"  # no coarse depth was asked for
 
 
+def test_an_alpha_panel_without_positive_relevance_says_so(plain, photo, laid):
+    ex = plain.explain(photo, "grass", "bin")
+    ex.heatmap = -abs(ex.heatmap)
+    figures.depth_sheet([ex])
+    assert laid[0][0][0][-1].caption == "nothing positive\nbin"
+
+
+def test_a_sheet_of_many_depths_continues_on_further_rows(plain, photo, laid):
+    explanations = []
+    for at in range(40):
+        explanations.append(plain.explain(photo, "grass", "bin"))
+        explanations[-1].depth = f"layer{at}"
+    picture = figures.depth_sheet(explanations, height=80)
+    ((rows, _),) = laid
+    assert [len(row) for row in rows] == [8] * 5 + [2]  # the photograph, 40 maps, and alpha
+    captions_of = [panel.caption for row in rows for panel in row]
+    assert [words.splitlines()[0] for words in captions_of[1:-1]] == [f"layer{at}" for at in range(40)]
+    whole = figures.depth_sheet(explanations[:6], height=80)  # but for the taller bar, whose labels are longer
+    assert picture.width < 1.1 * whole.width
+
+
 def test_depth_sheet_refuses_explanations_without_a_grid(plain, photo):
     one, other = plain.explain(photo, "grass", ["bin", "vector"])
     for explanations in ([one, other, one], [one, other, other, one]):

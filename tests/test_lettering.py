@@ -26,6 +26,35 @@ def test_text_is_elided_only_where_it_does_not_fit():
     assert lettering._wrapped(LONG, FONT, 10_000) == [LONG]
 
 
+CAPTIONS = [
+    "map +0.01, zero sums −3.71\nbiases +6.43",
+    "map +0.06, absorbed −0.21\nno texture −12345.67, class token +1.5e+09",
+    "person\nscore +2.73\nseen at 480 × 640\nrows 0–99, columns 40–139\nhatched: an overview",
+    "map +0.06, absorbed −0.21",
+]
+
+
+@pytest.mark.parametrize("text", CAPTIONS)
+@pytest.mark.parametrize("width", [85, 100, 120, 240])
+def test_numbers_are_never_cut_off(text, width):
+    lines = lettering._wrapped(text, FONT, width)
+    assert all(FONT.getlength(line) <= width for line in lines)
+    numbers = [word.strip(",") for word in lettering.printable(text, FONT).split() if any(map(str.isdigit, word))]
+    assert [word.strip(",") for line in lines for word in line.split() if any(map(str.isdigit, word))] == numbers
+
+
+def test_amounts_are_wrapped_between_entries():
+    text = "map +0.01, zero sums −3.71\nbiases +6.43"
+    assert lettering._wrapped(text, FONT, 120) == ["map +0.01", "zero sums -3.71", "biases +6.43"]
+    assert lettering._wrapped(text, FONT, 240) == ["map +0.01, zero sums -3.71", "biases +6.43"]
+
+
+@pytest.mark.parametrize("text", ["blocks/blocks.2/blocks.2/mlp/Add_1", "blocks/blocks.2/mlp/Add_1\nmap +0.1"])
+def test_a_long_name_is_shortened_in_the_middle(text):
+    line = lettering._wrapped(text, FONT, 140)[0]
+    assert line.startswith("block") and line.endswith("mlp/Add_1") and "…" in line
+
+
 @pytest.mark.parametrize(
     ("text", "printed"),
     [

@@ -266,6 +266,16 @@ def test_sheets_accept_empty_cells_and_short_rows():
     assert len(boxes(picture, (200, 30, 30))) == 3
 
 
+@pytest.mark.parametrize("shape", [(4, 300), (1, 500), (300, 4)])
+def test_a_strip_has_a_sheet_with_a_colour_bar_that_can_be_read(shape):
+    panels = [render.Panel(solid(*shape), words) for words in ("", "strip\nmap +0.01, zero sums −3.71")]
+    for panel in panels:
+        picture = render.sheet([[panel]], height=240, bar="paper")
+        *_, right = boxes(picture, (200, 30, 30))[0]
+        legend = np.flatnonzero(is_ink(picture)[:, picture.width - 60 :].any(axis=1))
+        assert legend[-1] - legend[0] + 1 >= 24 and legend[-1] < picture.height - 1 and right < picture.width - 60
+
+
 def test_the_colour_bar_has_the_height_of_the_pictures():
     picture = render.sheet([[render.Panel(solid(100, 100), "caption")]], height=100, bar="grey", scale=1.5)
     [(top, bottom, _, right)] = boxes(picture, (200, 30, 30))

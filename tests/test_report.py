@@ -306,6 +306,7 @@ def test_a_caption_states_what_the_map_holds_and_what_was_absorbed(entries, word
             {"score": 1.0, "heatmap": 0.1, "class_token": 0.4, "bias": 0.5},
             "map +0.50\nincl. class token +0.40\nbiases +0.50",
         ),
+        ({"score": 3e9, "heatmap": 1e9, "bias": 2e9}, "map +1e+09, biases +2e+09"),
     ],
 )
 def test_brief_captions_add_up_to_the_score(entries, words):

@@ -39,7 +39,8 @@ BRIEF = {
     "padding": "padding",
 }
 IN_MAP = ("heatmap", "class_token")  # entries whose sum is that of the map
-LINE = 28  # characters: a longer line is cut below a square panel of the smallest sheet
+LINE = 28  # characters: a longer line does not fit below a square panel of the smallest sheet
+WIDE = 1e5  # an amount from here on has no decimals, for which a small panel has no room
 SMALL = 0.02  # of the largest amount: smaller ones are summed up
 MOST = 3  # amounts that are listed separately
 
@@ -116,7 +117,8 @@ def brief(ledger: Mapping[str, float]) -> str:
         "map": in_map(ledger),
         **{kind: held for kind, held in (token | kept).items() if abs(held) > SMALL * largest},
     }
-    parts = [f"{kind} {held:+.2f}".replace("-", "−") for kind, held in amounts.items()]
+    style = "+.2f" if largest < WIDE else "+.3g"
+    parts = [f"{kind} {held:{style}}".replace("-", "−") for kind, held in amounts.items()]
     pairs = [parts[at : at + 2] for at in range(0, len(parts), 2)]
     return "\n".join((", " if len(", ".join(pair)) <= LINE else "\n").join(pair) for pair in pairs)
 

@@ -33,6 +33,7 @@ class Traces(Protocol):
 
 COLUMNS = ("high resolution", "low resolution", "low, as alpha")  # after the photograph
 ABREAST = 2  # models side by side: the captions of more cannot be read
+MOST = ABREAST * (1 + len(COLUMNS))  # panels side by side
 FINE = ("input", "gradient", "bin")  # depths whose maps are too fine for an alpha channel
 
 
@@ -45,6 +46,8 @@ def depth_sheet(
     smooth: bool = False,
 ) -> Image:
     """Photographs at several depths: a row per photograph and target, a column per depth.
+
+    More panels than two models have in `sheet` (8) continue on further rows, and captions name the depths.
 
     Parameters
     ----------
@@ -73,15 +76,20 @@ def depth_sheet(
     rows = [explanations[at : at + len(depths)] for at in range(0, len(explanations), len(depths))]
     if any([ex.depth for ex in row] != depths for row in rows):
         raise ValueError("explanations must list the same depths, in the same order, for every photograph and target")
+    titles = ["photograph", *depths, "alpha"]
+    broken = len(titles) > MOST
     grid = [
         [
             render.Panel(row[0].image, _label(row[0])),
-            *(_panel(ex, cmap, scale, smooth) for ex in row),
+            *(_panel(ex, cmap, scale, smooth, ex.depth if broken else "") for ex in row),
             _alpha_panel(_low(row), scale, smooth),
         ]
         for row in rows
     ]
-    return render.sheet(grid, column_titles=["photograph", *depths, "alpha"], height=height, bar=cmap, scale=scale)
+    if broken:
+        lines = [row[at : at + MOST] for row in grid for at in range(0, len(row), MOST)]
+        return render.sheet(lines, height=height, bar=cmap, scale=scale)
+    return render.sheet(grid, column_titles=titles, height=height, bar=cmap, scale=scale)
 
 
 def _panel(ex: Explanation, cmap: str, scale: float | str | None, smooth: bool, title: str = "") -> render.Panel:
@@ -95,7 +103,8 @@ def _alpha_panel(ex: Explanation, scale: float | str | None, smooth: bool) -> re
     """The photograph with positive relevance as its alpha channel."""
     heatmap, words = ex.shown(smooth)
     picture = render.hatched(render.alpha(ex.image, heatmap, scale=scale), ex.holds)
-    return render.Panel(picture, "\n".join([f"positive, {ex.depth}", *_lines(words)]))
+    what = f"positive, {ex.depth}" if (heatmap > 0).any() else f"nothing positive\n{ex.depth}"
+    return render.Panel(picture, "\n".join([what, *_lines(words)]))
 
 
 def _lines(words: str) -> list[str]:

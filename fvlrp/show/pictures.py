@@ -24,6 +24,7 @@ Window: TypeAlias = "tuple[int, int, int, int]"  # top, left, bottom, right
 
 SOFT_INK = (85, 85, 85)
 _HAIRLINE = (150, 150, 150)
+LOWEST = 24  # pixels: the height of a colour bar in which labels can be read
 _DARK, _LIGHT = 90, 200  # grey levels of hatching, on bright and on dark ground
 
 
@@ -241,8 +242,8 @@ def colour_bar(
     ValueError
         For less height, an unknown `cmap` or a malformed `scale`.
     """
-    if height < 24:
-        raise ValueError(f"height is {height}; a colour bar with labels needs 24 pixels at least")
+    if height < LOWEST:
+        raise ValueError(f"height is {height}; a colour bar with labels needs {LOWEST} pixels at least")
     size = min(text_size or min(max(round(height / 20), 11), 28), height // 3)
     face, ticks = lettering.font(size, font), _ticks(scale)
     labels = [lettering.printable(label, face) for _, label in ticks]

@@ -14,7 +14,7 @@ from PIL import Image
 from ..data.images import ImageLike, rgb
 from . import text as lettering
 from .colours import SCALE, Scale
-from .pictures import SOFT_INK, colour_bar
+from .pictures import LOWEST, SOFT_INK, colour_bar
 from .text import WHITE
 
 
@@ -28,7 +28,7 @@ class Panel:
         As `fvlrp.images.load` reads it: (H, W, 3) or (H, W), uint8 or floats in 0..1.
     caption : str
         Text below the picture. A single line is wrapped to two lines and then elided; explicit lines ("class name",
-        then the score) are elided separately.
+        then the score) are elided separately. Lines with numbers are wrapped and not elided.
     """
 
     image: ImageLike
@@ -145,8 +145,9 @@ def _lettered(
 ) -> _Blocks:
     """Titles and captions of a grid, wrapped to the sizes of its columns and rows."""
     small, large = (lettering.font(size, font) for size in _text_sizes(height))
-    # Half a panel's height is the least width in which a caption can be read.
-    widths = [max([height // 2, *(cell[0].width for cell in column if cell)]) for column in zip(*grid, strict=True)]
+    # Half a panel's height is the least width in which a caption can be read, and an amount takes five times the size.
+    least = max(height // 2, 5 * _text_sizes(height)[0])
+    widths = [max([least, *(cell[0].width for cell in column if cell)]) for column in zip(*grid, strict=True)]
     heights = [max([1, *(cell[0].height for cell in row if cell)]) for row in grid]
     heads = [lettering.block(title, large, width) for title, width in zip(top_titles, widths, strict=True)]
     sides = [
@@ -185,10 +186,13 @@ def _composed(
     right, bottom = xs[-1] + widths[-1], ys[-1] + heights[-1]
 
     legend = None
-    if bar is not None:
-        legend = colour_bar(bottom - top, scale=scale, cmap=bar, text_size=_text_sizes(height)[0], font=font)
+    if bar is not None:  # beside the captions, too, where the pictures are lower than its labels
+        legend = colour_bar(
+            max(bottom - top, LOWEST), scale=scale, cmap=bar, text_size=_text_sizes(height)[0], font=font
+        )
     legend_room = legend.width + gap + 2 * air if legend else 0
-    picture = Image.new("RGB", (right + legend_room + margin, bottom + below[-1] + margin), WHITE)
+    lowest = max(bottom + below[-1], top + legend.height if legend else 0)
+    picture = Image.new("RGB", (right + legend_room + margin, lowest + margin), WHITE)
     for head, x in zip(heads, xs, strict=True):
         picture.paste(head, (x, top - air - head.height))
     for side, y in zip(sides, ys, strict=True):

@@ -50,25 +50,53 @@ def printable(text: str, font: ImageFont.FreeTypeFont) -> str:
 
 
 def _elided(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """`text`, or as much of its beginning as fits into `width` pixels with an ellipsis."""
+    """`text`, or as much of its beginning as fits into `width` pixels with an ellipsis; of a single word both ends.
+
+    The end of a long name, such as that of a layer, tells more than its middle.
+    """
     if font.getlength(text) <= width:
         return text
-    mark = printable("…", font)
-    while text and font.getlength(text.rstrip() + mark) > width:
-        text = text[:-1]
-    return text.rstrip() + mark
+    mark, single = printable("…", font), " " not in text
+    for count in range(len(text) - 1, 0, -1):
+        begin = count // 3 if single else count
+        shorter = f"{text[:begin].rstrip()}{mark}{text[len(text) - count + begin :]}"
+        if font.getlength(shorter) <= width:
+            return shorter
+    return mark
+
+
+def _filled(parts: list[str], joint: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Parts joined to lines of `width` pixels; a part that is wider alone has a line of its own."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and font.getlength(f"{lines[-1]}{joint}{part}") <= width:
+            lines[-1] += f"{joint}{part}"
+        else:
+            lines.append(part)
+    return lines
+
+
+def _whole(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """`text` in as many lines as it takes, between its entries ("a +1, b −2") where that is enough."""
+    lines = _filled(text.split(", "), ", ", font, width)
+    return [word for line in lines for word in _filled(line.split(" "), " ", font, width)]
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Lines no wider than `width` pixels: two at most for a paragraph, one each where `text` has line breaks."""
+    """Lines no wider than `width` pixels: two at most for a paragraph, one each where `text` has line breaks.
+
+    Numbers are never cut off: a paragraph of several words that holds one takes as many lines as it needs.
+    """
     paragraphs = [printable(" ".join(paragraph.split()), font) for paragraph in text.splitlines()]
-    if len(paragraphs) != 1:
-        return [_elided(paragraph, font, width) for paragraph in paragraphs]
-    words = paragraphs[0].split(" ")
-    count = len(words)
-    while count > 1 and font.getlength(" ".join(words[:count])) > width:
-        count -= 1
-    lines = [" ".join(words[:count]), " ".join(words[count:])]
+    lines: list[str] = []
+    for paragraph in paragraphs:
+        if " " in paragraph and any(map(str.isdigit, paragraph)):
+            lines += _whole(paragraph, font, width)
+        elif len(paragraphs) > 1:
+            lines.append(paragraph)
+        else:
+            words = _filled(paragraph.split(" "), " ", font, width)
+            lines += [words[0], " ".join(paragraph.split(" ")[words[0].count(" ") + 1 :])] if words else []
     return [_elided(line, font, width) for line in lines if line]
 
 
