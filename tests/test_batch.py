@@ -102,6 +102,38 @@ def test_results_of_other_options_are_not_replaced_in_silence(capsys, model, tmp
     assert "replaced" not in run(capsys, *args, "--cmap", "grey", "--depth", "gradient")[2]
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("compare", "a.png"), ("words", "a.png"), ("report", "a.html"), ("flip", "a.svg")],
+)
+def test_no_command_replaces_a_result_in_silence(capsys, model, tmp_path, command, name):
+    if command == "flip":
+        pytest.importorskip("matplotlib")
+    option = "--plot" if command == "flip" else "--out"
+    args = [command, photograph(tmp_path / "photo.png"), "--model", model, option, tmp_path / name, "--quiet"]
+    args += ["--steps", 2] if command == "flip" else []
+    code, _, err = run(capsys, *args)
+    assert code == 0 and "replaced" not in err
+    code, _, err = run(capsys, *args)
+    assert code == 0 and f"{tmp_path / name} exists and will be replaced" in err
+
+
+def test_a_demo_names_the_results_that_it_replaces(capsys, tmp_path):
+    args = ["demo", photograph(tmp_path / "photo.png"), "--out", tmp_path / "o", "--quiet"]
+    assert "replaced" not in run(capsys, *args)[2]
+    assert f"5 results will be replaced, such as {tmp_path / 'o' / 'photo_vector.png'}" in run(capsys, *args)[2]
+
+
+def test_a_resumed_run_says_what_was_done_already(capsys, model, tmp_path):
+    first, second = (photograph(tmp_path / name) for name in ("a.png", "b.png"))
+    args = ["--model", model, "--out", tmp_path / "o", "--resume"]
+    assert "already" not in run(capsys, "explain", first, *args)[2]
+    _, _, err = run(capsys, "explain", first, second, *args)
+    lines = {str(photo): next(line for line in err.splitlines() if f"{photo}: " in line) for photo in (first, second)}
+    assert lines[str(first)].endswith("(already done)") and "already" not in lines[str(second)]
+    assert "1 of 2 photographs already done" in err.splitlines()
+
+
 def test_an_empty_out_is_refused(capsys, model, tmp_path):
     code, _, err = run(capsys, "explain", photograph(tmp_path / "a.png"), "--model", model, "--out", "")
     assert code == 2 and '--out must name a folder, got ""' in err

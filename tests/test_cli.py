@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvlrp import ConvNet, FisherVectorClassifier, cli, evaluate, models
+from fvlrp import Contrast, ConvNet, FisherVectorClassifier, cli, evaluate, models
 from fvlrp.cli import info, naming
 from fvlrp.core import figures
 from fvlrp.data import files
@@ -531,6 +531,24 @@ def test_evaluate_reads_voc_annotations(capsys, model, tmp_path, textures):
         (year / "ImageSets" / "Main" / f"{name}_val.txt").write_text("\n".join(lines))
     code, text, _ = run(capsys, "evaluate", tmp_path / "VOCdevkit", "--split", "val", "--model", model, "--json")
     assert code == 0 and set(json.loads(text)["results"][0]["classes"]) == set(names)
+
+
+def test_a_contrast_has_a_file_of_a_readable_name(capsys, photographs, model, tmp_path):
+    args = ["explain", photographs[0], "--model", model, "--out", tmp_path / "o"]
+    code, text, _ = run(capsys, *args, "--target", "brick - grass")
+    assert code == 0 and text.split() == [str(tmp_path / "o" / "photo0_brick-minus-grass_bin.png")]
+    assert naming.result("5-7", "input") != naming.result(Contrast(5, 7), "input") == "5-minus-7_input"
+    code, _, err = run(capsys, *args, "--target", "brick-grass")
+    assert code == 2 and "the contrast of two classes is 'brick - grass', with spaces" in err
+    code, _, err = run(capsys, *args, "--target", "brick-bird")
+    assert code == 2 and "did you mean" in err
+
+
+@pytest.mark.parametrize("command", ["explain", "compare", "report", "flip", "words"])
+def test_help_names_the_contrast_of_two_classes(capsys, command):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert '"cat - dog"' in capsys.readouterr().out
 
 
 def test_info_describes_the_packaged_model(capsys):

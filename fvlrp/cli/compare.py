@@ -20,7 +20,8 @@ def add_options(parser: ArgumentParser) -> None:
         "--target",
         action="append",
         default=[],
-        help='a class for all photographs, or "top" of the first model (default); given again, one for each photograph',
+        help='a class for all photographs, or "top" of the first model (default); given again, one for each photograph'
+        f"; {options.CONTRAST}",
     )
     parser.add_argument(
         "--depth",

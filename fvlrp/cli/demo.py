@@ -8,6 +8,7 @@ from time import monotonic
 import numpy as np
 
 from ..core import figures
+from ..core.target import Contrast, Label
 from ..runtime.types import Values
 from . import naming, options
 from .batch import Batch
@@ -24,10 +25,15 @@ def run(args: Namespace) -> int:
     clf = options.load_model(args, "voc20")
     wanted = None if args.target is None else options.usage(options.target, clf.menu, args.target)
     photos = [photo for photo, _ in options.photographs(args)] if args.photo else []
-    own = [(name, photo, wanted) for name, photo in zip(naming.stems(photos), photos, strict=True)]
+    own: list[tuple[str, str | Values, Label | Contrast | None]] = [
+        (name, photo, wanted) for name, photo in zip(naming.stems(photos), photos, strict=True)
+    ]
     out = options.output_folder(args.out)
+    own = own or [*_examples()]
+    names = [f"{name}_{depth}" for name, *_ in own for depth in clf.menu.depths]
+    options.announce_replaced(out / f"{name}.png" for name in (*names, "sheet"))
     rows, records, batch = [], [], Batch(args)
-    for name, photo, target in own or _examples():
+    for name, photo, target in own:
         start = monotonic()
         with batch.one(photo if isinstance(photo, str) else name), batch.room(clf, photo):
             trace = clf.trace(options.image(args, photo) if isinstance(photo, str) else photo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -33,8 +33,13 @@ DETERMINING = (
 def add_options(parser: ArgumentParser) -> None:
     options.add_photographs(parser)
     options.add_model(parser)
-    parser.add_argument("--target", default="top", help='classes, comma-separated; "top" (default) or "all"')
-    parser.add_argument("--depth", help='depths, comma-separated, or "all" (default: "bin", a network\'s "input")')
+    parser.add_argument(
+        "--target", default="top", help=f'classes, comma-separated; "top" (default) or "all"; {options.CONTRAST}'
+    )
+    parser.add_argument(
+        "--depth",
+        help='depths, comma-separated, or "all", every layer of a network (default: "bin", a network\'s "input")',
+    )
     parser.add_argument(
         "--region",
         type=_region,
@@ -89,9 +94,12 @@ def run(args: Namespace) -> int:
     batch, listing = Batch(args), Listing(args)
     with _explainer(args, clf, request) as explainer:
         tasks = (_task(file, clf, explainer, outbox, batch) for file in photographs)
-        for record in batch.run(tasks, clf, [file.path for file in photographs], describe=_scores):
+        paths = [file.path for file in photographs]
+        for record in batch.run(tasks, clf, paths, describe=partial(_scores, outbox.done)):
             listing.put(record)
     listing.close(batch.failed)
+    if count := len(outbox.done):
+        say(args, f"{count} of {len(photographs)} photograph{'s' * (len(photographs) > 1)} already done")
     if count := len(outbox.replaced):
         warnings.warn(
             f"replaced {count} result{'s' * (count > 1)} of other options, such as {outbox.replaced[0]}", stacklevel=2
@@ -200,5 +208,7 @@ def _written(explanations: Sequence[Explanation], claim: Claim, args: Namespace)
     return written
 
 
-def _scores(record: Record) -> str:
-    return ", ".join(f"{entry['target']} {entry['score']:+.3f}" for entry in record["scores"])
+def _scores(done: Container[str], record: Record) -> str:
+    """The scores of a photograph, and whether an earlier run had explained it."""
+    scores = ", ".join(f"{entry['target']} {entry['score']:+.3f}" for entry in record["scores"])
+    return f"{scores} (already done)" if record["photo"] in done else scores

@@ -25,7 +25,8 @@ from .output import result
 def add_options(parser: ArgumentParser) -> None:
     options.add_photographs(parser)
     options.add_model(parser)
-    parser.add_argument("--target", default="top", help='class to explain, or "top" (default) of each photograph')
+    what = f'class to explain, or "top" (default) of each photograph; {options.CONTRAST}'
+    parser.add_argument("--target", default="top", help=what)
     options.add_depths(parser)
     options.add_flipping(parser, replacement="noise")
     parser.add_argument(

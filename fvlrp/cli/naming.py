@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
+from ..core.target import Contrast
+
 # Bytes of the parts of a name, which together stay below the 255 that file systems allow.
 STEM, TARGET, DEPTH = 120, 70, 40
 
@@ -48,7 +50,12 @@ def candidates(path: str, source: str) -> Iterator[str]:
 
 
 def result(target: object, depth: object) -> str:
-    """The part of a result's name that gives class and depth, joined by "_", which occurs nowhere else in it."""
+    """The part of a result's name that gives class and depth, joined by "_", which occurs nowhere else in it.
+
+    The contrast of 5 and 7 is "5-minus-7": a class may be called "5-7".
+    """
+    if isinstance(target, Contrast):
+        target = f"{target.target}-minus-{target.against}"
     return f"{plain(target, TARGET, '-.')}_{plain(depth, DEPTH, '-.')}"
 
 

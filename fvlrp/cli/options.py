@@ -9,7 +9,7 @@ import math
 import os
 import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
@@ -40,6 +40,8 @@ RULES = (
     "such as epsilon_pool=1; for a network a preset (composite), a rule for all layers (epsilon:0.1), or LAYER=RULE for"
     " a layer or a kind of layers (conv1=wsquare, conv=flat); again for more"
 )
+
+CONTRAST = '"cat - dog" is why the one scores higher than the other'
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -154,7 +156,8 @@ def add_smooth(parser: ArgumentParser) -> None:
 
 def add_depths(parser: ArgumentParser) -> None:
     """Depths to compare."""
-    parser.add_argument("--depth", default="", help='depths, comma-separated, or "all" (default: coarse to fine)')
+    what = 'depths, comma-separated, or "all", every layer of a network (default: coarse to fine)'
+    parser.add_argument("--depth", default="", help=what)
 
 
 def add_flipping(parser: ArgumentParser, replacement: str) -> None:
@@ -235,12 +238,23 @@ def target(menu: Menu[Rules], text: str) -> Label | Contrast | None:
         return None
     try:
         return menu.at(_position(menu, text)).label
-    except ValueError:
+    except ValueError as error:
         if " - " not in text:
-            raise
+            raise _with_contrast(menu, text, error) from None
         first, _, second = text.partition(" - ")
         positions = _position(menu, first.strip()), _position(menu, second.strip())
         return menu.target(Contrast(*(menu.classes[at] for at in positions))).label
+
+
+def _with_contrast(menu: Menu[Rules], text: str, error: ValueError) -> ValueError:
+    """The error of an unknown class; for "cat-dog", which lacks spaces, with the spelling of a contrast."""
+    for at in (at for at, letter in enumerate(text) if letter == "-"):
+        first, second = text[:at].strip(), text[at + 1 :].strip()
+        with suppress(ValueError):
+            if _position(menu, first) != _position(menu, second):
+                spelled = f"{first} - {second}"
+                return ValueError(f"unknown target {text!r}: the contrast of two classes is {spelled!r}, with spaces")
+    return error
 
 
 def _position(menu: Menu[Rules], text: str) -> int:
@@ -312,7 +326,7 @@ def figure_file(path: str) -> Path:
 
 
 def output_file(name: str, suffix: str = "") -> Path:
-    """Path of a result that ends in `suffix`, checked before the work rather than after."""
+    """Path of a result that ends in `suffix`, checked before the work rather than after; warns if it exists."""
     path = Path(name)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--out: there is no folder {path.parent}")
@@ -322,7 +336,16 @@ def output_file(name: str, suffix: str = "") -> Path:
         raise PermissionError(f"--out: the folder {path.parent} cannot be written to")
     if suffix and path.suffix.lower() != suffix:
         raise UsageError(f"--out must end in {suffix}, got {name!r}")
+    if path.is_file():
+        warnings.warn(f"{path} exists and will be replaced", stacklevel=2)
     return path
+
+
+def announce_replaced(paths: Iterable[Path]) -> None:
+    """Warn of results in a folder that are about to be replaced."""
+    replaced = [path for path in paths if path.is_file()]
+    if count := len(replaced):
+        warnings.warn(f"{count} result{'s' * (count > 1)} will be replaced, such as {replaced[0]}", stacklevel=2)
 
 
 def output_folder(name: str) -> Path:

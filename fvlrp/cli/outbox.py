@@ -85,6 +85,7 @@ class Outbox:
         stamps = [_stamp(model) for model in models]
         self.options: Record = json.loads(json.dumps({**options, "model files": stamps}))
         self.removed = 0  # temporary files of killed runs
+        self.done: set[str] = set()  # photographs whose results `finished` found
         self.replaced: list[str] = []  # results of other options whose names are those of this run's
 
     def wrote(self, path: str, anywhere: bool = True) -> bool:
@@ -143,6 +144,7 @@ class Outbox:
         paths = [folder / name for name in record.get("files", ())]
         if not paths or not all(path.is_file() for path in paths):
             return None
+        self.done.add(file.path)
         own = {name: value for name, value in record.items() if name not in ("of", "source")}
         return {**own, "photo": file.path, "files": [str(path) for path in paths]}
 

@@ -16,7 +16,8 @@ from .output import result
 def add_options(parser: ArgumentParser) -> None:
     options.add_photographs(parser)
     options.add_model(parser)
-    parser.add_argument("--target", default="top", help='classes, comma-separated; "top" (default) of each photograph')
+    what = f'classes, comma-separated; "top" (default) of each photograph; {options.CONTRAST}'
+    parser.add_argument("--target", default="top", help=what)
     options.add_depths(parser)
     parser.add_argument("--out", default="fvlrp-report.html", help="file to write (default: %(default)s)")
     options.add_cmap(parser)

@@ -137,6 +137,11 @@ def _examples(
 def _write(out: Path, study: DepthStudy, examples: dict[str, list[Explanation]]) -> list[str]:
     table = study.table()
     texts = {"txt": table.text() + "\n", "csv": table.csv(), "json": table.json() + "\n", "tex": table.latex()}
+    options.announce_replaced(
+        path
+        for path in (out / f"study.{suffix}" for suffix in texts)
+        if path.is_file() and path.read_bytes() != texts[path.suffix[1:]].encode()
+    )
     files = []
     for suffix, text in texts.items():
         with atomic_write(out / f"study.{suffix}") as file:

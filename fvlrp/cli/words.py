@@ -23,7 +23,8 @@ from .output import UsageError, result, write_picture
 def add_options(parser: ArgumentParser) -> None:
     options.add_photographs(parser)
     options.add_model(parser)
-    parser.add_argument("--target", default="top", help='class to explain, or "top" (default) of each photograph')
+    what = f'class to explain, or "top" (default) of each photograph; {options.CONTRAST}'
+    parser.add_argument("--target", default="top", help=what)
     parser.add_argument("--words", type=options.count, default=8, help="components to show (default: %(default)s)")
     parser.add_argument("--component", type=options.seed, action="append", help="this component; again for another")
     parser.add_argument("--patches", type=options.count, default=8, help="patches of each (default: %(default)s)")
