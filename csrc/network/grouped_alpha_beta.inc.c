@@ -23,7 +23,8 @@ typedef struct {
 static void grouped_rule_layout(const fvlrp_grouped_alpha_beta_args *args, grouped_rule *b, arena *memory) {
     const ptrdiff_t size = sizeof(REAL), m = args->weights.m, targets = args->targets;
     const ptrdiff_t inputs = args->weights.channels;
-    b->block = imin(imax(GROUPS_BYTES / size / (2 * inputs * b->pixels + (2 + 2 * targets) * m * b->n), 1), args->groups);
+    const ptrdiff_t values = 2 * inputs * b->pixels + (2 + 2 * targets) * m * b->n; /* of a group */
+    b->block = imin(imax(GROUPS_BYTES / size / values, 1), args->groups);
     for (int sign = 0; sign < 2; sign++) {
         b->biases[sign] = carve(memory, args->groups, m * size);
         b->sums[sign] = carve(memory, b->block * m, b->n * size);
@@ -149,12 +150,11 @@ static int grouped_rule_block(const fvlrp_grouped_alpha_beta_args *args, const g
     return status;
 }
 
-/* No relevance for the inputs of groups first .. first + some - 1. */
-static void grouped_rule_nothing(const fvlrp_grouped_alpha_beta_args *args, const grouped_rule *b, ptrdiff_t first,
-                                 ptrdiff_t some) {
+/* No relevance for the inputs of a group. */
+static void grouped_rule_nothing(const fvlrp_grouped_alpha_beta_args *args, const grouped_rule *b, ptrdiff_t group) {
     const ptrdiff_t size = args->weights.channels * b->pixels;
     for (ptrdiff_t t = 0; t < args->targets; t++)
-        memset((REAL *)args->out + (t * args->groups + first) * size, 0, (size_t)(some * size) * sizeof(REAL));
+        memset((REAL *)args->out + (t * args->groups + group) * size, 0, (size_t)size * sizeof(REAL));
 }
 
 static int grouped_alpha_beta(const fvlrp_grouped_alpha_beta_args *args) {
@@ -176,7 +176,7 @@ static int grouped_alpha_beta(const fvlrp_grouped_alpha_beta_args *args) {
         for (some = 0; some < imin(b.block, args->groups - first); some++)
             if (!grouped_rule_alive(args, &b, first + some)) break;
         if (some) status = grouped_rule_block(args, &b, first, some);
-        else grouped_rule_nothing(args, &b, first, some = 1);
+        else grouped_rule_nothing(args, &b, first), some = 1;
     }
     arena_close(&memory);
     return status;
