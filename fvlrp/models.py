@@ -20,6 +20,16 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 # Errors that damaged headers or arrays cause in the code that reads them.
 _MISFITS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
+# What files of other programs are, and the way from there to a file that can be read.
+_OF_TORCH = "torch: export it, torch.onnx.export(model.eval(), example_input, 'net.onnx'), and give net.onnx"
+_OF_TENSORFLOW = "TensorFlow: convert the network with tf2onnx and give the .onnx file"
+_OF_CAFFE = "Caffe: read it in Python, fvlrp.Network.from_caffe(prototxt, caffemodel), and save() the network"
+FOREIGN = {
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".safetensors", ".pt2"), _OF_TORCH),
+    **dict.fromkeys((".h5", ".keras", ".tflite"), _OF_TENSORFLOW),
+    **dict.fromkeys((".prototxt", ".caffemodel"), _OF_CAFFE),
+}
+
 
 def names() -> list[str]:
     """Models inside the package."""
@@ -69,6 +79,9 @@ def load(
     option = next((option for option, value in given.items() if value is not None), None)
     if option is not None:
         raise ValueError(f"{option} belongs to an ONNX file; {name} has its own")
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in FOREIGN and os.path.isfile(name):
+        raise ValueError(f"{name} is a file of {FOREIGN[suffix]}")
     if os.path.isfile(name):  # a folder may well have the name of a model
         return _open(name)
     if os.sep not in name and not os.path.splitext(name)[1]:

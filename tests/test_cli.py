@@ -20,7 +20,7 @@ from fvlrp.data import files
 from fvlrp.data.datasets import open_dataset
 from fvlrp.evaluate.evidence import DepthStudy
 from fvlrp.network.graph import Node
-from fvlrp.network.layers import Conv, Flatten, GlobalAveragePool, ReLU
+from fvlrp.network.layers import Activation, Conv, Flatten, GlobalAveragePool, ReLU
 from fvlrp.rules import Box, ConvRules, Epsilon, Gamma, WSquare, ZPlus
 
 
@@ -224,6 +224,19 @@ def network(tmp_path):
     path = str(tmp_path / "net.fvlrp")
     ConvNet(nodes, (3, 24, 20), ["cat", "crane, bird", "crane, machine"]).save(path)
     return path
+
+
+def test_retraining_says_what_became_of_the_last_layer(capsys, network, photographs, tmp_path):
+    for i, name in enumerate(("a", "b")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.fromarray(np.full((24, 20, 3), 90 * i + 50, np.uint8)).save(tmp_path / "set" / name / "1.png")
+    features = tmp_path / "features.fvlrp"
+    net = models.load(network)
+    ConvNet([*net.nodes, Node.of("gelu", Activation("gelu"), (4,))], (3, 24, 20)).save(features)
+    for model, words in ((network, "layer 'conv2' was replaced"), (features, "layer 'head' was appended")):
+        args = ["retrain", model, tmp_path / "set", "--out", tmp_path / "new.fvlrp"]
+        assert words in run(capsys, *args)[1]
+        assert json.loads(run(capsys, *args, "--json")[1])["head"] == words
 
 
 def test_layers_take_their_own_rules(capsys, network, photographs, tmp_path):

@@ -1,9 +1,11 @@
 """Networks as classifiers: photographs in, scores out, files, and the last layer retrained."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +96,27 @@ def test_forward_is_the_last_activation_and_keeps_its_input(net):
     assert [a.shape[1:] for a in activations] == net.shapes
     np.testing.assert_allclose(net.forward(x.astype(np.float32)), scores, rtol=1e-4)
     assert net.forward(x.astype(np.float32)).dtype == np.float32
+
+
+def test_a_batch_that_is_not_scaled_as_photographs_are_is_warned_of_once(net):
+    net = copy.copy(net)
+    photographs = np.random.default_rng(1).integers(0, 256, (2, 3, 24, 20), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.forward(photographs / 255)
+        net.forward(np.random.default_rng(1).normal(size=(2, 3, 24, 20)))
+    with pytest.warns(
+        UserWarning, match=r"x holds values in 0\.\.255; photographs are prepared to 0\.\.1: check"
+    ) as caught:
+        net.forward(photographs)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.forward(photographs)
+    centred = Network(net.nodes, net.input_shape, preprocess=Preprocess((24, 20), mean=0.45, std=0.225))
+    assert centred.preprocess.span() == pytest.approx((-2, 0.55 / 0.225))
+    with pytest.warns(UserWarning, match=r"prepared to -2\.\.2\.44"):
+        centred.forward(photographs)
 
 
 def test_a_convolution_with_two_readers_is_not_overwritten_by_its_activation(net):
@@ -232,8 +255,10 @@ def test_one_score_means_two_classes(one_score, photographs):
         contrast = net.explain(image, Contrast("dog", "cat"), dtype="float64")
         assert contrast.score == pytest.approx(2 * dog.score)
         np.testing.assert_allclose(contrast.heatmap, 2 * dog.heatmap)
-    with pytest.raises(ValueError, match="two classes, of which the one output is the score, got 3 names"):
+    with pytest.raises(ValueError, match="two names for a network with one output, the second is the class"):
         Network(one_score, (3, 24, 20), ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"stands for; got 1: \['cat'\]$"):
+        Network(one_score, (3, 24, 20), ["cat"])
 
 
 def test_one_score_of_several_labels_is_one_class(one_score, photographs):
@@ -343,6 +368,12 @@ def test_a_file_with_inconsistent_parts_is_refused(net, tmp_path):
 
 def test_describe_is_json_serialisable(net):
     described = json.loads(json.dumps(net.describe()))
+    assert described["kind"] == "convolutional network" and not described["normalises its input"]
+    dense = Network(
+        [node("flat", Flatten(), -1), node("fc", Dense(np.ones((2, 12), np.float32), np.zeros(2, np.float32)), 0)],
+        (3, 2, 2),
+    )
+    assert dense.describe()["kind"] == "dense network"
     assert described["layers"][1] == {"name": "conv1", "kind": "conv", "shape": [8, 12, 9]}
     assert described["parameters"] == 3 * 8 * 9 + 8 + 16 + 64 + 8 + 576 + 8 + 64 + 4
 

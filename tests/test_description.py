@@ -270,6 +270,14 @@ def test_feeding_0_to_1_to_a_network_that_divides_by_255_warns(tmp_path):
         Network.from_onnx(path, Preprocess((8, 8), high=255))
 
 
+def test_a_network_that_normalises_its_input_is_said_to(tmp_path):
+    path = saved(tmp_path, scaled_by=2.0)
+    with pytest.warns(UserWarning, match=r"0\.\.1, since the network normalises its input itself, .* --preprocess\)"):
+        net = Network.from_onnx(path)
+    assert net.describe()["normalises its input"] is True
+    assert Network.from_onnx(saved(tmp_path), Preprocess((8, 8))).describe()["normalises its input"] is False
+
+
 def test_a_uint8_network_is_fed_uint8(tmp_path):
     path = saved(tmp_path, scaled_by=1 / 255, integer=True)
     with pytest.warns(UserWarning, match=r"0\.\.255"):

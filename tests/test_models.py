@@ -273,6 +273,23 @@ def test_names_that_are_not_models_are_refused(tmp_path):
             fvlrp.load(missing)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("n.pt", r"is a file of torch: export .*torch\.onnx\.export"),
+        ("n.SAFETENSORS", "is a file of torch"),
+        ("n.keras", "is a file of TensorFlow: .*tf2onnx"),
+        ("n.caffemodel", "is a file of Caffe: .*from_caffe"),
+    ],
+)
+def test_files_of_other_programs_are_refused_with_the_way_to_onnx(tmp_path, name, words):
+    with pytest.raises(FileNotFoundError):
+        fvlrp.load(tmp_path / name)
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(ValueError, match=words):
+        fvlrp.load(tmp_path / name)
+
+
 # ---- the model inside the package ----
 
 

@@ -2,13 +2,14 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fvlrp import Preprocess
-from fvlrp.network.description import read_description
+from fvlrp.network.description import of_metadata, read_description
 
 
 def test_preparing_orders_scales_and_centres_the_channels():
@@ -80,12 +81,47 @@ def test_images_that_cannot_be_prepared_are_refused():
         ({"order": "RBG"}, "order must be one of"),
         ({"mean": (1, 2)}, "mean must hold 1 or 3"),
         ({"std": (0,)}, "std must not be zero"),
-        ({"high": 2}, "high must be one of"),
+        (
+            {"high": 16},
+            "high must be one of 1, 255, got 16: for a white of w, give high=1 and divide mean and std",
+        ),
     ]:
         with pytest.raises(ValueError, match=re.escape(message)):
             Preprocess(**options)
     with pytest.raises(ValueError, match=r"expected .* 224, 224"):
         Preprocess().undo(np.zeros((5, 5)), (5, 5))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mean": (123, 116, 103), "std": (58, 57, 57)}, r"0\.\.255, .* values in 0\.\.1 before them: give high=255"),
+        ({"mean": 1.5}, "mean 1.5 and std 1 are of values in 0..255"),
+        ({"std": (58, 57, 57)}, r"std \(58, 57, 57\) are of values in 0\.\.255"),
+        ({"high": 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}, r"0\.\.1, .* give high=1 "),
+    ],
+)
+def test_means_and_deviations_of_the_other_range_are_warned_of(tmp_path, options, words):
+    with pytest.warns(UserWarning, match=words) as caught:
+        Preprocess(**options)
+    assert caught[0].filename == __file__
+    (tmp_path / "d.json").write_text(json.dumps(options))
+    with pytest.warns(UserWarning, match=words):
+        read_description(tmp_path / "d.json")
+    with pytest.warns(UserWarning, match=words):
+        of_metadata({"preprocess": json.dumps(options)}, (8, 8))
+
+
+def test_means_and_deviations_of_the_stated_range_draw_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        Preprocess(mean=0.5, std=1 / 255)
+        Preprocess(high=255, mean=(123, 116, 103), std=(58, 57, 57))
+        Preprocess(high=255, mean=(104, 117, 123))
+        Preprocess(high=255)
+        Preprocess(high=255, std=255)
+        Preprocess(order="bands", mean=(300.0, 2.0), std=(80.0, 1.0))
 
 
 def test_preprocessing_survives_json():

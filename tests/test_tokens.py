@@ -271,7 +271,7 @@ def test_class_tokens_are_spread_evenly_and_named():
         assert f"map {ex.heatmap.sum():+.2f}".replace("-", "−") in captions.brief(ex.ledger)
         assert ex.ledger.closes(1e-9)
     assert tokens[0] != 0 and not tokens[1:].any(), "all of it is on the class token behind the last block"
-    assert net.coarse_depth == net.menu.figure_depths[1] == "blocks.0"
+    assert net.coarse_depth == net.menu.figure_depths[1] == "blocks.0" and net.describe()["kind"] == "transformer"
     assert "class_token" not in trace.explain(target=2, depth="input").ledger
 
 

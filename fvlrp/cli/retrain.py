@@ -6,6 +6,8 @@ from argparse import ArgumentParser, Namespace
 from time import monotonic
 
 from ..data import datasets
+from ..network.network import Network
+from ..network.retraining import classifier
 from . import options
 from .train import class_names, readable, trained
 
@@ -25,10 +27,13 @@ def add_options(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     out = options.output_file(args.out)
     net = options.load_model(args, args.network)
-    if not hasattr(net, "retrain"):
+    if not isinstance(net, Network):
         raise ValueError(f"{args.network} is not a network; fvlrp train makes Fisher-vector classifiers")
     start = monotonic()
     data, skipped = readable(args, datasets.open_dataset(args.data, args.split))
     net.verbose = not args.quiet
-    net.retrain(data.paths, data.labels, class_names(data), mirror=not args.no_mirror, C=args.C).save(out)
-    return trained(args, out, data, skipped, args.C, start)
+    new = net.retrain(data.paths, data.labels, class_names(data), mirror=not args.no_mirror, C=args.C)
+    new.save(out)
+    last = classifier(net.nodes)
+    head = f"layer {new.layers[-1]!r} was appended" if last is None else f"layer {net.layers[last]!r} was replaced"
+    return trained(args, out, data, skipped, args.C, start, head)

@@ -106,8 +106,9 @@ def trained(
     skipped: list[dict[str, str]],
     c: float | None,
     start: float,
+    head: str = "",
 ) -> int:
-    """Report a model that was written; returns the exit code."""
+    """Report a model that was written, and what became of a network's last layer; returns the exit code."""
     seconds, classes = monotonic() - start, len(data.class_names)
     value: dict[str, Json] = {
         "model": str(out),
@@ -115,7 +116,8 @@ def trained(
         "images": len(data),
         "classes": classes,
         "C": c,
+        **({"head": head} if head else {}),
     }
-    text = f"{out}: {len(data)} photographs, {classes} classes, {seconds:.0f} s"
+    text = f"{out}: {len(data)} photographs, {classes} classes, {seconds:.0f} s{f'; {head}' if head else ''}"
     result(args, {**value, "seconds": round(seconds, 1), "skipped": skipped}, text)
     return OK

@@ -134,12 +134,14 @@ def _assumed(path: str, read: Imported) -> Preprocess:
     high = read.high or 1.0
     preprocess = Preprocess.usual(channels, (height, width), high, -read.black)
     order = preprocess.order if channels in (1, 3) else f"{channels} {preprocess.order}"
-    why = ", since the network scales its input itself" if high == 255 else ""
+    how = {255.0: "scales", 1.0: "normalises"}.get(read.high, "")
+    why = f", since the network {how} its input itself" if how else ""
     why = " (mean=128), since its input is int8" if read.black else why
     warnings.warn(
         f"{path} does not say how photographs are prepared: "
         f"assumed {order} in {read.black:.0f}..{high + read.black:.0f}{why}, resized to "
-        f"{preprocess.size[0]} x {preprocess.size[1]}; give preprocess= if that is wrong",
+        f"{preprocess.size[0]} x {preprocess.size[1]}; "
+        "give preprocess= (on the command line, --preprocess) if that is wrong",
         stacklevel=CALLER,
     )
     return preprocess

@@ -8,6 +8,7 @@ carried out by a module of its own: `importing` (files of other programs), `forw
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cached_property, partial
 from typing import TypedDict, TypeVar, Unpack
@@ -24,22 +25,24 @@ from ..data.images import ImageLike, Images
 from ..data.labels import parse_labels, weights_of
 from ..runtime import threads
 from ..runtime.arguments import check_choice, is_real
+from ..runtime.caller import stack_level
 from ..runtime.progress import Progress
 from ..runtime.threads import blas_threads
 from ..runtime.types import Classes, Json, Parsed, Values
 from . import forward
 from .description import PathLike
-from .graph import Node, output_shapes
+from .graph import Node, first_layers, output_shapes
 from .importing import Opened, open_caffe, open_onnx
 from .layers import Saved
 from .onnx import Account
-from .preprocess import Preprocess
+from .preprocess import BANDS, Preprocess
 from .retraining import classifier, features, logistic, with_head
 from .storage import arrays_of, check_weights, entries_of, nodes_of
 from .tokens import Layout
-from .trace import NetworkMenu, NetworkTrace, coarse_depth
+from .trace import NetworkMenu, NetworkTrace, attends, coarse_depth
 
 T = TypeVar("T")
+FAR = 10  # widths of the range of photographs beyond which a batch is said to be scaled in another way
 
 
 class Options(TypedDict, total=False):
@@ -111,6 +114,7 @@ class Network(Classifier):
         self.nodes = list(nodes)
         self.account: Account | None = None
         self.file = ""
+        self._warned_of_range = False
         channels, height, width = input_shape
         if channels is None:
             raise ValueError("input_shape must state the number of channels; only height and width may be None")
@@ -267,6 +271,11 @@ class Network(Classifier):
         ------
         ValueError
             The batch is empty, has another shape, or holds values that are not finite numbers.
+
+        Warns
+        -----
+        UserWarning
+            Values lie far outside what `prepare` makes; once for a network.
         """
         return self._output(self._batch(x), len(self.nodes) - 1)
 
@@ -306,7 +315,25 @@ class Network(Classifier):
                 f"x holds {x[place]} at {place}; expected finite numbers: check how the batch was scaled, "
                 "or let net.prepare(image) make it"
             )
+        if not self._warned_of_range:
+            self._warn_of_range(x)
         return x
+
+    def _warn_of_range(self, x: Array) -> None:
+        """Warn once of a batch that was not scaled as photographs are, such as one of uint8 values."""
+        if self.preprocess.order == BANDS:  # arrays may have any range
+            return
+        low, high = self.preprocess.span()
+        margin = FAR * (high - low)
+        least, largest = float(x.min()), float(x.max())
+        if low - margin <= least and largest <= high + margin:
+            return
+        self._warned_of_range = True
+        warnings.warn(
+            f"x holds values in {least:.4g}..{largest:.4g}; photographs are prepared to {low:.3g}..{high:.3g}: check "
+            "how the batch was scaled, or let net.prepare(image) make it",
+            stacklevel=stack_level(),
+        )
 
     def prepare(self, image: ImageLike) -> npt.NDArray[np.float32]:
         """The network's input for one image, float32 (1, C, H, W)."""
@@ -455,14 +482,26 @@ class Network(Classifier):
 
     # ---- files ----
 
+    def _kind(self) -> str:
+        """What the network is, by its layers."""
+        if attends(self.nodes):
+            return "transformer"
+        convolves = any("conv" in node.kind for node in self.nodes)
+        return "convolutional network" if convolves else "dense network"
+
+    def _normalises(self) -> bool:
+        """Whether the network scales or shifts the pixels before any layer with weights."""
+        return any(self.nodes[i].kind in ("affine", "scale", "constant") for i in first_layers(self.nodes))
+
     def describe(self) -> dict[str, Json]:
         """A summary of the model as plain values for JSON."""
         return {
-            "kind": "convolutional network",
+            "kind": self._kind(),
             "classes": [str(name) for name in self.classes_],
             "multilabel": self.multilabel_,
             "input_shape": list(self.input_shape),
             "preprocess": self.preprocess.to_dict(),
+            "normalises its input": self._normalises(),
             "parameters": sum(value.size for value in arrays_of(self.nodes).values()),
             "layers": [
                 {"name": node.name, "kind": node.kind, "shape": list(shape)}
@@ -523,8 +562,12 @@ def _class_array(classes: object, n_outputs: int, binary: bool) -> Classes:
     if found.dtype.kind not in "biufU" or (found.dtype.kind == "f" and not np.isfinite(found).all()):
         raise ValueError(f"classes must be names or finite numbers, got {found.tolist()[:5]}")
     if found.shape != (n_classes,):
-        outputs = "two classes, of which the one output is the score" if binary else f"{n_outputs} outputs"
-        raise ValueError(f"classes must name the network's {outputs}, got {found.size} names")
+        if binary:
+            raise ValueError(
+                "classes must give two names for a network with one output, the second is the class that the output "
+                f"stands for; got {found.size}: {found.ravel()[:5].tolist()}"
+            )
+        raise ValueError(f"classes must name the network's {n_outputs} outputs, got {found.size} names")
     return found
 
 

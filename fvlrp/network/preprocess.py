@@ -5,6 +5,7 @@ For the modules of this wing and users (`fvlrp.Preprocess`).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
@@ -15,10 +16,12 @@ from PIL import Image
 from ..data import bands, images
 from ..runtime import limits
 from ..runtime.arguments import check_choice, is_real
+from ..runtime.caller import stack_level
 from ..runtime.types import Json, Parsed, Pixels
 
 BANDS = "bands"  # the order of channels that are not colours
 USUAL_SIZE = 224  # default height and width for networks that accept any size
+MOST_STD = 10  # times white: a larger std leaves next to nothing of a photograph
 LONGEST = 1 << 16  # pixels of a side of an input, or of the shorter side of a photograph
 
 
@@ -42,7 +45,7 @@ class Preprocess:
         are not colours: images are arrays (H, W, channels), of which uint8 is scaled to 0..high and all else taken as
         it is; `mean` or `std` has one number for each.
     high : {1, 255}
-        Value of white before mean and std.
+        Value of white before mean and std. A mean or std that belongs to the other range draws a warning.
     mean, std : tuple of float
         One value per channel, in the order of `order`; or a single value for all channels.
     resample : {"bilinear", "bicubic"}
@@ -75,7 +78,7 @@ class Preprocess:
             raise ValueError(f"size must be at most {LONGEST} pixels, got {size!r}")
         check_choice("how", self.how, ("stretch", "crop"))
         check_choice("order", self.order, ("RGB", "BGR", "grey", BANDS))
-        check_choice("high", self.high, (1, 255))
+        _check_high(self.high)
         check_choice("resample", self.resample, ("bilinear", "bicubic"))
         short = self.resize
         if short is not None and (self.how != "crop" or not is_real(short) or short < max(self.size)):
@@ -90,6 +93,29 @@ class Preprocess:
                 raise ValueError(f"{name} must hold 1 or {self.channels} finite numbers, got {values!r}")
         if not all(self.std):
             raise ValueError(f"std must not be zero, got {self.std!r}")
+        self._warn_of_range()
+
+    def _warn_of_range(self) -> None:
+        """Warn of mean and std that belong to the other range of values, of which the heatmap would be wrong."""
+        if self.order == BANDS:  # arrays may have any range
+            return
+        if self.high == 1 and (max(self.mean) > 1 or max(map(abs, self.std)) > MOST_STD):
+            other = 255
+        elif self.high == 255 and min(self.mean) > 0 and max((*self.mean, *map(abs, self.std))) <= 1:
+            other = 1
+        else:
+            return
+        warnings.warn(
+            f"mean {_listed(self.mean)} and std {_listed(self.std)} are of values in 0..{other}, but photographs have "
+            f'values in 0..{self.high:g} before them: give high={other} ("high": {other} in a JSON file) unless that '
+            "is meant",
+            stacklevel=stack_level(),
+        )
+
+    def span(self) -> tuple[float, float]:
+        """The least and the largest value of a prepared photograph."""
+        ends = (np.array([[0.0], [self.high]]) - np.asarray(self.mean)) / np.asarray(self.std)
+        return float(ends.min()), float(ends.max())
 
     @property
     def channels(self) -> int:
@@ -204,6 +230,17 @@ def _read_resize(text: object) -> tuple[str, int | None]:
         return "stretch", None
     numbers = [int(word) for word in words if word.isdigit()]
     return "crop", numbers[0] if numbers else None
+
+
+def _check_high(high: object) -> None:
+    try:
+        check_choice("high", high, (1, 255))
+    except ValueError as error:
+        raise ValueError(f"{error}: for a white of w, give high=1 and divide mean and std by w") from None
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:g}' for value in values)})" if len(values) > 1 else f"{values[0]:g}"
 
 
 def _resized(plane: Pixels, shape: tuple[int, int], resample: str) -> npt.NDArray[np.float32]:

@@ -185,7 +185,10 @@ def _parsed(name: str) -> Proto:
     except OSError:
         raise
     except onnx.checker.ValidationError as error:  # how onnx reports weights missing from beside the file
-        raise OSError(f"cannot read the weights that {name} refers to: {error}") from error
+        raise OSError(
+            f"cannot read the weights of {name}, which are in a file of their own beside it, such as {name}.data, as "
+            f"torch exports them: keep both files together under their names ({error})"
+        ) from error
     except Exception as error:  # protobuf's error has no public name that all versions share
         raise ValueError(f"{name} is not an ONNX file, or it is damaged: {error}") from error
 
