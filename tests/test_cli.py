@@ -576,8 +576,27 @@ def test_info_abbreviates_long_class_lists(capsys, data):
     code, text, _ = run(capsys, "info", data / "cnn" / "squeezenet_v1.1.onnx")
     assert code == 0 and max(map(len, text.splitlines())) < 200
     assert "classes: 1000 of them: tench, goldfish, great white shark, ..., toilet tissue" in text
-    assert "\n  conv1  conv  (64, 113, 113)  ZPlus(" in text and "\ndefault depths: input, fire4" in text
+    assert (
+        "\n  conv1  conv  (64, 113, 113)  ZPlus(" in text
+        and "\ndefault depths: explain input, figures (input, fire4), reports (fire4, input)" in text
+    )
     assert "  unchanged\n" in text and "\nimport:\n  a layer for each node\n" in text
+
+
+def test_the_default_depths_are_called_by_the_names_of_blocks(capsys, tmp_path):
+    random = np.random.default_rng(0)
+    nodes = []
+    for block in range(3):
+        for i, stride in enumerate((2, 1)):
+            weights = random.normal(size=(4, 4 if nodes else 3, 3, 3)).astype(np.float32)
+            layer = Conv(weights, np.zeros(4, np.float32), (stride, stride), (1, 1, 1, 1))
+            nodes.append(Node.of(f"body/body.{block}/conv{i}/Conv", layer, (len(nodes) - 1,)))
+    nodes.append(Node.of("pool", GlobalAveragePool(), (5,)))
+    nodes.append(Node.of("flatten", Flatten(), (6,)))
+    ConvNet(nodes, (3, 32, 32)).save(tmp_path / "net.fvlrp")
+    code, text, _ = run(capsys, "info", tmp_path / "net.fvlrp")
+    assert code == 0 and "\nblocks: body.0 ... body.2\n" in text
+    assert "default depths: explain input, figures (input, body.2), reports (body.2, input)\n" in text
 
 
 def test_info_shows_the_rules_of_the_option(capsys, network):

@@ -273,7 +273,7 @@ def test_figure_depths_and_names(photo):
     trace = lrp.NetworkTrace(branched(), photo)
     assert trace.menu.figure_depths == ("input", "joined")
     assert trace.explain("dog", 3).depth == "left" and trace.explain().target == trace.top
-    with pytest.raises(ValueError, match=r"unknown depth 'conv9'; depths are 'conv1'.*'input'"):
+    with pytest.raises(ValueError, match=r"unknown depth 'conv9': did you mean 'conv1'\?; depths are 'conv1'.*'input'"):
         trace.explain("dog", "conv9")
     with pytest.raises(ValueError, match=r"unknown depth 14; indices of layers are 0\.\.13"):
         trace.explain("dog", 14)

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fvlrp import Network, Preprocess
+from fvlrp import Network, Preprocess, cli
 from fvlrp.core import captions
 from fvlrp.network.graph import Node
 from fvlrp.network.layers import (
@@ -231,8 +231,16 @@ def test_blocks_are_named_depths_for_every_exporter(names):
     )
     if wanted[0].startswith("vit"):
         assert net.explain(IMAGE, target=0, depth="encoder_layer_1").depth == wanted[1]
-    with pytest.raises(ValueError, match=r"unknown depth 'blocks\.7'; depths are '" + wanted[0]):
+    with pytest.raises(ValueError, match=r"unknown depth 'blocks\.7'.*; depths are 'input', '" + wanted[0]):
         net.explain(IMAGE, target=0, depth="blocks.7")
+
+
+def test_info_names_the_blocks_that_are_depths(tmp_path, capsys):
+    transformer().save(tmp_path / "net.fvlrp")
+    assert cli.main(["info", str(tmp_path / "net.fvlrp")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "blocks: blocks.0, blocks.1" in lines
+    assert any(line.startswith("default depths: explain input, figures (input, blocks.") for line in lines)
 
 
 def test_blocks_without_names_are_counted():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fvlrp.core.explanation import Explanation
-from fvlrp.core.menu import Menu
+from fvlrp.core.menu import Menu, spans
 from fvlrp.core.target import Contrast
 from fvlrp.core.trace import Descent, Trace
 
@@ -103,6 +103,26 @@ def test_long_class_lists_are_abbreviated():
 def test_unknown_depths_list_the_depths(animals, depth):
     with pytest.raises(ValueError, match=r"unknown depth .*; depths are 'coarse', 'fine'"):
         animals.ask("cat", depth)
+
+
+MANY = [*(f"blocks.{i}" for i in range(12)), *(f"conv{'abcdefgh'[i % 8]}/{i // 8}/out" for i in range(80)), "input"]
+
+
+@pytest.mark.parametrize(
+    ("depth", "near"), [("Input", "input"), ("block.6", "blocks.6"), ("blocks.12", "blocks.2"), ("qqqq", None)]
+)
+def test_an_unknown_depth_is_answered_by_the_nearest_and_a_short_list(depth, near):
+    with pytest.raises(ValueError, match="unknown depth") as error:
+        AnyRules(["cat"], MANY, "input").depth(depth)
+    message = str(error.value)
+    assert (f"did you mean '{near}'?" in message) if near else ("did you mean" not in message)
+    assert "; depths are 'input', 'blocks.0' ... 'blocks.11', 'conva/0/out'" in message
+    assert message.endswith("... (93 in all)") and message.count(",") <= 20
+
+
+def test_names_that_count_up_are_one_entry():
+    names = ["layer1.0", "layer1.1", "layer1.2", "layer2.0", "layer2.1", "conv9", "fc", "conv10", "conv11", "conv13"]
+    assert spans(names) == ["layer1.0 ... layer1.2", "layer2.0", "layer2.1", "conv9 ... conv11", "fc", "conv13"]
 
 
 @pytest.mark.parametrize("depth", [np.str_("fine"), np.array("fine")])

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 import numpy as np
 
 from .. import __version__, _kernels, models
+from ..core.menu import spans
 from ..network.network import Network
 from ..network.rules import NetworkRules
 from ..runtime.types import Parsed
@@ -33,14 +34,22 @@ def run(args: Namespace) -> int:
     if args.model:
         model = options.load_model(args, args.model)
         value["model"] = {"name": args.model, **model.describe()}
-        value["model"]["default depths"] = list(dict.fromkeys(model.menu.figure_depths))
+        menu = model.menu
+        value["model"]["default depths"] = {
+            "explain": menu.default_depth,
+            "figures": list(dict.fromkeys(menu.figure_depths)),
+            "reports": list(menu.report_depths),
+        }
         if isinstance(model, Network):
+            value["model"]["blocks"] = list(model.layout.blocks)
             _follow_rules(value["model"]["layers"], model, options.rules(model.menu, args.rule))
         if account := getattr(model, "account", None):
             value["model"]["import"] = account.to_dict()
             lines = ["import:", *(f"  {line}" for line in account.lines() or ["a layer for each node"])]
     flat = {**value, **value.get("model", {})}
     shown = {name: item for name, item in flat.items() if name not in ("model", "import")}
+    if "blocks" in shown:
+        shown["blocks"] = ", ".join(spans(shown["blocks"])) or "none; depths are the names of layers, and input"
     result(args, value, "\n".join([*(f"{name}: {_readable(item)}" for name, item in shown.items()), *lines]))
     return OK
 

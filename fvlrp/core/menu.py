@@ -17,6 +17,8 @@ from ..runtime.types import Classes
 from .region import Region
 from .target import Contrast, Depths, Label, Target, Targets, listed
 
+SHOWN = 20  # names that an error lists
+
 # The value that holds all choices of a stack: `FisherRules` or `NetworkRules`.
 Rules = TypeVar("Rules")
 Chosen = TypeVar("Chosen", covariant=True)
@@ -112,11 +114,11 @@ class Menu(ABC, Generic[Chosen]):
             return found[0]
         if found:
             raise ValueError(f"target {name!r} names {len(found)} classes; their indices are {found}: pass one of them")
-        raise ValueError(f"unknown target {name!r}{self._near(name)}; classes are {self._shown()}")
+        raise ValueError(f"unknown target {name!r}{_near(name, self.classes)}; classes are {self._shown()}")
 
     def depth(self, depth: object) -> str:
         """The name of a depth."""
-        return _one_of("depth", "depths", depth, self.depths)
+        return _one_of("depth", "depths", depth, self.depths, self.default_depth)
 
     def kept(self, keep: Sequence[str]) -> tuple[str, ...]:
         """Names of representations, as `keep` lists them."""
@@ -126,15 +128,7 @@ class Menu(ABC, Generic[Chosen]):
         """The pixels to explain at the requested depth; None: all of them."""
         return Region.of(region)
 
-    def _near(self, name: object) -> str:
-        """A question for the class that is spelled alike, or for the few that hold the same word."""
-        wanted, known = str(name).casefold(), {str(known).casefold(): str(known) for known in self.classes}
-        alike = get_close_matches(wanted, known, n=1, cutoff=0.75)
-        word = [known[key] for key in known if re.search(rf"\b{re.escape(wanted)}\b", key)]
-        near = [known[alike[0]]] if alike else word or [known[key] for key in get_close_matches(wanted, known, n=1)]
-        return f": did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
-
-    def _shown(self, most: int = 20) -> str:
+    def _shown(self, most: int = SHOWN) -> str:
         shown = ", ".join(map(str, self.classes[:most]))
         return f"{shown}, ... ({len(self.classes)} in all)" if len(self.classes) > most else shown
 
@@ -145,9 +139,43 @@ def _same(name: object, known: object) -> bool:
     return str(name) == str(known) or (getattr(name, "ndim", 0) == 0 and bool(name == known))
 
 
-def _one_of(what: str, plural: str, value: object, valid: Sequence[str]) -> str:
+def _near(name: object, valid: Iterable[object]) -> str:
+    """A question for the valid name that is spelled alike, or for the few that hold the same word."""
+    wanted, known = str(name).casefold(), {str(known).casefold(): str(known) for known in valid}
+    alike = get_close_matches(wanted, known, n=1, cutoff=0.75)
+    word = [known[key] for key in known if re.search(rf"\b{re.escape(wanted)}\b", key)]
+    near = [known[alike[0]]] if alike else word or [known[key] for key in get_close_matches(wanted, known, n=1)]
+    return f": did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
+
+
+def spans(names: Iterable[str]) -> list[str]:
+    """Names, of which three or more that count up are one entry: "blocks.0 ... blocks.11"."""
+    runs: list[list[str]] = []
+    awaiting: dict[str | None, list[str]] = {}  # runs by the name that would continue them
+    for name in names:
+        run = awaiting.pop(name, [])
+        if not run:
+            runs.append(run)
+        run.append(name)
+        awaiting[_next(name)] = run
+    return [entry for run in runs for entry in (run if len(run) < 3 else [f"{run[0]} ... {run[-1]}"])]
+
+
+def _next(name: str) -> str | None:
+    """The name with the next number: "blocks.1" after "blocks.0"; None for a name without a number at its end."""
+    stem = name.rstrip("0123456789")
+    number = name[len(stem) :]
+    return f"{stem}{int(number) + 1}" if number else None
+
+
+def _one_of(what: str, plural: str, value: object, valid: Sequence[str], first: str | None = None) -> str:
+    """The valid name that `value` equals. An error lists a few of them, and `first` among those."""
     for name in valid:  # NumPy strings match, and Python strings are returned
         if getattr(value, "ndim", 0) == 0 and value == name:
             return name
-    shown = ", ".join(map(repr, valid[:60])) + (", ..." if len(valid) > 60 else "")
-    raise ValueError(f"unknown {what} {value!r}; {plural} are {shown}")
+    entries = [repr(entry).replace(" ... ", "' ... '") for entry in spans(valid)]
+    if len(entries) > SHOWN:
+        own = [repr(first)] if first in valid else []
+        entries = [*own, *(entry for entry in entries if entry not in own)][:SHOWN]
+        entries.append(f"... ({len(valid)} in all)")
+    raise ValueError(f"unknown {what} {value!r}{_near(value, valid)}; {plural} are {', '.join(entries)}")

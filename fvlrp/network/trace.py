@@ -136,7 +136,8 @@ def coarse_depth(net: Net) -> str:
     """
     if net.layout.coarse is None:
         found = coarse(net.nodes, net.shapes, net.preprocess.size)
-        return "input" if found == INPUT else net.layers[found]
+        blocks = [name for name, last in net.layout.blocks.items() if last == found]
+        return "input" if found == INPUT else min(blocks, key=len, default=net.layers[found])
     tokens = 0 if net.layout.outside is None else net.layout.outside[2]
     if net.shapes[net.layout.blocks[net.layout.coarse]][0] != tokens:  # patches alone: a class token, if any, is later
         return net.layout.coarse
