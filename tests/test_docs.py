@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_command_lines_of_a_page_parse(page):
     for line in re.findall(r"^    fvlrp (.*)", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE):
-        args = line.split("#")[0].split()
+        args = shlex.split(line, comments=True)
         assert cli.build_parser(args).parse_args(args).run
 
 

@@ -141,7 +141,8 @@ def sheet(
     Parameters
     ----------
     models : classifier, or sequence of them
-        Rules are the paper's: alpha-beta with alpha 2 and beta 1 for networks without attention.
+        Rules are the paper's: alpha-beta with alpha 2 and beta 1 for networks without attention, the defaults for all
+        others. For other rules, give explanations to `Explanation.to_image` or `overlay`.
     images : sequence of paths, PIL images or arrays
         A row each.
     targets : sequence
