@@ -836,9 +836,12 @@ def test_study_writes_tables_a_figure_and_a_journal(capsys, model, tmp_path, tex
     assert [(row["rule"], row["depth"]) for row in rows[:2]] == [("default", "descriptor"), ("default", "bin")]
     assert len((tmp_path / "out" / "journal.jsonl").read_text().splitlines()) == 4 * 2
 
-    code, again, _ = run(capsys, "study", tmp_path / "data", *options, "--out", tmp_path / "out", "--count", 4)
+    code, again, err = run(capsys, "study", tmp_path / "data", *options, "--out", tmp_path / "out", "--count", 4)
+    assert "replaced" not in err
     assert code == 0 and again.rstrip("\n") == (tmp_path / "out" / "study.txt").read_text().rstrip("\n")
     assert len((tmp_path / "out" / "journal.jsonl").read_text().splitlines()) == 4 * 2
+    code, _, err = run(capsys, "study", tmp_path / "data", *options, "--out", tmp_path / "out", "--count", 2)
+    assert code == 0 and f"4 results will be replaced, such as {tmp_path / 'out' / 'study.txt'}" in err
     code, _, err = run(
         capsys, "study", tmp_path / "data", "--model", model, "--rule", "nonsense", "--out", tmp_path / "x"
     )
