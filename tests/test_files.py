@@ -155,6 +155,21 @@ def test_temporary_files_of_a_killed_writer_are_removed_and_others_kept(tmp_path
 
 
 @posix
+def test_a_file_about_to_take_its_place_is_not_taken_for_abandoned(tmp_path, monkeypatch):
+    """As by another process that begins to write into the same folder at that moment."""
+    replace = os.replace
+
+    def beside_another(source, target):
+        assert remove_abandoned(tmp_path) == 0
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", beside_another)
+    with atomic_write(tmp_path / "a") as file:
+        file.write(b"abc")
+    assert (tmp_path / "a").read_bytes() == b"abc" and os.listdir(tmp_path) == ["a"]
+
+
+@posix
 def test_a_held_file_whose_making_was_interrupted_is_discarded(tmp_path, monkeypatch):
     made = os.open
 

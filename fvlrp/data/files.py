@@ -50,6 +50,7 @@ _SMALL = 16 << 20
 _CHUNK = 1 << 20
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+_CLOSES_FIRST = sys.platform == "win32"  # which renames no open file, and tells abandoned ones by their age
 _LONG = 86_400  # seconds after which a temporary file is abandoned, where locks cannot tell
 _unfinished: set[str] = set()
 _folders: set[str] = set()  # in which files were held
@@ -86,9 +87,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(temporary, mode)
-        os.replace(temporary, target)
+            if mode is not None:
+                os.chmod(temporary, mode)
+            if not _CLOSES_FIRST:  # while it is locked: another process would take it for abandoned
+                os.replace(temporary, target)
+        if _CLOSES_FIRST:
+            os.replace(temporary, target)
     except BaseException as error:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
