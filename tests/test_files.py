@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from fvlrp.data import files
 from fvlrp.data.files import atomic_write, discard_unfinished, hold, load_arrays, remove_abandoned, save_arrays
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions, links and devices as POSIX knows them")
@@ -167,6 +168,27 @@ def test_a_file_about_to_take_its_place_is_not_taken_for_abandoned(tmp_path, mon
     with atomic_write(tmp_path / "a") as file:
         file.write(b"abc")
     assert (tmp_path / "a").read_bytes() == b"abc" and os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs the list of open files in /proc")
+def test_files_are_closed_before_they_are_renamed_where_open_ones_cannot_be(tmp_path, monkeypatch):
+    """As on Windows."""
+    replace, renamed = os.replace, []
+
+    def refuse_open_files(source, target):
+        links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+        assert os.path.realpath(source) not in map(os.path.realpath, links)
+        replace(source, target)
+        renamed.append(str(target))
+
+    monkeypatch.setattr(files, "_CLOSES_FIRST", True)
+    monkeypatch.setattr(os, "replace", refuse_open_files)
+    with atomic_write(tmp_path / "a") as file:
+        file.write(b"abc")
+    hold(tmp_path / ".0123456789abcdef.tmp", b"claimed").become(tmp_path / "b", b"record")
+    hold(tmp_path / ".0123456789abcdef.tmp", b"claimed again").discard()
+    assert renamed == [str(tmp_path / name) for name in "ab"] and sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert (tmp_path / "b").read_bytes() == b"record"
 
 
 @posix

@@ -133,15 +133,16 @@ def lock(descriptor: int) -> bool:
 class Held:
     """A temporary file that this process holds locked, and that may become a file of another name. Made by `hold`."""
 
-    def __init__(self, path: str, descriptor: int) -> None:
-        self._path, self._descriptor = path, descriptor
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self._path, self._file = path, file
 
     def become(self, path: str | os.PathLike[str], content: bytes) -> None:
         """Replace the file at `path`, atomically, by this one with other content."""
         try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, content, 0)
-            os.fsync(self._descriptor)
+            _rewrite(self._file, content)
+            os.fsync(self._file.fileno())
+            if _CLOSES_FIRST:
+                self._file.close()
             os.replace(self._path, path)
         except OSError as error:
             self.discard()
@@ -150,13 +151,15 @@ class Held:
 
     def discard(self) -> None:
         """Remove the file."""
+        if _CLOSES_FIRST:
+            self._file.close()
         with suppress(FileNotFoundError):
             os.unlink(self._path)
         self._close()
 
     def _close(self) -> None:
         _unfinished.discard(self._path)
-        os.close(self._descriptor)
+        self._file.close()
 
 
 def hold(path: str | os.PathLike[str], content: bytes) -> Held | bytes:
@@ -168,25 +171,33 @@ def hold(path: str | os.PathLike[str], content: bytes) -> Held | bytes:
     _folders.add(os.path.dirname(name))
     while True:
         try:
-            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            file = os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
         except OSError as error:
             raise type(error)(f"cannot write {name}: {error.strerror}") from error
-        if lock(descriptor):
+        if lock(file.fileno()):
+            held = Held(name, file)
             try:
-                if _is_at(descriptor, name):
+                if _is_at(file.fileno(), name):
                     _unfinished.add(name)
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, content, 0)
-                    return Held(name, descriptor)
+                    _rewrite(file, content)
+                    return held
             except BaseException:  # such as an interrupt before the file is recorded
-                os.unlink(name)
+                held.discard()
                 raise
-        elif theirs := os.pread(descriptor, 1 << 16, 0):
-            os.close(descriptor)
+        elif theirs := file.read(1 << 16):
+            file.close()
             return theirs
         # It became something else before the lock was there, or its holder has yet to write: look again.
-        os.close(descriptor)
+        file.close()
         time.sleep(0.001)
+
+
+def _rewrite(file: BinaryIO, content: bytes) -> None:
+    """Give an open file other content."""
+    file.seek(0)
+    file.truncate()
+    file.write(content)
+    file.flush()
 
 
 def _is_at(descriptor: int, path: str) -> bool:
